@@ -1,0 +1,38 @@
+"""Real data: sources, splits and normalisation."""
+
+from distill.data.cutting import hold_out, keep_subset
+from distill.data.idx import read_idx
+from distill.data.normalisation import Preprocess, fit_preprocess
+from distill.data.parts import Parts, Request
+from distill.data.pixels import resize_images, to_channels
+from distill.data.sources import SOURCES, load_data
+from distill.data.splits import (
+    DataError,
+    RealData,
+    SourceError,
+    Split,
+    build_real_data,
+    per_class_indices,
+    require_per_class,
+)
+
+__all__ = [
+    "SOURCES",
+    "DataError",
+    "Parts",
+    "Preprocess",
+    "RealData",
+    "Request",
+    "SourceError",
+    "Split",
+    "build_real_data",
+    "fit_preprocess",
+    "hold_out",
+    "keep_subset",
+    "load_data",
+    "per_class_indices",
+    "read_idx",
+    "require_per_class",
+    "resize_images",
+    "to_channels",
+]

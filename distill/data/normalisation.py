@@ -1,0 +1,135 @@
+"""Per-channel normalisation of pixels, and back."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from distill.data.splits import DataError, check_images
+
+# A channel that never changes would be divided by zero.
+_STD_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """(pixels - mean) / std for each channel; differentiable, on the images' device and dtype.
+
+    Attributes:
+        mean: one finite number per channel, in pixel units ([0, 1]).
+        std: one finite number above 0 per channel, in pixel units.
+
+    Raises:
+        DataError: when the lengths differ or a number is not of that kind.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise DataError(
+                f"mean has {len(self.mean)} and std {len(self.std)} numbers, "
+                "one of each per channel is needed; give both the same length"
+            )
+        if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
+            raise DataError(
+                f"mean {self.mean} and std {self.std} came, finite numbers are needed; fit again"
+            )
+        if min(self.std) <= 0:
+            raise DataError(f"std {self.std} came, numbers above 0 are needed; fit again")
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Normalise.
+
+        Args:
+            pixels: floating [..., c, h, w] in [0, 1].
+
+        Returns:
+            Images of the same shape, about mean 0 and standard deviation 1.
+
+        Raises:
+            DataError: when the pixels are not floating or c is another number of channels.
+        """
+        mean, std = self._columns(pixels)
+        return (pixels - mean) / std
+
+    def inverse(self, images: Tensor) -> Tensor:
+        """Turn normalised images [..., c, h, w] into pixels; not clamped to [0, 1].
+
+        Raises:
+            DataError: when the images are not floating or c is another number of channels.
+        """
+        mean, std = self._columns(images)
+        return images * std + mean
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """A form for JSON; `from_dict` reads it back exactly."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, object]) -> "Preprocess":
+        """Read what `to_dict` wrote.
+
+        Raises:
+            DataError: when a key is missing or unknown, or a value is no list of numbers.
+        """
+        if set(stored) != {"mean", "std"}:
+            raise DataError(
+                f"preprocess has the keys {sorted(stored)}, mean and std are needed; store both"
+            )
+        return cls(_numbers("mean", stored["mean"]), _numbers("std", stored["std"]))
+
+    def _columns(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not images.is_floating_point():
+            raise DataError(
+                f"images of {images.dtype} came, floating values are needed; divide bytes by 255"
+            )
+        if images.ndim < 3 or images.shape[-3] != len(self.mean):
+            raise DataError(
+                f"images of shape {tuple(images.shape)} came, [..., {len(self.mean)}, h, w] is "
+                "needed; change the channels or fit again"
+            )
+        return (
+            _column(self.mean, images.dtype, images.device),
+            _column(self.std, images.dtype, images.device),
+        )
+
+
+def fit_preprocess(images: Tensor) -> Preprocess:
+    """Mean and (population) standard deviation of each channel; std is at least 0.001.
+
+    Args:
+        images: training images, float32 [n, c, h, w] in [0, 1].
+
+    Raises:
+        DataError: when the images are not of that form.
+    """
+    check_images(images)
+    means, stds = [], []
+    # One channel at a time: float64 sums are exact enough for millions of pixels, and only one
+    # channel's copy lives at once.
+    for channel in images.detach().unbind(dim=1):
+        std, mean = torch.std_mean(channel.double(), correction=0)
+        means.append(float(mean))
+        stds.append(max(float(std), _STD_FLOOR))
+    return Preprocess(tuple(means), tuple(stds))
+
+
+@lru_cache(maxsize=64)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[c, 1, 1]; kept, because a copy from the host in each call would make the device wait."""
+    # A tensor first made inside inference mode could not be used for gradients afterwards.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).reshape(-1, 1, 1)
+
+
+def _numbers(key: str, stored: object) -> tuple[float, ...]:
+    if not isinstance(stored, list | tuple) or not all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in stored
+    ):
+        raise DataError(f"preprocess {key} is {stored!r}, a list of numbers is needed; fit again")
+    return tuple(float(value) for value in stored)

@@ -1,0 +1,56 @@
+"""What a source is asked for and what it gives, before validation is cut and shapes are set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill.data.splits import SourceError, Split
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `load_data` asks of one source.
+
+    Attributes:
+        source: the whole source string, for messages.
+        argument: what follows the colon, "" if nothing does.
+        size: wished height and width in pixels, None for the images' own.
+        channels: 1, 3, or None for the images' own.
+    """
+
+    source: str
+    argument: str
+    size: int | None = None
+    channels: int | None = None
+
+    def path(self) -> Path:
+        """The argument as a path, with a leading `~` expanded.
+
+        Raises:
+            SourceError: when there is no argument, or no such home folder.
+        """
+        if not self.argument:
+            name = self.source.partition(":")[0]
+            raise SourceError(f"source {self.source!r} lacks a path; write it as {name}:PATH")
+        try:
+            return Path(self.argument).expanduser()
+        except RuntimeError as error:
+            raise SourceError(
+                f"source {self.source!r}: no home folder for '~' is known; write the whole path"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a source gives.
+
+    Attributes:
+        train: training images, validation not yet cut unless `validation` is given.
+        test: test images.
+        class_names: one name per class, in the order of the labels.
+        validation: the source's own validation images, or None.
+    """
+
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    validation: Split | None = None

@@ -1,0 +1,85 @@
+"""Real data by a source string: the one place that turns source names into readers."""
+
+import difflib
+from collections.abc import Callable
+
+from distill.data.cutting import hold_out, keep_subset
+from distill.data.digits import read_digits
+from distill.data.fashion import read_fashion_mnist
+from distill.data.folder import read_folder
+from distill.data.npz import read_npz
+from distill.data.parts import Parts, Request
+from distill.data.pixels import check_channels, check_size, resize_images, to_channels
+from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
+
+SOURCES: dict[str, Callable[[Request], Parts]] = {
+    "digits": read_digits,
+    "fashion-mnist": read_fashion_mnist,
+    "folder": read_folder,
+    "npz": read_npz,
+}
+
+
+def load_data(
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    subset: int | None = None,
+    validation: float = 0.1,
+) -> RealData:
+    """Load real images from a named source and cut them into train, validation and test.
+
+    Nothing here depends on a run's seed: the same source and options give the same splits, and
+    so the same digest, in every run.
+
+    Args:
+        source: `digits`, `fashion-mnist`, `fashion-mnist:PATH`, `folder:PATH` or `npz:PATH`.
+        size: resize all images to size x size pixels (bilinear, antialiased; the central square
+            of images that are not square). None keeps their size.
+        channels: 1 for gray (luma) or 3 for RGB (gray repeated). None keeps their channels.
+        subset: keep at most this many training images, stratified, after validation was cut.
+        validation: the fraction of each class's training images, in (0, 1), that is held out;
+            at least one image of each class that has two. Not used where the source brings
+            validation images of its own.
+
+    Returns:
+        The three splits, checked, on the CPU.
+
+    Raises:
+        SourceError: when the source string names no source.
+        DataError: when an option is out of range, or the data cannot be read or used.
+    """
+    check_size(size)
+    check_channels(channels)
+    if not 0 < validation < 1:
+        raise DataError(
+            f"validation={validation} came, a fraction above 0 and below 1 is needed; use for "
+            "example 0.1"
+        )
+    parts = _read(Request(source, source.partition(":")[2], size, channels))
+    classes = len(parts.class_names)
+    train, held_out = parts.train, parts.validation
+    if held_out is None:
+        train, held_out = hold_out(train, classes, validation, "validation")
+    if subset is not None:
+        train = keep_subset(train, classes, subset)
+
+    def shaped(split: Split) -> Split:
+        return Split(resize_images(to_channels(split.images, channels), size), split.labels)
+
+    return build_real_data(
+        shaped(train), shaped(held_out), shaped(parts.test), parts.class_names, source
+    )
+
+
+def _read(request: Request) -> Parts:
+    name = request.source.partition(":")[0]
+    if name not in SOURCES:
+        close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise SourceError(
+            f"source {request.source!r} is unknown, one of {', '.join(SOURCES)} is needed; "
+            f"{hint}write digits, fashion-mnist, folder:PATH or npz:PATH"
+        )
+    return SOURCES[name](request)

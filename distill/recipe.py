@@ -1,0 +1,255 @@
+"""Recipes: TOML files checked against these tables. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from distill.errors import RecipeError
+from distill.registry import recipe_names
+from distill.suggest import suggestion
+
+
+def _split(value: Any) -> Any:
+    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], BeforeValidator(_split)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+LABEL_SOURCES = ("hard", "learned", "votes", "projector")
+
+
+class Table(BaseModel):
+    """A table of a recipe: unknown keys are errors, and values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataTable(Table):
+    """Which real images."""
+
+    source: str
+    size: Annotated[int, Field(ge=4)] | None = None
+    channels: Literal[1, 3] | None = None
+    subset: Count | None = None
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    augmentation: str = "colour_crop_cutout_flip_scale_rotate"
+
+
+class ExpertsTable(Table):
+    """Networks trained on real data, recorded after every epoch."""
+
+    network: str = "convnet3"
+    count: Count = 10
+    epochs: Count = 10
+    batch_size: Count = 256
+    lr: Positive = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class MatchTable(Table):
+    """Trajectory matching."""
+
+    ipc: Count
+    iterations: Count = 1000
+    gradient: Literal["adjoint", "frozen", "unrolled"] = "adjoint"
+    snapshots: Literal["all", "sqrt", "offload"] = "all"
+    inner_steps: Count = 20
+    batch_size: Count | None = None
+    span: Count = 2
+    max_start_epoch: Annotated[int, Field(ge=0)] = 2
+    segments: Count = 1
+    init: Literal["real", "random", "noise"] = "real"
+    lr: Positive = 0.02
+    image_lr: Positive = 0.01
+    label_lr: NotNegative = 0.02
+    log_lr_lr: NotNegative = 0.02
+    label_lead: Positive = 4.0
+    threshold: Positive = 1.2
+    patience: Count = 10
+    checkpoint_every: Count = 50
+
+
+class CommitteeTable(Table):
+    """Teachers that vote the soft labels."""
+
+    members: Annotated[Names, Field(min_length=1)]
+    vote: Literal["prior", "equal"] = "prior"
+    vote_temperature: Positive = 10.0
+    epochs: Count = 20
+    batch_size: Count = 64
+    lr: Positive = 0.002
+
+
+class RelabelTable(Table):
+    """A voted soft label for every augmented view of every synthetic image."""
+
+    epochs: Count = 300
+    batch_size: Annotated[int, Field(ge=2)] = 100
+    bssl: Literal["auto", "on", "off"] = "auto"
+    temperature: Positive = 4.0
+    augmentation: str = "crop_scale_rotate"
+
+
+class ProjectorTable(Table):
+    """An image -> label model that replaces the stored labels."""
+
+    tower: str = "config:tiny-vit"
+    rank: Count = 8
+    alpha: Positive = 16.0
+    head: Literal["text", "random"] = "text"
+    templates: Annotated[list[str], Field(min_length=1)] = ["a photo of a {}"]
+    teacher: str = "committee"
+    loss: Literal["mse", "kl"] = "mse"
+    temperature: Positive = 1.0
+    ce_weight: NotNegative = 0.1
+    steps: Count = 500
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    lr: Positive = 0.002
+
+
+class EvaluateTable(Table):
+    """Fresh students, and the controls beside them."""
+
+    students: Annotated[Names, Field(min_length=1)]
+    seeds: Count = 3
+    labels: Annotated[
+        list[Literal["hard", "learned", "votes", "projector"]],
+        BeforeValidator(_split),
+        Field(min_length=1),
+    ] = list(LABEL_SOURCES)
+    epochs: Count = 300
+    lr: Positive = 0.01
+    soft_lr: Positive = 0.002
+    whole_epochs: Count = 20
+    batch_size: Annotated[int, Field(ge=2)] = 100
+
+
+class Recipe(Table):
+    """A whole recipe. The stages whose table is missing are left out of the run."""
+
+    name: str = "recipe"
+    summary: str = ""
+    origin: str = "Limbeck"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataTable
+    experts: ExpertsTable
+    match: MatchTable
+    committee: CommitteeTable | None = None
+    relabel: RelabelTable | None = None
+    projector: ProjectorTable | None = None
+    evaluate: EvaluateTable | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        needed = self.match.max_start_epoch + self.match.span
+        if needed > self.experts.epochs:
+            raise ValueError(
+                f"match.max_start_epoch + match.span is {needed}, but experts.epochs is "
+                f"{self.experts.epochs}; lower the former or record more epochs"
+            )
+        for table, value in (("relabel", self.relabel), ("projector", self.projector)):
+            if value is not None and self.committee is None:
+                raise ValueError(f"[{table}] needs teachers; add a [committee] table")
+        return self
+
+
+def load_recipe(name: str, overrides: list[str] | None = None, seed: int | None = None) -> Recipe:
+    """Read a recipe by the name of a packaged one, or by path, and apply overrides.
+
+    Args:
+        name: e.g. "digits" or "mine.toml".
+        overrides: "table.key=value" strings; values are TOML, or plain text.
+        seed: replaces the recipe's seed.
+
+    Raises:
+        RecipeError: for an unknown recipe, key or value, in one line.
+    """
+    raw = _parse(name, recipe_text(name))
+    for override in overrides or []:
+        _override(raw, override)
+    if seed is not None:
+        raw["seed"] = seed
+    raw.setdefault("name", Path(name).stem)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(f"recipe {name}: {_one_line(error)}") from None
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text of a packaged recipe or of a file."""
+    packaged = resources.files("distill") / "recipes" / f"{name}.toml"
+    if re.fullmatch(r"[\w.-]+", name) and packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe {name} cannot be read: {error}") from None
+    if path.suffix == ".toml":
+        raise RecipeError(f"recipe {name} is not a file; name a TOML file or one of `distill ls recipes`")
+    raise RecipeError(f"there is no recipe {name}; {suggestion(name, recipe_names())}")
+
+
+def _parse(name: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {name} is not TOML: {error}") from None
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or len(parts) > 2 or not all(parts):
+        raise RecipeError(f"--set got {text!r}; write table.key=value, as in --set match.ipc=10")
+    table = raw
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set got {text!r}, but {part} is not a table")
+    try:
+        table[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[parts[-1]] = value
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first few problems of a recipe, each with its key."""
+    problems = [_problem(found["type"], found["loc"], found["msg"]) for found in error.errors()]
+    rest = len(problems) - 3
+    return "; ".join(problems[:3]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:
+    key = ".".join(str(part) for part in location if not isinstance(part, int))
+    if kind == "extra_forbidden":
+        return f"unknown key {key}; {suggestion(str(location[-1]), _known(location[:-1]))}"
+    if kind == "missing":
+        return f"{key} is missing"
+    text = message.removeprefix("Value error, ").replace("Input should", "it should")
+    return f"{key}: {text}" if key else text
+
+
+def _known(path: tuple[int | str, ...]) -> list[str]:
+    tables: dict[str, type[Table]] = {
+        "data": DataTable,
+        "experts": ExpertsTable,
+        "match": MatchTable,
+        "committee": CommitteeTable,
+        "relabel": RelabelTable,
+        "projector": ProjectorTable,
+        "evaluate": EvaluateTable,
+    }
+    model = tables.get(str(path[0]), Recipe) if path else Recipe
+    return list(model.model_fields)

@@ -1,0 +1,105 @@
+"""From rows of metrics to line charts, for each stage that left a trace."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from distill.report.charts import LineChart, Series, line_chart
+from distill.report.scales import clean, finite
+
+Row = Mapping[str, Any]
+Points = list[tuple[float, float]]
+
+
+def curves(metrics: Sequence[Row]) -> list[Markup]:
+    """The charts that have something to show, in the order of the pipeline."""
+    stages: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in metrics:
+        stages[str(row.get("stage"))].append(row)
+    plans = [
+        *_expert_charts(stages["experts"]),
+        *_matching_charts(stages["match"]),
+        *_committee_charts(stages["committee"]),
+        *_projector_charts(stages["project"]),
+    ]
+    return [chart for chart in map(line_chart, plans) if chart]
+
+
+def _points(rows: Iterable[Row], x: str, y: str) -> Points:
+    """(x, y) of the rows that have both, in order; a repeated x (a resumed run) keeps the last."""
+    found = {
+        place: row[y] for row in rows if y in row and (place := finite(row.get(x))) is not None
+    }
+    return sorted(found.items(), key=lambda pair: pair[0])
+
+
+def _split(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
+    parts: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        parts[str(row.get(key, ""))].append(row)
+    return dict(parts)
+
+
+def _expert_charts(rows: Sequence[Row]) -> list[LineChart]:
+    lines = {
+        name: _points(part, "epoch", "accuracy") for name, part in _split(rows, "expert").items()
+    }
+    series = [Series(f"expert {name}", points, faint=True) for name, points in lines.items()]
+    if len(series) == 1:
+        series = [Series(series[0].name, series[0].points)]
+        note = "One expert, on held-out real data."
+    else:
+        series.append(Series("mean", _mean(lines.values())))
+        note = f"{len(lines)} experts (thin) and their mean, on held-out real data."
+    title = "Expert validation accuracy"
+    return [LineChart("experts", title, note, "epoch", "accuracy, %", series, percent=True)]
+
+
+def _mean(lines: Iterable[Points]) -> Points:
+    columns: defaultdict[float, list[float]] = defaultdict(list)
+    for x, y in (point for points in lines for point in points):
+        columns[x].extend(clean([y]))
+    return [(x, sum(ys) / len(ys) if ys else float("nan")) for x, ys in sorted(columns.items())]
+
+
+def _matching_charts(rows: Sequence[Row]) -> list[LineChart]:
+    skipped = sum(row.get("applied") is False for row in rows)
+    note = "1 means no progress towards the expert's later snapshot."
+    if skipped:
+        verb = "was" if skipped == 1 else "were"
+        note += f" {skipped} of {len(rows):,} updates {verb} not applied."
+    distance = [Series("distance", _points(rows, "step", "distance"))]
+    rate = [Series("student lr", _points(rows, "step", "student_lr"))]
+    return [
+        LineChart("distance", "Parameter distance", note, "outer step", "distance", distance),
+        LineChart("student-lr", "Student learning rate", "", "outer step", "student lr", rate),
+    ]
+
+
+def _committee_charts(rows: Sequence[Row]) -> list[LineChart]:
+    series = [
+        Series(name or "member", _points(part, "epoch", "accuracy"))
+        for name, part in _split(rows, "member").items()
+    ]
+    title = "Committee accuracy"
+    note = "Each member on held-out real data."
+    return [LineChart("committee", title, note, "epoch", "accuracy, %", series, percent=True)]
+
+
+def _projector_charts(rows: Sequence[Row]) -> list[LineChart]:
+    loss = [Series("loss", _points(rows, "step", "loss"))]
+    kl = [Series("KL", _points(rows, "step", "kl"))]
+    rates = [
+        Series(name, points)
+        for name in ("agreement", "accuracy")
+        if (points := _points(rows, "step", name))
+    ]
+    title = "Projector against its teacher"
+    note = "Agreement: the same top class as the teacher. Accuracy: the true class."
+    return [
+        LineChart("projector-loss", "Projector training loss", "", "step", "loss", loss),
+        LineChart("projector-kl", "Projector divergence", "", "step", "KL to the teacher", kl),
+        LineChart("projector-rates", title, note, "step", "percent", rates, percent=True),
+    ]

@@ -1,0 +1,118 @@
+"""Puts the page together; the only place that knows the template."""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from distill.report.bars import soft_label_bars
+from distill.report.curves import curves
+from distill.report.dots import dot_chart, shared_scale
+from distill.report.images import MOST_CLASSES, class_rows
+from distill.report.inputs import ReportInput
+from distill.report.scales import count_text, finite, percent, size_text
+from distill.report.tables import (
+    Item,
+    accuracy_table,
+    digest_rows,
+    dot_rows,
+    items,
+    plain_text,
+    recipe_tables,
+    stage_rows,
+)
+from distill.report.verdict import find_verdict
+
+
+def render_report(report: ReportInput) -> str:
+    """One HTML page that needs nothing else: no network, no other file.
+
+    The page is a pure function of its input. Text from the input is escaped everywhere, and a
+    content security policy forbids every request.
+
+    Args:
+        report: What to show; parts that are empty leave their section out.
+
+    Returns:
+        The HTML text, to be written as UTF-8.
+    """
+    classes = class_rows(report)
+    script = _asset("bars.js")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("template.html")).render(
+        title=report.title,
+        verdict=find_verdict(report.summary),
+        facts=_facts(report),
+        table=accuracy_table(report.summary),
+        dots=_dots(report.summary),
+        classes=classes,
+        all_classes=len({int(x) for x in (*report.synthetic_labels, *report.real_labels)}),
+        most_classes=MOST_CLASSES,
+        bars=soft_label_bars(report, classes),
+        curves=curves(report.metrics),
+        stages=stage_rows(report.manifest, report.summary),
+        protocol=items(report.summary.get("protocol") or {}),
+        recipe=recipe_tables(report.recipe),
+        versions=items(report.manifest.get("versions") or {}),
+        data=items(report.manifest.get("data") or {}),
+        digests=digest_rows(report.manifest),
+        style=Markup(_asset("style.css")),  # noqa: S704 - our own file
+        script=Markup(script),  # noqa: S704 - our own file
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _asset(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _dots(summary: Mapping[str, Any]) -> list[Markup]:
+    students = dot_rows(summary)
+    scale = shared_scale([row for rows in students.values() for row in rows])
+    if scale is None:
+        return []
+    return [
+        dot_chart(f"seeds-{number}", student, rows, scale)
+        for number, (student, rows) in enumerate(students.items())
+    ]
+
+
+def _facts(report: ReportInput) -> list[Item]:
+    """The few numbers that a reader wants before anything else."""
+    manifest, bytes_ = report.manifest, report.summary.get("bytes") or {}
+    data = manifest.get("data") or {}
+    counts = set(Counter(int(label) for label in report.synthetic_labels).values())
+    per_class = f" ({counts.pop()} per class)" if len(counts) == 1 else ""
+    size = f"{size_text(bytes_['images'])} of images" if "images" in bytes_ else ""
+    whole = _whole_text(report.summary)
+    facts = [
+        ("Data", plain_text(data["source"]) if "source" in data else ""),
+        ("Synthetic images", f"{count_text(len(report.synthetic))}{per_class}"),
+        ("Size", size),
+        ("Whole data set reaches", whole),
+        ("Seed", plain_text(manifest["seed"]) if "seed" in manifest else ""),
+        ("Device", str(manifest.get("device") or "")),
+        ("Created", str(manifest.get("created") or "")),
+    ]
+    return [Item(key, value) for key, value in facts if value]
+
+
+def _whole_text(summary: Mapping[str, Any]) -> str:
+    whole = (summary.get("controls") or {}).get("whole") or {}
+    scores = [
+        (mean, student)
+        for student, sources in whole.items()
+        for entry in sources.values()
+        if (mean := finite(entry.get("mean"))) is not None
+    ]
+    if not scores:
+        return ""
+    mean, student = max(scores)
+    return f"{percent(mean)} % ({student})"

@@ -1,0 +1,102 @@
+"""HDF5 that is read with care: what is missing, foreign or damaged gives one clear line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from distill.errors import WorkError
+
+FORMAT_VERSION = 1
+
+
+@contextmanager
+def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
+    """Open `path` for reading and check that it is an artefact of `kind`.
+
+    The block should only read: an error of HDF5 inside it is reported as a damaged file.
+
+    Raises:
+        WorkError: if the file is missing, is not HDF5, is damaged, or is something else.
+    """
+    if not path.is_file():
+        raise WorkError(f"{path} is not a file; name the {kind} file of a run")
+    try:
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("limbeck", None)
+            if found != kind:
+                raise WorkError(
+                    f"{path} is {'a ' + str(found) if found else 'foreign'} HDF5, not a {kind} "
+                    f"file of this program; make one with `distill run`"
+                )
+            version = int(file.attrs.get("format", 0))
+            if version != FORMAT_VERSION:
+                raise WorkError(
+                    f"{path} has format {version}, this program reads {FORMAT_VERSION}; use the "
+                    "version of the program that wrote it"
+                )
+            yield file
+    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WorkError(
+            f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
+        ) from None
+
+
+def start_file(file: h5py.File, kind: str) -> None:
+    """Mark a new file as an artefact of `kind`."""
+    file.attrs["limbeck"] = kind
+    file.attrs["format"] = FORMAT_VERSION
+
+
+def put(group: h5py.Group, name: str, array: np.ndarray, chunks: tuple[int, ...] | None) -> None:
+    """Store an array with a checksum on every chunk, and no time stamp."""
+    chunked = chunks if chunks is not None else (array.shape or None)
+    group.create_dataset(
+        name,
+        data=array,
+        chunks=chunked if array.size else None,
+        fletcher32=bool(array.size and array.shape),
+        track_times=False,
+    )
+
+
+def put_json(group: h5py.Group, name: str, value: Any) -> None:
+    """Store a JSON-able value as a text attribute."""
+    group.attrs[name] = json.dumps(value, sort_keys=True)
+
+
+def get_json(group: h5py.Group, name: str) -> Any:
+    """Read a value stored with `put_json`."""
+    return json.loads(group.attrs[name])
+
+
+def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes: bool) -> str:
+    """Digest of the datasets under `prefixes`, with the root attributes if `attributes`."""
+    total = hashlib.sha256()
+
+    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        for key in sorted(item.attrs):
+            total.update(f"{name}@{key}={item.attrs[key]!r};".encode())
+        if isinstance(item, h5py.Dataset):
+            total.update(f"{name}:{item.dtype}{item.shape};".encode())
+            total.update(np.ascontiguousarray(item[()]).tobytes())
+
+    with open_h5(path, kind) as file:
+        if attributes:
+            for key in sorted(file.attrs):
+                if key != "measured":
+                    total.update(f"@{key}={file.attrs[key]!r};".encode())
+        for prefix in prefixes:
+            item = file[prefix]
+            add(prefix, item)
+            if isinstance(item, h5py.Group):
+                item.visititems(lambda name, child, prefix=prefix: add(f"{prefix}/{name}", child))
+    return total.hexdigest()

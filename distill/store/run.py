@@ -1,0 +1,158 @@
+"""A run: a folder with a manifest, artefacts, metrics and a lock."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill.errors import RecipeError, WorkError
+from distill.store.files import remove, write_json
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+_VERSIONED = ("limbeck", "torch", "torchvision", "open-clip-torch", "peft", "higher", "h5py", "numpy")
+
+
+class Run:
+    """An open run folder. Made by `open_run`, which holds its lock."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where stages keep what they need to go on after an interruption."""
+        return self.path / "checkpoints"
+
+    def checkpoint_folder(self, stage: str, key: str) -> Path:
+        """A stage's checkpoint folder for one key; those of other keys are thrown away."""
+        folder = self.checkpoints / f"{stage}-{key[:16]}"
+        if self.checkpoints.is_dir():
+            for other in self.checkpoints.glob(f"{stage}-*"):
+                if other != folder:
+                    remove(other)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Write a finished stage into the manifest."""
+        self.manifest["stages"][name] = dict(entry)
+        self.save()
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_json(self.path / MANIFEST, self.manifest)
+
+    def append_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Append rows to metrics.jsonl."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def keep_metrics(self, stage: str, below: int = 0) -> None:
+        """Drop a stage's rows, except those whose `step` lies below `below`."""
+        kept = [
+            row
+            for row in self.read_metrics()
+            if row.get("stage") != stage or ("step" in row and row["step"] < below)
+        ]
+        path = self.path / METRICS
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.replace(path)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All rows of metrics.jsonl; a last line cut short by a crash is left out."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return []
+        rows = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+
+@contextmanager
+def open_run(path: Path, recipe: Mapping[str, Any]) -> Iterator[Run]:
+    """Open or create the run folder `path` for a recipe, and hold its lock.
+
+    Raises:
+        WorkError: if another process uses the folder, or it cannot be written.
+        RecipeError: if the folder holds something else, or a run of another recipe.
+    """
+    if path.exists() and not path.is_dir():
+        raise RecipeError(f"--out {path} is a file; name a folder for the run")
+    old = _read_manifest(path)
+    if old is None and path.is_dir() and any(_foreign(path)):
+        raise RecipeError(
+            f"--out {path} holds files that are not a run's ({next(_foreign(path)).name}); "
+            "name a new or empty folder"
+        )
+    if old is not None and old["recipe"].get("name") != recipe.get("name"):
+        raise RecipeError(
+            f"--out {path} holds a run of recipe {old['recipe'].get('name')}, not "
+            f"{recipe.get('name')}; name another folder"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("w")
+    except OSError as error:
+        raise WorkError(f"--out {path} cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WorkError(
+                f"--out {path} is in use by another process; wait for it or name another folder"
+            ) from None
+        run = Run(path, old or {"format": 1, "stages": {}})
+        run.manifest["recipe"] = dict(recipe)
+        run.manifest["versions"] = versions()
+        run.save()
+        yield run
+
+
+def _foreign(path: Path) -> Iterator[Path]:
+    return (entry for entry in path.iterdir() if entry.name != ".lock")
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    file = path / MANIFEST
+    if not file.is_file():
+        return None
+    return read_manifest(file)
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """Read a run's manifest.json.
+
+    Raises:
+        WorkError: if it is missing or is not a manifest.
+    """
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkError(f"{file} cannot be read ({error}); name the folder of a run") from None
+    if not isinstance(manifest, dict) or not {"recipe", "stages"} <= manifest.keys():
+        raise WorkError(f"{file} is not a run's manifest; name the folder of a run")
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

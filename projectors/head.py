@@ -1,0 +1,97 @@
+"""The last layer: one direction per class, started from the words for the classes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from projectors.errors import ProjectorError
+from projectors.tower import Tower, encode_text
+
+INITS = ("text", "random")
+TRAINED = ("nothing", "scale", "all")
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """How a head starts and which part of it is fitted.
+
+    What is fitted has to be shipped; the rest costs no bytes, as the receiver rebuilds it.
+
+    Attributes:
+        templates: prompts with one `{}` each, where the class name goes; a class's direction is
+            the mean over them.
+        init: "text", the directions of the prompts; or "random".
+        trained: "all" fits the directions, the scale and the biases; "scale" the scale and the
+            biases, k + 1 numbers; "nothing" leaves the head as it starts.
+        seed: seed of the random directions.
+    """
+
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    init: str = "text"
+    trained: str = "all"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise ProjectorError(f"init is {self.init!r}; write one of {', '.join(INITS)}")
+        if self.trained not in TRAINED:
+            raise ProjectorError(f"trained is {self.trained!r}; write one of {', '.join(TRAINED)}")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise ProjectorError(f"template {template!r} needs exactly one {{}}; add it")
+        if not self.templates:
+            raise ProjectorError("no templates were given, but a head needs one; add one")
+
+
+class Head(nn.Module):
+    """Logits from image features: scale * <normalised feature, weight> + bias.
+
+    Args:
+        weight: [k, d] one direction per class.
+        scale: > 0, at the start.
+        trained: which parameters take gradients, as in `HeadSettings`.
+    """
+
+    def __init__(self, weight: Tensor, scale: float, trained: str) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.clone(), requires_grad=trained == "all")
+        # Kept as a logarithm, so that no step can make the scale negative.
+        log_scale = torch.tensor(scale).log()
+        self.log_scale = nn.Parameter(log_scale, requires_grad=trained != "nothing")
+        bias = torch.zeros(len(weight))
+        self.bias = nn.Parameter(bias, requires_grad=trained != "nothing")
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [n, k] of features [n, d]."""
+        directions = functional.normalize(features, dim=-1)
+        return self.log_scale.exp() * functional.linear(directions, self.weight) + self.bias
+
+
+def build_head(tower: Tower, classes: list[str], settings: HeadSettings) -> Head:
+    """A head as it is before any fitting; the same arguments give the same head."""
+    if settings.init == "text":
+        weight = text_directions(tower, classes, settings.templates)
+    else:
+        weight = random_directions(len(classes), tower.embed_dim, settings.seed)
+    scale = float(tower.clip.logit_scale.detach().exp())
+    return Head(weight.cpu(), scale, settings.trained)
+
+
+def text_directions(tower: Tower, classes: list[str], templates: tuple[str, ...]) -> Tensor:
+    """The direction [k, d], of length 1, of every class: the mean over its prompts.
+
+    Source: Radford et al. 2021 (CLIP), prompt ensembling.
+    """
+    total = torch.zeros(len(classes), tower.embed_dim)
+    for template in templates:
+        prompts = [template.replace("{}", name) for name in classes]
+        total += encode_text(tower, prompts).cpu()
+    return functional.normalize(total, dim=-1)
+
+
+def random_directions(num_classes: int, dim: int, seed: int) -> Tensor:
+    """Directions [k, d] of length 1, drawn from a seed."""
+    noise = torch.rand(num_classes, dim, generator=Generator().manual_seed(seed)) - 0.5
+    return functional.normalize(noise, dim=-1)

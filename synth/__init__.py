@@ -1,0 +1,19 @@
+"""Algorithms of dataset distillation on tensors and modules; no files, no commands."""
+
+from synth.gradients import (
+    Adjoint,
+    FrozenAdjoint,
+    MatchingGradient,
+    Unrolled,
+    matching_gradient,
+    parameter_distance,
+)
+
+__all__ = [
+    "Adjoint",
+    "FrozenAdjoint",
+    "MatchingGradient",
+    "Unrolled",
+    "matching_gradient",
+    "parameter_distance",
+]

@@ -1,0 +1,14 @@
+"""Differentiable augmentation whose random choice and application are two calls."""
+
+from synth.augment.families import FAMILIES, Family
+from synth.augment.views import DSA_FAMILIES, Augmentation, View, dsa, parse_families
+
+__all__ = [
+    "DSA_FAMILIES",
+    "FAMILIES",
+    "Augmentation",
+    "Family",
+    "View",
+    "dsa",
+    "parse_families",
+]

@@ -1,0 +1,94 @@
+"""A committee of teachers and its vote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+VoteRule = Literal["prior", "equal"]
+
+
+def vote_weights(rule: VoteRule, priors: Sequence[float], temperature: float) -> Tensor:
+    """Weights [m] of the members, summing to 1.
+
+    "prior": softmax(p / temperature) with p = 100 * prior, as CV-DD does with p in percent.
+    "equal": 1/m.
+
+    Args:
+        rule: which of the two.
+        priors: how good each member is, a fraction in [0, 1].
+        temperature: tau > 0; CV-DD uses 10 for labels.
+
+    Raises:
+        ValueError: for no members or an unknown rule.
+    """
+    if not priors:
+        raise ValueError("got no members; a committee needs at least one")
+    if rule == "prior":
+        return torch.softmax(100 * torch.tensor(priors, dtype=torch.float64) / temperature, 0).float()
+    if rule == "equal":
+        return torch.full((len(priors),), 1 / len(priors))
+    raise ValueError(f"vote is {rule!r}; choose prior or equal")
+
+
+@dataclass(frozen=True)
+class Committee:
+    """Teachers with weights; the vote is the weighted mean of their logits.
+
+    Attributes:
+        members: networks of the same classes in the same order.
+        weights: [m], summing to 1.
+    """
+
+    members: tuple[nn.Module, ...]
+    weights: Tensor
+
+    def vote(self, images: Tensor, *, batch_statistics: bool = False) -> Tensor:
+        """Voted logits [n, k] of `images` [n, c, h, w], without gradients.
+
+        Args:
+            images: as the students see them.
+            batch_statistics: BatchNorm uses the statistics of these images instead of the
+                running ones (batch-specific soft labels, CV-DD). Dropout stays off, and the
+                running statistics do not move.
+        """
+        total: Tensor | None = None
+        for member, weight in zip(self.members, self.weights.tolist(), strict=True):
+            member.eval()
+            with torch.no_grad(), ExitStack() as stack:
+                if batch_statistics:
+                    stack.enter_context(_batch_statistics(member))
+                logits = member(images) * weight
+            total = logits if total is None else total + logits
+        if total is None:
+            raise ValueError("got no members; a committee needs at least one")
+        return total
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether a member has BatchNorm layers, without which batch statistics do nothing."""
+        return any(_batch_norms(member) for member in self.members)
+
+
+def _batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    kind = nn.modules.batchnorm._BatchNorm
+    return [module for module in network.modules() if isinstance(module, kind)]
+
+
+@contextmanager
+def _batch_statistics(network: nn.Module) -> Iterator[None]:
+    """BatchNorm in training mode, with its running statistics out of reach."""
+    layers = _batch_norms(network)
+    before = [(layer.training, layer.track_running_stats) for layer in layers]
+    for layer in layers:
+        layer.training, layer.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for layer, (training, tracking) in zip(layers, before, strict=True):
+            layer.training, layer.track_running_stats = training, tracking

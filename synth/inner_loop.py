@@ -1,0 +1,109 @@
+"""The inner loop: plain SGD steps of a student on the synthetic set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from synth.augment import View
+from synth.losses import soft_cross_entropy
+from synth.parameters import ParameterLayout, call_with_vector, parameter_layout
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Everything that N inner steps read, checked once.
+
+    Attributes:
+        network: called functionally; its own parameters are not read.
+        layout: the network's parameter layout.
+        images: [n, c, h, w] of the synthetic set.
+        labels: [n, k] label logits.
+        batches: for each inner step, the indices [b] of its images.
+        views: for each inner step, the sampled view of its batch; None leaves images as they are.
+    """
+
+    network: nn.Module
+    layout: ParameterLayout
+    images: Tensor
+    labels: Tensor
+    batches: Sequence[Tensor]
+    views: Sequence[View] | None
+
+    def loss(self, step: int, forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
+        """Loss of inner step `step` on its own batch.
+
+        Args:
+            step: index of the inner step, which names its view.
+            forward: images [b, c, h, w] -> logits [b, k].
+            images: [b, c, h, w], the images of the batch before augmentation.
+            labels: [b, k] label logits of the batch.
+        """
+        if self.views is not None:
+            images = self.views[step].apply(images)
+        return soft_cross_entropy(forward(images), labels)
+
+    def forward(self, parameters: Tensor) -> Forward:
+        """The network as a function of images, with the flat `parameters` [p]."""
+        return lambda images: call_with_vector(self.network, self.layout, parameters, images)
+
+    def gradient(self, step: int, parameters: Tensor) -> Tensor:
+        """Gradient [p] of the loss of inner step `step` at `parameters` [p]; no graph is kept."""
+        point = parameters.detach().requires_grad_()
+        batch = self.batches[step]
+        images, labels = self.images[batch].detach(), self.labels[batch].detach()
+        return torch.autograd.grad(self.loss(step, self.forward(point), images, labels), point)[0]
+
+
+def make_inner_loop(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    batches: Sequence[Tensor],
+    views: Sequence[View] | None,
+) -> InnerLoop:
+    """Check the inputs of an inner loop and put them together.
+
+    Raises:
+        ValueError: for no batch, labels of another length, an index outside the set, views of
+            another number than the steps, or a network whose BatchNorm would keep state.
+    """
+    if not batches:
+        raise ValueError("got no batches; the inner loop needs at least one inner step")
+    if len(images) != len(labels):
+        raise ValueError(f"got {len(images)} images and {len(labels)} label rows; need as many")
+    largest = max(int(batch.max()) for batch in batches if len(batch))
+    if any(not len(batch) for batch in batches) or largest >= len(images):
+        raise ValueError(
+            f"a batch is empty or names image {largest}; indices must lie below {len(images)}"
+        )
+    if views is not None and len(views) != len(batches):
+        raise ValueError(f"got {len(views)} views for {len(batches)} inner steps; need as many")
+    stateful = [m for m in network.modules() if getattr(m, "track_running_stats", False)]
+    if stateful:
+        raise ValueError(
+            f"the network has {len(stateful)} BatchNorm layers with running statistics, which "
+            "inner steps would change; use norm=instance, layer, group or none"
+        )
+    return InnerLoop(network, parameter_layout(network), images, labels, tuple(batches), views)
+
+
+def draw_batches(count: int, batch_size: int | None, steps: int, generator: Generator) -> list[Tensor]:
+    """The images of each inner step: `steps` index tensors [b], by epochs without replacement.
+
+    With `batch_size` None, or at least `count`, each step takes the whole set. Otherwise the set
+    is shuffled and cut into batches of exactly `batch_size`; what is left over starts no batch.
+    """
+    if batch_size is None or batch_size >= count:
+        return [torch.arange(count) for _ in range(steps)]
+    batches: list[Tensor] = []
+    while len(batches) < steps:
+        order = torch.randperm(count, generator=generator)
+        usable = count - count % batch_size
+        batches += list(order[:usable].split(batch_size))
+    return batches[:steps]

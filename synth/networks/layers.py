@@ -1,0 +1,90 @@
+"""Layers whose derivatives are right in forward mode, reverse mode and both together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+NORMS = ("none", "instance", "batch", "layer", "group")
+POOLINGS = ("none", "avg", "max")
+ACTIVATIONS = ("relu", "leaky", "sigmoid")
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation over [n, c, h, w], written from its definition.
+
+    `groups=channels` is instance norm, `groups=1` is layer norm. The native kernel's
+    forward-mode-then-reverse derivative is off by about 0.5 %, which the exact gradient cannot
+    afford; this form differentiates correctly in every order. Source: Wu and He 2018, eq. 1-3.
+
+    Args:
+        groups: number of groups that `channels` is divided into.
+        channels: c.
+        eps: added to the (biased) variance.
+
+    Raises:
+        ValueError: if `channels` is not a multiple of `groups`.
+    """
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        if groups < 1 or channels % groups:
+            raise ValueError(
+                f"got {groups} groups for {channels} channels; channels must be a multiple of "
+                "groups: choose another width"
+            )
+        self.groups = groups
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise [n, c, h, w]; same shape out."""
+        n, c, h, w = images.shape
+        grouped = images.reshape(n, self.groups, -1)
+        centred = grouped - grouped.mean(dim=2, keepdim=True)
+        variance = centred.square().mean(dim=2, keepdim=True)
+        normalised = (centred * torch.rsqrt(variance + self.eps)).reshape(n, c, h, w)
+        return normalised * self.weight.view(1, c, 1, 1) + self.bias.view(1, c, 1, 1)
+
+
+def make_norm(name: str, channels: int) -> nn.Module:
+    """The norm layer called `name` (one of NORMS) for `channels` feature maps."""
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "none": nn.Identity,
+        "instance": lambda: GroupNorm(channels, channels),
+        "batch": lambda: nn.BatchNorm2d(channels),
+        "layer": lambda: GroupNorm(1, channels),
+        "group": lambda: GroupNorm(max(1, channels // 8), channels),
+    }
+    return _choose("norm", name, builders)()
+
+
+def make_pooling(name: str) -> nn.Module:
+    """The 2x2, stride 2 pooling called `name` (one of POOLINGS)."""
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "none": nn.Identity,
+        "avg": lambda: nn.AvgPool2d(2),
+        "max": lambda: nn.MaxPool2d(2),
+    }
+    return _choose("pooling", name, builders)()
+
+
+def make_activation(name: str) -> nn.Module:
+    """The activation called `name` (one of ACTIVATIONS); leaky has slope 0.01."""
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "leaky": lambda: nn.LeakyReLU(0.01),
+        "sigmoid": nn.Sigmoid,
+    }
+    return _choose("activation", name, builders)()
+
+
+def _choose(
+    kind: str, name: str, builders: dict[str, Callable[[], nn.Module]]
+) -> Callable[[], nn.Module]:
+    if name not in builders:
+        raise ValueError(f"{kind} is {name!r}; choose one of {', '.join(builders)}")
+    return builders[name]

@@ -1,0 +1,59 @@
+"""Where a synthetic set starts: which images, and which soft labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from synth.losses import HARD_LOGIT, hard_logits
+
+
+def class_labels(classes: int, ipc: int) -> Tensor:
+    """Hard labels [classes * ipc]: `ipc` of class 0, then of class 1, and so on."""
+    return torch.arange(classes).repeat_interleave(ipc)
+
+
+def draw_real(labels: Tensor, classes: int, ipc: int, generator: Generator) -> Tensor:
+    """Indices [classes * ipc] of real images drawn without replacement, in class order.
+
+    Args:
+        labels: [m] classes of the real images.
+        classes: k.
+        ipc: images per class, at least 1.
+        generator: makes the choice.
+
+    Raises:
+        ValueError: if a class has fewer images than `ipc`.
+    """
+    if ipc < 1:
+        raise ValueError(f"ipc is {ipc}; it must be at least 1")
+    chosen = []
+    for label in range(classes):
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < ipc:
+            raise ValueError(
+                f"class {label} has {len(members)} training images, but ipc is {ipc}; lower ipc "
+                "or add images"
+            )
+        order = torch.randperm(len(members), generator=generator)
+        chosen.append(members[order[:ipc]])
+    return torch.cat(chosen)
+
+
+def draw_noise(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Standard normal pixels, in the normalised space of the set."""
+    return torch.randn(shape, generator=generator)
+
+
+def draw_uniform(shape: tuple[int, ...], generator: Generator) -> Tensor:
+    """Pixels uniform in [0, 1], before normalisation."""
+    return torch.rand(shape, generator=generator)
+
+
+def starting_labels(labels: Tensor, classes: int, lead: float) -> Tensor:
+    """Label logits [n, k] that put the class of each image `lead` above the others.
+
+    A lead of 4 gives the class 0.86 of the probability among ten: soft enough to be learned from
+    the first step, where a one-hot label would have no gradient.
+    """
+    return hard_logits(labels, classes) * (lead / HARD_LOGIT)
