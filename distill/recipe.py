@@ -23,7 +23,7 @@ Names = Annotated[list[str], BeforeValidator(_split)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-LABEL_SOURCES = ("hard", "learned", "votes", "projector")
+LabelSource = Literal["hard", "learned", "votes", "projector"]
 
 
 class Table(BaseModel):
@@ -84,8 +84,10 @@ class CommitteeTable(Table):
     vote: Literal["prior", "equal"] = "prior"
     vote_temperature: Positive = 10.0
     epochs: Count = 20
-    batch_size: Count = 64
+    batch_size: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 0.002
+    weight_decay: NotNegative = 0.01
+    augmentation: str = "crop_scale_rotate"
 
 
 class RelabelTable(Table):
@@ -103,8 +105,9 @@ class ProjectorTable(Table):
 
     tower: str = "config:tiny-vit"
     rank: Count = 8
-    alpha: Positive = 16.0
+    alpha: Count = 16
     head: Literal["text", "random"] = "text"
+    trained: Literal["all", "scale", "nothing"] = "all"
     templates: Annotated[list[str], Field(min_length=1)] = ["a photo of a {}"]
     teacher: str = "committee"
     loss: Literal["mse", "kl"] = "mse"
@@ -113,6 +116,7 @@ class ProjectorTable(Table):
     steps: Count = 500
     batch_size: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 0.002
+    augmentation: str = "crop_scale_rotate"
 
 
 class EvaluateTable(Table):
@@ -121,10 +125,10 @@ class EvaluateTable(Table):
     students: Annotated[Names, Field(min_length=1)]
     seeds: Count = 3
     labels: Annotated[
-        list[Literal["hard", "learned", "votes", "projector"]],
+        list[LabelSource],
         BeforeValidator(_split),
         Field(min_length=1),
-    ] = list(LABEL_SOURCES)
+    ] = ["hard", "learned", "votes", "projector"]
     epochs: Count = 300
     lr: Positive = 0.01
     soft_lr: Positive = 0.002
@@ -197,7 +201,9 @@ def recipe_text(name: str) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"recipe {name} cannot be read: {error}") from None
     if path.suffix == ".toml":
-        raise RecipeError(f"recipe {name} is not a file; name a TOML file or one of `distill ls recipes`")
+        raise RecipeError(
+            f"recipe {name} is not a file; name a TOML file or one of `distill ls recipes`"
+        )
     raise RecipeError(f"there is no recipe {name}; {suggestion(name, recipe_names())}")
 
 

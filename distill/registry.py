@@ -38,7 +38,12 @@ class NetworkEntry(Entry):
     options: Mapping[str, int | str] = field(default_factory=dict)
 
 
-_CONVNET = {"width": 128, "norm": "instance", "pooling": "avg", "activation": "relu"}
+_CONVNET: dict[str, int | str] = {
+    "width": 128,
+    "norm": "instance",
+    "pooling": "avg",
+    "activation": "relu",
+}
 
 
 def _convnet(depth: int) -> NetworkEntry:
@@ -70,7 +75,11 @@ NETWORKS: dict[str, NetworkEntry] = {
             {"width": 64, "norm": "instance", "pooling": "max"},
         ),
         NetworkEntry(
-            "alexnet", "AlexNet for small images", "Krizhevsky et al. 2012", "AlexNet", {"width": 128}
+            "alexnet",
+            "AlexNet for small images",
+            "Krizhevsky et al. 2012",
+            "AlexNet",
+            {"width": 128},
         ),
         NetworkEntry(
             "mlp",
@@ -102,7 +111,9 @@ GRADIENTS: dict[str, Entry] = {
         Entry("adjoint", "exact, in memory that does not grow with the inner steps", "Limbeck"),
         Entry("frozen", "TESLA's: exact for one inner step only", "Cui et al. 2023"),
         Entry(
-            "unrolled", "exact, by automatic differentiation of all inner steps", "MTT, through higher"
+            "unrolled",
+            "exact, by automatic differentiation of all inner steps",
+            "MTT, through higher",
         ),
     )
 }

@@ -96,7 +96,6 @@ def fit_projector(
     parameters = [p for p in projector.parameters() if p.requires_grad]
     _check_data(projector, images, hard, parameters)
     optimiser = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    projector.train()
     batches = _batches(len(images), settings.batch_size, generator)
     for index in range(settings.steps):
         lr = settings.lr * 0.5 * (1.0 + math.cos(math.pi * index / settings.steps))
@@ -115,7 +114,6 @@ def fit_projector(
         loss.backward()
         optimiser.step()
         yield FitStep(index, value, lr)
-    projector.eval()
 
 
 def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSettings) -> Tensor:

@@ -3,9 +3,13 @@
 import torch
 from torch import Generator, nn
 
-# Positions must weigh as much as what is there, or a random encoder hardly knows where
-# a stroke is: 0.125 (CLIP's own start at width 64) is too little.
-_POSITION_SCALE = 0.5
+# In an image, positions must weigh as much as what is there, or a random encoder hardly knows
+# where a stroke is: with 0.125, CLIP's own start at width 64, a fit reached 89 % on handwritten
+# digits, with 0.5 it reached 93 %.
+_IMAGE_POSITIONS = 0.5
+# In a text they must weigh little, or all prompts point one way: the mean cosine between ten
+# prompts "digit ..." is 0.97 with 0.5 and 0.52 with 0.02.
+_TEXT_POSITIONS = 0.02
 
 
 def draw_weights(clip: nn.Module, generator: Generator) -> None:
@@ -35,7 +39,7 @@ def draw_weights(clip: nn.Module, generator: Generator) -> None:
 
 def _scale(name: str, parameter: nn.Parameter) -> float:
     if name.endswith("positional_embedding"):
-        return _POSITION_SCALE
+        return _IMAGE_POSITIONS if name.startswith("visual.") else _TEXT_POSITIONS
     if name.endswith(("proj", "projection")):  # stored as [inputs, outputs]
         return float(parameter.shape[0] ** -0.5)
     inputs = parameter[0].numel() if parameter.ndim > 1 else parameter.numel()

@@ -84,7 +84,12 @@ def load(path: str | os.PathLike[str], tower: Tower | None = None) -> Projector:
     for name, digest in description.files.items():
         _check_file(folder / name, digest)
     if tower is None:
-        tower = load_tower(description.tower_spec, description.tower_seed)
+        try:
+            tower = load_tower(description.tower_spec, description.tower_seed)
+        except ProjectorError as error:
+            raise ProjectorError(
+                f"{path} needs its tower: {error}; or pass it with load(path, tower=...)"
+            ) from error
     if tower.digest != description.tower_digest:
         raise ProjectorError(
             f"{path} was fitted on a tower with the digest {description.tower_digest[:12]}, but "

@@ -30,7 +30,9 @@ def vote_weights(rule: VoteRule, priors: Sequence[float], temperature: float) ->
     if not priors:
         raise ValueError("got no members; a committee needs at least one")
     if rule == "prior":
-        return torch.softmax(100 * torch.tensor(priors, dtype=torch.float64) / temperature, 0).float()
+        return torch.softmax(
+            100 * torch.tensor(priors, dtype=torch.float64) / temperature, 0
+        ).float()
     if rule == "equal":
         return torch.full((len(priors),), 1 / len(priors))
     raise ValueError(f"vote is {rule!r}; choose prior or equal")

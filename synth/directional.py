@@ -7,6 +7,8 @@ instead of 12.
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -59,6 +61,7 @@ def forward_over_reverse(
     loop: InnerLoop, step: int, parameters: Tensor, direction: Tensor, with_parameters: bool
 ) -> Directional:
     """Carry `direction` through the loss in forward mode, then differentiate the tangent."""
+    _wake_forward_mode()
     point, images, labels = _leaves(loop, step, parameters)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(point, direction)
@@ -68,6 +71,15 @@ def forward_over_reverse(
     if value is None:
         raise NotImplementedError("the loss carries no forward-mode tangent")
     return _reverse(value, point, images, labels, with_parameters)
+
+
+@functools.cache
+def _wake_forward_mode() -> None:
+    """Make a first dual tensor: torch then compiles rules of its own, and warns of how it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        with forward_ad.dual_level():
+            forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
 class FormChooser:
@@ -128,6 +140,4 @@ def _reverse(
 ) -> Directional:
     inputs = (images, labels, point) if with_parameters else (images, labels)
     found = torch.autograd.grad(value, inputs)
-    return Directional(
-        value.detach(), found[0], found[1], found[2] if with_parameters else None
-    )
+    return Directional(value.detach(), found[0], found[1], found[2] if with_parameters else None)

@@ -52,7 +52,9 @@ class MatchingGradient:
 class GradientMethod(Protocol):
     """Computes a MatchingGradient from an inner loop."""
 
-    def __call__(self, loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> MatchingGradient:
+    def __call__(
+        self, loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor
+    ) -> MatchingGradient:
         """Run the inner loop from `start` [p] and differentiate its distance to `target` [p]."""
         ...
 
@@ -87,7 +89,8 @@ def matching_gradient(
     Raises:
         ValueError: if start equals target, lr is not above zero, or the shapes do not fit.
     """
-    lr = torch.as_tensor(lr, dtype=start.dtype, device=start.device)
+    start, target = start.detach(), target.detach()
+    lr = torch.as_tensor(lr, dtype=start.dtype, device=start.device).detach()
     if lr.numel() != 1 or not float(lr) > 0:
         raise ValueError(f"the student learning rate is {lr.tolist()}; it must be one number > 0")
     if start.shape != target.shape:
@@ -97,7 +100,7 @@ def matching_gradient(
     if float((start - target).square().sum()) == 0:
         raise ValueError("start equals target; choose a longer span or a longer trained expert")
     method = Adjoint() if gradient is None else gradient
-    return method(loop, start.detach(), target.detach(), lr.detach().reshape(()))
+    return method(loop, start, target, lr.reshape(()))
 
 
 def parameter_distance(end: Tensor, start: Tensor, target: Tensor) -> Tensor:
@@ -139,6 +142,11 @@ def replay(
     return MatchingGradient(distance, images, labels, lr_gradient, end)
 
 
+def _check_snapshots(snapshots: str) -> None:
+    if snapshots not in ("all", "sqrt", "offload"):
+        raise ValueError(f"snapshots is {snapshots!r}; choose all, sqrt or offload")
+
+
 @dataclass(frozen=True)
 class Adjoint:
     """The exact gradient, with the activations of one inner step in memory at a time.
@@ -160,8 +168,7 @@ class Adjoint:
     _form: FormChooser = field(default_factory=FormChooser, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.snapshots not in ("all", "sqrt", "offload"):
-            raise ValueError(f"snapshots is {self.snapshots!r}; choose all, sqrt or offload")
+        _check_snapshots(self.snapshots)
         if not 0 <= self.damping <= 1:
             raise ValueError(f"damping is {self.damping}; it must lie in [0, 1]")
 
@@ -190,6 +197,9 @@ class FrozenAdjoint:
 
     snapshots: Snapshots = "all"
     _form: FormChooser = field(default_factory=FormChooser, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_snapshots(self.snapshots)
 
     def __call__(
         self, loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor
@@ -224,5 +234,5 @@ class Unrolled:
                 sgd.step(loop.loss(step, network, images[batch], labels[batch]))
             end = torch.cat([p.reshape(-1) for p in network.parameters()])
             distance = parameter_distance(end, start, target)
-            gradients = torch.autograd.grad(distance, (images, labels, lr))
-        return MatchingGradient(distance.detach(), *gradients, end.detach())
+            found = torch.autograd.grad(distance, (images, labels, lr))
+        return MatchingGradient(distance.detach(), found[0], found[1], found[2], end.detach())

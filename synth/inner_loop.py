@@ -70,17 +70,22 @@ def make_inner_loop(
     """Check the inputs of an inner loop and put them together.
 
     Raises:
-        ValueError: for no batch, labels of another length, an index outside the set, views of
-            another number than the steps, or a network whose BatchNorm would keep state.
+        ValueError: for no batch or an empty one, labels of another length, an index outside the
+            set, views of another number than the steps, or a network whose BatchNorm would keep
+            state.
     """
     if not batches:
         raise ValueError("got no batches; the inner loop needs at least one inner step")
     if len(images) != len(labels):
         raise ValueError(f"got {len(images)} images and {len(labels)} label rows; need as many")
-    largest = max(int(batch.max()) for batch in batches if len(batch))
-    if any(not len(batch) for batch in batches) or largest >= len(images):
+    if any(not len(batch) for batch in batches):
+        raise ValueError("got an empty batch; every inner step needs at least one image")
+    smallest = min(int(batch.min()) for batch in batches)
+    largest = max(int(batch.max()) for batch in batches)
+    if smallest < 0 or largest >= len(images):
         raise ValueError(
-            f"a batch is empty or names image {largest}; indices must lie below {len(images)}"
+            f"the batches name images {smallest} to {largest}; indices must lie in 0 to "
+            f"{len(images) - 1}"
         )
     if views is not None and len(views) != len(batches):
         raise ValueError(f"got {len(views)} views for {len(batches)} inner steps; need as many")
@@ -93,7 +98,9 @@ def make_inner_loop(
     return InnerLoop(network, parameter_layout(network), images, labels, tuple(batches), views)
 
 
-def draw_batches(count: int, batch_size: int | None, steps: int, generator: Generator) -> list[Tensor]:
+def draw_batches(
+    count: int, batch_size: int | None, steps: int, generator: Generator
+) -> list[Tensor]:
     """The images of each inner step: `steps` index tensors [b], by epochs without replacement.
 
     With `batch_size` None, or at least `count`, each step takes the whole set. Otherwise the set

@@ -10,7 +10,7 @@ HARD_LOGIT = 30.0
 
 
 def log_softmax(logits: Tensor) -> Tensor:
-    """log softmax over the last dimension, [..., k] to [..., k].
+    """Log softmax over the last dimension, [..., k] to [..., k].
 
     Written out because the native kernel writes in place under forward-mode differentiation.
     """

@@ -117,31 +117,54 @@ class Moments:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What the outer loop learns, with its optimiser's memory.
+
+    Attributes:
+        images: [n, c, h, w] of the synthetic set.
+        labels: [n, k] label logits.
+        log_lr: natural logarithm of the student learning rate, scalar.
+        moments: Adam's moments of images, labels and log_lr.
+        updates: updates applied so far.
+    """
+
+    images: Tensor
+    labels: Tensor
+    log_lr: Tensor
+    moments: tuple[Moments, Moments, Moments]
+    updates: int
+
+
+@dataclass(frozen=True)
 class MatchState:
     """All that the outer loop carries from one step to the next.
 
     Attributes:
         step: outer steps taken so far, refused ones included.
-        updates: updates applied so far.
         refusals: refusals in a row just now.
-        images: [n, c, h, w] of the synthetic set.
-        labels: [n, k] label logits.
-        log_lr: natural logarithm of the student learning rate, scalar.
-        moments: Adam's moments of images, labels and log_lr.
+        now: what has been learned so far.
+        good: the last values whose distance was measured and accepted.
     """
 
     step: int
-    updates: int
     refusals: int
-    images: Tensor
-    labels: Tensor
-    log_lr: Tensor
-    moments: tuple[Moments, Moments, Moments]
+    now: Learned
+    good: Learned
+
+    @property
+    def images(self) -> Tensor:
+        """[n, c, h, w] of the synthetic set."""
+        return self.now.images
+
+    @property
+    def labels(self) -> Tensor:
+        """[n, k] label logits."""
+        return self.now.labels
 
     @property
     def lr(self) -> Tensor:
         """The student learning rate, scalar."""
-        return self.log_lr.exp()
+        return self.now.log_lr.exp()
 
 
 def initial_state(images: Tensor, labels: Tensor, lr: float) -> MatchState:
@@ -155,9 +178,10 @@ def initial_state(images: Tensor, labels: Tensor, lr: float) -> MatchState:
     if not lr > 0:
         raise ValueError(f"the student learning rate is {lr}; it must be above 0")
     log_lr = torch.tensor(math.log(lr), dtype=images.dtype, device=images.device)
-    values = (images.detach().clone(), labels.detach().clone(), log_lr)
-    moments = tuple(Moments.zeros(value) for value in values)
-    return MatchState(0, 0, 0, *values, moments)  # type: ignore[arg-type]
+    images, labels = images.detach().clone(), labels.detach().clone()
+    moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_lr))
+    start = Learned(images, labels, log_lr, moments, 0)
+    return MatchState(0, 0, start, start)
 
 
 @dataclass(frozen=True)
@@ -204,20 +228,19 @@ def match_trajectories(
     Raises:
         DivergedError: after `settings.patience` refused updates in a row.
     """
-    good = state
     while state.step < steps:
         choices = choose(state.step)
         found = [_gradient_of(choice, state, network, read, gradient) for choice in choices]
         distance = sum(float(part.distance) for part in found) / len(found)
+        updated = None
         if math.isfinite(distance) and distance <= settings.threshold:
-            good = state
-            state = _update(state, found, settings)
-            applied = all(bool(v.isfinite().all()) for v in (state.images, state.labels))
+            updated = _update(state.now, found, settings)
+        if updated is not None and _is_finite(updated):
+            state = MatchState(state.step + 1, 0, updated, state.now)
+            yield state, OuterStep(state.step - 1, distance, float(state.lr), applied=True)
         else:
-            applied = False
-        if not applied:
-            state = _refuse(good, state, distance, settings)
-        yield state, OuterStep(state.step - 1, distance, float(state.lr), applied)
+            state = _refuse(state, distance, settings)
+            yield state, OuterStep(state.step - 1, distance, float(state.lr), applied=False)
 
 
 def _gradient_of(
@@ -241,35 +264,28 @@ def _gradient_of(
     )
 
 
-def _update(
-    state: MatchState, found: Sequence[MatchingGradient], settings: MatchSettings
-) -> MatchState:
-    count = state.updates + 1
-    share = 1 / len(found)
-    lr_gradient = sum((part.lr for part in found), torch.zeros_like(state.log_lr)) * share
-    gradients = (
-        sum((part.images for part in found), torch.zeros_like(state.images)) * share,
-        sum((part.labels for part in found), torch.zeros_like(state.labels)) * share,
-        lr_gradient * state.lr,  # chain rule: the step is taken in log lr
+def _update(now: Learned, found: Sequence[MatchingGradient], settings: MatchSettings) -> Learned:
+    count = now.updates + 1
+    images, labels, lr = (
+        torch.stack([getattr(part, name) for part in found]).mean(dim=0)
+        for name in ("images", "labels", "lr")
     )
-    values = (state.images, state.labels, state.log_lr)
-    sizes = (settings.image_lr, settings.label_lr, settings.log_lr_lr)
-    stepped = [
-        _adam(value, gradient, moments, size, count)
-        for value, gradient, moments, size in zip(
-            values, gradients, state.moments, sizes, strict=True
-        )
-    ]
-    log_lr = stepped[2][0].clamp(math.log(settings.smallest_lr), math.log(settings.largest_lr))
-    return MatchState(
-        state.step + 1,
-        count,
-        0,
-        stepped[0][0],
-        stepped[1][0],
-        log_lr,
-        (stepped[0][1], stepped[1][1], stepped[2][1]),
+    steps = (
+        _adam(now.images, images, now.moments[0], settings.image_lr, count),
+        _adam(now.labels, labels, now.moments[1], settings.label_lr, count),
+        # Chain rule: the step is taken in log lr, which keeps the rate positive.
+        _adam(now.log_lr, lr * now.log_lr.exp(), now.moments[2], settings.log_lr_lr, count),
     )
+    log_lr = steps[2][0].clamp(math.log(settings.smallest_lr), math.log(settings.largest_lr))
+    moments = (steps[0][1], steps[1][1], steps[2][1])
+    return Learned(steps[0][0], steps[1][0], log_lr, moments, count)
+
+
+def _is_finite(learned: Learned) -> bool:
+    # A gradient whose square overflows leaves the value finite, but would freeze it for ever.
+    squares = (moments.square for moments in learned.moments)
+    values = (learned.images, learned.labels, learned.log_lr, *squares)
+    return all(bool(value.isfinite().all()) for value in values)
 
 
 def _adam(
@@ -282,10 +298,8 @@ def _adam(
     return value - size * direction, Moments(mean, square)
 
 
-def _refuse(
-    good: MatchState, state: MatchState, distance: float, settings: MatchSettings
-) -> MatchState:
-    """The last good state with its momentum gone and a smaller student learning rate."""
+def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> MatchState:
+    """The last good values with their momentum gone and a smaller student learning rate."""
     refusals = state.refusals + 1
     if refusals >= settings.patience:
         raise DivergedError(
@@ -293,11 +307,9 @@ def _refuse(
             "row; lower match.image_lr or match.lr, or train the experts longer",
             state.step,
         )
-    moments = tuple(replace(m, mean=torch.zeros_like(m.mean)) for m in good.moments)
-    return replace(
-        good,
-        step=state.step + 1,
-        refusals=refusals,
-        log_lr=good.log_lr - 0.1,
-        moments=moments,  # type: ignore[arg-type]
+    images, labels, log_lr = (
+        replace(moments, mean=torch.zeros_like(moments.mean)) for moments in state.good.moments
     )
+    lowered = (state.good.log_lr - 0.1).clamp(min=math.log(settings.smallest_lr))
+    restored = replace(state.good, log_lr=lowered, moments=(images, labels, log_lr))
+    return MatchState(state.step + 1, refusals, restored, restored)

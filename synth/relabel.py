@@ -37,7 +37,7 @@ class StoredVotes:
     batch_statistics: bool
 
     def batches(self, images: Tensor, epoch: int) -> Iterator[Batch]:
-        """The batches of training epoch `epoch`; stored epochs are read in turn, again and again."""
+        """The batches of training epoch `epoch`; stored epochs are read in turn, over and over."""
         row = epoch % len(self.ids)
         for places in split_batches(self.ids.shape[1], self.batch_size):
             batch = images[self.ids[row, places].long().to(images.device)]

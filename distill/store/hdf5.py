@@ -50,6 +50,22 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
         ) from None
 
 
+def read_kind(path: Path) -> str:
+    """Which kind of artefact a file is.
+
+    Raises:
+        WorkError: if it is not HDF5, or not of this program.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            kind = file.attrs.get("limbeck")
+    except OSError:
+        kind = None
+    if kind is None:
+        raise WorkError(f"{path} is not a file of this program, or it is damaged; make it again")
+    return str(kind)
+
+
 def start_file(file: h5py.File, kind: str) -> None:
     """Mark a new file as an artefact of `kind`."""
     file.attrs["limbeck"] = kind

@@ -16,7 +16,16 @@ from distill.store.files import remove, write_json
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
-_VERSIONED = ("limbeck", "torch", "torchvision", "open-clip-torch", "peft", "higher", "h5py", "numpy")
+_VERSIONED = (
+    "limbeck",
+    "torch",
+    "torchvision",
+    "open-clip-torch",
+    "peft",
+    "higher",
+    "h5py",
+    "numpy",
+)
 
 
 class Run:

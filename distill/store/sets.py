@@ -1,9 +1,9 @@
 """set.h5: a synthetic set that says all that a consumer needs.
 
-/images float32 [n, c, h, w] in the normalised space, /hard int64 [n], /labels/learned (logits
-float32 [n, k]) and /labels/full-fp16 (ids, views and logits of every labelled view). Root
-attributes, JSON where not plain: class_names, preprocess, student_lr, augmentation, network,
-seed, recipe, recipe_digest, source, and `measured` once the set was evaluated.
+/images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
+/labels/learned (logits float32 [n, k]) and /labels/full-fp16 (ids, views and logits of every
+labelled view). Root attributes, as JSON: class_names, preprocess, student_lr, augmentation,
+network, seed, recipe, recipe_digest, source, and `measured` once the set was evaluated.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def write_set(path: Path, content: SetFile) -> None:
         for name in _ATTRIBUTES:
             put_json(file, name, content.manifest[name])
         put(file, "images", content.images.cpu().numpy().astype(np.float32), None)
-        put(file, "hard", content.hard.cpu().numpy().astype(np.int64), None)
+        kind = smallest_unsigned(len(content.manifest["class_names"]))
+        put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
         labels = file.create_group("labels")
         if content.learned is not None:
             put(labels, "learned", content.learned.cpu().numpy().astype(np.float32), None)
@@ -102,7 +103,7 @@ def smallest_unsigned(count: int) -> np.dtype[Any]:
     return np.min_scalar_type(max(count - 1, 0))
 
 
-class _changed:  # noqa: N801
+class _changed:
     """A copy of an HDF5 file to change, which replaces it if the block ends well."""
 
     def __init__(self, path: Path) -> None:
@@ -133,7 +134,7 @@ def read_set(path: Path) -> SetFile:
         votes = _read_votes(labels["full-fp16"]) if "full-fp16" in labels else None
         measured = get_json(file, "measured") if "measured" in file.attrs else None
         images = torch.from_numpy(file["images"][()])
-        hard = torch.from_numpy(file["hard"][()]).long()
+        hard = torch.from_numpy(file["hard"][()].astype(np.int64))
     content = SetFile(images, hard, manifest, learned, votes, measured)
     _check(path, content)
     return content

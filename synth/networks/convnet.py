@@ -11,7 +11,8 @@ class ConvNet(nn.Module):
     """`depth` blocks of 3x3 convolution, norm, activation and 2x2 pooling, then one linear layer.
 
     Pooling stops before a side of the feature map would become a single pixel: the mean of a whole
-    instance-normalised map is nearly the same for every image. Source: Gidaris and Komodakis 2018; as used by DC, DSA, MTT and TESLA.
+    instance-normalised map is nearly the same for every image. Source: Gidaris and Komodakis
+    2018; as used by DC, DSA, MTT and TESLA.
 
     Args:
         channels: c of the images.

@@ -1,0 +1,58 @@
+"""The command `distill`: errors become one line and an exit code here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+import click
+
+# Idle OpenMP threads that spin starve every other process on a small machine; torch reads this
+# when it is first imported, which is later than here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from distill.cli import cli
+from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code and never raises."""
+    debug = "--debug" in arguments
+    try:
+        cli.main(args=arguments, prog_name="distill", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"; see `{context.command_path} --help`" if context is not None else ""
+        return _fail(error.format_message().rstrip(".") + hint, error.exit_code, debug)
+    except LimbeckError as error:
+        return _fail(str(error), error.exit_code, debug)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        return _fail("interrupted; run the same command again to go on", EXIT_INTERRUPTED, debug)
+    except BrokenPipeError:
+        # The reader of our output has gone; say nothing more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
+        name = type(error).__name__
+        return _fail(f"{name}: {error}; add --debug for the traceback", EXIT_FAILED, debug)
+    return EXIT_DONE
+
+
+def _fail(message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A whole run, and an evaluation by itself, as the commands ask for them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.build import choose_device
+from distill.context import Context
+from distill.errors import InterruptedRunError, WorkError
+from distill.interrupt import Stop, listen
+from distill.pipeline import run_stages, write_summary
+from distill.progress import Progress
+from distill.recipe import EvaluateTable, Recipe
+from distill.reporting import write_report
+from distill.specs import parse_network
+from distill.stages.evaluate import FILE as EVALUATION
+from distill.stages.evaluate import STAGE as EVALUATE
+from distill.stages.evaluate import judge
+from distill.stages.match import FILE as SET
+from distill.store.run import Run, open_run
+from distill.store.sets import read_set
+
+
+def run_recipe(
+    recipe: Recipe, out: Path, stages: Sequence[str] = (), *, quiet: bool = False
+) -> Path | None:
+    """Run a recipe's stages into the folder `out`; returns the report if there is one.
+
+    Raises:
+        LimbeckError: of the kind that fits; the folder can be gone on with.
+    """
+    check_names(recipe)
+    device = choose_device(recipe.device)
+    with open_run(out, recipe.model_dump(mode="json")) as run, listen() as stop:
+        context = Context(run, recipe, device, Progress(quiet=quiet), stop)
+        try:
+            run_stages(context, stages or None)
+        except InterruptedRunError:
+            raise InterruptedRunError(
+                f"interrupted; what was done is kept in {out}: run the same command to go on"
+            ) from None
+        if EVALUATE not in run.manifest["stages"]:
+            return None
+        evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
+        write_summary(context, evaluation)
+        return write_report(run.path)
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise RecipeError for a network that does not exist, before any work starts."""
+    specs = [recipe.experts.network]
+    specs += recipe.committee.members if recipe.committee else []
+    specs += recipe.evaluate.students if recipe.evaluate else []
+    for spec in specs:
+        parse_network(spec)
+
+
+def evaluate_set(path: Path, changes: dict[str, Any], device: str | None, quiet: bool) -> Any:
+    """Evaluate a set by itself; returns what `distill evaluate --json` prints.
+
+    Args:
+        path: set.h5, or the folder of a run; committee and projector are looked for beside it.
+        changes: keys of the recipe's [evaluate] table to replace.
+        device: auto, cpu or cuda; None for the recipe's.
+        quiet: show no progress.
+    """
+    place = path / SET if path.is_dir() else path
+    content = read_set(place)
+    recipe = Recipe.model_validate(content.manifest["recipe"])
+    table = recipe.evaluate or EvaluateTable(students=[recipe.experts.network])
+    table = EvaluateTable.model_validate({**table.model_dump(), **changes})
+    recipe = recipe.model_copy(update={"evaluate": table})
+    check_names(recipe)
+    with tempfile.TemporaryDirectory() as scratch, listen() as stop:
+        context = _scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        return judge(context, table, place, Path(scratch) / "jobs.jsonl")
+
+
+def _scratch_context(
+    scratch: Path, folder: Path, recipe: Recipe, device: str | None, quiet: bool, stop: Stop
+) -> Context:
+    """A context that reads artefacts from `folder` and leaves no trace in it."""
+    run = Run(scratch, {"recipe": {}, "stages": {}})
+    for name in ("committee.h5", "projector"):
+        if (folder / name).exists():
+            (scratch / name).symlink_to((folder / name).resolve())
+    if not folder.is_dir():
+        raise WorkError(f"{folder} is not a folder")
+    return Context(run, recipe, choose_device(device or recipe.device), Progress(quiet=quiet), stop)

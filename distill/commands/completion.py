@@ -1,0 +1,25 @@
+"""`distill completion SHELL`."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+from distill.commands.options import debug
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@debug
+def completion(shell: str, debug: bool) -> None:
+    """Print the completion script of SHELL, to be sourced.
+
+    \b
+    Example:
+      distill completion bash > ~/.local/share/bash-completion/completions/distill
+    """
+    from distill.cli import cli
+
+    found = get_completion_class(shell)
+    if found is not None:
+        click.echo(found(cli, {}, "distill", "_DISTILL_COMPLETE").source())

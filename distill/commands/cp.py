@@ -1,0 +1,32 @@
+"""`distill cp RECIPE DEST`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from distill.commands.options import debug
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("dest", type=click.Path(path_type=Path))
+@debug
+def cp(recipe: str, dest: Path, debug: bool) -> None:
+    """Copy RECIPE to the file DEST, to edit it; an existing file is never replaced.
+
+    \b
+    Example:
+      distill cp digits mine.toml
+    """
+    from distill.errors import WorkError
+    from distill.recipe import recipe_text
+    from distill.store.files import write_text
+
+    path = dest / f"{recipe}.toml" if dest.is_dir() else dest
+    text = recipe_text(recipe)
+    if path.exists():
+        raise WorkError(f"{path} exists; name another file or remove it")
+    write_text(path, text)
+    click.echo(path)

@@ -1,0 +1,50 @@
+"""`distill doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.commands.options import as_json, debug
+from distill.errors import WorkError
+
+
+@click.command()
+@as_json
+@debug
+def doctor(as_json: bool, debug: bool) -> None:
+    """Say what this machine has: versions, devices, data sources; a text for bug reports.
+
+    \b
+    Example:
+      distill doctor --json
+    """
+    found = _look()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for name, value in found.items():
+            click.echo(f"{name}: {value}")
+    missing = [name for name, version in found["versions"].items() if version == "not installed"]
+    if missing:
+        raise WorkError(f"not installed: {', '.join(missing)}; install the package limbeck again")
+
+
+def _look() -> dict[str, Any]:
+    import torch
+
+    from distill.data.fashion import DEBIAN_FOLDER
+    from distill.store.run import versions
+
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "versions": versions(),
+        "cpu threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "cuda devices": devices,
+        "fashion-mnist": Path(DEBIAN_FOLDER).is_dir(),
+    }

@@ -1,0 +1,63 @@
+"""`distill evaluate SET`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.commands.options import as_json, debug, device, quiet
+
+
+@click.command()
+@click.argument("set_path", metavar="SET", type=click.Path(path_type=Path))
+@click.option("--students", help="Network specs, comma-separated; default: the recipe's.")
+@click.option("--seeds", type=click.IntRange(1), help="Students of each kind.")
+@click.option("--labels", help="Label sources, comma-separated: hard,learned,votes,projector.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of students on the set.")
+@click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
+@device
+@as_json
+@quiet
+@debug
+def evaluate(
+    set_path: Path, device: str | None, as_json: bool, quiet: bool, debug: bool, **changes: Any
+) -> None:
+    """Train fresh students on SET (a set.h5, or the folder of a run) and on its controls.
+
+    \b
+    Example:
+      distill evaluate runs/digits/set.h5 --students convnet3,resnet18 --seeds 3 --json
+    """
+    from distill.application import evaluate_set
+
+    given = {key: value for key, value in changes.items() if value is not None}
+    found = evaluate_set(set_path, given, device, quiet)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for line in table_lines(found):
+        click.echo(line)
+
+
+def table_lines(found: dict[str, Any]) -> list[str]:
+    """Students and controls as aligned text, accuracies in percent."""
+    groups = [("synthetic set", found["students"])]
+    groups += [(f"control: {name}", rows) for name, rows in found["controls"].items()]
+    lines = []
+    for title, students in groups:
+        for student, sources in students.items():
+            for source, stats in sources.items():
+                lines.append(
+                    f"{title:<16}  {student:<28}  {source:<10}  "
+                    f"{100 * stats['mean']:6.2f} ± {100 * stats['std']:.2f} %"
+                    f"  ({len(stats['runs'])} seeds)"
+                )
+    counted = found["bytes"]
+    lines.append(
+        f"bytes: images {counted['images']:,}, labels {counted['labels']:,}, "
+        f"projector {counted['projector']:,}, external {counted['external']:,}"
+    )
+    return lines

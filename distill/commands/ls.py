@@ -1,0 +1,72 @@
+"""`distill ls`: every name that a recipe or command may use. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+
+import click
+
+from distill import registry
+from distill.commands.options import as_json, debug
+from distill.recipe import recipe_text
+
+Rows = list[dict[str, str]]
+
+
+def _entries(table: dict[str, registry.Entry] | dict[str, registry.NetworkEntry]) -> Rows:
+    return [
+        {"name": entry.name, "summary": entry.summary, "source": entry.source}
+        for entry in table.values()
+    ]
+
+
+def _networks() -> Rows:
+    rows = _entries(registry.NETWORKS)
+    for row in rows:
+        options = registry.NETWORKS[row["name"]].options
+        row["options"] = ":".join(f"{key}={value}" for key, value in options.items())
+    return rows
+
+
+def _recipes() -> Rows:
+    rows = []
+    for name in registry.recipe_names():
+        raw = tomllib.loads(recipe_text(name))
+        summary, origin = str(raw.get("summary", "")), str(raw.get("origin", "Limbeck"))
+        rows.append({"name": name, "summary": summary, "source": origin})
+    return rows
+
+
+KINDS: dict[str, Callable[[], Rows]] = {
+    "recipes": _recipes,
+    "data": lambda: _entries(registry.DATA),
+    "networks": _networks,
+    "codecs": lambda: _entries(registry.CODECS),
+    "strategies": lambda: _entries(registry.STRATEGIES),
+    "gradients": lambda: _entries(registry.GRADIENTS),
+}
+
+
+@click.command()
+@click.argument("kind", required=False, type=click.Choice(list(KINDS)))
+@as_json
+@debug
+def ls(kind: str | None, as_json: bool, debug: bool) -> None:
+    """List recipes, data sources, networks, codecs, strategies and gradients.
+
+    \b
+    Example:
+      distill ls networks
+    """
+    chosen = {name: KINDS[name]() for name in ([kind] if kind else KINDS)}
+    if as_json:
+        click.echo(json.dumps(chosen, indent=2))
+        return
+    for name, rows in chosen.items():
+        click.echo(click.style(name, bold=True))
+        width = max((len(row["name"]) for row in rows), default=0)
+        for row in rows:
+            options = f" [{row['options']}]" if row.get("options") else ""
+            click.echo(f"  {row['name']:<{width}}  {row['summary']} ({row['source']}){options}")

@@ -1,0 +1,52 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEVICES = click.Choice(["auto", "cpu", "cuda"])
+
+debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+device = click.option("--device", type=DEVICES, help="Where to compute; default: the recipe's.")
+
+
+def recipe_options(command: Command) -> Command:
+    """RECIPE --out --set --seed --device --engine --quiet --debug."""
+    options = (
+        click.argument("recipe"),
+        click.option(
+            "--out",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="Folder of the run; made if it is not there, gone on with if it is.",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="TABLE.KEY=VALUE",
+            help="Override a key of the recipe; may be given several times.",
+        ),
+        click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Override the seed."),
+        device,
+        click.option(
+            "--engine",
+            type=click.Choice(["local"]),
+            default="local",
+            show_default=True,
+            help="What runs the stages.",
+        ),
+        quiet,
+        debug,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,81 @@
+"""`distill show PATH`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.commands.options import as_json, debug
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@as_json
+@debug
+def show(path: Path, as_json: bool, debug: bool) -> None:
+    """Show what PATH is: a run's folder, set.h5, experts.h5, committee.h5 or a projector.
+
+    \b
+    Example:
+      distill show runs/digits/set.h5
+    """
+    found = describe(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for name, value in found.items():
+        text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+        click.echo(f"{name}: {text}")
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Plain values that say what is at `path`."""
+    from distill.errors import WorkError
+
+    if (path / "manifest.json").is_file():
+        return _run(path)
+    if (path / "projector.json").is_file():
+        return {"kind": "projector", **json.loads((path / "projector.json").read_text("utf-8"))}
+    if path.is_file():
+        return _artefact(path)
+    raise WorkError(f"{path} is neither a run, a projector nor a file; name one of these")
+
+
+def _run(path: Path) -> dict[str, Any]:
+    from distill.store.run import read_manifest
+
+    manifest = read_manifest(path / "manifest.json")
+    return {"kind": "run", **manifest}
+
+
+def _artefact(path: Path) -> dict[str, Any]:
+    from distill.store import committee, experts, sets
+    from distill.store.hdf5 import read_kind
+
+    kind = read_kind(path)
+    if kind == experts.KIND:
+        info = experts.read_info(path)
+        return {
+            "kind": kind,
+            "network": info.network,
+            "experts": info.count,
+            "epochs": info.epochs,
+            "parameters": info.layout.count,
+        }
+    if kind == committee.KIND:
+        members, data, class_names = committee.read_committee(path)
+        accuracies = {member.spec: member.accuracy for member in members}
+        return {"kind": kind, "members": accuracies, "data": data, "class_names": class_names}
+    content = sets.read_set(path)
+    votes = content.votes
+    return {
+        "kind": kind,
+        "images": list(content.images.shape),
+        "learned labels": content.learned is not None,
+        "voted labels": None if votes is None else list(votes.logits.shape),
+        **content.manifest,
+        "measured": content.measured,
+    }

@@ -1,0 +1,35 @@
+"""`distill verify PATH`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from distill.commands.options import debug
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@debug
+def verify(path: Path, debug: bool) -> None:
+    """Check that PATH is whole: a run's outputs by their digests, a file by its checksums.
+
+    \b
+    Example:
+      distill verify runs/digits
+    """
+    from distill.commands.show import describe
+    from distill.pipeline import changed_outputs
+
+    if not (path / "manifest.json").is_file():
+        click.echo(f"{path}: a whole {describe(path)['kind']}")
+        return
+    from distill.errors import WorkError
+
+    changed = changed_outputs(path)
+    if changed:
+        raise WorkError(
+            f"{path}: {', '.join(changed)} changed since the run; run the recipe again to remake"
+        )
+    click.echo(f"{path}: every output is as the run left it")

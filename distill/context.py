@@ -1,0 +1,81 @@
+"""What every stage of a run has at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from distill.build import build_data, build_network, generator_for, seed_of
+from distill.data import Preprocess, RealData, Split, fit_preprocess
+from distill.interrupt import Stop
+from distill.progress import Progress
+from distill.recipe import Recipe
+from distill.store.run import Run
+
+
+@dataclass
+class Context:
+    """A run, its recipe, its data and the means to report and stop.
+
+    Attributes:
+        run: the open run folder.
+        recipe: the resolved recipe.
+        device: where tensors live.
+        progress: shows how far a task is.
+        stop: asked between steps.
+        key: the key of the stage that is running; checkpoints belong to it.
+    """
+
+    run: Run
+    recipe: Recipe
+    device: torch.device
+    progress: Progress
+    stop: Stop
+    key: str = ""
+    _seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def data(self) -> RealData:
+        """The real data, loaded at the first use."""
+        return build_data(self.recipe.data)
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """From pixels to the normalised space of all networks."""
+        return fit_preprocess(self.data.train.images)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.data.class_names)
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """Normalised images and labels of "train", "validation" or "test", on the device."""
+        if name not in self._seen:
+            split: Split = getattr(self.data, name)
+            images = self.preprocess(split.images.to(self.device))
+            self._seen[name] = (images, split.labels.to(self.device))
+        return self._seen[name]
+
+    def generator(self, *keys: int | str) -> Generator:
+        """A generator for one purpose of this run."""
+        return generator_for(self.recipe.seed, *keys)
+
+    def network(self, spec: str, *keys: int | str) -> nn.Module:
+        """A fresh network of a spec for this data, on the device."""
+        seed = seed_of(self.recipe.seed, "network", *keys)
+        network = build_network(spec, self.data.channels, self.data.size, self.classes, seed)
+        return network.to(self.device)
+
+    def checkpoint(self, stage: str) -> Path:
+        """The checkpoint folder of a stage."""
+        return self.run.checkpoint_folder(stage, self.key)
+
+    def log(self, stage: str, **values: Any) -> None:
+        """One row of metrics.jsonl."""
+        self.run.append_metrics([{"stage": stage, **values}])

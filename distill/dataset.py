@@ -1,0 +1,57 @@
+"""A distilled set as a torch Dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from distill.data import Preprocess
+from distill.stages.match import FILE
+from distill.store.sets import SetFile, read_set
+from synth.relabel import StoredVotes
+
+
+class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
+    """A distilled set; item i is (image [c, h, w], soft label [k]).
+
+    Attributes:
+        images: [n, c, h, w] float32 in the normalised space that students are trained in.
+        labels: [n, k] soft labels, rows sum to 1: the learned ones, else the mean vote over
+            views, else one-hot.
+        hard: [n] int64 classes.
+        preprocess: pixels in [0, 1] -> normalised; `preprocess.inverse` goes back.
+        votes: the voted label of every view, or None.
+        manifest: class names, student lr, augmentation, seed, recipe, measured accuracy.
+    """
+
+    def __init__(self, content: SetFile) -> None:
+        self.images = content.images
+        self.hard = content.hard
+        self.labels = _soft_labels(content)
+        self.votes: StoredVotes | None = content.votes
+        self.preprocess = Preprocess.from_dict(content.manifest["preprocess"])
+        self.manifest: dict[str, Any] = {**content.manifest, "measured": content.measured}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+
+def open_set(path: str | Path) -> DistilledSet:
+    """See `distill.load`."""
+    place = Path(path)
+    return DistilledSet(read_set(place / FILE if place.is_dir() else place))
+
+
+def _soft_labels(content: SetFile) -> Tensor:
+    if content.learned is not None:
+        return content.learned.softmax(dim=1)
+    if content.votes is not None:
+        return content.votes.mean_probabilities()
+    return torch.nn.functional.one_hot(content.hard, len(content.manifest["class_names"])).float()

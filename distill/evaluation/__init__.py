@@ -1,0 +1,1 @@
+"""Fresh students judge a synthetic set, always beside the controls."""

@@ -1,0 +1,167 @@
+"""Train one student of an evaluation and test it once, after its last epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.build import build_views
+from distill.context import Context
+from distill.evaluation.jobs import RANDOM, STUDENTS, WHOLE, Job
+from distill.recipe import EvaluateTable, RelabelTable
+from distill.stages.relabel import relabel_views
+from distill.store.sets import SetFile
+from projectors import Projector
+from synth.augment import Augmentation
+from synth.committee import Committee
+from synth.losses import hard_logits
+from synth.relabel import labelled_online
+from synth.synthetic_set import draw_real
+from synth.training import Batch, TrainSettings, accuracy, shuffled_batches, train
+
+Epochs = Callable[[int], Iterable[Batch]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is being judged, and the label sources that go with it.
+
+    Attributes:
+        content: the synthetic set.
+        committee: the teachers, or None where there are none.
+        projector: the projector, or None.
+    """
+
+    content: SetFile
+    committee: Committee | None = None
+    projector: Projector | None = None
+
+    @property
+    def available(self) -> list[str]:
+        """The label sources that there are."""
+        found = {
+            "hard": True,
+            "learned": self.content.learned is not None,
+            "votes": self.content.votes is not None,
+            "projector": self.projector is not None,
+        }
+        return [name for name, there in found.items() if there]
+
+
+def train_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> float:
+    """Test accuracy of one fresh student, a fraction; the test set is used once, at the end."""
+    # The same weights for all label sources of a seed: they are compared in pairs.
+    network = context.network(job.student, "evaluate", job.seed)
+    settings = student_settings(table, judged, job)
+    for _ in train(network, _batches(context, table, judged, job), settings):
+        context.stop.check()
+    images, labels = context.split("test")
+    return accuracy(network, images, labels)
+
+
+def student_settings(table: EvaluateTable, judged: Judged, job: Job) -> TrainSettings:
+    """How the student of a job is trained; see `protocol` for the words."""
+    if job.group == WHOLE:
+        return TrainSettings(table.whole_epochs, table.lr)
+    if job.labels == "hard":
+        return TrainSettings(table.epochs, table.lr)
+    if job.labels == "learned":
+        lr = float(judged.content.manifest["student_lr"])
+        return TrainSettings(table.epochs, lr, momentum=0.0, weight_decay=0.0, schedule="constant")
+    return TrainSettings(
+        table.epochs,
+        table.soft_lr,
+        "adamw",
+        weight_decay=0.01,
+        temperature=label_temperature(judged),
+    )
+
+
+def label_temperature(judged: Judged) -> float:
+    """The temperature at which students match votes and projector."""
+    votes = judged.content.votes
+    return votes.temperature if votes is not None else RelabelTable().temperature
+
+
+def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str, Any]:
+    """How students are trained, in plain values."""
+    common = {"epochs": table.epochs, "batch_size": table.batch_size}
+    views = context.recipe.data.augmentation
+    soft = {
+        "optimizer": "adamw",
+        "lr": table.soft_lr,
+        "schedule": "cosine",
+        "loss": f"KL at temperature {label_temperature(judged):g}",
+    }
+    return {
+        "test_images": len(context.data.test),
+        "tested": "once, after the last epoch",
+        "seeds": table.seeds,
+        "hard": {**common, "optimizer": "sgd, momentum 0.9", "lr": table.lr, "views": views},
+        "learned": {
+            **common,
+            "optimizer": "sgd",
+            "lr": judged.content.manifest["student_lr"],
+            "schedule": "constant",
+            "views": views,
+        },
+        "votes": {**common, **soft, "views": "as stored"},
+        "projector": {**common, **soft, "views": _online_views(context).families},
+        "random": "real training images, drawn anew for each seed, at the same images per class",
+        "whole": {"epochs": table.whole_epochs, "images": len(context.data.train), "as": "hard"},
+    }
+
+
+def _online_views(context: Context) -> Augmentation:
+    return relabel_views(context.recipe.relabel or RelabelTable())
+
+
+def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> Epochs:
+    generator = context.generator("evaluate", job.group, job.labels, job.seed)
+    images, hard = _images(context, judged, job)
+    size = table.batch_size
+    votes = judged.content.votes
+    if job.group == STUDENTS and job.labels == "votes" and votes is not None:
+        return lambda epoch: votes.batches(images, epoch)
+    labeller = _labeller(judged, job)
+    if labeller is not None:
+        views = _online_views(context)
+        return lambda epoch: labelled_online(images, labeller, size, views, generator)
+    soft = hard_logits(hard, context.classes)
+    if job.labels == "learned" and judged.content.learned is not None:
+        soft = judged.content.learned.to(context.device)
+    views_or_none = build_views(context.recipe.data.augmentation, one_per_batch=True)
+    return lambda epoch: shuffled_batches(images, soft, size, views_or_none, generator)
+
+
+def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]:
+    if job.group == STUDENTS:
+        content = judged.content
+        return content.images.to(context.device), content.hard.to(context.device)
+    images, labels = context.split("train")
+    if job.group == RANDOM:
+        ipc = len(judged.content.images) // context.classes
+        generator = context.generator("evaluate", "random images", job.seed)
+        chosen = draw_real(labels.cpu(), context.classes, ipc, generator).to(context.device)
+        return images[chosen], labels[chosen]
+    return images, labels
+
+
+def _labeller(judged: Judged, job: Job) -> Callable[[Tensor], Tensor] | None:
+    """Labels views online: the projector, or the committee for random real images."""
+    if job.labels == "projector" and judged.projector is not None:
+        projector = judged.projector
+
+        @torch.no_grad()
+        def ask(images: Tensor) -> Tensor:
+            return projector.logits(images)
+
+        return ask
+    if job.labels == "votes" and judged.committee is not None:
+        # Real images have the statistics that the teachers were trained on: no BSSL.
+        return judged.committee.vote
+    return None

@@ -1,0 +1,227 @@
+"""The stages of a run in order: skipped when their inputs have not changed, resumed otherwise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.context import Context
+from distill.errors import WorkError
+from distill.memory import peak_bytes, reset_peak
+from distill.recipe import Recipe
+from distill.stages import committee, evaluate, experts, match, project, relabel
+from distill.store.files import digest_json, digest_tree, remove, write_json
+from distill.store.hdf5 import digest_content
+from distill.store.run import MANIFEST, read_manifest
+from distill.store.sets import KIND as SET_KIND
+
+KEY_VERSION = 1
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        name: as in `--stage`.
+        tables: recipe tables that it reads; all must be there.
+        inputs: stages whose outputs it reads, where they are part of the run.
+        run: does the work and writes the outputs.
+        outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    inputs: tuple[str, ...]
+    run: Callable[[Context], None]
+    outputs: Callable[[Path], dict[str, str]]
+
+
+def _file(name: str) -> Callable[[Path], dict[str, str]]:
+    def outputs(folder: Path) -> dict[str, str]:
+        if not (folder / name).exists():
+            raise WorkError(f"{folder / name} is missing; run its stage again")
+        return {name: digest_tree(folder / name)}
+
+    return outputs
+
+
+def _set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path], dict[str, str]]:
+    """A part of set.h5 has a digest of its own, as later stages add to the file."""
+
+    def outputs(folder: Path) -> dict[str, str]:
+        path = folder / match.FILE
+        return {f"{match.FILE}:{label}": digest_content(path, SET_KIND, prefixes, attributes)}
+
+    return outputs
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("experts", ("data", "experts"), (), experts.run_experts, _file(experts.FILE)),
+        Stage(
+            "match",
+            ("data", "experts", "match"),
+            ("experts",),
+            match.run_match,
+            _set_parts("images", "images", "hard", "labels/learned", attributes=True),
+        ),
+        Stage(
+            "committee", ("data", "committee"), (), committee.run_committee, _file(committee.FILE)
+        ),
+        Stage(
+            "relabel",
+            ("data", "committee", "relabel"),
+            ("match", "committee"),
+            relabel.run_relabel,
+            _set_parts("votes", "labels/full-fp16", attributes=False),
+        ),
+        Stage(
+            "project",
+            ("data", "committee", "projector"),
+            ("committee",),
+            project.run_project,
+            _file(project.FOLDER),
+        ),
+        Stage(
+            "evaluate",
+            ("data", "evaluate"),
+            ("match", "committee", "relabel", "project"),
+            evaluate.run_evaluate,
+            _file(evaluate.FILE),
+        ),
+    )
+}
+
+
+def planned(recipe: Recipe) -> list[Stage]:
+    """The stages whose tables the recipe has."""
+    return [
+        stage
+        for stage in STAGES.values()
+        if all(getattr(recipe, table) is not None for table in stage.tables)
+    ]
+
+
+def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
+    """Run the planned stages, or those of `names`, in order.
+
+    Raises:
+        WorkError: if a stage's table is missing from the recipe, or an input was never made.
+    """
+    stages = planned(context.recipe)
+    _check_names([stage.name for stage in stages], names)
+    context.run.manifest.update(_provenance(context))
+    for stage in stages:
+        if names and stage.name not in names:
+            continue
+        _run_stage(context, stage)
+
+
+def _check_names(planned_names: list[str], names: Sequence[str] | None) -> None:
+    for name in names or []:
+        if name not in planned_names:
+            tables = ", ".join(STAGES[name].tables) if name in STAGES else ""
+            raise WorkError(
+                f"stage {name} is not part of this recipe, which needs the tables {tables}; add "
+                f"them, or choose from {', '.join(planned_names)}"
+            )
+
+
+def _provenance(context: Context) -> dict[str, Any]:
+    return {
+        "seed": context.recipe.seed,
+        "device": str(context.device),
+        "data": {
+            "source": context.data.source,
+            "digest": context.data.digest,
+            "classes": list(context.data.class_names),
+        },
+    }
+
+
+def _run_stage(context: Context, stage: Stage) -> None:
+    run, key = context.run, _key(context, stage)
+    before = run.manifest["stages"].get(stage.name)
+    if before and before["key"] == key and _unchanged(stage, run.path, before["outputs"]):
+        context.progress.say(f"{stage.name:<10} done before, inputs unchanged")
+        return
+    context.key = key
+    reset_peak(context.device)
+    started = time.monotonic()
+    stage.run(context)
+    outputs = stage.outputs(run.path)
+    if before is None or before["outputs"] != outputs:
+        _forget_dependents(context, stage.name)
+    run.record_stage(
+        stage.name,
+        {
+            "key": key,
+            "outputs": outputs,
+            "seconds": round(time.monotonic() - started, 3),
+            "peak_memory_bytes": peak_bytes(context.device),
+        },
+    )
+    remove(context.checkpoint(stage.name))
+
+
+def _forget_dependents(context: Context, name: str) -> None:
+    """What was made from older outputs of a stage no longer counts as finished."""
+    for stage in STAGES.values():
+        if name in stage.inputs and stage.name in context.run.manifest["stages"]:
+            del context.run.manifest["stages"][stage.name]
+            _forget_dependents(context, stage.name)
+
+
+def _key(context: Context, stage: Stage) -> str:
+    """Digest of everything that decides a stage's outputs."""
+    recipe = context.recipe.model_dump(mode="json")
+    inputs = {}
+    for name in stage.inputs:
+        found = context.run.manifest["stages"].get(name)
+        if found is not None:
+            inputs[name] = found["outputs"]
+        elif name in [planned_stage.name for planned_stage in planned(context.recipe)]:
+            raise WorkError(f"stage {stage.name} needs the outputs of {name}; run it first")
+    return digest_json(
+        {
+            "version": KEY_VERSION,
+            "stage": stage.name,
+            "seed": context.recipe.seed,
+            "data": context.data.digest,
+            "tables": {table: recipe[table] for table in stage.tables},
+            "inputs": inputs,
+        }
+    )
+
+
+def _unchanged(stage: Stage, folder: Path, outputs: dict[str, str]) -> bool:
+    try:
+        return stage.outputs(folder) == outputs
+    except WorkError:
+        return False
+
+
+def write_summary(context: Context, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Write summary.json: the evaluation with each stage's seconds and peak memory."""
+    stages = {
+        name: {field: entry[field] for field in ("seconds", "peak_memory_bytes")}
+        for name, entry in context.run.manifest["stages"].items()
+    }
+    summary = {**evaluation, "stages": stages}
+    write_json(context.run.path / SUMMARY, summary)
+    return summary
+
+
+def changed_outputs(folder: Path) -> list[str]:
+    """Outputs of a run's finished stages that are missing, damaged or no longer the same."""
+    changed = []
+    for name, entry in read_manifest(folder / MANIFEST)["stages"].items():
+        if name not in STAGES or not _unchanged(STAGES[name], folder, entry["outputs"]):
+            changed += list(entry["outputs"])
+    return changed

@@ -1,0 +1,86 @@
+"""Progress on standard error: a bar with rate and time left, or plain lines without a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Called after each unit of work, with what is worth showing just now."""
+
+    def __call__(self, note: str = "", count: int = 1) -> None:
+        """Count `count` more units as done."""
+        ...
+
+
+class Progress:
+    """Shows how far a task is. `quiet` shows nothing."""
+
+    def __init__(self, *, quiet: bool = False, every_seconds: float = 15.0) -> None:
+        self._quiet = quiet
+        self._every = every_seconds
+        self._terminal = not quiet and sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        """One line on standard error."""
+        if not self._quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    @contextmanager
+    def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
+        """A task of `total` units, `done` of them already."""
+        if self._terminal:
+            with self._bar(name, total, done) as advance:
+                yield advance
+        else:
+            yield self._lines(name, total, done)
+
+    @contextmanager
+    def _bar(self, name: str, total: int, done: int) -> Iterator[Advance]:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(name, total=total, completed=done, note="")
+
+            def advance(note: str = "", count: int = 1) -> None:
+                bar.update(task, advance=count, note=note)
+
+            yield advance
+
+    def _lines(self, name: str, total: int, done: int) -> Advance:
+        started = last = time.monotonic()
+        finished = done
+
+        def advance(note: str = "", count: int = 1) -> None:
+            nonlocal last, finished
+            finished += count
+            now = time.monotonic()
+            if now - last < self._every and finished < total:
+                return
+            last = now
+            rate = (finished - done) / max(now - started, 1e-9)
+            left = (total - finished) / rate if rate > 0 else 0.0
+            self.say(f"{name:<10} {finished}/{total}  {rate:.2g}/s  {left:.0f} s left  {note}")
+
+        return advance

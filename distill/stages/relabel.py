@@ -1,0 +1,72 @@
+"""The committee votes a soft label for every augmented view of every synthetic image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill.build import build_views
+from distill.context import Context
+from distill.errors import WorkError
+from distill.recipe import RelabelTable
+from distill.stages.committee import load_committee
+from distill.stages.match import FILE as SET
+from distill.store.sets import add_votes, read_set
+from synth.augment import Augmentation
+from synth.committee import Committee
+from synth.relabel import StoredVotes, relabel_epoch
+
+STAGE = "relabel"
+
+
+def run_relabel(context: Context) -> None:
+    """Add /labels/full-fp16 to set.h5."""
+    table = context.recipe.relabel
+    if table is None:
+        raise WorkError("the recipe has no [relabel] table; add one")
+    path = context.run.path / SET
+    images = read_set(path).images.to(context.device)
+    committee = load_committee(context)
+    batch_statistics = use_batch_statistics(context, table, committee)
+    views = relabel_views(table)
+
+    def vote(batch: Tensor) -> Tensor:
+        return committee.vote(batch, batch_statistics=batch_statistics)
+
+    epochs = []
+    with context.progress.task(STAGE, table.epochs) as advance:
+        for epoch in range(table.epochs):
+            context.stop.check()
+            generator = context.generator(STAGE, epoch)
+            epochs.append(relabel_epoch(images, vote, table.batch_size, views, generator))
+            advance()
+    ids, parameters, logits = (torch.stack(parts) for parts in zip(*epochs, strict=True))
+    votes = StoredVotes(
+        ids,
+        parameters,
+        logits,
+        views.families,
+        table.batch_size,
+        table.temperature,
+        batch_statistics,
+    )
+    add_votes(path, votes)
+
+
+def relabel_views(table: RelabelTable) -> Augmentation:
+    """The augmentation of the labelled views; without families, the images as they are."""
+    return build_views(table.augmentation, one_per_batch=False) or Augmentation(())
+
+
+def use_batch_statistics(context: Context, table: RelabelTable, committee: Committee) -> bool:
+    """Whether the teachers' BatchNorm uses each batch's own statistics (BSSL).
+
+    "auto" is on: the images of a matched set were optimised, and their statistics are not
+    those of real images. Source: CV-DD; HALD for the rule.
+    """
+    if table.bssl == "off":
+        return False
+    if not committee.has_batch_norm:
+        context.progress.say("relabel: no member has BatchNorm, so relabel.bssl does nothing")
+        return False
+    return True

@@ -1,0 +1,32 @@
+"""Checkpoints as safetensors: named tensors and one JSON header, written atomically."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from distill.store.files import atomic_path
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
+    """Write named tensors with a JSON-able header."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(ready, temporary, metadata={"header": json.dumps(header, sort_keys=True)})
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any] | None:
+    """Tensors and header of a checkpoint; None if it is missing or damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["header"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,68 @@
+"""committee.h5: the teachers, each with its state, spec and held-out accuracy.
+
+/members/0000 holds one dataset per entry of the network's state; its attributes are the spec,
+the entries' order and the validation accuracy. Root attributes: the data's digest and classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.store.files import atomic_path
+from distill.store.hdf5 import get_json, open_h5, put, put_json, start_file
+
+KIND = "committee"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One teacher.
+
+    Attributes:
+        spec: its network spec.
+        accuracy: on the validation split, a fraction.
+        state: its parameters and buffers by name.
+    """
+
+    spec: str
+    accuracy: float
+    state: dict[str, Tensor]
+
+
+def write_committee(
+    path: Path, members: Iterable[Member], data: str, class_names: tuple[str, ...]
+) -> None:
+    """Write committee.h5 atomically."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        start_file(file, KIND)
+        file.attrs["data"] = data
+        put_json(file, "class_names", list(class_names))
+        group = file.create_group("members")
+        for index, member in enumerate(members):
+            entry = group.create_group(f"{index:04d}")
+            entry.attrs["spec"] = member.spec
+            entry.attrs["accuracy"] = member.accuracy
+            put_json(entry, "state", list(member.state))
+            for name, tensor in member.state.items():
+                put(entry, name, np.asarray(tensor.cpu().numpy()), None)
+
+
+def read_committee(path: Path) -> tuple[list[Member], str, list[str]]:
+    """Members, the digest of the data that they were trained on, and their class names."""
+    with open_h5(path, KIND) as file:
+        members = [
+            Member(
+                str(entry.attrs["spec"]),
+                float(entry.attrs["accuracy"]),
+                {name: torch.as_tensor(entry[name][()]) for name in get_json(entry, "state")},
+            )
+            for entry in (file["members"][name] for name in sorted(file["members"]))
+        ]
+        return members, str(file.attrs["data"]), get_json(file, "class_names")

@@ -1,0 +1,123 @@
+"""Networks and their layers."""
+
+import copy
+
+import pytest
+import torch
+from synth_cases import build, build_registered
+from torch import nn
+
+from distill.registry import NETWORKS
+from synth.networks import GroupNorm
+from synth.networks.layers import make_activation, make_norm, make_pooling
+
+SIZES = [(8, 8), (16, 16), (28, 28), (32, 32), (8, 12), (28, 10)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_gives_logits_for_every_image_size(name, channels, generator):
+    for size in SIZES:
+        network = build_registered(name, channels, size)
+        images = torch.randn(2, channels, *size, generator=generator)
+        logits = network(images).detach()
+        assert logits.shape == (2, 10), size
+        assert logits.isfinite().all(), size
+        # A norm over a single pixel would forget the image.
+        assert float((logits[0] - logits[1]).abs().max()) > 1e-6, size
+
+
+@pytest.mark.parametrize("norm", ["none", "instance", "batch", "layer", "group"])
+@pytest.mark.parametrize("kind", ["ConvNet", "VGG11", "ResNet18"])
+def test_network_takes_every_norm(kind, norm, generator):
+    network = build(kind, size=(8, 8), width=8, norm=norm)
+    logits = network(torch.randn(3, 1, 8, 8, generator=generator))
+    assert logits.shape == (3, 10)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("pooling", ["none", "avg", "max"])
+def test_convnet_takes_every_pooling(pooling):
+    side = 16 if pooling == "none" else 4
+    network = build("ConvNet", depth=2, width=4, pooling=pooling)
+    assert network.head.in_features == 4 * side**2
+
+
+def test_convnet3_of_the_literature_has_its_number_of_parameters():
+    network = build("ConvNet", channels=3, size=(32, 32), depth=3, width=128)
+    # MTT, TESLA and DATM count 320,010 for CIFAR-10.
+    assert sum(parameter.numel() for parameter in network.parameters()) == 320_010
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_is_the_same_on_every_call(name, generator):
+    network = build_registered(name)
+    images = torch.randn(2, 1, 16, 16, generator=generator)
+    assert torch.equal(network(images), network(images))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_equals_the_native_one(groups, generator):
+    ours, native = GroupNorm(groups, 6), nn.GroupNorm(groups, 6)
+    with torch.no_grad():
+        ours.weight.copy_(torch.randn(6, generator=generator))
+        ours.bias.copy_(torch.randn(6, generator=generator))
+    native.load_state_dict(ours.state_dict())
+    images = 1 + 2 * torch.randn(3, 6, 5, 4, generator=generator)
+    torch.testing.assert_close(ours(images), native(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_group_norm_has_right_derivatives_of_both_orders(generator):
+    norm = GroupNorm(2, 4).double()
+    images = torch.randn(2, 4, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(norm, (images,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(norm, (images,), check_fwd_over_rev=True)
+
+
+def test_resnet_keeps_two_pixels_for_its_norms(generator):
+    network = build("ResNet18", size=(8, 8), width=4, norm="instance")
+    features = torch.randn(1, 4, 8, 8, generator=generator)
+    assert network.stages(features).shape[2:] == (2, 2)
+
+
+def test_vgg_works_in_eval_mode_as_in_training_mode(generator):
+    network = build("VGG11", size=(8, 8), width=4)
+    images = torch.randn(2, 1, 8, 8, generator=generator)
+    assert torch.equal(network(images), copy.deepcopy(network).eval()(images))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("ConvNet", {"depth": 0}, "got depth 0 and width 128; both must be at least 1"),
+        ("ConvNet", {"width": 0}, "got depth 3 and width 0"),
+        ("ConvNet", {"norm": "weight"}, "norm is 'weight'; choose one of none, instance, batch"),
+        ("ConvNet", {"pooling": "sum"}, "pooling is 'sum'; choose one of none, avg, max"),
+        ("ConvNet", {"activation": "tanh"}, "activation is 'tanh'; choose one of relu, leaky"),
+        ("ConvNet", {"norm": "group", "width": 28}, "got 3 groups for 28 channels"),
+        ("ResNet18", {"width": 0}, "got width 0; it must be at least 1"),
+        ("ResNet18", {"norm": "x"}, "norm is 'x'"),
+        ("VGG11", {"width": 0}, "got width 0; it must be at least 1"),
+        ("AlexNet", {"width": 1}, "got width 1; it must be at least 2"),
+        ("MLP", {"depth": 0}, "got depth 0 and width 128"),
+    ],
+)
+def test_network_refuses_options_that_cannot_be(kind, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(kind, **options)
+
+
+@pytest.mark.parametrize("groups", [0, 4])
+def test_group_norm_refuses_groups_that_do_not_divide(groups):
+    with pytest.raises(ValueError, match=f"got {groups} groups for 6 channels"):
+        GroupNorm(groups, 6)
+
+
+def test_layers_by_name_are_what_they_say():
+    assert isinstance(make_norm("none", 4), nn.Identity)
+    assert make_norm("instance", 4).groups == 4
+    assert make_norm("layer", 4).groups == 1
+    assert make_norm("group", 16).groups == 2
+    assert isinstance(make_pooling("max"), nn.MaxPool2d)
+    assert make_activation("leaky").negative_slope == 0.01
