@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from distill.build import choose_device
+from distill.checks import check_data, check_names, check_networks
 from distill.context import Context
-from distill.errors import InterruptedRunError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError
 from distill.interrupt import Stop, listen
-from distill.pipeline import run_stages, write_summary
+from distill.pipeline import check_stages, run_stages, write_summary
 from distill.progress import Progress
-from distill.recipe import EvaluateTable, Recipe
+from distill.recipe import Recipe, check_recipe
 from distill.reporting import write_report
-from distill.specs import parse_network
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
@@ -33,10 +33,14 @@ def run_recipe(
     Raises:
         LimbeckError: of the kind that fits; the folder can be gone on with.
     """
+    # Whatever can be refused is refused here, before the folder is touched.
     check_names(recipe)
+    check_stages(recipe, stages)
     device = choose_device(recipe.device)
+    data = check_data(recipe)
     with open_run(out, recipe.model_dump(mode="json")) as run, listen() as stop:
         context = Context(run, recipe, device, Progress(quiet=quiet), stop)
+        context.data = data
         try:
             run_stages(context, stages or None)
         except InterruptedRunError:
@@ -50,15 +54,6 @@ def run_recipe(
         return write_report(run.path)
 
 
-def check_names(recipe: Recipe) -> None:
-    """Raise RecipeError for a network that does not exist, before any work starts."""
-    specs = [recipe.experts.network]
-    specs += recipe.committee.members if recipe.committee else []
-    specs += recipe.evaluate.students if recipe.evaluate else []
-    for spec in specs:
-        parse_network(spec)
-
-
 def evaluate_set(path: Path, changes: dict[str, Any], device: str | None, quiet: bool) -> Any:
     """Evaluate a set by itself; returns what `distill evaluate --json` prints.
 
@@ -70,14 +65,28 @@ def evaluate_set(path: Path, changes: dict[str, Any], device: str | None, quiet:
     """
     place = path / SET if path.is_dir() else path
     content = read_set(place)
-    recipe = Recipe.model_validate(content.manifest["recipe"])
-    table = recipe.evaluate or EvaluateTable(students=[recipe.experts.network])
-    table = EvaluateTable.model_validate({**table.model_dump(), **changes})
-    recipe = recipe.model_copy(update={"evaluate": table})
+    recipe = _with_changes(check_recipe(content.manifest["recipe"], f"recipe of {place}"), changes)
     check_names(recipe)
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
         context = _scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
-        return judge(context, table, place, Path(scratch) / "jobs.jsonl")
+        check_networks(recipe, context.data)
+        try:
+            return judge(context, place, Path(scratch) / "jobs.jsonl")
+        except InterruptedRunError:
+            raise InterruptedRunError(
+                "interrupted; nothing was kept: run the same command again"
+            ) from None
+        except FloatingPointError as error:
+            raise DivergedRunError(f"evaluate diverged: {error}") from None
+
+
+def _with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with other keys in its [evaluate] table."""
+    table = {"students": [recipe.experts.network]}
+    if recipe.evaluate is not None:
+        table = recipe.evaluate.model_dump()
+    raw = {**recipe.model_dump(), "evaluate": {**table, **changes}}
+    return check_recipe(raw, "evaluate")
 
 
 def _scratch_context(
@@ -88,6 +97,4 @@ def _scratch_context(
     for name in ("committee.h5", "projector"):
         if (folder / name).exists():
             (scratch / name).symlink_to((folder / name).resolve())
-    if not folder.is_dir():
-        raise WorkError(f"{folder} is not a folder")
     return Context(run, recipe, choose_device(device or recipe.device), Progress(quiet=quiet), stop)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from distill.context import Context
-from distill.errors import WorkError
+from distill.errors import DivergedRunError, WorkError
 from distill.memory import peak_bytes, reset_peak
 from distill.recipe import Recipe
 from distill.stages import committee, evaluate, experts, match, project, relabel
 from distill.store.files import digest_json, digest_tree, remove, write_json
-from distill.store.hdf5 import digest_content
+from distill.store.hdf5 import digest_attribute, digest_content
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import KIND as SET_KIND
 
@@ -60,6 +60,12 @@ def _set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path],
     return outputs
 
 
+def _evaluation(folder: Path) -> dict[str, str]:
+    """The evaluation stands in a file of its own and in the set, which may be made again."""
+    measured = digest_attribute(folder / match.FILE, SET_KIND, "measured")
+    return {**_file(evaluate.FILE)(folder), f"{match.FILE}:measured": measured}
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -93,7 +99,7 @@ STAGES: dict[str, Stage] = {
             ("data", "evaluate"),
             ("match", "committee", "relabel", "project"),
             evaluate.run_evaluate,
-            _file(evaluate.FILE),
+            _evaluation,
         ),
     )
 }
@@ -112,19 +118,20 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
     """Run the planned stages, or those of `names`, in order.
 
     Raises:
-        WorkError: if a stage's table is missing from the recipe, or an input was never made.
+        WorkError: if an input was never made.
+        DivergedRunError: if a training diverges.
     """
-    stages = planned(context.recipe)
-    _check_names([stage.name for stage in stages], names)
     context.run.manifest.update(_provenance(context))
-    for stage in stages:
+    for stage in planned(context.recipe):
         if names and stage.name not in names:
             continue
         _run_stage(context, stage)
 
 
-def _check_names(planned_names: list[str], names: Sequence[str] | None) -> None:
-    for name in names or []:
+def check_stages(recipe: Recipe, names: Sequence[str]) -> None:
+    """Raise WorkError for a stage whose tables the recipe lacks."""
+    planned_names = [stage.name for stage in planned(recipe)]
+    for name in names:
         if name not in planned_names:
             tables = ", ".join(STAGES[name].tables) if name in STAGES else ""
             raise WorkError(
@@ -147,14 +154,18 @@ def _provenance(context: Context) -> dict[str, Any]:
 
 def _run_stage(context: Context, stage: Stage) -> None:
     run, key = context.run, _key(context, stage)
+    context.key = key
     before = run.manifest["stages"].get(stage.name)
     if before and before["key"] == key and _unchanged(stage, run.path, before["outputs"]):
         context.progress.say(f"{stage.name:<10} done before, inputs unchanged")
+        remove(context.checkpoint(stage.name))
         return
-    context.key = key
     reset_peak(context.device)
     started = time.monotonic()
-    stage.run(context)
+    try:
+        stage.run(context)
+    except FloatingPointError as error:
+        raise DivergedRunError(f"{stage.name} diverged: {error}") from None
     outputs = stage.outputs(run.path)
     if before is None or before["outputs"] != outputs:
         _forget_dependents(context, stage.name)

@@ -16,7 +16,9 @@ from distill.suggest import suggestion
 
 
 def _split(value: Any) -> Any:
-    return [part for part in value.split(",") if part] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 Names = Annotated[list[str], BeforeValidator(_split)]
@@ -183,10 +185,23 @@ def load_recipe(name: str, overrides: list[str] | None = None, seed: int | None 
     if seed is not None:
         raw["seed"] = seed
     raw.setdefault("name", Path(name).stem)
+    return check_recipe(raw, f"recipe {name}")
+
+
+def check_recipe(raw: Any, origin: str) -> Recipe:
+    """The recipe that plain values stand for.
+
+    Args:
+        raw: tables and keys, as TOML or JSON gives them.
+        origin: where they come from, for the message.
+
+    Raises:
+        RecipeError: with the first few problems, in one line.
+    """
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(f"recipe {name}: {_one_line(error)}") from None
+        raise RecipeError(f"{origin}: {_one_line(error)}") from None
 
 
 def recipe_text(name: str) -> str:

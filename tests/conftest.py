@@ -10,6 +10,9 @@ import torch
 # the same names; a folder without __init__.py gives way as soon as the packages are on the path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+# The tensors of the tests are tiny: a second thread only waits, and on a busy machine waits long.
+torch.set_num_threads(1)
+
 
 @pytest.fixture
 def generator() -> torch.Generator:

@@ -24,7 +24,8 @@ def cp(recipe: str, dest: Path, debug: bool) -> None:
     from distill.recipe import recipe_text
     from distill.store.files import write_text
 
-    path = dest / f"{recipe}.toml" if dest.is_dir() else dest
+    name = Path(recipe).name.removesuffix(".toml")
+    path = dest / f"{name}.toml" if dest.is_dir() else dest
     text = recipe_text(recipe)
     if path.exists():
         raise WorkError(f"{path} exists; name another file or remove it")

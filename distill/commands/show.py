@@ -38,10 +38,22 @@ def describe(path: Path) -> dict[str, Any]:
     if (path / "manifest.json").is_file():
         return _run(path)
     if (path / "projector.json").is_file():
-        return {"kind": "projector", **json.loads((path / "projector.json").read_text("utf-8"))}
+        return _projector(path)
     if path.is_file():
         return _artefact(path)
     raise WorkError(f"{path} is neither a run, a projector nor a file; name one of these")
+
+
+def _projector(path: Path) -> dict[str, Any]:
+    from distill.errors import WorkError
+
+    try:
+        found = json.loads((path / "projector.json").read_text("utf-8"))
+        return {"kind": "projector", **found}
+    except (OSError, ValueError, TypeError) as error:
+        raise WorkError(
+            f"{path / 'projector.json'} cannot be read ({error}); make the projector again"
+        ) from None
 
 
 def _run(path: Path) -> dict[str, Any]:

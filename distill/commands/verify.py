@@ -19,17 +19,33 @@ def verify(path: Path, debug: bool) -> None:
     Example:
       distill verify runs/digits
     """
-    from distill.commands.show import describe
+    from distill.errors import WorkError
     from distill.pipeline import changed_outputs
 
     if not (path / "manifest.json").is_file():
-        click.echo(f"{path}: a whole {describe(path)['kind']}")
+        click.echo(f"{path}: {_read_through(path)}, whole and readable")
         return
-    from distill.errors import WorkError
-
     changed = changed_outputs(path)
     if changed:
         raise WorkError(
             f"{path}: {', '.join(changed)} changed since the run; run the recipe again to remake"
         )
     click.echo(f"{path}: every output is as the run left it")
+
+
+def _read_through(path: Path) -> str:
+    """Read all of an artefact, so that every checksum is checked; returns its kind."""
+    import projectors
+    from distill.commands.show import describe
+    from distill.errors import WorkError
+    from distill.store import experts
+
+    kind = str(describe(path)["kind"])
+    if kind == experts.KIND:
+        experts.check_snapshots(path)
+    if kind == "projector":
+        try:
+            projectors.load(path)
+        except projectors.ProjectorError as error:
+            raise WorkError(f"projector {path}: {error}") from None
+    return kind

@@ -10,6 +10,7 @@ from distill.context import Context
 from distill.evaluation.jobs import Job, plan_jobs, summarise
 from distill.evaluation.students import Judged, protocol, train_student
 from distill.recipe import EvaluateTable
+from distill.store.files import write_text
 from distill.store.sets import SetFile, smallest_unsigned
 
 
@@ -88,11 +89,14 @@ def _read(log: Path) -> dict[str, float]:
     if not log.is_file():
         return {}
     found = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if text and not text.endswith("\n"):
+        # The last line of a killed run is cut short; the next row must not be glued to it.
+        write_text(log, text + "\n")
+    for line in text.splitlines():
         try:
             row = json.loads(line)
             found[str(row["job"])] = float(row["accuracy"])
         except (ValueError, KeyError, TypeError):
-            # The last line of a killed run may be cut short; its job is simply done again.
             continue
     return found

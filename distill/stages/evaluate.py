@@ -10,7 +10,6 @@ from distill.context import Context
 from distill.errors import WorkError
 from distill.evaluation.results import evaluate
 from distill.evaluation.students import Judged
-from distill.recipe import EvaluateTable
 from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.committee import load_committee
 from distill.stages.match import FILE as SET
@@ -25,18 +24,18 @@ FILE = "evaluation.json"
 
 def run_evaluate(context: Context) -> None:
     """Make evaluation.json and the attribute `measured` of set.h5."""
-    table = context.recipe.evaluate
-    if table is None:
-        raise WorkError("the recipe has no [evaluate] table; add one with its students")
     context.run.keep_metrics(STAGE)
     log = context.checkpoint(STAGE) / "jobs.jsonl"
-    found = judge(context, table, context.run.path / SET, log)
+    found = judge(context, context.run.path / SET, log)
     write_json(context.run.path / FILE, found)
     add_measured(context.run.path / SET, found)
 
 
-def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict[str, Any]:
-    """Evaluate the set at `path` with the committee and projector that lie beside it."""
+def judge(context: Context, path: Path, log: Path) -> dict[str, Any]:
+    """Evaluate the set at `path` with the committee and projector of the context's run."""
+    table = context.recipe.evaluate
+    if table is None:
+        raise WorkError("the recipe has no [evaluate] table; add one with its students")
     content = read_set(path)
     data = content.manifest["source"]["digest"]
     if data != context.data.digest:
@@ -44,8 +43,9 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
             f"{path} was made from other data than {context.data.source} holds now; "
             "evaluate it with the data it was made from"
         )
-    has_committee = context.recipe.committee is not None and (path.parent / COMMITTEE).is_file()
-    projector, sizes = _projector(context, path.parent / PROJECTOR)
+    folder = context.run.path
+    has_committee = context.recipe.committee is not None and (folder / COMMITTEE).is_file()
+    projector, sizes = _projector(context, folder / PROJECTOR)
     judged = Judged(content, load_committee(context) if has_committee else None, projector)
     return evaluate(context, table, judged, sizes, log)
 

@@ -104,6 +104,14 @@ def read_snapshots(path: Path, expert: int, epochs: tuple[int, int]) -> tuple[Te
     return first, second
 
 
+def check_snapshots(path: Path) -> None:
+    """Read every snapshot once, so that each one's checksum is checked."""
+    with open_h5(path, KIND) as file:
+        for dataset in _snapshots(file):
+            for epoch in range(len(dataset)):
+                dataset[epoch]
+
+
 def read_last_snapshots(path: Path) -> list[Tensor]:
     """The last snapshot [p] of every expert."""
     with open_h5(path, KIND) as file:

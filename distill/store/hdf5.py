@@ -15,6 +15,8 @@ import numpy as np
 from distill.errors import WorkError
 
 FORMAT_VERSION = 1
+# What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
+_DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError)
 
 
 @contextmanager
@@ -33,8 +35,8 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
             found = file.attrs.get("limbeck", None)
             if found != kind:
                 raise WorkError(
-                    f"{path} is {'a ' + str(found) if found else 'foreign'} HDF5, not a {kind} "
-                    f"file of this program; make one with `distill run`"
+                    f"{path} holds {found or 'foreign HDF5'}, not {kind}; name the {kind} file "
+                    "of a run"
                 )
             version = int(file.attrs.get("format", 0))
             if version != FORMAT_VERSION:
@@ -43,7 +45,7 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
                     "version of the program that wrote it"
                 )
             yield file
-    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(
             f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
@@ -54,12 +56,14 @@ def read_kind(path: Path) -> str:
     """Which kind of artefact a file is.
 
     Raises:
-        WorkError: if it is not HDF5, or not of this program.
+        WorkError: if it is not there, not HDF5, or not of this program.
     """
+    if not path.is_file():
+        raise WorkError(f"{path} is not a file; name a file of a run")
     try:
         with h5py.File(path, "r") as file:
             kind = file.attrs.get("limbeck")
-    except OSError:
+    except _DAMAGE:
         kind = None
     if kind is None:
         raise WorkError(f"{path} is not a file of this program, or it is damaged; make it again")
@@ -116,3 +120,9 @@ def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes:
             if isinstance(item, h5py.Group):
                 item.visititems(lambda name, child, prefix=prefix: add(f"{prefix}/{name}", child))
     return total.hexdigest()
+
+
+def digest_attribute(path: Path, kind: str, name: str) -> str:
+    """Digest of a root attribute; raises WorkError if it is missing."""
+    with open_h5(path, kind) as file:
+        return hashlib.sha256(str(file.attrs[name]).encode()).hexdigest()

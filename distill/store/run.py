@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import RecipeError, WorkError
-from distill.store.files import remove, write_json
+from distill.store.files import remove, write_json, write_text
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -71,10 +71,7 @@ class Run:
             for row in self.read_metrics()
             if row.get("stage") != stage or ("step" in row and row["step"] < below)
         ]
-        path = self.path / METRICS
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line cut short by a crash is left out."""
@@ -98,19 +95,7 @@ def open_run(path: Path, recipe: Mapping[str, Any]) -> Iterator[Run]:
         WorkError: if another process uses the folder, or it cannot be written.
         RecipeError: if the folder holds something else, or a run of another recipe.
     """
-    if path.exists() and not path.is_dir():
-        raise RecipeError(f"--out {path} is a file; name a folder for the run")
-    old = _read_manifest(path)
-    if old is None and path.is_dir() and any(_foreign(path)):
-        raise RecipeError(
-            f"--out {path} holds files that are not a run's ({next(_foreign(path)).name}); "
-            "name a new or empty folder"
-        )
-    if old is not None and old["recipe"].get("name") != recipe.get("name"):
-        raise RecipeError(
-            f"--out {path} holds a run of recipe {old['recipe'].get('name')}, not "
-            f"{recipe.get('name')}; name another folder"
-        )
+    _read_own_manifest(path, recipe)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / ".lock").open("w")
@@ -123,6 +108,10 @@ def open_run(path: Path, recipe: Mapping[str, Any]) -> Iterator[Run]:
             raise WorkError(
                 f"--out {path} is in use by another process; wait for it or name another folder"
             ) from None
+        # Read again: another process may have finished between the check and the lock.
+        old = _read_own_manifest(path, recipe)
+        for leftover in _leftovers(path):
+            remove(leftover)
         run = Run(path, old or {"format": 1, "stages": {}})
         run.manifest["recipe"] = dict(recipe)
         run.manifest["versions"] = versions()
@@ -130,15 +119,38 @@ def open_run(path: Path, recipe: Mapping[str, Any]) -> Iterator[Run]:
         yield run
 
 
-def _foreign(path: Path) -> Iterator[Path]:
-    return (entry for entry in path.iterdir() if entry.name != ".lock")
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    file = path / MANIFEST
-    if not file.is_file():
+def _read_own_manifest(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of a folder that this recipe may use, or None where it has none yet."""
+    if path.exists() and not path.is_dir():
+        raise RecipeError(f"--out {path} is a file; name a folder for the run")
+    if not (path / MANIFEST).is_file():
+        foreign = _foreign(path)
+        if foreign:
+            raise RecipeError(
+                f"--out {path} holds files that are not a run's ({foreign[0].name}); "
+                "name a new or empty folder"
+            )
         return None
-    return read_manifest(file)
+    old = read_manifest(path / MANIFEST)
+    if old["recipe"].get("name") != recipe.get("name"):
+        raise RecipeError(
+            f"--out {path} holds a run of recipe {old['recipe'].get('name')}, not "
+            f"{recipe.get('name')}; name another folder"
+        )
+    return old
+
+
+def _foreign(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    own = {path / ".lock", *_leftovers(path)}
+    return sorted(entry for entry in path.iterdir() if entry not in own)
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """What a process that was killed while it wrote leaves behind, besides checkpoints."""
+    patterns = (".*.tmp", ".projector.*", "checkpoints/*/.*.tmp")
+    return [found for pattern in patterns for found in path.glob(pattern)]
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
@@ -151,7 +163,8 @@ def read_manifest(file: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WorkError(f"{file} cannot be read ({error}); name the folder of a run") from None
-    if not isinstance(manifest, dict) or not {"recipe", "stages"} <= manifest.keys():
+    tables = [manifest.get(key) for key in ("recipe", "stages")] if manifest else []
+    if not tables or not all(isinstance(table, dict) for table in tables):
         raise WorkError(f"{file} is not a run's manifest; name the folder of a run")
     return manifest
 

@@ -8,8 +8,7 @@ network, seed, recipe, recipe_digest, source, and `measured` once the set was ev
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class SetFile:
 
 
 def write_set(path: Path, content: SetFile) -> None:
-    """Write set.h5 with images, hard and learned labels, atomically."""
+    """Write set.h5 atomically; the same content gives the same bytes."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         start_file(file, KIND)
         for name in _ATTRIBUTES:
@@ -70,55 +69,40 @@ def write_set(path: Path, content: SetFile) -> None:
         labels = file.create_group("labels")
         if content.learned is not None:
             put(labels, "learned", content.learned.cpu().numpy().astype(np.float32), None)
+        if content.votes is not None:
+            _put_votes(labels.create_group("full-fp16"), content.votes)
+        if content.measured is not None:
+            put_json(file, "measured", content.measured)
 
 
+def _put_votes(group: h5py.Group, votes: StoredVotes) -> None:
+    put_json(group, "families", list(votes.families))
+    group.attrs["batch_size"] = votes.batch_size
+    group.attrs["temperature"] = votes.temperature
+    group.attrs["batch_statistics"] = votes.batch_statistics
+    ids = votes.ids.numpy().astype(smallest_unsigned(votes.ids.shape[1]))
+    for name, array in (
+        ("ids", ids),
+        ("views", votes.views.numpy()),
+        ("logits", votes.logits.numpy()),
+    ):
+        put(group, name, array, None)
+
+
+# Both write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
 def add_votes(path: Path, votes: StoredVotes) -> None:
-    """Add or replace /labels/full-fp16, atomically."""
-    with _changed(path) as file:
-        labels = file["labels"]
-        if "full-fp16" in labels:
-            del labels["full-fp16"]
-        group = labels.create_group("full-fp16")
-        put_json(group, "families", list(votes.families))
-        group.attrs["batch_size"] = votes.batch_size
-        group.attrs["temperature"] = votes.temperature
-        group.attrs["batch_statistics"] = votes.batch_statistics
-        ids = votes.ids.numpy().astype(smallest_unsigned(votes.ids.shape[1]))
-        for name, array in (
-            ("ids", ids),
-            ("views", votes.views.numpy()),
-            ("logits", votes.logits.numpy()),
-        ):
-            put(group, name, array, None)
+    """Add or replace the voted labels; what was measured with others before is dropped."""
+    write_set(path, replace(read_set(path), votes=votes, measured=None))
 
 
 def add_measured(path: Path, measured: dict[str, Any]) -> None:
-    """Set the root attribute `measured`, atomically."""
-    with _changed(path) as file:
-        put_json(file, "measured", measured)
+    """Add or replace what an evaluation found."""
+    write_set(path, replace(read_set(path), measured=measured))
 
 
 def smallest_unsigned(count: int) -> np.dtype[Any]:
     """The smallest unsigned integer type that can number `count` things."""
     return np.min_scalar_type(max(count - 1, 0))
-
-
-class _changed:
-    """A copy of an HDF5 file to change, which replaces it if the block ends well."""
-
-    def __init__(self, path: Path) -> None:
-        self._atomic = atomic_path(path)
-        self._path = path
-
-    def __enter__(self) -> h5py.File:
-        temporary = self._atomic.__enter__()
-        shutil.copyfile(self._path, temporary)
-        self._file = h5py.File(temporary, "r+")
-        return self._file
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.close()
-        self._atomic.__exit__(*error)
 
 
 def read_set(path: Path) -> SetFile:
@@ -153,21 +137,42 @@ def _read_votes(group: h5py.Group) -> StoredVotes:
 
 
 def _check(path: Path, content: SetFile) -> None:
-    n, classes = len(content.images), len(content.manifest["class_names"])
-    problem = None
-    if content.images.ndim != 4 or not n:
-        problem = f"images have shape {tuple(content.images.shape)}, need [n, c, h, w]"
-    elif not bool(content.images.isfinite().all()):
-        problem = "images hold NaN or infinite pixels"
-    elif content.hard.shape != (n,):
-        problem = f"there are {len(content.hard)} hard labels for {n} images"
-    elif bool(((content.hard < 0) | (content.hard >= classes)).any()):
-        problem = f"a hard label lies outside the {classes} classes"
-    elif content.learned is not None and content.learned.shape != (n, classes):
-        problem = f"learned labels have shape {tuple(content.learned.shape)}, need [{n}, {classes}]"
-    elif content.votes is not None and (
-        content.votes.logits.shape[1:] != (n, classes) or int(content.votes.ids.max()) >= n
-    ):
-        problem = "the voted labels do not fit the images"
+    problem = _image_problem(content) or _label_problem(content)
     if problem:
         raise WorkError(f"{path}: {problem}; the file is damaged or foreign: make it again")
+
+
+def _image_problem(content: SetFile) -> str | None:
+    n, classes = len(content.images), len(content.manifest["class_names"])
+    if content.images.ndim != 4 or not n:
+        return f"images have shape {tuple(content.images.shape)}, need [n, c, h, w]"
+    if not bool(content.images.isfinite().all()):
+        return "images hold NaN or infinite pixels"
+    if content.hard.shape != (n,):
+        return f"there are {len(content.hard)} hard labels for {n} images"
+    if bool(((content.hard < 0) | (content.hard >= classes)).any()):
+        return f"a hard label lies outside the {classes} classes"
+    return None
+
+
+def _label_problem(content: SetFile) -> str | None:
+    n, classes = len(content.images), len(content.manifest["class_names"])
+    learned, votes = content.learned, content.votes
+    if learned is not None and learned.shape != (n, classes):
+        return f"learned labels have shape {tuple(learned.shape)}, need [{n}, {classes}]"
+    if learned is not None and not bool(learned.isfinite().all()):
+        return "learned labels hold NaN or infinite values"
+    if votes is None:
+        return None
+    epochs = len(votes.ids)
+    if (
+        not epochs
+        or votes.logits.shape != (epochs, n, classes)
+        or votes.ids.shape != (epochs, n)
+        or votes.views.shape[:2] != (epochs, n)
+        or int(votes.ids.max()) >= n
+    ):
+        return "the voted labels do not fit the images"
+    if not bool(votes.logits.isfinite().all() and votes.views.isfinite().all()):
+        return "the voted labels hold NaN or infinite values"
+    return None

@@ -1,0 +1,71 @@
+"""Record a finished run as benchmarks/results/NAME.json.
+
+    python benchmarks/record.py runs/fashion-mnist-ipc1 fashion-mnist-ipc1 \
+        --command "distill run fashion-mnist-ipc1 --out runs/fashion-mnist-ipc1"
+
+The file holds the run's summary with the command, the commit, the seed, the versions, the
+machine's class and the date. README tables are made from such files by benchmarks/tables.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine_class() -> dict[str, Any]:
+    """What kind of machine this is, without its name."""
+    model = platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(pages / 2**30)}
+
+
+def commit() -> str:
+    """The commit that the working tree is at, with a plus sign if the code differs from it."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
+
+    changed = git("status", "--porcelain", "--", "synth", "projectors", "distill").strip()
+    return git("rev-parse", "HEAD").strip() + ("+" if changed else "")
+
+
+def main() -> None:
+    """Read a run and write its result file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--command", required=True, help="the command that made the run")
+    options = parser.parse_args()
+    manifest = json.loads((options.run / "manifest.json").read_text())
+    result = {
+        "command": options.command,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine_class(),
+        "seed": manifest["seed"],
+        "versions": manifest["versions"],
+        "recipe": manifest["recipe"],
+        "outputs": {name: stage["outputs"] for name, stage in manifest["stages"].items()},
+        "summary": json.loads((options.run / "summary.json").read_text()),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{options.name}.json"
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

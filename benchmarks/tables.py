@@ -1,0 +1,104 @@
+"""Make the README's tables from benchmarks/results/*.json.
+
+    python benchmarks/tables.py           # rewrite README.md
+    python benchmarks/tables.py --check   # exit 1 if it is not up to date
+
+A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`; NAME is a result file's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
+SOURCES = {
+    "hard": "hard labels",
+    "learned": "learned soft labels",
+    "votes": "committee votes",
+    "projector": "projector",
+}
+
+
+def percent(stats: dict[str, Any] | None) -> str:
+    """Mean and standard deviation in percent, or a dash."""
+    if stats is None:
+        return "–"
+    return f"{100 * stats['mean']:.1f} ± {100 * stats['std']:.1f}"
+
+
+def run_table(result: dict[str, Any]) -> str:
+    """Students by label sources, with the controls, as Markdown."""
+    summary = result["summary"]
+    students = list(summary["students"])
+    lines = [
+        "| trained on | labels | " + " | ".join(f"`{name}`" for name in students) + " | bytes |",
+        "|---|---|" + "---:|" * (len(students) + 1),
+    ]
+    counted = summary["bytes"]
+    groups = (
+        ("**synthetic set**", summary["students"], True),
+        ("random real images, same IPC", summary["controls"]["random"], False),
+        ("all training images", summary["controls"]["whole"], False),
+    )
+    for title, group, has_bytes in groups:
+        for source, label in SOURCES.items():
+            cells = [group.get(student, {}).get(source) for student in students]
+            if any(cell is not None for cell in cells):
+                size = f"{source_bytes(counted, source):,}" if has_bytes else "–"
+                values = " | ".join(percent(cell) for cell in cells)
+                lines.append(f"| {title} | {label} | {values} | {size} |")
+    seconds = sum(stage["seconds"] for stage in summary["stages"].values())
+    peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
+    seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
+    machine = result["machine"]
+    lines += [
+        "",
+        f"Test accuracy in percent, mean ± standard deviation over {seeds} fresh students, after "
+        f"their last epoch; bytes are images plus what that label source needs. "
+        f"`{result['command']}`, seed {result['seed']}, {seconds / 60:.1f} minutes and "
+        f"{peak / 2**30:.1f} GiB on {machine['cores']} cores of {machine['cpu']}, "
+        f"{result['date']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def source_bytes(counted: dict[str, Any], source: str) -> int:
+    """Images plus what a label source needs; external bytes are listed apart."""
+    labels = counted["projector"] if source == "projector" else counted["sources"][source]
+    return counted["images"] + labels
+
+
+def updated(text: str) -> str:
+    """The README with every table made anew."""
+
+    def make(match: re.Match[str]) -> str:
+        result = json.loads((RESULTS / f"{match['name']}.json").read_text())
+        return f"{match[1]}{run_table(result)}{match[3]}"
+
+    return BLOCK.sub(make, text)
+
+
+def main() -> None:
+    """Rewrite or check the README."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    before = README.read_text(encoding="utf-8")
+    after = updated(before)
+    if options.check:
+        if before != after:
+            sys.exit("README.md is not what benchmarks/tables.py makes; run it")
+    else:
+        README.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

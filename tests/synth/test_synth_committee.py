@@ -1,0 +1,134 @@
+"""The committee's vote."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from synth.committee import Committee, vote_weights
+from synth.networks import MLP, ConvNet
+
+
+def make_member(seed: int, *, dropout: bool = False) -> nn.Module:
+    """A BatchNorm network whose running statistics are not those of the test images."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = ConvNet(1, (8, 8), 4, depth=2, width=4, norm="batch")
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.uniform_(-1, 1)
+                module.running_var.uniform_(0.5, 2)
+    if dropout:
+        network.features.append(nn.Dropout(0.5))
+    return network.eval()
+
+
+@pytest.fixture
+def images(generator):
+    return 2 + torch.randn(6, 1, 8, 8, generator=generator)
+
+
+def test_vote_is_the_weighted_mean_of_logits(images):
+    members = (make_member(1), make_member(2), make_member(3))
+    found = Committee(members, torch.tensor([0.5, 0.3, 0.2])).vote(images)
+    parts = [member(images).detach() for member in members]
+    torch.testing.assert_close(found, 0.5 * parts[0] + 0.3 * parts[1] + 0.2 * parts[2])
+    assert not found.requires_grad
+
+
+def test_vote_uses_members_in_evaluation_mode(images):
+    member = make_member(1)
+    expected = member(images).detach()
+    found = Committee((member.train(),), torch.ones(1)).vote(images)
+    torch.testing.assert_close(found, expected)
+
+
+def test_vote_weights_by_prior_are_a_softmax_of_percents():
+    # softmax([80, 70] / 10): e / (e + 1) of the vote for ten points more.
+    found = vote_weights("prior", [0.8, 0.7], 10)
+    assert found.tolist() == pytest.approx([0.7310586, 0.2689414])
+    torch.testing.assert_close(vote_weights("prior", [0.5, 0.5, 0.5], 1), torch.full((3,), 1 / 3))
+    assert vote_weights("prior", [0.9, 0.1], 1).tolist() == pytest.approx([1.0, 0.0])
+
+
+def test_vote_weights_by_prior_grow_with_the_prior_and_sum_to_one():
+    found = vote_weights("prior", [0.61, 0.72, 0.7, 0.85], 10)
+    assert found.dtype == torch.float32
+    assert float(found.sum()) == pytest.approx(1)
+    assert found.argsort().tolist() == [0, 2, 1, 3]
+
+
+def test_vote_weights_can_be_equal():
+    assert vote_weights("equal", [0.1, 0.9, 0.5, 0.2], 10).tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize("rule", ["prior", "equal"])
+def test_vote_weights_refuse_no_members(rule):
+    with pytest.raises(ValueError, match="got no members; a committee needs at least one"):
+        vote_weights(rule, [], 10)
+
+
+def test_vote_weights_refuse_an_unknown_rule():
+    with pytest.raises(ValueError, match="vote is 'best'; choose prior or equal"):
+        vote_weights("best", [0.5], 10)
+
+
+def test_committee_without_members_refuses_to_vote(images):
+    with pytest.raises(ValueError, match="got no members"):
+        Committee((), torch.ones(0)).vote(images)
+
+
+def test_committee_refuses_weights_of_another_number(images):
+    with pytest.raises(ValueError, match="longer"):
+        Committee((make_member(1),), torch.ones(2)).vote(images)
+
+
+def test_batch_statistics_are_those_of_the_batch(images):
+    members = (make_member(1), make_member(2))
+    committee = Committee(members, torch.tensor([0.6, 0.4]))
+    found = committee.vote(images, batch_statistics=True)
+    parts = [copy.deepcopy(member).train()(images).detach() for member in members]
+    torch.testing.assert_close(found, 0.6 * parts[0] + 0.4 * parts[1])
+    assert float((found - committee.vote(images)).abs().max()) > 0.01
+
+
+def test_batch_statistics_leave_the_members_as_they_were(images):
+    member = make_member(1, dropout=True)
+    buffers = {name: buffer.clone() for name, buffer in member.named_buffers()}
+    assert any(name.endswith("num_batches_tracked") for name in buffers)
+    Committee((member,), torch.ones(1)).vote(images, batch_statistics=True)
+    for name, buffer in member.named_buffers():
+        assert torch.equal(buffer, buffers[name]), name
+    for module in member.modules():
+        assert not module.training
+        assert getattr(module, "track_running_stats", True)
+
+
+def test_batch_statistics_keep_dropout_off(images):
+    member = make_member(1, dropout=True)
+    committee = Committee((member,), torch.ones(1))
+    found = committee.vote(images, batch_statistics=True)
+    assert torch.equal(found, committee.vote(images, batch_statistics=True))
+    member.features[-1] = nn.Identity()
+    torch.testing.assert_close(found, committee.vote(images, batch_statistics=True))
+
+
+def test_batch_statistics_are_given_back_when_a_member_fails(images):
+    member = make_member(1)
+    with pytest.raises(RuntimeError):
+        Committee((member,), torch.ones(1)).vote(images[:, :, :5], batch_statistics=True)
+    for module in member.modules():
+        assert not module.training
+        assert getattr(module, "track_running_stats", True)
+
+
+def test_batch_statistics_change_nothing_without_batch_norm(images):
+    committee = Committee((MLP(1, (8, 8), 4, depth=1, width=4),), torch.ones(1))
+    assert not committee.has_batch_norm
+    assert torch.equal(committee.vote(images, batch_statistics=True), committee.vote(images))
+
+
+def test_committee_has_batch_norm_if_one_member_has():
+    plain = MLP(1, (8, 8), 4, depth=1, width=4)
+    assert Committee((plain, make_member(1)), torch.ones(2)).has_batch_norm
