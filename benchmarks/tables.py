@@ -46,7 +46,11 @@ def run_table(result: dict[str, Any]) -> str:
     groups = (
         ("**synthetic set**", summary["students"], True),
         ("random real images, same IPC", summary["controls"]["random"], False),
-        ("all training images", summary["controls"]["whole"], False),
+        (
+            f"all {summary['protocol']['whole']['images']:,} training images",
+            summary["controls"]["whole"],
+            False,
+        ),
     )
     for title, group, has_bytes in groups:
         for source, label in SOURCES.items():

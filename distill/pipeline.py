@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,17 @@ def _run_stage(context: Context, stage: Stage) -> None:
         },
     )
     remove(context.checkpoint(stage.name))
+
+
+@contextmanager
+def _translated(stage: str) -> Iterator[None]:
+    """Errors of the algorithms as errors of the application, which know their exit codes."""
+    try:
+        yield
+    except FloatingPointError as error:
+        raise DivergedRunError(f"{stage} diverged: {error}") from error
+    except (ValueError, OSError) as error:
+        raise WorkError(f"{stage}: {error}") from error
 
 
 def _forget_dependents(context: Context, name: str) -> None:

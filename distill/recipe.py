@@ -239,10 +239,17 @@ def _override(raw: dict[str, Any], text: str) -> None:
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set got {text!r}, but {part} is not a table")
+    table[parts[-1]] = _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """A TOML value, or plain text where it is none that a recipe could use."""
     try:
-        table[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        table[parts[-1]] = value
+        return text
+    plain = isinstance(found["value"], bool | int | float | str | list | dict)
+    return found["value"] if plain and len(found) == 1 else text
 
 
 def _one_line(error: ValidationError) -> str:

@@ -35,7 +35,11 @@ class Job:
 
 
 def plan_jobs(
-    students: Sequence[str], seeds: int, labels: Sequence[str], available: Sequence[str]
+    students: Sequence[str],
+    seeds: int,
+    labels: Sequence[str],
+    available: Sequence[str],
+    labellers: Sequence[str],
 ) -> list[Job]:
     """All jobs of an evaluation: label sources that exist, and the controls.
 
@@ -47,6 +51,7 @@ def plan_jobs(
         seeds: students of each kind.
         labels: label sources that were asked for.
         available: label sources that there are.
+        labellers: those of them that can label other images too.
 
     Raises:
         RecipeError: if none of the label sources exists.
@@ -56,7 +61,7 @@ def plan_jobs(
         raise RecipeError(
             f"evaluate.labels asks for {', '.join(labels)}, but this set has {', '.join(available)}"
         )
-    controls = ["hard"] + [source for source in ("votes", "projector") if source in chosen]
+    controls = ["hard"] + [source for source in labellers if source in chosen]
     jobs = []
     for student in students:
         for seed in range(seeds):

@@ -51,6 +51,12 @@ class Judged:
         }
         return [name for name, there in found.items() if there]
 
+    @property
+    def labellers(self) -> list[str]:
+        """The label sources that can label other images: a set's stored votes cannot."""
+        found = {"votes": self.committee is not None, "projector": self.projector is not None}
+        return [name for name, there in found.items() if there]
+
 
 def train_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> float:
     """Test accuracy of one fresh student, a fraction; the test set is used once, at the end."""

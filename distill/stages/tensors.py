@@ -15,7 +15,14 @@ from distill.store.files import atomic_path
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
     """Write named tensors with a JSON-able header."""
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    ready: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        place = value.untyped_storage().data_ptr()
+        # Safetensors refuses two names for one memory, as when a state is also the last good one.
+        ready[name] = value.clone() if place in places else value
+        places.add(place)
     with atomic_path(path) as temporary:
         save_file(ready, temporary, metadata={"header": json.dumps(header, sort_keys=True)})
 

@@ -163,8 +163,9 @@ def read_manifest(file: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WorkError(f"{file} cannot be read ({error}); name the folder of a run") from None
-    tables = [manifest.get(key) for key in ("recipe", "stages")] if manifest else []
-    if not tables or not all(isinstance(table, dict) for table in tables):
+    if not isinstance(manifest, dict) or not all(
+        isinstance(manifest.get(key), dict) for key in ("recipe", "stages")
+    ):
         raise WorkError(f"{file} is not a run's manifest; name the folder of a run")
     return manifest
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data import DataError, Preprocess
 from distill.errors import WorkError
 from distill.store.files import atomic_path
 from distill.store.hdf5 import get_json, open_h5, put, put_json, start_file
@@ -137,15 +138,33 @@ def _read_votes(group: h5py.Group) -> StoredVotes:
 
 
 def _check(path: Path, content: SetFile) -> None:
-    problem = _image_problem(content) or _label_problem(content)
+    problem = (
+        _attribute_problem(content.manifest) or _image_problem(content) or _label_problem(content)
+    )
     if problem:
         raise WorkError(f"{path}: {problem}; the file is damaged or foreign: make it again")
 
 
+def _attribute_problem(manifest: dict[str, Any]) -> str | None:
+    names, lr = manifest["class_names"], manifest["student_lr"]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        return f"class_names is {names!r}, need a list of names"
+    if not isinstance(lr, float) or not 0 < lr < float("inf"):
+        return f"student_lr is {lr!r}, need a number above 0"
+    if not isinstance(manifest["source"], dict) or "digest" not in manifest["source"]:
+        return "source lacks the digest of the real data"
+    try:
+        Preprocess.from_dict(manifest["preprocess"])
+    except (DataError, TypeError) as error:
+        return str(error)
+    return None
+
+
 def _image_problem(content: SetFile) -> str | None:
     n, classes = len(content.images), len(content.manifest["class_names"])
-    if content.images.ndim != 4 or not n:
-        return f"images have shape {tuple(content.images.shape)}, need [n, c, h, w]"
+    channels = len(content.manifest["preprocess"]["mean"])
+    if content.images.ndim != 4 or not n or content.images.shape[1] != channels:
+        return f"images have shape {tuple(content.images.shape)}, need [n, {channels}, h, w]"
     if not bool(content.images.isfinite().all()):
         return "images hold NaN or infinite pixels"
     if content.hard.shape != (n,):

@@ -4,10 +4,12 @@ import copy
 
 import pytest
 import torch
-from synth_cases import build, build_registered
+from synth_cases import build, build_registered, make_problem
 from torch import nn
+from torch.func import functional_call
 
 from distill.registry import NETWORKS
+from synth import Adjoint, FrozenAdjoint, Unrolled
 from synth.networks import GroupNorm
 from synth.networks.layers import make_activation, make_norm, make_pooling
 
@@ -56,23 +58,40 @@ def test_network_is_the_same_on_every_call(name, generator):
     assert torch.equal(network(images), network(images))
 
 
+def called_functionally(norm: nn.Module):
+    """`norm` as inner steps call it, with parameters that are not its own."""
+    values = {name: parameter.detach().clone() for name, parameter in norm.named_parameters()}
+    return lambda images: functional_call(norm, values, (images,))
+
+
+@pytest.mark.parametrize("call", [lambda norm: norm, called_functionally], ids=["own", "given"])
 @pytest.mark.parametrize("groups", [1, 2, 6])
-def test_group_norm_equals_the_native_one(groups, generator):
+def test_group_norm_equals_the_native_one(groups, call, generator):
     ours, native = GroupNorm(groups, 6), nn.GroupNorm(groups, 6)
     with torch.no_grad():
         ours.weight.copy_(torch.randn(6, generator=generator))
         ours.bias.copy_(torch.randn(6, generator=generator))
     native.load_state_dict(ours.state_dict())
     images = 1 + 2 * torch.randn(3, 6, 5, 4, generator=generator)
-    torch.testing.assert_close(ours(images), native(images), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(call(ours)(images), native(images), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
-def test_group_norm_has_right_derivatives_of_both_orders(generator):
-    norm = GroupNorm(2, 4).double()
+def test_group_norm_has_right_derivatives_of_both_orders_in_inner_steps(generator):
+    norm = called_functionally(GroupNorm(2, 4).double())
     images = torch.randn(2, 4, 2, 2, generator=generator, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(norm, (images,), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(norm, (images,), check_fwd_over_rev=True)
+
+
+def test_inner_steps_never_reach_the_native_group_norm(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("the kernel's mixed derivative is wrong")
+
+    problem = make_problem(build("ConvNet", width=4), 2)
+    monkeypatch.setattr(torch.nn.functional, "group_norm", refuse)
+    for gradient in (Adjoint(), FrozenAdjoint(), Unrolled()):
+        problem.solve(gradient)
 
 
 def test_resnet_keeps_two_pixels_for_its_norms(generator):

@@ -53,7 +53,8 @@ def test_call_with_vector_equals_a_network_that_holds_it(network, generator):
     found = call_with_vector(network, layout, vector, images)
     assert torch.equal(parameter_vector(network), before)
     load_vector(network, vector)
-    assert torch.equal(found, network(images))
+    # A norm with parameters of its own uses the native kernel, which rounds differently.
+    torch.testing.assert_close(found, network(images))
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 5), ()])

@@ -1,0 +1,215 @@
+"""Time, peak memory and error of every matching gradient.
+
+    python benchmarks/gradient.py --out benchmarks/results/gradient.json
+    python benchmarks/gradient.py --device cuda --out benchmarks/results/gradient-cuda.json
+
+One process measures all times, interleaved, so that a slow minute hits every method alike;
+medians and ratios are reported. Peak memory is the allocator's peak on CUDA, and on the CPU the
+growth of the resident peak of a child process that does one gradient. The error is against
+automatic differentiation through all inner steps in float64. The problem: a ConvNet on 3x32x32
+images, DSA on, a batch of 50, learned labels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import commit, machine_class
+
+from synth import MatchingGradient, Unrolled
+from synth.augment import dsa
+from synth.directional import double_backward, forward_over_reverse
+from synth.gradients import GradientMethod, replay
+from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
+from synth.networks import ConvNet
+from synth.parameters import parameter_vector
+
+BATCH = 50
+Problem = tuple[InnerLoop, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def make_problem(steps: int, width: int, device: str, dtype: torch.dtype) -> Problem:
+    """An inner loop of `steps` steps on 100 random images of ten classes."""
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    network = ConvNet(3, (32, 32), 10, width=width).to(device, dtype)
+    images = torch.randn(100, 3, 32, 32, generator=generator).to(device, dtype)
+    labels = torch.randn(100, 10, generator=generator).to(device, dtype)
+    start = parameter_vector(network)
+    move = torch.randn(len(start), generator=generator).to(device, dtype)
+    batches = draw_batches(100, BATCH, steps, generator)
+    views = [dsa().sample(BATCH, (32, 32), generator) for _ in range(steps)]
+    loop = make_inner_loop(network, images, labels, [b.to(device) for b in batches], views)
+    lr = torch.tensor(0.01, dtype=dtype, device=device)
+    return loop, start, start + 0.01 * move, lr
+
+
+def adjoint(form: str, damping: float = 1.0, snapshots: str = "all") -> GradientMethod:
+    """The replay with a fixed form of the directional derivatives."""
+    forms = {"forward": forward_over_reverse, "double": double_backward}
+
+    def method(
+        loop: InnerLoop, start: torch.Tensor, target: torch.Tensor, lr: torch.Tensor
+    ) -> MatchingGradient:
+        return replay(
+            loop, start, target, lr, snapshots=snapshots, damping=damping, form=forms[form]
+        )
+
+    return method
+
+
+METHODS: dict[str, GradientMethod] = {
+    "adjoint": adjoint("forward"),
+    "adjoint, double backward": adjoint("double"),
+    "adjoint, sqrt": adjoint("forward", snapshots="sqrt"),
+    "adjoint, offload": adjoint("forward", snapshots="offload"),
+    "frozen adjoint": adjoint("forward", damping=0.0),
+    "frozen adjoint, double backward": adjoint("double", damping=0.0),
+    "unrolled": Unrolled(),
+}
+
+
+def seconds(work: Callable[[], Any], device: str) -> float:
+    """Seconds that `work` takes, device included."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def measure_times(steps: int, options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of each method at `steps` inner steps, interleaved."""
+    problem = make_problem(steps, options.width, options.device, torch.float32)
+    chosen = {
+        name: method
+        for name, method in METHODS.items()
+        if name != "unrolled" or steps <= options.longest_unrolled
+    }
+    found: dict[str, list[float]] = {name: [] for name in chosen}
+    for turn in range(options.repeats + 1):
+        for name, method in chosen.items():
+            taken = seconds(lambda method=method: method(*problem), options.device)
+            if turn:  # the first turn warms up
+                found[name].append(taken)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def peak_bytes(name: str, steps: int, options: argparse.Namespace) -> int:
+    """Peak bytes of one gradient, measured in a child process."""
+    command = [sys.executable, __file__, "--child", name, "--steps", str(steps)]
+    command += ["--width", str(options.width), "--device", options.device]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+def child(name: str, options: argparse.Namespace) -> None:
+    """Print the peak bytes that one gradient adds to what a one-step gradient needed."""
+    problem = make_problem(options.steps[0], options.width, options.device, torch.float32)
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        METHODS[name](*problem)
+        print(torch.cuda.max_memory_allocated())
+        return
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    METHODS[name](*problem)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+
+def errors(steps: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Relative error of each method in float32 against unrolled float64, on a narrow network."""
+    exact = Unrolled()(*make_problem(steps, 16, options.device, torch.float64))
+    problem = make_problem(steps, 16, options.device, torch.float32)
+    found = {}
+    for name, method in METHODS.items():
+        result = method(*problem)
+        found[name] = {
+            part: float((getattr(result, part).double() - getattr(exact, part)).norm())
+            / float(getattr(exact, part).norm())
+            for part in ("images", "labels", "lr")
+        }
+    return found
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Peak memory and time against N, for the README."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axis, part, unit, label in (
+        (axes[0], "peak_bytes", 2**20, "peak memory, MiB"),
+        (axes[1], "seconds", 1, "seconds"),
+    ):
+        for name in ("adjoint", "adjoint, sqrt", "frozen adjoint, double backward", "unrolled"):
+            points = [
+                (int(steps), values[name] / unit)
+                for steps, values in result[part].items()
+                if name in values
+            ]
+            axis.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+        axis.set(xlabel="inner steps N", ylabel=label, xscale="log", yscale="log")
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    """Measure everything and write the JSON and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 10, 20, 50, 100, 200])
+    parser.add_argument("--error-steps", type=int, nargs="+", default=[1, 5, 20, 50])
+    parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--longest-unrolled", type=int, default=50, help="memory grows with N")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(options.child, options)
+        return
+    result: dict[str, Any] = {
+        "command": "python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": {**machine_class(), "device": options.device},
+        "versions": {"torch": torch.__version__},
+        "threads": torch.get_num_threads(),
+        "problem": {"width": options.width, "batch": BATCH, "images": [100, 3, 32, 32], "seed": 0},
+        "errors": {str(n): errors(n, options) for n in options.error_steps},
+        "peak_bytes": {
+            str(n): {
+                name: peak_bytes(name, n, options)
+                for name in METHODS
+                if name != "unrolled" or n <= options.longest_unrolled
+            }
+            for n in options.steps
+        },
+        "seconds": {},
+    }
+    for n in options.steps:
+        result["seconds"][str(n)] = measure_times(n, options)
+        print(n, result["seconds"][str(n)], file=sys.stderr, flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        plot(result, options.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

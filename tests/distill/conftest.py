@@ -1,0 +1,67 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from distill_cases import Outcome, copy_run, write_recipe
+
+from distill.__main__ import run
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Sums of floats, and so the bytes of artefacts, may depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny recipe as a file."""
+    return write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="session")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A whole run of the tiny recipe. Read it; change only a copy (`run_copy`)."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run(["run", str(recipe), "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture
+def run_copy(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run to change."""
+    return copy_run(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run `distill` in this process."""
+
+    def call(*arguments: str | Path) -> Outcome:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return Outcome(code, shown.out, shown.err)
+
+    return call
+
+
+@pytest.fixture
+def refused(command: Callable[..., Outcome]) -> Callable[..., str]:
+    """Run `distill`, which must fail with `code` and exactly one line; returns that line."""
+
+    def call(code: int, *arguments: str | Path) -> str:
+        outcome = command(*arguments)
+        assert outcome.code == code, outcome
+        assert outcome.out == ""
+        assert outcome.err.startswith("error: ")
+        assert outcome.err.endswith("\n")
+        assert outcome.err.count("\n") == 1
+        assert "--debug" not in outcome.err, "an error that was not foreseen"
+        return outcome.err
+
+    return call
