@@ -157,7 +157,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
     run, key = context.run, _key(context, stage)
     context.key = key
     before = run.manifest["stages"].get(stage.name)
-    if before and before["key"] == key and _unchanged(stage, run.path, before["outputs"]):
+    if before and before["key"] == key and not _changed(stage, run.path, before["outputs"]):
         context.progress.say(f"{stage.name:<10} done before, inputs unchanged")
         remove(context.checkpoint(stage.name))
         return
@@ -223,11 +223,13 @@ def _key(context: Context, stage: Stage) -> str:
     )
 
 
-def _unchanged(stage: Stage, folder: Path, outputs: dict[str, str]) -> bool:
+def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:
+    """Which of a stage's recorded outputs differ now; all of them where one cannot be read."""
     try:
-        return stage.outputs(folder) == outputs
+        found = stage.outputs(folder)
     except WorkError:
-        return False
+        return list(recorded)
+    return [name for name, digest in recorded.items() if found.get(name) != digest]
 
 
 def write_summary(context: Context, evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -243,8 +245,8 @@ def write_summary(context: Context, evaluation: dict[str, Any]) -> dict[str, Any
 
 def changed_outputs(folder: Path) -> list[str]:
     """Outputs of a run's finished stages that are missing, damaged or no longer the same."""
-    changed = []
+    changed: list[str] = []
     for name, entry in read_manifest(folder / MANIFEST)["stages"].items():
-        if name not in STAGES or not _unchanged(STAGES[name], folder, entry["outputs"]):
-            changed += list(entry["outputs"])
+        outputs = entry["outputs"]
+        changed += _changed(STAGES[name], folder, outputs) if name in STAGES else list(outputs)
     return changed

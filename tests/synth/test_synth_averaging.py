@@ -17,7 +17,9 @@ def test_average_equals_its_closed_form(decay, steps, seed):
     for value in values[1:]:
         average = average.updated(value)
     # decay^t of the first value and (1 - decay) * decay^(t - i) of the i-th later one.
-    weights = (1 - decay) * torch.tensor(decay, dtype=torch.float64) ** torch.arange(steps, -1, -1)
+    weights = (1 - decay) * torch.tensor(decay, dtype=torch.float64) ** torch.arange(
+        steps, -1, -1, dtype=torch.float64
+    )
     weights[0] = decay**steps
     wanted = torch.einsum("t,tij->ij", weights, values)
     torch.testing.assert_close(average.value, wanted, rtol=1e-10, atol=1e-12)
