@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from distill.interrupt import Stop
 from distill.progress import Progress
 from distill.recipe import Recipe
 from distill.store.run import Run
+from distill.threads import threads_for
 
 
 @dataclass
@@ -75,6 +77,11 @@ class Context:
     def checkpoint(self, stage: str) -> Path:
         """The checkpoint folder of a stage."""
         return self.run.checkpoint_folder(stage, self.key)
+
+    def threads(self, batch: int) -> AbstractContextManager[None]:
+        """As many CPU threads as batches of `batch` images of this data keep busy."""
+        height, width = self.data.size
+        return threads_for(batch * self.data.channels * height * width, self.device)
 
     def log(self, stage: str, **values: Any) -> None:
         """One row of metrics.jsonl."""

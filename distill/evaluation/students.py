@@ -63,8 +63,11 @@ def train_student(context: Context, table: EvaluateTable, judged: Judged, job: J
     # The same weights for all label sources of a seed: they are compared in pairs.
     network = context.network(job.student, "evaluate", job.seed)
     settings = student_settings(table, judged, job)
-    for _ in train(network, _batches(context, table, judged, job), settings):
-        context.stop.check()
+    batches = _batches(context, table, judged, job)
+    count = len(context.data.train if job.group == WHOLE else judged.content.images)
+    with context.threads(min(count, table.batch_size)):
+        for _ in train(network, batches, settings):
+            context.stop.check()
     images, labels = context.split("test")
     return accuracy(network, images, labels)
 

@@ -28,7 +28,8 @@ def run_committee(context: Context) -> None:
             path = folder / f"{index:04d}.safetensors"
             found = load_tensors(path)
             if found is None:
-                state, curve = _train_member(context, index, spec, advance)
+                with context.threads(table.batch_size):
+                    state, curve = _train_member(context, index, spec, advance)
                 save_tensors(path, state, {"curve": curve, "order": list(state)})
             else:
                 state, curve = found[0], found[1]["curve"]

@@ -29,7 +29,8 @@ def run_experts(context: Context) -> None:
             path = folder / f"{index:04d}.safetensors"
             found = load_tensors(path)
             if found is None:
-                expert = _train_expert(context, index, advance)
+                with context.threads(table.batch_size):
+                    expert = _train_expert(context, index, advance)
                 save_tensors(path, {"snapshots": expert.snapshots}, expert.accuracies)
                 accuracies = expert.accuracies
             else:

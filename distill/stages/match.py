@@ -54,7 +54,9 @@ def run_match(context: Context) -> None:
     info = read_info(context.run.path / EXPERTS)
     recorder = _Recorder(context)
     start = state = recorder.load() or _start(context)
-    with context.progress.task(STAGE, table.iterations, state.step) as advance:
+    batch = min(table.batch_size or len(state.images), len(state.images))
+    progress = context.progress.task(STAGE, table.iterations, state.step)
+    with progress as advance, context.threads(batch):
         try:
             for state, step in _outer_steps(context, info, start):
                 recorder.add(state, step)

@@ -50,7 +50,8 @@ def run_project(context: Context) -> None:
             view=_view(table),
             generator=context.generator(STAGE),
         )
-        with context.progress.task(STAGE, table.steps) as advance:
+        progress = context.progress.task(STAGE, table.steps)
+        with progress as advance, context.threads(settings.batch_size):
             for step in steps:
                 context.stop.check()
                 if step.index % 10 == 0:

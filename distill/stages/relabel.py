@@ -34,7 +34,8 @@ def run_relabel(context: Context) -> None:
         return committee.vote(batch, batch_statistics=batch_statistics)
 
     epochs = []
-    with context.progress.task(STAGE, table.epochs) as advance:
+    progress = context.progress.task(STAGE, table.epochs)
+    with progress as advance, context.threads(min(table.batch_size, len(images))):
         for epoch in range(table.epochs):
             context.stop.check()
             generator = context.generator(STAGE, epoch)

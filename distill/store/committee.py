@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
-from distill.store.files import atomic_path
-from distill.store.hdf5 import get_json, open_h5, put, put_json, start_file
+from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
 
 KIND = "committee"
 
@@ -40,8 +38,7 @@ def write_committee(
     path: Path, members: Iterable[Member], data: str, class_names: tuple[str, ...]
 ) -> None:
     """Write committee.h5 atomically."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        start_file(file, KIND)
+    with create_h5(path, KIND) as file:
         file.attrs["data"] = data
         put_json(file, "class_names", list(class_names))
         group = file.create_group("members")

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import WorkError
-from distill.store.files import atomic_path
-from distill.store.hdf5 import get_json, open_h5, put_json, start_file
+from distill.store.hdf5 import create_h5, get_json, open_h5, put_json
 from synth.parameters import ParameterLayout
 
 KIND = "experts"
@@ -55,8 +54,7 @@ def write_experts(
     path: Path, network: str, data: str, layout: ParameterLayout, experts: Iterable[Trajectory]
 ) -> None:
     """Write experts.h5 atomically, one trajectory in memory at a time."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        start_file(file, KIND)
+    with create_h5(path, KIND) as file:
         file.attrs["network"] = network
         file.attrs["data"] = data
         parameters = zip(layout.names, layout.shapes, strict=True)

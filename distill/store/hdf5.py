@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from distill.errors import WorkError
+from distill.store.files import atomic_path
 
 FORMAT_VERSION = 1
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
@@ -70,10 +71,20 @@ def read_kind(path: Path) -> str:
     return str(kind)
 
 
-def start_file(file: h5py.File, kind: str) -> None:
-    """Mark a new file as an artefact of `kind`."""
-    file.attrs["limbeck"] = kind
-    file.attrs["format"] = FORMAT_VERSION
+@contextmanager
+def create_h5(path: Path, kind: str) -> Iterator[h5py.File]:
+    """A new file, marked as an artefact of `kind`, that takes its place if the block ends well.
+
+    The format of HDF5 1.10 is asked for by name: its metadata carry checksums, attributes may
+    be long, and a later library writes the same bytes.
+    """
+    with (
+        atomic_path(path) as temporary,
+        h5py.File(temporary, "w", libver=("v110", "v110")) as file,
+    ):
+        file.attrs["limbeck"] = kind
+        file.attrs["format"] = FORMAT_VERSION
+        yield file
 
 
 def put(group: h5py.Group, name: str, array: np.ndarray, chunks: tuple[int, ...] | None) -> None:

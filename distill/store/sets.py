@@ -19,8 +19,7 @@ from torch import Tensor
 
 from distill.data import DataError, Preprocess
 from distill.errors import WorkError
-from distill.store.files import atomic_path
-from distill.store.hdf5 import get_json, open_h5, put, put_json, start_file
+from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
 from synth.relabel import StoredVotes
 
 KIND = "set"
@@ -60,8 +59,7 @@ class SetFile:
 
 def write_set(path: Path, content: SetFile) -> None:
     """Write set.h5 atomically; the same content gives the same bytes."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        start_file(file, KIND)
+    with create_h5(path, KIND) as file:
         for name in _ATTRIBUTES:
             put_json(file, name, content.manifest[name])
         put(file, "images", content.images.cpu().numpy().astype(np.float32), None)
