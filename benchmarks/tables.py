@@ -77,7 +77,7 @@ def run_table(result: dict[str, Any]) -> str:
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
-    return counted["images"] + labels
+    return counted["images"] + counted.get("preprocess", 0) + labels
 
 
 def updated(text: str) -> str:

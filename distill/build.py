@@ -15,6 +15,7 @@ from distill.recipe import DataTable, MatchTable
 from distill.specs import parse_network
 from synth.augment import Augmentation, dsa, parse_families
 from synth.gradients import Adjoint, FrozenAdjoint, GradientMethod, Unrolled
+from synth.updates import Momentum, UpdateRule, adam
 
 _NETWORK_CLASSES: dict[str, Callable[..., nn.Module]] = {
     "ConvNet": synth.networks.ConvNet,
@@ -61,6 +62,12 @@ def build_gradient(table: MatchTable) -> GradientMethod:
         "unrolled": Unrolled,
     }
     return methods[table.gradient]()
+
+
+def build_update(name: str, momentum: float) -> UpdateRule:
+    """The outer loop's update rule called "adam" or "sgd" (with this momentum)."""
+    rules: dict[str, UpdateRule] = {"adam": adam, "sgd": Momentum(momentum)}
+    return rules[name]
 
 
 def build_views(families: str, *, one_per_batch: bool) -> Augmentation | None:

@@ -37,7 +37,8 @@ def check_data(recipe: Recipe) -> RealData:
     """
     data = build_data(recipe.data)
     try:
-        require_per_class(data.train, recipe.match.ipc, data.class_names)
+        per_class = recipe.match.ipc * recipe.match.factor**2
+        require_per_class(data.train, per_class, data.class_names)
     except DataError as error:
         raise RecipeError(f"match.ipc: {error}") from None
     check_networks(recipe, data)

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from distill.build import build_data, build_network, generator_for, seed_of
-from distill.data import Preprocess, RealData, Split, fit_preprocess
+from distill.data import AnyPreprocess, RealData, Split, fit_preprocess, fit_zca
 from distill.interrupt import Stop
 from distill.progress import Progress
 from distill.recipe import Recipe
@@ -47,9 +47,10 @@ class Context:
         return build_data(self.recipe.data)
 
     @cached_property
-    def preprocess(self) -> Preprocess:
-        """From pixels to the normalised space of all networks."""
-        return fit_preprocess(self.data.train.images)
+    def preprocess(self) -> AnyPreprocess:
+        """From pixels to the normalised, or whitened, space of all networks."""
+        fit = fit_zca if self.recipe.data.zca else fit_preprocess
+        return fit(self.data.train.images)
 
     @property
     def classes(self) -> int:

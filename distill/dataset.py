@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distill.data import Preprocess
 from distill.stages.match import FILE
 from distill.store.sets import SetFile, read_set
 from synth.relabel import StoredVotes
@@ -19,7 +18,8 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
     """A distilled set; item i is (image [c, h, w], soft label [k]).
 
     Attributes:
-        images: [n, c, h, w] float32 in the normalised space that students are trained in.
+        images: [n, c, h, w] float32 in the normalised space that students are trained in,
+            decoded where the file stores several images in one.
         labels: [n, k] soft labels, rows sum to 1: the learned ones, else the mean vote over
             views, else one-hot.
         hard: [n] int64 classes.
@@ -29,11 +29,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, content: SetFile) -> None:
-        self.images = content.images
-        self.hard = content.hard
+        self.images = content.seen_images
+        self.hard = content.seen_hard
         self.labels = _soft_labels(content)
         self.votes: StoredVotes | None = content.votes
-        self.preprocess = Preprocess.from_dict(content.manifest["preprocess"])
+        self.preprocess = content.preprocess
         self.manifest: dict[str, Any] = {**content.manifest, "measured": content.measured}
 
     def __len__(self) -> int:
@@ -54,4 +54,6 @@ def _soft_labels(content: SetFile) -> Tensor:
         return content.learned.softmax(dim=1)
     if content.votes is not None:
         return content.votes.mean_probabilities()
-    return torch.nn.functional.one_hot(content.hard, len(content.manifest["class_names"])).float()
+    return torch.nn.functional.one_hot(
+        content.seen_hard, len(content.manifest["class_names"])
+    ).float()

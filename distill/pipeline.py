@@ -33,6 +33,7 @@ class Stage:
         inputs: stages whose outputs it reads, where they are part of the run.
         run: does the work and writes the outputs.
         outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
+        derived: recipe -> what else decides the outputs, where only a part of another table does.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Stage:
     inputs: tuple[str, ...]
     run: Callable[[Context], None]
     outputs: Callable[[Path], dict[str, str]]
+    derived: Callable[[Recipe], Any] = lambda recipe: None
 
 
 def _file(name: str) -> Callable[[Path], dict[str, str]]:
@@ -70,7 +72,14 @@ def _evaluation(folder: Path) -> dict[str, str]:
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("experts", ("data", "experts"), (), experts.run_experts, _file(experts.FILE)),
+        Stage(
+            "experts",
+            ("data", "experts"),
+            (),
+            experts.run_experts,
+            _file(experts.FILE),
+            experts.kept_epochs,
+        ),
         Stage(
             "match",
             ("data", "experts", "match"),
@@ -218,6 +227,7 @@ def _key(context: Context, stage: Stage) -> str:
             "seed": context.recipe.seed,
             "data": context.data.digest,
             "tables": {table: recipe[table] for table in stage.tables},
+            "derived": stage.derived(context.recipe),
             "inputs": inputs,
         }
     )

@@ -25,6 +25,7 @@ Names = Annotated[list[str], BeforeValidator(_split)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+NotNegativeCount = Annotated[int, Field(ge=0)]
 LabelSource = Literal["hard", "learned", "votes", "projector"]
 
 
@@ -42,6 +43,7 @@ class DataTable(Table):
     channels: Literal[1, 3] | None = None
     subset: Count | None = None
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    zca: bool = False
     augmentation: str = "colour_crop_cutout_flip_scale_rotate"
 
 
@@ -54,6 +56,10 @@ class ExpertsTable(Table):
     batch_size: Count = 256
     lr: Positive = 0.01
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    sharpness_rho: NotNegative = 0.0
+    sharpness_alpha: NotNegative = 0.3
+    storage: Literal["float32", "float16", "bfloat16"] = "float32"
+    keep: Literal["all", "window"] = "all"
 
 
 class MatchTable(Table):
@@ -66,14 +72,23 @@ class MatchTable(Table):
     inner_steps: Count = 20
     batch_size: Count | None = None
     span: Count = 2
-    max_start_epoch: Annotated[int, Field(ge=0)] = 2
+    min_start_epoch: NotNegativeCount = 0
+    max_start_epoch: NotNegativeCount = 2
+    grow_from: NotNegativeCount | None = None
+    grow_steps: NotNegativeCount = 0
     segments: Count = 1
-    init: Literal["real", "random", "noise"] = "real"
-    lr: Positive = 0.02
-    image_lr: Positive = 0.01
-    label_lr: NotNegative = 0.02
-    log_lr_lr: NotNegative = 0.02
+    init: Literal["real", "correct", "random", "noise"] = "real"
+    factor: Count = 1
+    labels: Literal["learned", "fixed", "target"] = "learned"
+    label_init: Literal["hard", "class", "experts"] = "class"
     label_lead: Positive = 4.0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["constant", "cosine"] = "constant"
+    lr: Positive = 0.02
+    image_lr: Positive = 0.03
+    label_lr: NotNegative = 0.05
+    log_lr_lr: NotNegative = 0.02
+    image_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
@@ -162,6 +177,13 @@ class Recipe(Table):
                 f"match.max_start_epoch + match.span is {needed}, but experts.epochs is "
                 f"{self.experts.epochs}; lower the former or record more epochs"
             )
+        grown = self.match.max_start_epoch if self.match.grow_from is None else self.match.grow_from
+        if not self.match.min_start_epoch <= grown <= self.match.max_start_epoch:
+            raise ValueError(
+                "match.min_start_epoch, grow_from and max_start_epoch must not fall in this order"
+            )
+        if self.data.zca and self.projector is not None:
+            raise ValueError("a projector reads pixels: set data.zca = false or drop [projector]")
         for table, value in (("relabel", self.relabel), ("projector", self.projector)):
             if value is not None and self.committee is None:
                 raise ValueError(f"[{table}] needs teachers; add a [committee] table")

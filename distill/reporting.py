@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from distill.build import build_data
-from distill.data import Preprocess, RealData
+from distill.data import RealData
 from distill.errors import WorkError
 from distill.recipe import Recipe
 from distill.report import ReportInput, render_report
@@ -47,27 +47,37 @@ def _report(
     data: RealData,
     metrics: list[dict[str, Any]],
 ) -> ReportInput:
-    preprocess = Preprocess.from_dict(content.manifest["preprocess"])
     soft = {}
     if content.learned is not None:
-        soft["learned"] = content.learned.softmax(dim=1).numpy()
+        soft["learned"] = _per_stored(content, content.learned.softmax(dim=1))
     if content.votes is not None:
-        soft["votes"] = content.votes.mean_probabilities().numpy()
+        soft["votes"] = _per_stored(content, content.votes.mean_probabilities())
     real, real_labels = _real(data)
     counted = summary["bytes"]
     return ReportInput(
         title=f"{manifest['recipe'].get('name', 'run')}: a distilled set of {len(content.hard)}",
         recipe=manifest["recipe"],
         manifest=manifest,
-        summary={**summary, "bytes": {**counted, "labels": counted["sources"]}},
+        summary={**summary, "bytes": _report_bytes(counted)},
         metrics=metrics,
-        synthetic=_channels_last(preprocess.inverse(content.images)),
+        synthetic=_channels_last(content.preprocess.inverse(content.images)),
         synthetic_labels=content.hard.tolist(),
         soft_labels=soft,
         real=real,
         real_labels=real_labels,
         class_names=content.manifest["class_names"],
     )
+
+
+def _report_bytes(counted: dict[str, Any]) -> dict[str, Any]:
+    """Bytes by label source; what undoes a whitening travels with the images."""
+    images = counted["images"] + counted["preprocess"]
+    return {**counted, "images": images, "labels": counted["sources"]}
+
+
+def _per_stored(content: SetFile, labels: torch.Tensor) -> np.ndarray:
+    """Mean soft label of each stored image over the images that it decodes to."""
+    return labels.view(len(content.images), -1, labels.shape[1]).mean(dim=1).numpy()
 
 
 def _real(data: RealData) -> tuple[np.ndarray, list[int]]:

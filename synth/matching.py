@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from synth.augment import Augmentation, View
+from synth.averaging import Average
 from synth.gradients import GradientMethod, MatchingGradient, matching_gradient
-from synth.inner_loop import draw_batches
+from synth.segments import Segment, SegmentChoice
+from synth.updates import Moments, UpdateRule, adam
 
 
 class DivergedError(RuntimeError):
@@ -27,67 +28,38 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A piece of an expert trajectory to match: start and target snapshots, [p] each."""
-
-    start: Tensor
-    target: Tensor
-
-
-@dataclass(frozen=True)
-class SegmentChoice:
-    """Which segment an outer step matches, and what its inner loop sees.
+class MatchProblem:
+    """What is matched.
 
     Attributes:
-        expert: index of the expert.
-        start_epoch: epoch of the start snapshot.
-        batches: for each inner step, the indices of its images.
-        views: for each inner step, the view of its batch; None for no augmentation.
+        network: the students' network.
+        choose: the segments of an outer step, by its index; their gradients are averaged.
+        read: the snapshots of a choice.
+        decode: stored images -> the images that students see, differentiable; None where they
+            are the same (see `synth.formation`).
+        label: (segment, images that students see) -> label logits, taken anew at every outer
+            step as TESLA does; None for labels that belong to the set.
     """
 
-    expert: int
-    start_epoch: int
-    batches: list[Tensor]
-    views: list[View] | None
-
-
-@dataclass(frozen=True)
-class SegmentSampler:
-    """Draws SegmentChoices.
-
-    Attributes:
-        experts: number of experts.
-        max_start_epoch: start epochs are drawn from 0 ... max_start_epoch, both included.
-        inner_steps: N.
-        batch_size: images per inner step; None for the whole set.
-        augmentation: views of the inner steps; None for none.
-    """
-
-    experts: int
-    max_start_epoch: int
-    inner_steps: int
-    batch_size: int | None = None
-    augmentation: Augmentation | None = None
-
-    def draw(self, count: int, size: tuple[int, int], generator: Generator) -> SegmentChoice:
-        """Draw a choice for a synthetic set of `count` images of `size` (h, w)."""
-        expert = int(torch.randint(self.experts, (1,), generator=generator))
-        start = int(torch.randint(self.max_start_epoch + 1, (1,), generator=generator))
-        batches = draw_batches(count, self.batch_size, self.inner_steps, generator)
-        views = None
-        if self.augmentation is not None:
-            views = [self.augmentation.sample(len(b), size, generator) for b in batches]
-        return SegmentChoice(expert, start, batches, views)
+    network: nn.Module
+    choose: Callable[[int], Sequence[SegmentChoice]]
+    read: Callable[[SegmentChoice], Segment]
+    decode: Callable[[Tensor], Tensor] | None = None
+    label: Callable[[Segment, Tensor], Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """How the outer loop updates the synthetic set. All updates are Adam's (0.9, 0.999).
+    """How the outer loop updates the synthetic set.
 
     Attributes:
-        image_lr: step on the images, in units of their own scale.
+        image_lr: step on the images.
         label_lr: step on the label logits; 0 keeps the labels as they are.
-        log_lr_lr: step on the logarithm of the student learning rate; 0 keeps it.
+        log_lr_lr: Adam's step on the logarithm of the student learning rate; 0 keeps it.
+        image_rule, label_rule: `adam`, whose steps do not depend on the gradient's scale, or
+            `Momentum`.
+        cosine: image and label steps fall to zero along a cosine over the outer loop.
+        image_average: decay of the moving average of the images (FTD); 0 for none.
         threshold: an update whose distance lies above it, or is not finite, is refused and the
             last good state is restored.
         patience: so many refusals in a row are a divergence.
@@ -97,6 +69,10 @@ class MatchSettings:
     image_lr: float = 0.03
     label_lr: float = 0.05
     log_lr_lr: float = 0.01
+    image_rule: UpdateRule = adam
+    label_rule: UpdateRule = adam
+    cosine: bool = False
+    image_average: float = 0.0
     threshold: float = 1.2
     patience: int = 10
     smallest_lr: float = 1e-5
@@ -104,27 +80,15 @@ class MatchSettings:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Adam's running mean of the gradient and of its square."""
-
-    mean: Tensor
-    square: Tensor
-
-    @staticmethod
-    def zeros(like: Tensor) -> Moments:
-        """Moments before the first update."""
-        return Moments(torch.zeros_like(like), torch.zeros_like(like))
-
-
-@dataclass(frozen=True)
 class Learned:
     """What the outer loop learns, with its optimiser's memory.
 
     Attributes:
-        images: [n, c, h, w] of the synthetic set.
-        labels: [n, k] label logits.
+        images: [n, c, h, w] of the synthetic set, as stored.
+        labels: [m, k] label logits of the images that students see.
         log_lr: natural logarithm of the student learning rate, scalar.
-        moments: Adam's moments of images, labels and log_lr.
+        moments: of images, labels and log_lr.
+        average: moving average of the images, [n, c, h, w].
         updates: updates applied so far.
     """
 
@@ -132,6 +96,7 @@ class Learned:
     labels: Tensor
     log_lr: Tensor
     moments: tuple[Moments, Moments, Moments]
+    average: Tensor
     updates: int
 
 
@@ -153,12 +118,12 @@ class MatchState:
 
     @property
     def images(self) -> Tensor:
-        """[n, c, h, w] of the synthetic set."""
-        return self.now.images
+        """[n, c, h, w] of the synthetic set: the moving average, which is the images without."""
+        return self.now.average
 
     @property
     def labels(self) -> Tensor:
-        """[n, k] label logits."""
+        """[m, k] label logits."""
         return self.now.labels
 
     @property
@@ -171,8 +136,8 @@ def initial_state(images: Tensor, labels: Tensor, lr: float) -> MatchState:
     """The state before the first outer step.
 
     Args:
-        images: [n, c, h, w].
-        labels: [n, k] label logits.
+        images: [n, c, h, w], as stored.
+        labels: [m, k] label logits of the images that students see.
         lr: student learning rate > 0.
     """
     if not lr > 0:
@@ -180,7 +145,7 @@ def initial_state(images: Tensor, labels: Tensor, lr: float) -> MatchState:
     log_lr = torch.tensor(math.log(lr), dtype=images.dtype, device=images.device)
     images, labels = images.detach().clone(), labels.detach().clone()
     moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_lr))
-    start = Learned(images, labels, log_lr, moments, 0)
+    start = Learned(images, labels, log_lr, moments, images, 0)
     return MatchState(0, 0, start, start)
 
 
@@ -204,24 +169,20 @@ class OuterStep:
 def match_trajectories(
     state: MatchState,
     steps: int,
+    problem: MatchProblem,
     *,
-    network: nn.Module,
-    choose: Callable[[int], Sequence[SegmentChoice]],
-    read: Callable[[SegmentChoice], Segment],
     gradient: GradientMethod,
     settings: MatchSettings,
 ) -> Iterator[tuple[MatchState, OuterStep]]:
     """Take outer steps until `state.step` reaches `steps`; yields the state after each.
 
-    A step depends only on the state and on `choose(index)`, so a loop that goes on from a stored
-    state ends where an unbroken one does.
+    A step depends only on the state and its index, so a loop that goes on from a stored state
+    ends where an unbroken one does.
 
     Args:
         state: from `initial_state`, or an earlier one to go on from.
         steps: outer steps in all.
-        network: the students' network.
-        choose: the segments of outer step `index`; their gradients are averaged.
-        read: the snapshots of a choice.
+        problem: what is matched.
         gradient: Adjoint(), FrozenAdjoint() or Unrolled().
         settings: step sizes and guards.
 
@@ -229,12 +190,12 @@ def match_trajectories(
         DivergedError: after `settings.patience` refused updates in a row.
     """
     while state.step < steps:
-        choices = choose(state.step)
-        found = [_gradient_of(choice, state, network, read, gradient) for choice in choices]
+        found, labels = _gradients(state.now, problem.choose(state.step), problem, gradient)
         distance = sum(float(part.distance) for part in found) / len(found)
         updated = None
         if math.isfinite(distance) and distance <= settings.threshold:
-            updated = _update(state.now, found, settings)
+            factor = 0.5 * (1 + math.cos(math.pi * state.step / steps)) if settings.cosine else 1.0
+            updated = _update(replace(state.now, labels=labels), found, settings, factor)
         if updated is not None and _is_finite(updated):
             state = MatchState(state.step + 1, 0, updated, state.now)
             yield state, OuterStep(state.step - 1, distance, float(state.lr), applied=True)
@@ -243,42 +204,57 @@ def match_trajectories(
             yield state, OuterStep(state.step - 1, distance, float(state.lr), applied=False)
 
 
-def _gradient_of(
-    choice: SegmentChoice,
-    state: MatchState,
-    network: nn.Module,
-    read: Callable[[SegmentChoice], Segment],
-    gradient: GradientMethod,
-) -> MatchingGradient:
-    segment = read(choice)
-    return matching_gradient(
-        network,
-        segment.start,
-        segment.target,
-        state.images,
-        state.labels,
-        state.lr,
-        choice.batches,
-        gradient,
-        choice.views,
-    )
+def _gradients(
+    now: Learned,
+    choices: Sequence[SegmentChoice],
+    problem: MatchProblem,
+    method: GradientMethod,
+) -> tuple[list[MatchingGradient], Tensor]:
+    """The gradient of each segment in the stored images, and the labels that were used last."""
+    stored = now.images.detach().requires_grad_(problem.decode is not None)
+    seen = stored if problem.decode is None else problem.decode(stored)
+    found, labels = [], now.labels
+    for choice in choices:
+        segment = problem.read(choice)
+        if problem.label is not None:
+            labels = problem.label(segment, seen.detach())
+        part = matching_gradient(
+            problem.network,
+            segment.start,
+            segment.target,
+            seen.detach(),
+            labels,
+            now.log_lr.exp(),
+            choice.batches,
+            method,
+            choice.views,
+        )
+        if problem.decode is not None:
+            (images,) = torch.autograd.grad(seen, stored, part.images, retain_graph=True)
+            part = replace(part, images=images)
+        found.append(part)
+    return found, labels
 
 
-def _update(now: Learned, found: Sequence[MatchingGradient], settings: MatchSettings) -> Learned:
+def _update(
+    now: Learned, found: Sequence[MatchingGradient], settings: MatchSettings, factor: float
+) -> Learned:
     count = now.updates + 1
     images, labels, lr = (
         torch.stack([getattr(part, name) for part in found]).mean(dim=0)
         for name in ("images", "labels", "lr")
     )
+    image_lr, label_lr = settings.image_lr * factor, settings.label_lr * factor
     steps = (
-        _adam(now.images, images, now.moments[0], settings.image_lr, count),
-        _adam(now.labels, labels, now.moments[1], settings.label_lr, count),
+        settings.image_rule(now.images, images, now.moments[0], image_lr, count),
+        settings.label_rule(now.labels, labels, now.moments[1], label_lr, count),
         # Chain rule: the step is taken in log lr, which keeps the rate positive.
-        _adam(now.log_lr, lr * now.log_lr.exp(), now.moments[2], settings.log_lr_lr, count),
+        adam(now.log_lr, lr * now.log_lr.exp(), now.moments[2], settings.log_lr_lr, count),
     )
     log_lr = steps[2][0].clamp(math.log(settings.smallest_lr), math.log(settings.largest_lr))
     moments = (steps[0][1], steps[1][1], steps[2][1])
-    return Learned(steps[0][0], steps[1][0], log_lr, moments, count)
+    average = Average(now.average, settings.image_average).updated(steps[0][0]).value
+    return Learned(steps[0][0], steps[1][0], log_lr, moments, average, count)
 
 
 def _is_finite(learned: Learned) -> bool:
@@ -286,16 +262,6 @@ def _is_finite(learned: Learned) -> bool:
     squares = (moments.square for moments in learned.moments)
     values = (learned.images, learned.labels, learned.log_lr, *squares)
     return all(bool(value.isfinite().all()) for value in values)
-
-
-def _adam(
-    value: Tensor, gradient: Tensor, moments: Moments, size: float, count: int
-) -> tuple[Tensor, Moments]:
-    """One step of Adam (Kingma and Ba 2015, algorithm 1); `count` is 1 at the first."""
-    mean = 0.9 * moments.mean + 0.1 * gradient
-    square = 0.999 * moments.square + 0.001 * gradient.square()
-    direction = (mean / (1 - 0.9**count)) / ((square / (1 - 0.999**count)).sqrt() + 1e-12)
-    return value - size * direction, Moments(mean, square)
 
 
 def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> MatchState:

@@ -57,3 +57,54 @@ def starting_labels(labels: Tensor, classes: int, lead: float) -> Tensor:
     the first step, where a one-hot label would have no gradient.
     """
     return hard_logits(labels, classes) * (lead / HARD_LOGIT)
+
+
+def expert_label_logits(logits: Tensor, labels: Tensor, lead: float) -> Tensor:
+    """Mean label logits over the experts that are right; source: DATM (Guo et al. 2024).
+
+    Args:
+        logits: [e, n, k] of e experts.
+        labels: [n] hard labels.
+        lead: where no expert is right, the label of `starting_labels` with this lead.
+
+    Returns:
+        Label logits [n, k].
+    """
+    right = (logits.argmax(dim=2) == labels).to(logits.dtype).unsqueeze(2)
+    mean = (logits * right).sum(dim=0) / right.sum(dim=0).clamp(min=1)
+    fallback = starting_labels(labels, logits.shape[2], lead)
+    return torch.where(right.sum(dim=0) > 0, mean, fallback)
+
+
+def rightly_predicted(predicted: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
+    """Which real images may start a set that begins with what experts get right (DATM).
+
+    Experts are asked in order: a later one is asked only for the classes in which those before
+    it were right on fewer than `ipc` images.
+
+    Args:
+        predicted: [e, m] classes that e experts predict.
+        labels: [m] hard labels.
+        classes: k.
+        ipc: images needed per class.
+
+    Returns:
+        Mask [m].
+
+    Raises:
+        ValueError: if all experts together are right on fewer than `ipc` images of a class.
+    """
+    chosen = torch.zeros_like(labels, dtype=torch.bool)
+    for label in range(classes):
+        members = labels == label
+        for expert in predicted:
+            chosen |= members & (expert == labels)
+            if int((chosen & members).sum()) >= ipc:
+                break
+        count = int((chosen & members).sum())
+        if count < ipc:
+            raise ValueError(
+                f"the experts are right on {count} training images of class {label}, but {ipc} "
+                "are needed; train them longer, or set match.init = real"
+            )
+    return chosen

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from synth.augment import Augmentation
 from synth.losses import soft_cross_entropy
+from synth.sharpness import Sharpness, sharpness_aware_backward
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class TrainSettings:
         weight_decay: decoupled for AdamW, L2 for SGD; never on biases and norms.
         schedule: "constant" or "cosine" (down to zero, one step per epoch).
         temperature: of the soft cross-entropy.
+        sharpness: sharpness-aware gradients, at twice the cost; None for plain ones.
     """
 
     epochs: int
@@ -43,6 +45,7 @@ class TrainSettings:
     weight_decay: float = 5e-4
     schedule: Literal["constant", "cosine"] = "cosine"
     temperature: float = 1.0
+    sharpness: Sharpness | None = None
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,11 @@ def train(
             group["lr"] = settings.lr * factor
         total, count = torch.zeros(()), 0
         for batch in batches(epoch):
-            loss = soft_cross_entropy(network(batch.images), batch.labels, settings.temperature)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = _backward(network, batch, settings)
             optimizer.step()
             # Summed on the device: reading it here would make the CPU wait at every step.
-            total = total.to(loss.device) + loss.detach() * len(batch.images)
+            total = total.to(loss.device) + loss * len(batch.images)
             count += len(batch.images)
         mean = float(total) / max(count, 1)
         if not math.isfinite(mean):
@@ -92,6 +94,19 @@ def train(
                 f"({settings.lr})"
             )
         yield Epoch(epoch + 1, mean)
+
+
+def _backward(network: nn.Module, batch: Batch, settings: TrainSettings) -> Tensor:
+    """Set the gradients of one batch; returns its loss, detached."""
+
+    def loss() -> Tensor:
+        return soft_cross_entropy(network(batch.images), batch.labels, settings.temperature)
+
+    if settings.sharpness is not None:
+        return sharpness_aware_backward(list(network.parameters()), loss, settings.sharpness)
+    value = loss()
+    value.backward()
+    return value.detach()
 
 
 def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

@@ -76,6 +76,9 @@ def _artefact(path: Path) -> dict[str, Any]:
             "experts": info.count,
             "epochs": info.epochs,
             "parameters": info.layout.count,
+            "kept epochs": list(info.kept),
+            "storage": info.storage,
+            "largest error": info.largest_error,
         }
     if kind == committee.KIND:
         members, data, class_names = committee.read_committee(path)

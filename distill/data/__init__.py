@@ -15,9 +15,11 @@ from distill.data.splits import (
     per_class_indices,
     require_per_class,
 )
+from distill.data.whitened import AnyPreprocess, ZCAPreprocess, fit_zca
 
 __all__ = [
     "SOURCES",
+    "AnyPreprocess",
     "DataError",
     "Parts",
     "Preprocess",
@@ -25,8 +27,10 @@ __all__ = [
     "Request",
     "SourceError",
     "Split",
+    "ZCAPreprocess",
     "build_real_data",
     "fit_preprocess",
+    "fit_zca",
     "hold_out",
     "keep_subset",
     "load_data",

@@ -65,8 +65,11 @@ def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
         id_bytes = smallest_unsigned(votes.ids.shape[1]).itemsize
         halves = votes.views.numel() + votes.logits.numel()
         sources["votes"] = votes.ids.numel() * id_bytes + halves * 2
+    whitening = content.whitening
+    matrices = () if whitening is None else (whitening.mean, whitening.transform, whitening.inverse)
     return {
         "images": content.images.numel() * 4,
+        "preprocess": sum(part.numel() * 4 for part in matrices),
         "labels": sum(sources.values()),
         "projector": projector[0],
         "external": projector[1],

@@ -150,7 +150,7 @@ def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -
 def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]:
     if job.group == STUDENTS:
         content = judged.content
-        return content.images.to(context.device), content.hard.to(context.device)
+        return content.seen_images.to(context.device), content.seen_hard.to(context.device)
     images, labels = context.split("train")
     if job.group == RANDOM:
         ipc = len(judged.content.images) // context.classes

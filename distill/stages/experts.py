@@ -9,19 +9,37 @@ import torch
 from distill.build import build_views
 from distill.context import Context
 from distill.progress import Advance
+from distill.recipe import Recipe
 from distill.stages.tensors import load_tensors, save_tensors
 from distill.store.experts import Trajectory, write_experts
 from synth.losses import hard_logits
 from synth.parameters import parameter_layout, parameter_vector
+from synth.sharpness import Sharpness
 from synth.training import TrainSettings, accuracy, shuffled_batches, train
 
 STAGE = "experts"
 FILE = "experts.h5"
 
 
+def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
+    """The epochs (0: untrained) whose snapshots are kept.
+
+    With experts.keep "window" these are the starts and the targets of the segments that matching
+    can draw, and the last one where it starts from what finished experts say; all others would
+    never be read.
+    """
+    table, match = recipe.experts, recipe.match
+    if table.keep == "all":
+        return tuple(range(table.epochs + 1))
+    starts = range(match.min_start_epoch, match.max_start_epoch + 1)
+    finished = match.init == "correct" or match.label_init == "experts"
+    last = (table.epochs,) if finished else ()
+    return tuple(sorted({*starts, *(start + match.span for start in starts), *last}))
+
+
 def run_experts(context: Context) -> None:
     """Make experts.h5; an expert that was finished before an interruption is not trained again."""
-    table = context.recipe.experts
+    table, kept = context.recipe.experts, kept_epochs(context.recipe)
     folder = context.checkpoint(STAGE)
     context.run.keep_metrics(STAGE)
     with context.progress.task(STAGE, table.count * table.epochs) as advance:
@@ -44,26 +62,37 @@ def run_experts(context: Context) -> None:
             found = load_tensors(folder / f"{index:04d}.safetensors")
             if found is None:
                 raise OSError(f"the checkpoint of expert {index} is gone; run the stage again")
-            yield Trajectory(found[0]["snapshots"], found[1])
+            yield Trajectory(found[0]["snapshots"], found[1], None if table.keep == "all" else kept)
 
-    layout = parameter_layout(context.network(table.network, STAGE, 0))
     write_experts(
-        context.run.path / FILE, table.network, context.data.digest, layout, trajectories()
+        context.run.path / FILE,
+        table.network,
+        context.data.digest,
+        parameter_layout(context.network(table.network, STAGE, 0)),
+        trajectories(),
+        table.storage,
     )
 
 
 def _train_expert(context: Context, index: int, advance: Advance) -> Trajectory:
-    table = context.recipe.experts
+    table, kept = context.recipe.experts, kept_epochs(context.recipe)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     soft = hard_logits(labels, context.classes)
     network = context.network(table.network, STAGE, index)
     generator = context.generator(STAGE, index)
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
+    rho, alpha = table.sharpness_rho, table.sharpness_alpha
     settings = TrainSettings(
-        table.epochs, table.lr, momentum=table.momentum, weight_decay=0.0, schedule="constant"
+        table.epochs,
+        table.lr,
+        momentum=table.momentum,
+        weight_decay=0.0,
+        schedule="constant",
+        sharpness=Sharpness(rho, alpha) if rho > 0 else None,
     )
-    snapshots, accuracies = [parameter_vector(network).cpu()], []
+    snapshots = [parameter_vector(network).cpu()] if 0 in kept else []
+    accuracies = []
     epochs = train(
         network,
         lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
@@ -71,7 +100,8 @@ def _train_expert(context: Context, index: int, advance: Advance) -> Trajectory:
     )
     for epoch in epochs:
         context.stop.check()
-        snapshots.append(parameter_vector(network).cpu())
+        if epoch.index in kept:
+            snapshots.append(parameter_vector(network).cpu())
         accuracies.append(accuracy(network, held_images, held_labels))
         advance(f"expert {index + 1}, loss {epoch.loss:.3f}, accuracy {accuracies[-1]:.3f}")
     return Trajectory(torch.stack(snapshots), accuracies)

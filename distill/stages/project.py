@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 import projectors
 from distill.build import build_views
 from distill.context import Context
+from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.recipe import ProjectorTable
 from distill.stages.committee import load_committee
@@ -72,6 +73,8 @@ def _table(context: Context) -> ProjectorTable:
 
 
 def _build(context: Context, table: ProjectorTable) -> Projector:
+    if not isinstance(context.preprocess, Preprocess):
+        raise WorkError("a projector reads pixels, not whitened images; set data.zca = false")
     tower = projectors.load_tower(table.tower, seed=context.recipe.seed)
     projector = projectors.build_projector(
         tower,

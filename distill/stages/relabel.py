@@ -25,7 +25,7 @@ def run_relabel(context: Context) -> None:
     if table is None:
         raise WorkError("the recipe has no [relabel] table; add one")
     path = context.run.path / SET
-    images = read_set(path).images.to(context.device)
+    images = read_set(path).seen_images.to(context.device)
     committee = load_committee(context)
     batch_statistics = use_batch_statistics(context, table, committee)
     views = relabel_views(table)

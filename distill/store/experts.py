@@ -1,13 +1,20 @@
 """experts.h5: expert trajectories, read two snapshots at a time.
 
-/experts/0000/snapshots is float32 [E+1, p], one chunk per snapshot, each with a checksum; its
-attribute `accuracies` holds the validation accuracy after each epoch. Root attributes: the
-network's spec, its parameter names and shapes, and the data it was trained on.
+With storage float32, /experts/0000/snapshots is float32 [m, p], one chunk per snapshot, each with
+a checksum. With float16 or bfloat16, /experts/0000/first is the first kept snapshot, float32 [p],
+and row i of /experts/0000/deltas [m-1, p] is kept snapshot i+1 less the first one, divided by
+`scales`[i] [m-1]; bfloat16 is stored as its bits, in uint16. `errors` [m-1] is the most by which a
+value of each snapshot can differ from the recorded one; see `distill.store.deltas`.
+
+An expert's attribute `accuracies` holds the validation accuracy after each epoch, and `epochs`
+which epochs are kept, where that is not all of them (m = E+1). Root attributes: the network's
+spec, its parameter names and shapes, the data it was trained on and, for 16 bits, `storage` and
+`largest_error`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +24,28 @@ import torch
 from torch import Tensor
 
 from distill.errors import WorkError
-from distill.store.hdf5 import create_h5, get_json, open_h5, put_json
+from distill.store.deltas import decode_delta, encode_delta, stated_error
+from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
 from synth.parameters import ParameterLayout
 
 KIND = "experts"
+WHOLE = "float32"
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Snapshots [E+1, p] of one expert, and its validation accuracy (fraction) per epoch [E]."""
+    """What is kept of one expert.
+
+    Attributes:
+        snapshots: [m, p].
+        accuracies: validation accuracy (fraction) after each epoch [E].
+        epochs: the epoch of each snapshot, ascending from 0 (untrained) to E at most; None where
+            all are kept and m = E+1.
+    """
 
     snapshots: Tensor
     accuracies: list[float]
+    epochs: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,8 +56,11 @@ class ExpertsInfo:
         network: the network's spec.
         data: digest of the data that the experts were trained on.
         count: number of experts.
-        epochs: E.
+        epochs: E, the epochs that they were trained for.
         layout: parameter names and shapes.
+        kept: the epochs whose snapshots every expert has.
+        storage: float32, float16 or bfloat16.
+        largest_error: the most by which a value of any snapshot can differ from the recorded one.
     """
 
     network: str
@@ -48,36 +68,123 @@ class ExpertsInfo:
     count: int
     epochs: int
     layout: ParameterLayout
+    kept: tuple[int, ...] = ()
+    storage: str = WHOLE
+    largest_error: float = 0.0
 
 
 def write_experts(
-    path: Path, network: str, data: str, layout: ParameterLayout, experts: Iterable[Trajectory]
+    path: Path,
+    network: str,
+    data: str,
+    layout: ParameterLayout,
+    experts: Iterable[Trajectory],
+    storage: str = WHOLE,
 ) -> None:
-    """Write experts.h5 atomically, one trajectory in memory at a time."""
+    """Write experts.h5 atomically, one trajectory in memory at a time.
+
+    Args:
+        path: where.
+        network: the network's spec.
+        data: digest of the data that the experts were trained on.
+        layout: the network's parameters.
+        experts: one trajectory after the other.
+        storage: "float32" keeps every bit; "float16" and "bfloat16" halve the bytes, with an
+            error that the file states.
+
+    Raises:
+        WorkError: if 16 bits are asked for and a snapshot holds NaN or infinite values.
+    """
     with create_h5(path, KIND) as file:
         file.attrs["network"] = network
         file.attrs["data"] = data
         parameters = zip(layout.names, layout.shapes, strict=True)
         put_json(file, "parameters", [[name, list(shape)] for name, shape in parameters])
         group = file.create_group("experts")
+        largest = 0.0
         for index, expert in enumerate(experts):
             member = group.create_group(f"{index:04d}")
             snapshots = expert.snapshots.cpu().numpy().astype(np.float32)
-            member.create_dataset(
-                "snapshots",
-                data=snapshots,
-                chunks=(1, snapshots.shape[1]),
-                fletcher32=True,
-                track_times=False,
-            )
+            if storage == WHOLE:
+                put(member, "snapshots", snapshots, (1, snapshots.shape[1]))
+            elif not np.isfinite(snapshots).all():
+                raise WorkError(
+                    f"expert {index} holds NaN or infinite parameters, which {storage} cannot "
+                    "store; lower experts.lr"
+                )
+            else:
+                largest = max(largest, _put_deltas(member, snapshots, storage))
             put_json(member, "accuracies", expert.accuracies)
+            if expert.epochs is not None:
+                put_json(member, "epochs", list(expert.epochs))
+        if storage != WHOLE:
+            file.attrs["storage"] = storage
+            file.attrs["largest_error"] = largest
+
+
+def _put_deltas(member: h5py.Group, snapshots: np.ndarray, storage: str) -> float:
+    """Store snapshots [m, p] as a first one and 16-bit deltas; returns their largest error."""
+    first = snapshots[0]
+    rows = [encode_delta(first, snapshot, storage) for snapshot in snapshots[1:]]
+    kind = np.float16 if storage == "float16" else np.uint16
+    deltas = np.array([delta for delta, _ in rows], dtype=kind).reshape(-1, len(first))
+    errors = np.array([stated_error(first, scale, storage) for _, scale in rows], dtype=np.float64)
+    put(member, "first", first, None)
+    put(member, "deltas", deltas, (1, len(first)))
+    put(member, "scales", np.array([scale for _, scale in rows], dtype=np.float64), None)
+    put(member, "errors", errors, None)
+    return float(errors.max(initial=0.0))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """One expert of an open file. A snapshot is read alone: one row, or two for 16 bits."""
+
+    group: h5py.Group
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, p)."""
+        if "snapshots" in self.group:
+            return self.group["snapshots"].shape
+        count, width = self.group["deltas"].shape
+        return (count + 1, width if self.group["first"].shape == (width,) else -1)
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epoch of each kept snapshot."""
+        if "epochs" in self.group.attrs:
+            return tuple(get_json(self.group, "epochs"))
+        return tuple(range(self.shape[0]))
+
+    def rows(self, places: Iterable[int]) -> Iterator[Tensor]:
+        """The kept snapshots [p] at `places`; the first one is read once for all of them."""
+        if "snapshots" in self.group:
+            for place in places:
+                yield torch.from_numpy(self.group["snapshots"][place])
+            return
+        first = self.group["first"][()]
+        scales = self.group["scales"][()]
+        for place in places:
+            if place == 0:
+                yield torch.from_numpy(first.copy())
+            else:
+                delta = self.group["deltas"][place - 1]
+                yield torch.from_numpy(decode_delta(first, delta, float(scales[place - 1])))
 
 
 def read_info(path: Path) -> ExpertsInfo:
-    """Read what experts.h5 says of itself."""
+    """Read what experts.h5 says of itself.
+
+    Raises:
+        WorkError: if it is missing, foreign or damaged, or holds no experts of its own network.
+    """
     with open_h5(path, KIND) as file:
         parameters = get_json(file, "parameters")
-        shapes = [dataset.shape for dataset in _snapshots(file)]
+        experts = _experts(file)
+        shapes = [expert.shape for expert in experts]
+        kept = [expert.epochs for expert in experts]
+        trained = [len(get_json(expert.group, "accuracies")) for expert in experts]
         layout = ParameterLayout(
             tuple(name for name, _ in parameters),
             tuple(torch.Size(shape) for _, shape in parameters),
@@ -85,36 +192,75 @@ def read_info(path: Path) -> ExpertsInfo:
         info = ExpertsInfo(
             str(file.attrs["network"]),
             str(file.attrs["data"]),
-            len(shapes),
-            min((shape[0] for shape in shapes), default=1) - 1,
+            len(experts),
+            min(trained, default=0),
             layout,
+            tuple(sorted(set(kept[0]).intersection(*kept[1:]))) if kept else (),
+            str(file.attrs.get("storage", WHOLE)),
+            float(file.attrs.get("largest_error", 0.0)),
         )
-    if not shapes or any(shape[1] != layout.count for shape in shapes):
+    whole = all(len(own) == shape[0] > 0 for own, shape in zip(kept, shapes, strict=True))
+    if not shapes or not whole or any(shape[1] != layout.count for shape in shapes):
         raise WorkError(f"{path} holds no experts that fit its own network; make it again")
     return info
 
 
 def read_snapshots(path: Path, expert: int, epochs: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Two snapshots [p] of one expert; nothing else of the file is read."""
+    """Two snapshots [p] float32 of one expert; nothing else of the file is read.
+
+    With 16-bit storage they differ from the recorded ones by at most the file's stated errors.
+
+    Raises:
+        WorkError: if the file cannot be read, or does not hold this expert or these epochs.
+    """
     with open_h5(path, KIND) as file:
-        dataset = file[f"experts/{expert:04d}/snapshots"]
-        first, second = (torch.from_numpy(dataset[epoch]) for epoch in epochs)
+        name = f"{expert:04d}"
+        if name not in file["experts"]:
+            raise WorkError(
+                f"{path} holds {len(file['experts'])} experts, so there is no expert {expert}; "
+                "raise experts.count and run the stage experts"
+            )
+        stored = _Stored(file["experts"][name])
+        kept = stored.epochs
+        missing = [epoch for epoch in epochs if epoch not in kept]
+        if missing:
+            raise WorkError(
+                f"{path} holds epochs {_spell(kept)} of expert {expert}, not {_spell(missing)}; "
+                'set experts.keep="all", or a window that reads them, and run the stage experts'
+            )
+        first, second = stored.rows([kept.index(epoch) for epoch in epochs])
     return first, second
+
+
+def _spell(epochs: Iterable[int]) -> str:
+    """Epochs as ranges: 0-4, 7."""
+    runs: list[list[int]] = []
+    for epoch in sorted(set(epochs)):
+        if runs and epoch == runs[-1][1] + 1:
+            runs[-1][1] = epoch
+        else:
+            runs.append([epoch, epoch])
+    return ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def check_snapshots(path: Path) -> None:
     """Read every snapshot once, so that each one's checksum is checked."""
     with open_h5(path, KIND) as file:
-        for dataset in _snapshots(file):
-            for epoch in range(len(dataset)):
-                dataset[epoch]
+        for expert in _experts(file):
+            for _ in expert.rows(range(expert.shape[0])):
+                pass
 
 
 def read_last_snapshots(path: Path) -> list[Tensor]:
-    """The last snapshot [p] of every expert."""
-    with open_h5(path, KIND) as file:
-        return [torch.from_numpy(dataset[-1]) for dataset in _snapshots(file)]
+    """The snapshot [p] after the last epoch of every expert.
+
+    Raises:
+        WorkError: if the file cannot be read, or only a window without that epoch was kept.
+    """
+    info = read_info(path)
+    last = (info.epochs, info.epochs)
+    return [read_snapshots(path, index, last)[0] for index in range(info.count)]
 
 
-def _snapshots(file: h5py.File) -> list[h5py.Dataset]:
-    return [file["experts"][name]["snapshots"] for name in sorted(file["experts"])]
+def _experts(file: h5py.File) -> list[_Stored]:
+    return [_Stored(file["experts"][name]) for name in sorted(file["experts"])]

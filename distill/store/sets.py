@@ -3,7 +3,9 @@
 /images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
 /labels/learned (logits float32 [n, k]) and /labels/full-fp16 (ids, views and logits of every
 labelled view). Root attributes, as JSON: class_names, preprocess, student_lr, augmentation,
-network, seed, recipe, recipe_digest, source, and `measured` once the set was evaluated.
+network, seed, recipe, recipe_digest, source, factor (each stored image decodes to factor^2 images,
+see `synth.formation`), and `measured` once the set was evaluated. A set of whitened images also
+holds /preprocess/mean, /transform and /inverse, see `synth.whitening`.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data import DataError, Preprocess
+from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
+from synth.formation import decode, decode_labels
 from synth.relabel import StoredVotes
+from synth.whitening import Whitening
 
 KIND = "set"
 _ATTRIBUTES = (
@@ -33,7 +37,11 @@ _ATTRIBUTES = (
     "recipe",
     "recipe_digest",
     "source",
+    "factor",
 )
+
+
+_WHITENING = ("mean", "transform", "inverse")
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,13 @@ class SetFile:
     """The content of set.h5.
 
     Attributes:
-        images: [n, c, h, w] float32, normalised.
+        images: [n, c, h, w] float32, normalised or whitened, as stored.
         hard: [n] int64 classes.
         manifest: root attributes by name, see the head of this module.
-        learned: [n, k] label logits, or None.
+        learned: [m, k] label logits of the images that students see, or None.
         votes: voted labels of every view, or None.
         measured: what an evaluation found, or None.
+        whitening: the ZCA transform and its inverse, or None for per-channel normalisation.
     """
 
     images: Tensor
@@ -55,6 +64,29 @@ class SetFile:
     learned: Tensor | None = None
     votes: StoredVotes | None = None
     measured: dict[str, Any] | None = None
+    whitening: Whitening | None = None
+
+    @property
+    def factor(self) -> int:
+        """f: each stored image decodes to f x f images that students see."""
+        return int(self.manifest["factor"])
+
+    @property
+    def seen_images(self) -> Tensor:
+        """[m, c, h, w], the images that students see; m = n * factor^2."""
+        return decode(self.images, self.factor)
+
+    @property
+    def seen_hard(self) -> Tensor:
+        """[m] hard labels of the images that students see."""
+        return decode_labels(self.hard, self.factor)
+
+    @property
+    def preprocess(self) -> AnyPreprocess:
+        """From pixels to the space of the images, and back."""
+        if self.whitening is not None:
+            return ZCAPreprocess(self.whitening)
+        return Preprocess.from_dict(self.manifest["preprocess"])
 
 
 def write_set(path: Path, content: SetFile) -> None:
@@ -72,6 +104,10 @@ def write_set(path: Path, content: SetFile) -> None:
             _put_votes(labels.create_group("full-fp16"), content.votes)
         if content.measured is not None:
             put_json(file, "measured", content.measured)
+        if content.whitening is not None:
+            group = file.create_group("preprocess")
+            for name in _WHITENING:
+                put(group, name, getattr(content.whitening, name).cpu().numpy(), None)
 
 
 def _put_votes(group: h5py.Group, votes: StoredVotes) -> None:
@@ -118,9 +154,21 @@ def read_set(path: Path) -> SetFile:
         measured = get_json(file, "measured") if "measured" in file.attrs else None
         images = torch.from_numpy(file["images"][()])
         hard = torch.from_numpy(file["hard"][()].astype(np.int64))
-    content = SetFile(images, hard, manifest, learned, votes, measured)
+        whitening = _read_whitening(file, images) if "preprocess" in file else None
+    content = SetFile(images, hard, manifest, learned, votes, measured, whitening)
     _check(path, content)
     return content
+
+
+def _read_whitening(file: h5py.File, images: Tensor) -> Whitening:
+    mean, transform, inverse = (
+        torch.from_numpy(file["preprocess"][name][()]) for name in _WHITENING
+    )
+    c, h, w = images.shape[1:]
+    try:
+        return Whitening(mean, transform, inverse, (c, h, w))
+    except ValueError as error:
+        raise OSError(str(error)) from None
 
 
 def _read_votes(group: h5py.Group) -> StoredVotes:
@@ -151,18 +199,20 @@ def _attribute_problem(manifest: dict[str, Any]) -> str | None:
         return f"student_lr is {lr!r}, need a number above 0"
     if not isinstance(manifest["source"], dict) or "digest" not in manifest["source"]:
         return "source lacks the digest of the real data"
-    try:
-        Preprocess.from_dict(manifest["preprocess"])
-    except (DataError, TypeError) as error:
-        return str(error)
+    if not isinstance(manifest["factor"], int) or manifest["factor"] < 1:
+        return f"factor is {manifest['factor']!r}, need a whole number of at least 1"
     return None
 
 
 def _image_problem(content: SetFile) -> str | None:
     n, classes = len(content.images), len(content.manifest["class_names"])
-    channels = len(content.manifest["preprocess"]["mean"])
-    if content.images.ndim != 4 or not n or content.images.shape[1] != channels:
-        return f"images have shape {tuple(content.images.shape)}, need [n, {channels}, h, w]"
+    if content.images.ndim != 4 or not n:
+        return f"images have shape {tuple(content.images.shape)}, need [n, c, h, w]"
+    if content.whitening is None:
+        try:
+            content.preprocess.inverse(content.images[:1])
+        except (DataError, TypeError) as error:
+            return str(error)
     if not bool(content.images.isfinite().all()):
         return "images hold NaN or infinite pixels"
     if content.hard.shape != (n,):
@@ -173,7 +223,7 @@ def _image_problem(content: SetFile) -> str | None:
 
 
 def _label_problem(content: SetFile) -> str | None:
-    n, classes = len(content.images), len(content.manifest["class_names"])
+    n, classes = len(content.images) * content.factor**2, len(content.manifest["class_names"])
     learned, votes = content.learned, content.votes
     if learned is not None and learned.shape != (n, classes):
         return f"learned labels have shape {tuple(learned.shape)}, need [{n}, {classes}]"

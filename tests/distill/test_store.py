@@ -50,6 +50,7 @@ MANIFEST = {
     "recipe": {"name": "x"},
     "recipe_digest": "0",
     "source": {"name": "digits", "digest": "1"},
+    "factor": 1,
 }
 
 
@@ -207,9 +208,9 @@ def test_hard_labels_take_the_smallest_type(count, kind):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"images": torch.zeros(6, 4, 5)}, "need [n, 1, h, w]"),
-        ({"images": torch.zeros(0, 1, 4, 5)}, "need [n, 1, h, w]"),
-        ({"images": torch.zeros(6, 3, 4, 5)}, "need [n, 1, h, w]"),
+        ({"images": torch.zeros(6, 4, 5)}, "need [n, c, h, w]"),
+        ({"images": torch.zeros(0, 1, 4, 5)}, "need [n, c, h, w]"),
+        ({"images": torch.zeros(6, 3, 4, 5)}, "1, h, w] is needed"),
         ({"images": torch.full((6, 1, 4, 5), torch.nan)}, "NaN"),
         ({"hard": torch.zeros(5, dtype=torch.int64)}, "5 hard labels for 6 images"),
         ({"hard": torch.full((6,), 3)}, "outside the 3 classes"),
@@ -255,10 +256,17 @@ def test_experts_round_trip(tmp_path):
     check_snapshots(path)
 
 
-@pytest.mark.parametrize(("expert", "epochs"), [(2, (0, 1)), (0, (0, 4))])
-def test_snapshot_that_is_not_there_is_refused(expert, epochs, tmp_path):
+@pytest.mark.parametrize(
+    ("expert", "epochs", "words"),
+    [
+        (2, (0, 1), "there is no expert 2"),
+        (0, (0, 4), "holds epochs 0-3 of expert 0, not 4"),
+        (0, (-1, 0), "not -1"),
+    ],
+)
+def test_snapshot_that_is_not_there_is_refused(expert, epochs, words, tmp_path):
     make_experts(tmp_path / "experts.h5")
-    with pytest.raises(WorkError, match="cannot be read"):
+    with pytest.raises(WorkError, match=words):
         read_snapshots(tmp_path / "experts.h5", expert, epochs)
 
 

@@ -12,15 +12,14 @@ from synth import Adjoint, FrozenAdjoint, MatchingGradient
 from synth.augment import Augmentation
 from synth.matching import (
     DivergedError,
+    MatchProblem,
     MatchSettings,
-    Segment,
-    SegmentChoice,
-    SegmentSampler,
     initial_state,
     match_trajectories,
 )
 from synth.networks import MLP
 from synth.parameters import load_vector, parameter_vector
+from synth.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
 from synth.synthetic_set import class_labels, starting_labels
 
 CLASSES = 3
@@ -62,7 +61,9 @@ def beginning(generator):
     return initial_state(images, starting_labels(labels, CLASSES, 2.0), 0.05)
 
 
-SAMPLER = SegmentSampler(1, 2, 5, batch_size=4, augmentation=Augmentation(("crop",)))
+SAMPLER = SegmentSampler(
+    1, StartWindow(0, 2), 5, batch_size=4, augmentation=Augmentation(("crop",))
+)
 
 
 def choose(index: int) -> list[SegmentChoice]:
@@ -79,9 +80,11 @@ def run(network, expert):
         return Segment(expert[choice.start_epoch], expert[choice.start_epoch + 2])
 
     def take(state, steps, settings=None, **changes):
-        parts = {"network": network, "choose": choose, "read": read, "gradient": Adjoint()}
-        parts["settings"] = settings or MatchSettings()
-        return list(match_trajectories(state, steps, **{**parts, **changes}))
+        parts = {"network": network, "choose": choose, "read": read}
+        gradient = changes.pop("gradient", Adjoint())
+        problem = MatchProblem(**{**parts, **changes})
+        settings = settings or MatchSettings()
+        return list(match_trajectories(state, steps, problem, gradient=gradient, settings=settings))
 
     return take
 
@@ -271,9 +274,9 @@ def test_matching_stops_after_as_many_refusals_as_it_has_patience(run, network, 
     loop = match_trajectories(
         beginning,
         100,
-        network=network,
-        choose=one_segment,
-        read=lambda choice: Segment(torch.zeros(163), torch.ones(163)),
+        MatchProblem(
+            network, one_segment, lambda choice: Segment(torch.zeros(163), torch.ones(163))
+        ),
         gradient=Scripted((0.5, 0.1), (3.0, 0.1)),
         settings=MatchSettings(patience=4),
     )
@@ -308,7 +311,9 @@ def test_initial_state_is_a_copy(beginning):
 
 
 def test_segment_sampler_draws_within_its_limits(generator):
-    sampler = SegmentSampler(3, 2, 4, batch_size=5, augmentation=Augmentation(("flip",)))
+    sampler = SegmentSampler(
+        3, StartWindow(0, 2), 4, batch_size=5, augmentation=Augmentation(("flip",))
+    )
     choices = [sampler.draw(12, (8, 8), generator) for _ in range(100)]
     assert {choice.expert for choice in choices} == {0, 1, 2}
     assert {choice.start_epoch for choice in choices} == {0, 1, 2}
@@ -318,7 +323,7 @@ def test_segment_sampler_draws_within_its_limits(generator):
 
 
 def test_segment_sampler_draws_no_views_without_augmentation(generator):
-    choice = SegmentSampler(1, 0, 3).draw(4, (8, 8), generator)
+    choice = SegmentSampler(1, StartWindow(0, 0), 3).draw(4, (8, 8), generator)
     assert choice.views is None
     assert [len(batch) for batch in choice.batches] == [4] * 3
 
@@ -329,9 +334,7 @@ def test_matching_takes_any_network(beginning):
     steps = match_trajectories(
         beginning,
         2,
-        network=linear,
-        choose=one_segment,
-        read=lambda choice: Segment(start, start + 0.1),
+        MatchProblem(linear, one_segment, lambda choice: Segment(start, start + 0.1)),
         gradient=Adjoint(),
         settings=MatchSettings(),
     )

@@ -1,0 +1,120 @@
+"""What a recipe's networks and files hold, counted on the meta device: no data, no memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from distill.build import build_network
+from distill.plan.shapes import DataShape
+from distill.recipe import Recipe, RelabelTable
+from distill.stages.experts import kept_epochs
+from distill.stages.relabel import relabel_views
+from distill.store.deltas import share_of_mtt, trajectory_bytes
+from distill.store.sets import smallest_unsigned
+from synth.augment import FAMILIES
+
+# HDF5's own structures, measured on files of both kinds: 5 and 2 experts, 203 and 196 tensors.
+_FILE_BYTES = 4_700
+_EXPERT_BYTES = {"float32": 730, "float16": 1_760, "bfloat16": 1_760}
+_TENSOR_BYTES = 410
+_SET_BYTES = 10_000
+# What an evaluation writes into the set for each student.
+_MEASURED_BYTES = 1_000
+
+
+@dataclass(frozen=True)
+class SyntheticShape:
+    """Images of the synthetic set: `stored`, and `seen` by students (ipc and factor of them)."""
+
+    stored: int
+    seen: int
+
+
+def synthetic_shape(recipe: Recipe, shape: DataShape) -> SyntheticShape:
+    """How many images the synthetic set has."""
+    stored = recipe.match.ipc * shape.classes
+    return SyntheticShape(stored, stored * recipe.match.factor**2)
+
+
+def meta_network(spec: str, shape: DataShape) -> nn.Module:
+    """A network of a spec on the meta device."""
+    with torch.device("meta"):
+        return build_network(spec, shape.channels, shape.size, shape.classes, 0)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """p, the values of all parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def network_specs(recipe: Recipe) -> list[str]:
+    """Every network of a recipe, once."""
+    specs = [recipe.experts.network]
+    specs += recipe.committee.members if recipe.committee else []
+    specs += recipe.evaluate.students if recipe.evaluate else []
+    return list(dict.fromkeys(specs))
+
+
+def expert_buffer(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
+    """Bytes of experts.h5, and of its snapshots as a fraction of MTT's buffer."""
+    table, kept = recipe.experts, kept_epochs(recipe)
+    parameters = parameter_count(meta_network(table.network, shape))
+    payload = table.count * trajectory_bytes(parameters, len(kept), table.storage)
+    return {
+        "bytes": payload + _FILE_BYTES + table.count * _EXPERT_BYTES[table.storage],
+        "experts": table.count,
+        "snapshots": len(kept),
+        "storage": table.storage,
+        "share_of_mtt": share_of_mtt(len(kept), table.storage, parameters, table.count),
+    }
+
+
+def committee_file(recipe: Recipe, shape: DataShape) -> int:
+    """Bytes of committee.h5; 0 without a committee."""
+    if recipe.committee is None:
+        return 0
+    states = [meta_network(spec, shape).state_dict() for spec in recipe.committee.members]
+    tensors = [tensor for state in states for tensor in state.values()]
+    return sum(t.nbytes + _TENSOR_BYTES for t in tensors) + _FILE_BYTES
+
+
+def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
+    """Bytes of each label source that is stored, as arrays: hard, learned and votes."""
+    synthetic = synthetic_shape(recipe, shape)
+    found = {
+        "hard": synthetic.stored * smallest_unsigned(shape.classes).itemsize,
+        "learned": synthetic.seen * shape.classes * 4,
+    }
+    if recipe.relabel is not None:
+        found["votes"] = _vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
+    return found
+
+
+def _vote_bytes(table: RelabelTable, count: int, classes: int) -> int:
+    """Each epoch labels every image: its place, its view and its logits, the latter in fp16."""
+    parameters = sum(FAMILIES[family].width for family in relabel_views(table).families)
+    each = smallest_unsigned(count).itemsize + 2 * parameters + 2 * classes
+    return table.epochs * count * each
+
+
+def image_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
+    """Bytes of the synthetic images, and of the whitening matrices that go with them."""
+    pixels = shape.pixels
+    whitening = 4 * (pixels + 2 * pixels**2) if recipe.data.zca else 0
+    return {
+        "images": 4 * pixels * synthetic_shape(recipe, shape).stored,
+        "preprocess": whitening,
+    }
+
+
+def set_file(recipe: Recipe, shape: DataShape) -> int:
+    """Bytes of set.h5 after the whole run."""
+    arrays = sum(image_bytes(recipe, shape).values()) + sum(label_bytes(recipe, shape).values())
+    attributes = len(json.dumps(recipe.model_dump(mode="json")))
+    students = len(recipe.evaluate.students) if recipe.evaluate else 0
+    return arrays + _SET_BYTES + attributes + _MEASURED_BYTES * (1 + students)

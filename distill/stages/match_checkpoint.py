@@ -1,0 +1,95 @@
+"""Checkpoints of trajectory matching, kept in step with its metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.context import Context
+from distill.stages.tensors import load_tensors, save_tensors
+from synth.matching import Learned, MatchState, OuterStep
+from synth.updates import Moments
+
+_STAGE = "match"
+_CHECKPOINT = "state.safetensors"
+_LEARNED = ("images", "labels", "log_lr", "average")
+
+
+@dataclass
+class Recorder:
+    """Keeps checkpoints and metrics in step: a row is written with the state that it led to."""
+
+    context: Context
+
+    def __post_init__(self) -> None:
+        self._path = self.context.checkpoint(_STAGE) / _CHECKPOINT
+        self._rows: list[dict[str, Any]] = []
+        self._state: MatchState | None = None
+
+    def load(self) -> MatchState | None:
+        """The last checkpoint; metrics after it are dropped."""
+        found = load_tensors(self._path)
+        state = None if found is None else _unpack(*found, device=self.context.device)
+        self.context.run.keep_metrics(_STAGE, below=0 if state is None else state.step)
+        return state
+
+    def add(self, state: MatchState, step: OuterStep) -> None:
+        """Take note of a step; every `checkpoint_every` steps it goes to disk."""
+        self._state = state
+        self._rows.append(
+            {
+                "stage": _STAGE,
+                "step": step.index,
+                "distance": step.distance,
+                "student_lr": step.lr,
+                "applied": step.applied,
+            }
+        )
+        if state.step % self.context.recipe.match.checkpoint_every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write state and rows."""
+        if self._state is not None and self._rows:
+            save_tensors(self._path, *_pack(self._state))
+            self.context.run.append_metrics(self._rows)
+            self._rows = []
+
+
+def _pack(state: MatchState) -> tuple[dict[str, Tensor], dict[str, int]]:
+    tensors: dict[str, Tensor] = {}
+    for part, learned in (("now", state.now), ("good", state.good)):
+        for name in _LEARNED:
+            tensors[f"{part}.{name}"] = getattr(learned, name)
+        for index, moments in enumerate(learned.moments):
+            tensors[f"{part}.mean.{index}"] = moments.mean
+            tensors[f"{part}.square.{index}"] = moments.square
+    header = {
+        "step": state.step,
+        "refusals": state.refusals,
+        "now": state.now.updates,
+        "good": state.good.updates,
+    }
+    return tensors, header
+
+
+def _unpack(
+    tensors: dict[str, Tensor], header: dict[str, int], *, device: torch.device
+) -> MatchState:
+    def learned(part: str) -> Learned:
+        images, labels, log_lr, average = (
+            tensors[f"{part}.{name}"].to(device) for name in _LEARNED
+        )
+        first, second, third = (
+            Moments(
+                tensors[f"{part}.mean.{index}"].to(device),
+                tensors[f"{part}.square.{index}"].to(device),
+            )
+            for index in range(3)
+        )
+        return Learned(images, labels, log_lr, (first, second, third), average, header[part])
+
+    return MatchState(header["step"], header["refusals"], learned("now"), learned("good"))

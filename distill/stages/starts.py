@@ -1,0 +1,83 @@
+"""Where trajectory matching starts: the first images and the first soft labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from distill.context import Context
+from distill.data import require_per_class
+from distill.store.experts import ExpertsInfo, read_last_snapshots
+from synth.formation import decode, encode
+from synth.losses import HARD_LOGIT
+from synth.matching import MatchState, initial_state
+from synth.parameters import load_vector
+from synth.synthetic_set import (
+    class_labels,
+    draw_noise,
+    draw_real,
+    draw_uniform,
+    expert_label_logits,
+    rightly_predicted,
+    starting_labels,
+)
+from synth.training import predict
+
+
+def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> MatchState:
+    """The state before the first outer step, as the recipe's [match] table asks for it."""
+    table = context.recipe.match
+    seen_per_class = table.ipc * table.factor**2
+    images = _images(context, info, experts_file, seen_per_class)
+    hard = class_labels(context.classes, seen_per_class)
+    labels: dict[str, Callable[[], Tensor]] = {
+        "hard": lambda: starting_labels(hard, context.classes, HARD_LOGIT),
+        "class": lambda: starting_labels(hard, context.classes, table.label_lead),
+        "experts": lambda: expert_label_logits(
+            _expert_logits(context, info, experts_file, decode(images, table.factor)),
+            hard,
+            table.label_lead,
+        ),
+    }
+    soft = labels[table.label_init]().to(context.device)
+    return initial_state(images.to(context.device), soft, table.lr)
+
+
+def _images(context: Context, info: ExpertsInfo, experts_file: str, seen_per_class: int) -> Tensor:
+    """Stored images [n, c, h, w], in class order; real ones are tiled where factor > 1."""
+    table = context.recipe.match
+    require_per_class(context.data.train, seen_per_class, context.data.class_names)
+    real, labels = (part.cpu() for part in context.split("train"))
+    generator = context.generator("match", "init")
+    shape = (context.classes * table.ipc, *real.shape[1:])
+
+    def draw(candidates: Tensor) -> Tensor:
+        chosen = draw_real(labels[candidates], context.classes, seen_per_class, generator)
+        return encode(real[candidates[chosen]], table.factor)
+
+    def right() -> Tensor:
+        logits = _expert_logits(context, info, experts_file, real)
+        mask = rightly_predicted(logits.argmax(dim=2), labels, context.classes, seen_per_class)
+        return torch.nonzero(mask).flatten()
+
+    starts: dict[str, Callable[[], Tensor]] = {
+        "real": lambda: draw(torch.arange(len(real))),
+        "correct": lambda: draw(right()),
+        "random": lambda: context.preprocess(draw_uniform(shape, generator)),
+        "noise": lambda: draw_noise(shape, generator),
+    }
+    return starts[table.init]()
+
+
+def _expert_logits(
+    context: Context, info: ExpertsInfo, experts_file: str, images: Tensor
+) -> Tensor:
+    """Logits [e, n, k] of every expert's last snapshot."""
+    network = context.network(info.network, "match").eval()
+    found = []
+    for snapshot in read_last_snapshots(context.run.path / experts_file):
+        load_vector(network, snapshot.to(context.device))
+        found.append(predict(network, images.to(context.device)).cpu())
+    return torch.stack(found)
