@@ -1,0 +1,50 @@
+"""Codecs of stored soft labels: one contract from full float16 down to hard labels.
+
+labels = Labels(logits, temperature=20.0)            # [e, n, k]
+codec = Pruned(TopK(k=25), ratio=0.9, unit="epoch")  # LPQLD
+payload = codec.encode(labels)                       # bytes, with header and checksum
+decode(payload).probabilities()                      # [e, n, k], whichever codec it was
+"""
+
+from projectors.codecs.base import DECODED_LIMIT, LabelCodec
+from projectors.codecs.container import Container, pack, unpack
+from projectors.codecs.dense import Dense
+from projectors.codecs.errors import CodecError, UnknownCodecError
+from projectors.codecs.hard import Hard
+from projectors.codecs.labels import Labels, LabelSpec, Sources
+from projectors.codecs.lowrank import LowRank
+from projectors.codecs.pool import Pool
+from projectors.codecs.pruned import Pruned
+from projectors.codecs.quantised import Quantised
+from projectors.codecs.registry import CODECS, decode, get_codec
+from projectors.codecs.sampled import SampledTopK
+from projectors.codecs.sizes import encoded_bytes, imagenet_label_bytes
+from projectors.codecs.topk import TopK
+from projectors.codecs.twoscalar import TwoScalars
+
+__all__ = [
+    "CODECS",
+    "DECODED_LIMIT",
+    "CodecError",
+    "Container",
+    "Dense",
+    "Hard",
+    "LabelCodec",
+    "LabelSpec",
+    "Labels",
+    "LowRank",
+    "Pool",
+    "Pruned",
+    "Quantised",
+    "SampledTopK",
+    "Sources",
+    "TopK",
+    "TwoScalars",
+    "UnknownCodecError",
+    "decode",
+    "encoded_bytes",
+    "get_codec",
+    "imagenet_label_bytes",
+    "pack",
+    "unpack",
+]

@@ -1,0 +1,133 @@
+"""The file around encoded labels: it says what it is and notices every damage.
+
+magic "LIMBLAB\\0" | version u16 | header length u32 | body length u64     (little-endian)
+header: JSON {"codec": config, "labels": shape}, sorted, no spaces
+body: the codec's bytes
+SHA-256 of all before it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from projectors.codecs.base import LabelCodec, Payload
+from projectors.codecs.errors import CodecError
+from projectors.codecs.labels import LabelSpec
+
+MAGIC = b"LIMBLAB\0"
+VERSION = 1
+_PREFIX = struct.Struct("<8sHIQ")
+_DIGEST_BYTES = 32
+# Configs take a few hundred bytes; a longer header is damage or malice.
+_HEADER_LIMIT = 1 << 16
+_AGAIN = "fetch or encode it again"
+
+
+@dataclass(frozen=True)
+class Container:
+    """An opened container.
+
+    Attributes:
+        config: of the codec that wrote it.
+        spec: the shape that the labels decode to.
+        body: the codec's bytes.
+    """
+
+    config: dict[str, Any]
+    spec: LabelSpec
+    body: memoryview
+
+
+def pack(codec: LabelCodec, spec: LabelSpec, body: bytes) -> bytes:
+    """The container of a codec's bytes."""
+    header = _header(codec, spec)
+    start = _PREFIX.pack(MAGIC, VERSION, len(header), len(body)) + header
+    digest = hashlib.sha256(start)
+    digest.update(body)
+    return b"".join((start, body, digest.digest()))
+
+
+def unpack(payload: Payload) -> Container:
+    """Open a container, its length and checksum checked before anything of it is read.
+
+    Raises:
+        CodecError: for bytes that are foreign, too new, cut short, too long or damaged, or whose
+            header makes no sense.
+    """
+    view = memoryview(payload).cast("B")
+    if len(view) < _PREFIX.size or bytes(view[:8]) != MAGIC:
+        raise CodecError(f"these {len(view)} bytes are no encoded labels; check the path")
+    _, version, header_bytes, body_bytes = _PREFIX.unpack(view[: _PREFIX.size])
+    if version != VERSION:
+        raise CodecError(f"version {version} of encoded labels, but {VERSION} is known; upgrade")
+    end = _PREFIX.size + header_bytes + body_bytes
+    if header_bytes > _HEADER_LIMIT or len(view) != end + _DIGEST_BYTES:
+        raise CodecError(
+            f"{len(view)} bytes of encoded labels, but they say {end + _DIGEST_BYTES}; {_AGAIN}"
+        )
+    if hashlib.sha256(view[:end]).digest() != bytes(view[end:]):
+        raise CodecError(f"the checksum of the encoded labels is wrong: damaged bytes; {_AGAIN}")
+    start = _PREFIX.size + header_bytes
+    config, spec = _parse(bytes(view[_PREFIX.size : start]))
+    return Container(config, spec, view[start:end])
+
+
+def open_body(codec: LabelCodec, payload: Payload, limit: int) -> Container:
+    """Open a container of `codec`, whose promises are checked before memory is taken for them.
+
+    Args:
+        codec: the codec that must have written it.
+        payload: the container.
+        limit: most bytes that the decoded logits may take.
+
+    Raises:
+        CodecError: as `unpack`, for another codec, and for a shape that its bytes cannot hold.
+    """
+    container = unpack(payload)
+    if container.config != codec.config():
+        raise CodecError(
+            f"labels encoded by {container.config}, but {codec.config()} was asked to decode them; "
+            "use projectors.codecs.decode"
+        )
+    spec = container.spec
+    if spec.decoded_bytes > limit:
+        raise CodecError(
+            f"labels of {spec.decoded_bytes} bytes, but the limit is {limit}; raise limit"
+        )
+    needed = codec.body_bytes(spec)
+    if needed is not None and needed != len(container.body):
+        raise CodecError(
+            f"{len(container.body)} bytes for {spec}, which takes {needed}: a false shape; {_AGAIN}"
+        )
+    return container
+
+
+def container_bytes(codec: LabelCodec, spec: LabelSpec, body_bytes: int) -> int:
+    """Length of the container of `body_bytes` bytes."""
+    return _PREFIX.size + len(_header(codec, spec)) + body_bytes + _DIGEST_BYTES
+
+
+def _header(codec: LabelCodec, spec: LabelSpec) -> bytes:
+    document = {"codec": codec.config(), "labels": asdict(spec)}
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8")
+
+
+def _parse(header: bytes) -> tuple[dict[str, Any], LabelSpec]:
+    try:
+        document = json.loads(header)
+        config, spec = document["codec"], LabelSpec(**document["labels"])
+    except CodecError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise CodecError(
+            f"the header of the encoded labels is broken ({reason}); {_AGAIN}"
+        ) from error
+    if not isinstance(config, dict):
+        raise CodecError(f"the header of the encoded labels names no codec; {_AGAIN}")
+    return config, spec

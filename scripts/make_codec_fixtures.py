@@ -1,0 +1,46 @@
+"""Make the files that label codecs must decode for ever: tests/fixtures/codecs/NAME/v1/.
+
+Run once for a new codec, from the root of the repository, on any CPU:
+
+    .venv/bin/python scripts/make_codec_fixtures.py
+
+A folder that exists is left alone: its bytes are what shipped versions wrote.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "projectors" / "codecs")]
+
+from codec_checks import CASES, FIXTURES, fixture_labels  # noqa: E402
+
+from projectors import codecs  # noqa: E402
+
+
+def make(name: str, codec: codecs.LabelCodec) -> bool:
+    """Write the fixture of one codec; False if it is already there."""
+    folder = FIXTURES / name / "v1"
+    if folder.exists():
+        return False
+    payload = codec.encode(fixture_labels())
+    decoded = codec.decode(payload).logits.float().numpy()
+    folder.mkdir(parents=True)
+    text = json.dumps(codec.config(), indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    (folder / "encoded.bin").write_bytes(payload)
+    np.save(folder / "decoded.npy", decoded, allow_pickle=False)
+    return True
+
+
+def main() -> None:
+    """Make what is missing and say what was done."""
+    for name, codec in CASES.items():
+        print(f"{name}: {'made' if make(name, codec) else 'kept'}")
+
+
+if __name__ == "__main__":
+    main()
