@@ -17,6 +17,7 @@ COMMANDS = {
     "project": ("run", "project"),
     "evaluate": ("evaluate", "evaluate"),
     "report": ("report", "report"),
+    "plan": ("plan", "plan"),
     "show": ("show", "show"),
     "verify": ("verify", "verify"),
     "ls": ("ls", "ls"),

@@ -79,10 +79,12 @@ class Context:
         """The checkpoint folder of a stage."""
         return self.run.checkpoint_folder(stage, self.key)
 
-    def threads(self, batch: int) -> AbstractContextManager[None]:
-        """As many CPU threads as batches of `batch` images of this data keep busy."""
+    def threads(self, batch: int, *networks: nn.Module) -> AbstractContextManager[None]:
+        """As many CPU threads as batches of `batch` images of this data keep busy in networks."""
         height, width = self.data.size
-        return threads_for(batch * self.data.channels * height * width, self.device)
+        pixels = batch * self.data.channels * height * width
+        parameters = sum(p.numel() for network in networks for p in network.parameters())
+        return threads_for(pixels, parameters, self.device)
 
     def log(self, stage: str, **values: Any) -> None:
         """One row of metrics.jsonl."""

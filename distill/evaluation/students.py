@@ -65,7 +65,7 @@ def train_student(context: Context, table: EvaluateTable, judged: Judged, job: J
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
     count = len(context.data.train if job.group == WHOLE else judged.content.images)
-    with context.threads(min(count, table.batch_size)):
+    with context.threads(min(count, table.batch_size), network):
         for _ in train(network, batches, settings):
             context.stop.check()
     images, labels = context.split("test")

@@ -6,6 +6,7 @@ What kernels use inside themselves, and the process itself, come on top.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -66,32 +67,35 @@ class LiveBytes(TorchDispatchMode):
 
 
 def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
-    """Peak bytes of the tensors of one matching gradient, by gradient method."""
-    table = recipe.match
-    form = _form(recipe, shape)
-    steps = table.inner_steps
+    """Peak bytes of the tensors of one matching gradient, by gradient method.
 
-    def replayed(damping: float, length: int) -> int:
-        snapshots = table.snapshots
-
-        def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
-            return replay(
-                loop, start, target, lr, snapshots=snapshots, damping=damping, form=form
-            )
-
-        return _peak(recipe, shape, run, length)
-
-    peaks = {"adjoint": replayed(1.0, steps), "frozen": replayed(0.0, steps)}
-    if table.snapshots == "offload":
-        # On the meta device the host is the device: one vector and its successor stay here.
-        kept = max(steps - 2, 0) * 4 * parameter_layout(meta_network(
-            recipe.experts.network, shape)).count
-        peaks = {name: peak - kept for name, peak in peaks.items()}
+    Three inner steps are run dry; beyond them a replay holds more parameter vectors, and an
+    unrolled gradient the graph of one more step each.
+    """
+    steps, form = recipe.match.inner_steps, _form(recipe, shape)
     short = min(steps, 3)
-    # Its graph grows by the same amount at every step, so that three of them tell of all.
+    vector = 4 * parameter_layout(meta_network(recipe.experts.network, shape)).count
+    more = (_vectors_held(recipe.match.snapshots, steps) - short) * vector
+
+    def replayed(damping: float) -> int:
+        def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
+            return replay(loop, start, target, lr, snapshots="all", damping=damping, form=form)
+
+        return _peak(recipe, shape, run, short) + more
+
     longer = _peak(recipe, shape, _unrolled, short)
     growth = longer - _peak(recipe, shape, _unrolled, short - 1) if short > 1 else 0
-    return {**peaks, "unrolled": longer + (steps - short) * growth}
+    return {
+        "adjoint": replayed(1.0),
+        "frozen": replayed(0.0),
+        "unrolled": longer + (steps - short) * growth,
+    }
+
+
+def _vectors_held(snapshots: str, steps: int) -> int:
+    """Parameter vectors of the inner path that are on the device at once, see `Adjoint`."""
+    stride = math.isqrt(steps - 1) + 1
+    return {"all": steps, "sqrt": -(-steps // stride) + stride - 1, "offload": 1}[snapshots]
 
 
 def _form(recipe: Recipe, shape: DataShape) -> DirectionalForm:

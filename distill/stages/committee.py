@@ -28,7 +28,7 @@ def run_committee(context: Context) -> None:
             path = folder / f"{index:04d}.safetensors"
             found = load_tensors(path)
             if found is None:
-                with context.threads(table.batch_size):
+                with context.threads(table.batch_size, context.network(spec, STAGE, index)):
                     state, curve = _train_member(context, index, spec, advance)
                 save_tensors(path, state, {"curve": curve, "order": list(state)})
             else:

@@ -47,7 +47,9 @@ def run_experts(context: Context) -> None:
             path = folder / f"{index:04d}.safetensors"
             found = load_tensors(path)
             if found is None:
-                with context.threads(table.batch_size):
+                with context.threads(
+                    table.batch_size, context.network(table.network, STAGE, index)
+                ):
                     expert = _train_expert(context, index, advance)
                 save_tensors(path, {"snapshots": expert.snapshots}, expert.accuracies)
                 accuracies = expert.accuracies

@@ -46,7 +46,7 @@ def run_match(context: Context) -> None:
     start = state = recorder.load() or starting_state(context, info, EXPERTS)
     batch = min(table.batch_size or len(state.labels), len(state.labels))
     progress = context.progress.task(STAGE, table.iterations, state.step)
-    with progress as advance, context.threads(batch):
+    with progress as advance, context.threads(batch, context.network(info.network)):
         try:
             for state, step in _outer_steps(context, info, start):
                 recorder.add(state, step)

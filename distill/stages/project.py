@@ -52,7 +52,7 @@ def run_project(context: Context) -> None:
             generator=context.generator(STAGE),
         )
         progress = context.progress.task(STAGE, table.steps)
-        with progress as advance, context.threads(settings.batch_size):
+        with progress as advance, context.threads(settings.batch_size, projector.visual):
             for step in steps:
                 context.stop.check()
                 if step.index % 10 == 0:

@@ -35,7 +35,8 @@ def run_relabel(context: Context) -> None:
 
     epochs = []
     progress = context.progress.task(STAGE, table.epochs)
-    with progress as advance, context.threads(min(table.batch_size, len(images))):
+    batch = min(table.batch_size, len(images))
+    with progress as advance, context.threads(batch, *committee.members):
         for epoch in range(table.epochs):
             context.stop.check()
             generator = context.generator(STAGE, epoch)

@@ -174,7 +174,21 @@ def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
     assert found.seconds == pytest.approx(50.0)
     assert found.measured_batch == 4
     assert clock.time("work", 1000, work) is found
-    assert sizes == [4, 4]
+    assert sizes == [4]
+
+
+def test_clock_takes_the_wanted_batch_where_it_can():
+    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
+    found = clock.time("sum", 64, lambda size: (lambda: clock.images(size).sum(), 1))
+    assert found.measured_batch == found.batch == 64
+    assert found.units >= 2
+
+
+def test_clock_that_is_late_makes_one_call(monkeypatch):
+    monkeypatch.setattr("distill.plan.clock.HURRY_SECONDS", -1.0)
+    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
+    found = clock.time("sum", 64, lambda size: (lambda: clock.images(size).sum(), 1))
+    assert (found.measured_batch, found.units) == (4, 1)
 
 
 def test_plan_has_a_time_for_every_stage(plan):
