@@ -13,6 +13,7 @@ from distill.context import Context
 from distill.errors import DivergedRunError, WorkError
 from distill.memory import peak_bytes, reset_peak
 from distill.recipe import Recipe
+from distill.reporting import FILE as REPORT
 from distill.stages import committee, evaluate, experts, match, project, relabel
 from distill.store.files import digest_json, digest_tree, remove, write_json
 from distill.store.hdf5 import digest_attribute, digest_content
@@ -207,6 +208,10 @@ def _forget_dependents(context: Context, name: str) -> None:
     for stage in STAGES.values():
         if name in stage.inputs and stage.name in context.run.manifest["stages"]:
             del context.run.manifest["stages"][stage.name]
+            if stage.name == evaluate.STAGE:
+                # They describe a set that is no longer there.
+                remove(context.run.path / SUMMARY)
+                remove(context.run.path / REPORT)
             _forget_dependents(context, stage.name)
 
 

@@ -95,6 +95,12 @@ def make_inner_loop(
             f"the network has {len(stateful)} BatchNorm layers with running statistics, which "
             "inner steps would change; use norm=instance, layer, group or none"
         )
+    dropout = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+    if any(module.training and module.p > 0 for module in dropout):
+        raise ValueError(
+            "the network drops units at random, so a step cannot be replayed; use a network "
+            "without dropout, or network.eval()"
+        )
     return InnerLoop(network, parameter_layout(network), images, labels, tuple(batches), views)
 
 

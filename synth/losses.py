@@ -27,7 +27,15 @@ def soft_cross_entropy(logits: Tensor, label_logits: Tensor, temperature: float 
         logits: [n, k] of the student.
         label_logits: [n, k]; their softmax is the soft label.
         temperature: T > 0.
+
+    Raises:
+        ValueError: if the shapes differ; they would be broadcast without a word.
     """
+    if logits.shape != label_logits.shape:
+        raise ValueError(
+            f"got logits of shape {tuple(logits.shape)} and label logits of shape "
+            f"{tuple(label_logits.shape)}; need one row per image and one column per class in both"
+        )
     targets = log_softmax(label_logits / temperature).exp()
     return -(targets * log_softmax(logits / temperature)).sum(dim=-1).mean()
 

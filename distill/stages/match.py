@@ -42,6 +42,7 @@ def run_match(context: Context) -> None:
     """
     table = context.recipe.match
     info = read_info(context.run.path / EXPERTS)
+    _check_window(table, info)
     recorder = Recorder(context)
     start = state = recorder.load() or starting_state(context, info, EXPERTS)
     batch = min(table.batch_size or len(state.labels), len(state.labels))
@@ -112,6 +113,17 @@ def _problem(context: Context, info: ExpertsInfo, count: int) -> MatchProblem:
         decode=(lambda images: decode(images, table.factor)) if table.factor > 1 else None,
         label=label if table.labels == "target" else None,
     )
+
+
+def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
+    """Refuse a window that asks for epochs the experts' file does not keep, before any step."""
+    starts = range(table.min_start_epoch, table.max_start_epoch + 1)
+    missing = {*starts, *(start + table.span for start in starts)} - set(info.kept)
+    if missing:
+        raise WorkError(
+            f"{EXPERTS} keeps no epoch {min(missing)}, which the start window needs; run the stage "
+            "experts again"
+        )
 
 
 def start_window(table: MatchTable) -> StartWindow:

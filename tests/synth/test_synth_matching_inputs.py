@@ -7,8 +7,9 @@ import torch
 from synth_cases import build, build_registered, make_problem
 from torch import nn
 
-from synth import Adjoint, FrozenAdjoint
+from synth import Adjoint, FrozenAdjoint, matching_gradient
 from synth.inner_loop import draw_batches
+from synth.parameters import parameter_vector
 
 
 @pytest.fixture
@@ -127,3 +128,28 @@ def test_draw_batches_repeats_with_the_same_seed():
         torch.stack(draw_batches(10, 4, 6, torch.Generator().manual_seed(5))) for _ in range(2)
     )
     assert torch.equal(first, second)
+
+
+def test_matching_gradient_refuses_a_network_with_dropout():
+    network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3))
+    start = parameter_vector(network)
+    words = [network, start, start + 1, torch.zeros(3, 1, 4, 4), torch.zeros(3, 3), 0.1]
+    with pytest.raises(ValueError, match="drops units at random"):
+        matching_gradient(*words, [torch.arange(3)])
+    network.eval()
+    assert matching_gradient(*words, [torch.arange(3)]).distance.isfinite()
+
+
+def test_matching_gradient_refuses_labels_of_another_width():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    start = parameter_vector(network)
+    with pytest.raises(ValueError, match="one column per class"):
+        matching_gradient(
+            network,
+            start,
+            start + 1,
+            torch.zeros(3, 1, 4, 4),
+            torch.zeros(3, 1),
+            0.1,
+            [torch.arange(3)],
+        )
