@@ -117,7 +117,7 @@ def peak_bytes(name: str, steps: int, options: argparse.Namespace) -> int:
 
 
 def child(name: str, options: argparse.Namespace) -> None:
-    """Print the peak bytes that one gradient adds to what a one-step gradient needed."""
+    """Print the peak bytes of one gradient: allocated on CUDA, else the resident growth."""
     problem = make_problem(options.steps[0], options.width, options.device, torch.float32)
     if options.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
