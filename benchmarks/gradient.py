@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -125,9 +124,15 @@ def child(name: str, options: argparse.Namespace) -> None:
         METHODS[name](*problem)
         print(torch.cuda.max_memory_allocated())
         return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident()
     METHODS[name](*problem)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(peak_resident() - before)
+
+
+def peak_resident() -> int:
+    """Peak resident bytes of this process; getrusage would count its parent's before the exec."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def errors(steps: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:

@@ -74,6 +74,35 @@ def run_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def gradient_table(result: dict[str, Any]) -> str:
+    """Time against unrolled, peak memory and error of the matching gradients, as Markdown."""
+    times, peaks, errors = result["seconds"], result["peak_bytes"], result["errors"]
+    timed = [n for n in times if "unrolled" in times[n]]
+    lines = [
+        "| gradient | "
+        + " | ".join(f"time, N = {n}" for n in timed)
+        + " | "
+        + " | ".join(f"MiB, N = {n}" for n in peaks)
+        + " | largest error |",
+        "|---|" + "---:|" * (len(timed) + len(peaks) + 1),
+    ]
+    for name in next(iter(errors.values())):
+        ratios = [f"{times[n][name] / times[n]['unrolled']:.2f}x" for n in timed]
+        sizes = [f"{peaks[n][name] / 2**20:,.0f}" if name in peaks[n] else "–" for n in peaks]
+        worst = max(value for parts in errors.values() for value in parts[name].values())
+        lines.append(f"| {name} | {' | '.join(ratios)} | {' | '.join(sizes)} | {worst:.0e} |")
+    problem, machine = result["problem"], result["machine"]
+    lines += [
+        "",
+        f"ConvNet of width {problem['width']}, batch {problem['batch']}, 3x32x32 images; time as a "
+        "multiple of plain unrolled differentiation at the same N, memory as the growth of the "
+        f"process, error relative to unrolled float64 over N = {', '.join(errors)}. "
+        f"`{result['command']}`, {result['threads']} thread(s), {machine['cores']} cores of "
+        f"{machine['cpu']}, {result['date']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
@@ -85,7 +114,8 @@ def updated(text: str) -> str:
 
     def make(match: re.Match[str]) -> str:
         result = json.loads((RESULTS / f"{match['name']}.json").read_text())
-        return f"{match[1]}{run_table(result)}{match[3]}"
+        make_table = gradient_table if "peak_bytes" in result else run_table
+        return f"{match[1]}{make_table(result)}{match[3]}"
 
     return BLOCK.sub(make, text)
 
