@@ -28,8 +28,7 @@ def run_committee(context: Context) -> None:
             path = folder / f"{index:04d}.safetensors"
             found = load_tensors(path)
             if found is None:
-                with context.threads(table.batch_size, context.network(spec, STAGE, index)):
-                    state, curve = _train_member(context, index, spec, advance)
+                state, curve = _train_member(context, index, spec, advance)
                 save_tensors(path, state, {"curve": curve, "order": list(state)})
             else:
                 state, curve = found[0], found[1]["curve"]
@@ -93,10 +92,11 @@ def _train_member(
         settings,
     )
     curve = []
-    for epoch in epochs:
-        context.stop.check()
-        curve.append((epoch.loss, accuracy(network, held_images, held_labels)))
-        advance(f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}")
+    with context.threads(table.batch_size, network):
+        for epoch in epochs:
+            context.stop.check()
+            curve.append((epoch.loss, accuracy(network, held_images, held_labels)))
+            advance(f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}")
     return {name: tensor.cpu() for name, tensor in network.state_dict().items()}, curve
 
 

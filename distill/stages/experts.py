@@ -9,7 +9,7 @@ import torch
 from distill.build import build_views
 from distill.context import Context
 from distill.progress import Advance
-from distill.recipe import Recipe
+from distill.recipe import MatchTable, Recipe
 from distill.stages.tensors import load_tensors, save_tensors
 from distill.store.experts import Trajectory, write_experts
 from synth.losses import hard_logits
@@ -31,10 +31,15 @@ def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
     table, match = recipe.experts, recipe.match
     if table.keep == "all":
         return tuple(range(table.epochs + 1))
-    starts = range(match.min_start_epoch, match.max_start_epoch + 1)
     finished = match.init == "correct" or match.label_init == "experts"
-    last = (table.epochs,) if finished else ()
-    return tuple(sorted({*starts, *(start + match.span for start in starts), *last}))
+    last = {table.epochs} if finished else set()
+    return tuple(sorted(window_epochs(match) | last))
+
+
+def window_epochs(match: MatchTable) -> set[int]:
+    """The starts and the targets of the segments that matching can draw."""
+    starts = range(match.min_start_epoch, match.max_start_epoch + 1)
+    return {*starts, *(start + match.span for start in starts)}
 
 
 def run_experts(context: Context) -> None:
@@ -47,10 +52,7 @@ def run_experts(context: Context) -> None:
             path = folder / f"{index:04d}.safetensors"
             found = load_tensors(path)
             if found is None:
-                with context.threads(
-                    table.batch_size, context.network(table.network, STAGE, index)
-                ):
-                    expert = _train_expert(context, index, advance)
+                expert = _train_expert(context, index, advance)
                 save_tensors(path, {"snapshots": expert.snapshots}, expert.accuracies)
                 accuracies = expert.accuracies
             else:
@@ -100,10 +102,11 @@ def _train_expert(context: Context, index: int, advance: Advance) -> Trajectory:
         lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
         settings,
     )
-    for epoch in epochs:
-        context.stop.check()
-        if epoch.index in kept:
-            snapshots.append(parameter_vector(network).cpu())
-        accuracies.append(accuracy(network, held_images, held_labels))
-        advance(f"expert {index + 1}, loss {epoch.loss:.3f}, accuracy {accuracies[-1]:.3f}")
+    with context.threads(table.batch_size, network):
+        for epoch in epochs:
+            context.stop.check()
+            if epoch.index in kept:
+                snapshots.append(parameter_vector(network).cpu())
+            accuracies.append(accuracy(network, held_images, held_labels))
+            advance(f"expert {index + 1}, loss {epoch.loss:.3f}, accuracy {accuracies[-1]:.3f}")
     return Trajectory(torch.stack(snapshots), accuracies)

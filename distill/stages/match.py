@@ -12,6 +12,7 @@ from distill.data import Preprocess, ZCAPreprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.recipe import MatchTable
 from distill.stages.experts import FILE as EXPERTS
+from distill.stages.experts import window_epochs
 from distill.stages.match_checkpoint import Recorder
 from distill.stages.starts import starting_state
 from distill.store.experts import ExpertsInfo, read_info, read_snapshots
@@ -46,10 +47,11 @@ def run_match(context: Context) -> None:
     recorder = Recorder(context)
     start = state = recorder.load() or starting_state(context, info, EXPERTS)
     batch = min(table.batch_size or len(state.labels), len(state.labels))
+    problem = _problem(context, info, len(state.labels))
     progress = context.progress.task(STAGE, table.iterations, state.step)
-    with progress as advance, context.threads(batch, context.network(info.network)):
+    with progress as advance, context.threads(batch, problem.network):
         try:
-            for state, step in _outer_steps(context, info, start):
+            for state, step in _outer_steps(table, problem, start):
                 recorder.add(state, step)
                 advance(f"distance {step.distance:.3f}, student lr {step.lr:.4f}")
                 context.stop.check()
@@ -61,9 +63,8 @@ def run_match(context: Context) -> None:
 
 
 def _outer_steps(
-    context: Context, info: ExpertsInfo, state: MatchState
+    table: MatchTable, problem: MatchProblem, state: MatchState
 ) -> Iterator[tuple[MatchState, OuterStep]]:
-    table = context.recipe.match
     learned = table.labels == "learned"
     settings = MatchSettings(
         image_lr=table.image_lr,
@@ -79,7 +80,7 @@ def _outer_steps(
     return match_trajectories(
         state,
         table.iterations,
-        _problem(context, info, len(state.labels)),
+        problem,
         gradient=build_gradient(table),
         settings=settings,
     )
@@ -117,8 +118,7 @@ def _problem(context: Context, info: ExpertsInfo, count: int) -> MatchProblem:
 
 def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
     """Refuse a window that asks for epochs the experts' file does not keep, before any step."""
-    starts = range(table.min_start_epoch, table.max_start_epoch + 1)
-    missing = {*starts, *(start + table.span for start in starts)} - set(info.kept)
+    missing = window_epochs(table) - set(info.kept)
     if missing:
         raise WorkError(
             f"{EXPERTS} keeps no epoch {min(missing)}, which the start window needs; run the stage "
