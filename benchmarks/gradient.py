@@ -2,12 +2,14 @@
 
     python benchmarks/gradient.py --out benchmarks/results/gradient.json
     python benchmarks/gradient.py --device cuda --out benchmarks/results/gradient-cuda.json
+    python benchmarks/gradient.py --parts peak_bytes --out benchmarks/results/gradient.json
 
 One process measures all times, interleaved, so that a slow minute hits every method alike;
-medians and ratios are reported. Peak memory is the allocator's peak on CUDA, and on the CPU the
-growth of the resident peak of a child process that does one gradient. The error is against
-automatic differentiation through all inner steps in float64. The problem: a ConvNet on 3x32x32
-images, DSA on, a batch of 50, learned labels.
+medians and ratios are reported. Parts can be measured one at a time, since only times need a
+quiet machine: a file that is there keeps its other parts. Peak memory is the allocator's peak on
+CUDA, and on the CPU the growth of the resident peak of a child process that does one gradient.
+The error is against automatic differentiation through all inner steps in float64. The problem: a
+ConvNet on 3x32x32 images, DSA on, a batch of 50, learned labels.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 
 BATCH = 50
+LONGEST_REPEATED = 20  # beyond, one turn takes minutes and averages over its own inner steps
 MEMORY_METHODS = ("adjoint", "adjoint, sqrt", "adjoint, offload", "unrolled")
 Problem = tuple[InnerLoop, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -100,10 +103,11 @@ def measure_times(steps: int, options: argparse.Namespace) -> dict[str, float]:
         if name != "unrolled" or steps <= options.longest_unrolled
     }
     found: dict[str, list[float]] = {name: [] for name in chosen}
-    for turn in range(options.repeats + 1):
+    short = steps <= LONGEST_REPEATED
+    for turn in range(options.repeats + 1 if short else 1):
         for name, method in chosen.items():
             taken = seconds(lambda method=method: method(*problem), options.device)
-            if turn:  # the first turn warms up
+            if turn or not short:  # the first turn warms up
                 found[name].append(taken)
     return {name: statistics.median(values) for name, values in found.items()}
 
@@ -175,10 +179,53 @@ def plot(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def all_errors(options: argparse.Namespace) -> dict[str, Any]:
+    """Errors by number of inner steps, method and part."""
+    return {str(n): errors(n, options) for n in options.error_steps}
+
+
+def all_peaks(options: argparse.Namespace) -> dict[str, Any]:
+    """Peak bytes by number of inner steps and method."""
+    return {
+        str(n): {
+            name: peak_bytes(name, n, options)
+            for name in MEMORY_METHODS
+            if name != "unrolled" or n <= options.longest_unrolled
+        }
+        for n in options.steps
+    }
+
+
+def all_times(options: argparse.Namespace) -> dict[str, Any]:
+    """Median seconds by number of inner steps and method."""
+    found = {}
+    for n in options.time_steps:
+        found[str(n)] = measure_times(n, options)
+        print(n, found[str(n)], file=sys.stderr, flush=True)
+    return found
+
+
+MEASURES = {"seconds": all_times, "peak_bytes": all_peaks, "errors": all_errors}
+
+
+def provenance(options: argparse.Namespace) -> dict[str, Any]:
+    """What made a part: command, commit, date, machine class, threads, problem."""
+    return {
+        "command": "python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": {**machine_class(), "device": options.device},
+        "versions": {"torch": torch.__version__},
+        "threads": torch.get_num_threads(),
+        "problem": {"width": options.width, "batch": BATCH, "images": [100, 3, 32, 32], "seed": 0},
+    }
+
+
 def main() -> None:
     """Measure everything and write the JSON and the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--parts", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 20, 50, 100, 200])
     parser.add_argument("--time-steps", type=int, nargs="+", default=[1, 5, 10, 20, 50, 100, 200])
     parser.add_argument("--error-steps", type=int, nargs="+", default=[1, 5, 20, 50])
@@ -191,30 +238,13 @@ def main() -> None:
     if options.child:
         child(options.child, options)
         return
-    result: dict[str, Any] = {
-        "command": "python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": {**machine_class(), "device": options.device},
-        "versions": {"torch": torch.__version__},
-        "threads": torch.get_num_threads(),
-        "problem": {"width": options.width, "batch": BATCH, "images": [100, 3, 32, 32], "seed": 0},
-        "errors": {str(n): errors(n, options) for n in options.error_steps},
-        "peak_bytes": {
-            str(n): {
-                name: peak_bytes(name, n, options)
-                for name in MEMORY_METHODS
-                if name != "unrolled" or n <= options.longest_unrolled
-            }
-            for n in options.steps
-        },
-        "seconds": {},
-    }
-    for n in options.time_steps:
-        result["seconds"][str(n)] = measure_times(n, options)
-        print(n, result["seconds"][str(n)], file=sys.stderr, flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    result = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
+    for part in options.parts:
+        result[part] = MEASURES[part](options)
+        result.setdefault("made", {})[part] = provenance(options)
+        if options.out:
+            options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.out and {"seconds", "peak_bytes"} <= set(result):
         plot(result, options.out.with_suffix(".png"))
 
 

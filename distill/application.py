@@ -15,7 +15,7 @@ from distill.errors import DivergedRunError, InterruptedRunError
 from distill.interrupt import Stop, listen
 from distill.pipeline import check_stages, run_stages, write_summary
 from distill.progress import Progress
-from distill.recipe import Recipe, check_recipe
+from distill.recipe import check_recipe
 from distill.reporting import write_report
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
@@ -23,6 +23,7 @@ from distill.stages.evaluate import judge
 from distill.stages.match import FILE as SET
 from distill.store.run import Run, open_run
 from distill.store.sets import read_set
+from distill.tables import Recipe
 
 
 def run_recipe(

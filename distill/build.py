@@ -11,8 +11,8 @@ from torch import Generator, nn
 import synth.networks
 from distill.data import DataError, RealData, SourceError, load_data
 from distill.errors import RecipeError, WorkError
-from distill.recipe import DataTable, MatchTable
 from distill.specs import parse_network
+from distill.tables import DataTable, MatchTable
 from synth.augment import Augmentation, dsa, parse_families
 from synth.gradients import Adjoint, FrozenAdjoint, GradientMethod, Unrolled
 from synth.updates import Momentum, UpdateRule, adam

@@ -7,8 +7,8 @@ import torch
 from distill.build import build_data, build_network, build_views
 from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError
-from distill.recipe import Recipe
 from distill.specs import parse_network
+from distill.tables import Recipe
 
 
 def check_names(recipe: Recipe) -> None:

@@ -15,8 +15,8 @@ from distill.build import build_data, build_network, generator_for, seed_of
 from distill.data import AnyPreprocess, RealData, Split, fit_preprocess, fit_zca
 from distill.interrupt import Stop
 from distill.progress import Progress
-from distill.recipe import Recipe
 from distill.store.run import Run
+from distill.tables import Recipe
 from distill.threads import threads_for
 
 

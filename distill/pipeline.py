@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 from distill.context import Context
 from distill.errors import DivergedRunError, WorkError
 from distill.memory import peak_bytes, reset_peak
-from distill.recipe import Recipe
 from distill.reporting import FILE as REPORT
 from distill.stages import committee, evaluate, experts, match, project, relabel
 from distill.store.files import digest_json, digest_tree, remove, write_json
 from distill.store.hdf5 import digest_attribute, digest_content
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import KIND as SET_KIND
+from distill.tables import Recipe
 
 KEY_VERSION = 1
 SUMMARY = "summary.json"
@@ -190,17 +189,6 @@ def _run_stage(context: Context, stage: Stage) -> None:
         },
     )
     remove(context.checkpoint(stage.name))
-
-
-@contextmanager
-def _translated(stage: str) -> Iterator[None]:
-    """Errors of the algorithms as errors of the application, which know their exit codes."""
-    try:
-        yield
-    except FloatingPointError as error:
-        raise DivergedRunError(f"{stage} diverged: {error}") from error
-    except (ValueError, OSError) as error:
-        raise WorkError(f"{stage}: {error}") from error
 
 
 def _forget_dependents(context: Context, name: str) -> None:

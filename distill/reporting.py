@@ -12,12 +12,12 @@ import torch
 from distill.build import build_data
 from distill.data import RealData
 from distill.errors import WorkError
-from distill.recipe import Recipe
 from distill.report import ReportInput, render_report
 from distill.stages.match import FILE as SET
 from distill.store.files import write_text
 from distill.store.run import METRICS, Run, read_manifest
 from distill.store.sets import SetFile, read_set
+from distill.tables import Recipe
 
 FILE = "report.html"
 _REAL_PER_CLASS = 5

@@ -9,9 +9,9 @@ from typing import Any
 from distill.context import Context
 from distill.evaluation.jobs import Job, plan_jobs, summarise
 from distill.evaluation.students import Judged, protocol, train_student
-from distill.recipe import EvaluateTable
 from distill.store.files import write_text
 from distill.store.sets import SetFile, smallest_unsigned
+from distill.tables import EvaluateTable
 
 
 def evaluate(

@@ -12,9 +12,9 @@ from torch import Tensor
 from distill.build import build_views
 from distill.context import Context
 from distill.evaluation.jobs import RANDOM, STUDENTS, WHOLE, Job
-from distill.recipe import EvaluateTable, RelabelTable
 from distill.stages.relabel import relabel_views
 from distill.store.sets import SetFile
+from distill.tables import EvaluateTable, RelabelTable
 from projectors import Projector
 from synth.augment import Augmentation
 from synth.committee import Committee

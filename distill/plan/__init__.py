@@ -30,7 +30,7 @@ from distill.plan.sizes import (
 )
 from distill.plan.times import StageTime, stage_times
 from distill.plan.units import Units
-from distill.recipe import Recipe
+from distill.tables import Recipe
 
 __all__ = ["make_plan"]
 

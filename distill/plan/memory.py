@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from distill.build import build_network, build_views
 from distill.plan.shapes import DataShape
 from distill.plan.sizes import meta_network, synthetic_shape
-from distill.recipe import Recipe
+from distill.tables import Recipe
 from synth.directional import DirectionalForm, choose_form
 from synth.gradients import parameter_distance, replay
 from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop

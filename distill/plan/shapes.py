@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distill.build import build_data
-from distill.recipe import DataTable
+from distill.tables import DataTable
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from torch import nn
 
 from distill.build import build_network
 from distill.plan.shapes import DataShape
-from distill.recipe import Recipe, RelabelTable
 from distill.stages.experts import kept_epochs
 from distill.stages.relabel import relabel_views
 from distill.store.deltas import share_of_mtt, trajectory_bytes
 from distill.store.sets import smallest_unsigned
+from distill.tables import Recipe, RelabelTable
 from synth.augment import FAMILIES
 
 # HDF5's own structures, measured on files of both kinds: 5 and 2 experts, 203 and 196 tensors.

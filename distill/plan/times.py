@@ -8,7 +8,7 @@ from distill.evaluation.jobs import STUDENTS, WHOLE, Job, plan_jobs
 from distill.plan.clock import Clock, Timed
 from distill.plan.sizes import synthetic_shape
 from distill.plan.units import Units
-from distill.recipe import CommitteeTable, EvaluateTable, ProjectorTable, Recipe, RelabelTable
+from distill.tables import CommitteeTable, EvaluateTable, ProjectorTable, Recipe, RelabelTable
 from projectors import ProjectorError
 
 

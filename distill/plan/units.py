@@ -12,8 +12,8 @@ from torch import Generator, Tensor, nn
 import projectors
 from distill.build import build_gradient, build_network, build_views
 from distill.plan.clock import Clock, Timed, Work, exhaust
-from distill.recipe import MatchTable, ProjectorTable, Recipe, RelabelTable
 from distill.stages.relabel import relabel_views
+from distill.tables import MatchTable, ProjectorTable, Recipe, RelabelTable
 from projectors import Projector
 from synth.committee import Committee
 from synth.gradients import matching_gradient

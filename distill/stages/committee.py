@@ -6,9 +6,9 @@ from distill.build import build_views
 from distill.context import Context
 from distill.errors import WorkError
 from distill.progress import Advance
-from distill.recipe import CommitteeTable
 from distill.stages.tensors import load_tensors, save_tensors
 from distill.store.committee import Member, read_committee, write_committee
+from distill.tables import CommitteeTable
 from synth.committee import Committee, vote_weights
 from synth.losses import hard_logits
 from synth.training import TrainSettings, accuracy, shuffled_batches, train

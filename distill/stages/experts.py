@@ -9,9 +9,9 @@ import torch
 from distill.build import build_views
 from distill.context import Context
 from distill.progress import Advance
-from distill.recipe import MatchTable, Recipe
 from distill.stages.tensors import load_tensors, save_tensors
 from distill.store.experts import Trajectory, write_experts
+from distill.tables import MatchTable, Recipe
 from synth.losses import hard_logits
 from synth.parameters import parameter_layout, parameter_vector
 from synth.sharpness import Sharpness

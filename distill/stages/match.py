@@ -10,7 +10,6 @@ from distill.build import build_gradient, build_update, build_views
 from distill.context import Context
 from distill.data import Preprocess, ZCAPreprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.recipe import MatchTable
 from distill.stages.experts import FILE as EXPERTS
 from distill.stages.experts import window_epochs
 from distill.stages.match_checkpoint import Recorder
@@ -18,6 +17,7 @@ from distill.stages.starts import starting_state
 from distill.store.experts import ExpertsInfo, read_info, read_snapshots
 from distill.store.files import digest_json
 from distill.store.sets import SetFile, write_set
+from distill.tables import MatchTable
 from synth.formation import decode
 from synth.matching import (
     DivergedError,

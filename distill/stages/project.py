@@ -11,8 +11,8 @@ from distill.build import build_views
 from distill.context import Context
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.recipe import ProjectorTable
 from distill.stages.committee import load_committee
+from distill.tables import ProjectorTable
 from projectors import Projector
 from synth.committee import Committee
 from synth.training import predict

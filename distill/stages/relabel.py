@@ -8,10 +8,10 @@ from torch import Tensor
 from distill.build import build_views
 from distill.context import Context
 from distill.errors import WorkError
-from distill.recipe import RelabelTable
 from distill.stages.committee import load_committee
 from distill.stages.match import FILE as SET
 from distill.store.sets import add_votes, read_set
+from distill.tables import RelabelTable
 from synth.augment import Augmentation
 from synth.committee import Committee
 from synth.relabel import StoredVotes, relabel_epoch

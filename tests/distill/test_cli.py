@@ -14,8 +14,9 @@ from distill import build, registry
 from distill.checks import check_names
 from distill.cli import COMMANDS
 from distill.commands.ls import KINDS
-from distill.recipe import CommitteeTable, MatchTable, load_recipe
+from distill.recipe import load_recipe
 from distill.specs import parse_network
+from distill.tables import CommitteeTable, MatchTable
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -7,8 +7,8 @@ from distill.errors import RecipeError
 from distill.evaluation.jobs import Job, plan_jobs, statistics_of, summarise
 from distill.evaluation.results import count_bytes
 from distill.evaluation.students import Judged, label_temperature, student_settings
-from distill.recipe import EvaluateTable
 from distill.store.sets import read_set
+from distill.tables import EvaluateTable
 from synth.committee import Committee
 
 EVERY = ["hard", "learned", "votes", "projector"]

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import RecipeError
-from distill.recipe import EvaluateTable, check_recipe, load_recipe, recipe_text
+from distill.recipe import check_recipe, load_recipe, recipe_text
 from distill.suggest import suggestion
+from distill.tables import EvaluateTable
 
 PLAIN = st.text("abcxyzABC0189:/._,- äß", min_size=1).map(lambda text: f"q{text.strip()}z")
 STRINGS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"))
