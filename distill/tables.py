@@ -142,6 +142,7 @@ class EvaluateTable(Table):
     lr: Positive = 0.01
     soft_lr: Positive = 0.002
     whole_epochs: Count = 20
+    whole_seeds: NotNegativeCount | None = None
     batch_size: Annotated[int, Field(ge=2)] = 100
 
 

@@ -40,6 +40,7 @@ def plan_jobs(
     labels: Sequence[str],
     available: Sequence[str],
     labellers: Sequence[str],
+    whole_seeds: int | None = None,
 ) -> list[Job]:
     """All jobs of an evaluation: label sources that exist, and the controls.
 
@@ -52,6 +53,8 @@ def plan_jobs(
         labels: label sources that were asked for.
         available: label sources that there are.
         labellers: those of them that can label other images too.
+        whole_seeds: students of each kind on the whole data set, which cost most; None for
+            `seeds`, 0 for none.
 
     Raises:
         RecipeError: if none of the label sources exists.
@@ -67,7 +70,8 @@ def plan_jobs(
         for seed in range(seeds):
             jobs += [Job(STUDENTS, student, source, seed) for source in chosen]
             jobs += [Job(RANDOM, student, source, seed) for source in controls]
-            jobs.append(Job(WHOLE, student, "hard", seed))
+            if whole_seeds is None or seed < whole_seeds:
+                jobs.append(Job(WHOLE, student, "hard", seed))
     return jobs
 
 

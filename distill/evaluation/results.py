@@ -30,7 +30,14 @@ def evaluate(
         projector_bytes: bytes shipped, and bytes to fetch elsewhere.
         log: a file of finished jobs, read before and appended to after each job.
     """
-    jobs = plan_jobs(table.students, table.seeds, table.labels, judged.available, judged.labellers)
+    jobs = plan_jobs(
+        table.students,
+        table.seeds,
+        table.labels,
+        judged.available,
+        judged.labellers,
+        table.whole_seeds,
+    )
     known = _read(log)
     done = [job for job in jobs if job.name in known]
     for job in done:

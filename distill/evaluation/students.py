@@ -121,7 +121,12 @@ def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str
         "votes": {**common, **soft, "views": "as stored"},
         "projector": {**common, **soft, "views": _online_views(context).families},
         "random": "real training images, drawn anew for each seed, at the same images per class",
-        "whole": {"epochs": table.whole_epochs, "images": len(context.data.train), "as": "hard"},
+        "whole": {
+            "epochs": table.whole_epochs,
+            "seeds": table.seeds if table.whole_seeds is None else table.whole_seeds,
+            "images": len(context.data.train),
+            "as": "hard",
+        },
     }
 
 

@@ -124,9 +124,13 @@ def _evaluate(units: Units, table: EvaluateTable) -> StageTime:
     available, online = ([name for name, yes in kind.items() if yes] for kind in (there, labellers))
     # Students that differ in their seed alone take the same time.
     jobs = plan_jobs(table.students, 1, table.labels, available, online)
+    whole_seeds = table.seeds if table.whole_seeds is None else min(table.whole_seeds, table.seeds)
     try:
-        parts = [part for job in jobs for part in _job(units, table, job)]
-        return StageTime(tuple(Part(table.seeds * part.times, part.unit) for part in parts))
+        parts = []
+        for job in jobs:
+            seeds = whole_seeds if job.group == WHOLE else table.seeds
+            parts += [Part(seeds * part.times, part.unit) for part in _job(units, table, job)]
+        return StageTime(tuple(parts))
     except ProjectorError as error:
         return StageTime((), f"not measured: {error}")
 

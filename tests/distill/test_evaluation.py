@@ -55,6 +55,12 @@ def test_random_images_are_labelled_only_by_what_can_label_them():
     assert random == ["hard", "projector"]
 
 
+def test_fewer_students_may_see_the_whole_data_set():
+    jobs = plan_jobs(["a"], 3, ["hard"], EVERY, [], whole_seeds=1)
+    assert [job.seed for job in jobs if job.group == "whole"] == [0]
+    assert not [job for job in plan_jobs(["a"], 3, ["hard"], EVERY, [], 0) if job.group == "whole"]
+
+
 def test_plan_without_any_label_source_is_refused():
     with pytest.raises(RecipeError, match="asks for votes, but this set has hard, learned"):
         plan_jobs(["a"], 1, ["votes"], ["hard", "learned"], [])

@@ -1,0 +1,78 @@
+"""Run the variants of an ablation and write benchmarks/results/NAME.json.
+
+    python benchmarks/ablation.py benchmarks/ablations/fashion-mnist-ipc1-matching.toml
+
+The TOML file names a recipe, overrides that all variants share, and the overrides of each. The
+shared stages (experts, committee) are run once and copied; each variant is a run folder of its
+own below --work, so an interrupted ablation goes on where it stopped. A variant whose file entry
+is there with the same overrides is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from record import RESULTS, commit, machine_class
+
+from distill.application import run_recipe
+from distill.recipe import load_recipe
+
+SHARED_FILES = ("manifest.json", "experts.h5", "committee.h5")
+
+
+def run_variant(spec: dict[str, Any], name: str, work: Path) -> dict[str, Any]:
+    """Run one variant in its own folder; returns its overrides and its summary."""
+    overrides = spec["variants"][name]
+    folder = work / name.replace(" ", "-").replace("/", "-")
+    if not (folder / "manifest.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in SHARED_FILES:
+            if (work / "shared" / file).exists():
+                shutil.copy2(work / "shared" / file, folder / file)
+    recipe = load_recipe(spec["recipe"], [*spec["shared"], *overrides])
+    run_recipe(recipe, folder, quiet=True)
+    summary = json.loads((folder / "summary.json").read_text())
+    return {"overrides": overrides, "summary": summary}
+
+
+def main() -> None:
+    """Run every variant, writing the result file after each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--only", nargs="+", help="run these variants only")
+    options = parser.parse_args()
+    spec = tomllib.loads(options.spec.read_text())
+    out, work = RESULTS / f"{options.spec.stem}.json", options.work / options.spec.stem
+    result = json.loads(out.read_text()) if out.exists() else {}
+    shared = load_recipe(spec["recipe"], spec["shared"])
+    run_recipe(shared, work / "shared", spec["stages"], quiet=True)
+    for name in options.only or spec["variants"]:
+        known = result.get("variants", {}).get(name)
+        if known and known["overrides"] == spec["variants"][name]:
+            continue
+        print(f"{datetime.datetime.now():%H:%M} {name}", file=sys.stderr, flush=True)
+        found = run_variant(spec, name, work)
+        result |= {
+            "command": f"python benchmarks/ablation.py {options.spec}",
+            "commit": commit(),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "machine": machine_class(),
+            "seed": shared.seed,
+            "title": spec["title"],
+            "recipe": shared.model_dump(mode="json"),
+            "shared": spec["shared"],
+        }
+        result.setdefault("variants", {})[name] = found
+        out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
