@@ -25,6 +25,7 @@ from synth.recovery import (
     RecoverProblem,
     RecoverSettings,
     RecoverStep,
+    SharedView,
     SharedViews,
     Teacher,
     class_statistics,
@@ -59,16 +60,16 @@ def run_recover(context: Context) -> None:
     table, _ = _tables(context)
     committee = load_committee(context)
     candidates = _candidates(context, committee)
-    batches = _batches(context, table)
     recorder = Recorder(context, table)
     start = state = recorder.load() or Unfinished(_starting_images(context, committee), 0)
     done = start.steps(table.iterations)
+    batches = _batches(context, table)
     progress = context.progress.task(STAGE, len(batches) * table.iterations, done)
     largest = max(len(batch.places) for batch in batches)
     networks = [candidate.network for candidate in candidates]
     with progress as advance, context.threads(largest, *networks):
         try:
-            for state, step in _steps(context, candidates, batches, start):
+            for state, step in _steps(context, candidates, recorder, start):
                 recorder.add(state, step)
                 advance(f"cross-entropy {step.cross_entropy:.3f}, stats {step.statistics:.3f}")
                 context.stop.check()
@@ -145,17 +146,18 @@ def _starting_images(context: Context, committee: Committee) -> Tensor:
 
 
 def _steps(
-    context: Context,
-    candidates: Sequence[Candidate],
-    batches: Sequence[RecoverBatch],
-    state: Unfinished,
+    context: Context, candidates: Sequence[Candidate], recorder: Recorder, state: Unfinished
 ) -> Iterator[tuple[Unfinished, RecoverStep]]:
     """All steps of all batches that are left."""
     table, _ = _tables(context)
+    batches = _batches(context, table)
     settings = RecoverSettings(table.lr, table.bn_weight, table.first_bn)
     while state.batch < len(batches):
         batch = batches[state.batch]
-        problem = _problem(context, candidates, state, batch)
+        drawn, weights = _draw(context, candidates, batch.call)
+        if state.inner is None:
+            recorder.begin(state, batch.call, [member.spec for member in drawn], weights)
+        problem = _problem(context, _teachers(table, drawn, weights, batch), batch, state.batch)
         start = state.inner or first_state(state.images[batch.places])
         for inner, step in recover_images(start, table.iterations, problem, settings):
             state = replace(state, inner=inner)
@@ -166,47 +168,48 @@ def _steps(
             yield state, step
 
 
-def _problem(
-    context: Context, candidates: Sequence[Candidate], state: Unfinished, batch: RecoverBatch
-) -> RecoverProblem:
-    """What the batch of a state is recovered against; draws the members of its call."""
+def _draw(
+    context: Context, candidates: Sequence[Candidate], call: int
+) -> tuple[list[Candidate], list[float]]:
+    """The members of a call and the weights of their votes."""
     table, committee = _tables(context)
     priors = [candidate.prior for candidate in candidates]
-    generator = context.generator(STAGE, "members", batch.call)
-    places = draw_members(table.schedule, priors, table.drawn, batch.call, generator)
-    drawn = [candidates[place] for place in places]
+    generator = context.generator(STAGE, "members", call)
+    places = draw_members(table.schedule, priors, table.drawn, call, generator)
     weights = vote_weights(
-        committee.vote, [member.prior for member in drawn], table.vote_temperature
-    ).tolist()
-    if state.inner is None:
-        context.log(
-            STAGE,
-            step=state.steps(table.iterations),
-            call=batch.call,
-            members=[member.spec for member in drawn],
-            weights=weights,
-        )
-    within = table.batches == "within"
-    teachers = [
-        Teacher(
-            member.network,
-            weight,
-            [layer.of_class(batch.call) for layer in member.statistics]
-            if within
-            else member.statistics,
-        )
-        for member, weight in zip(drawn, weights, strict=True)
-    ]
-    views = SharedViews(table.view_area, table.flip, table.roll)
-    number = state.batch
-    return RecoverProblem(
-        teachers,
-        batch.labels.to(context.device),
-        lambda step: views.sample(
-            context.data.size, context.generator(STAGE, "view", number, step)
-        ),
-        _valid_images(context),
+        committee.vote, [priors[place] for place in places], table.vote_temperature
     )
+    return [candidates[place] for place in places], weights.tolist()
+
+
+def _teachers(
+    table: RecoverTable,
+    drawn: Sequence[Candidate],
+    weights: Sequence[float],
+    batch: RecoverBatch,
+) -> list[Teacher]:
+    """The members of a batch with the statistics that it is compared with."""
+    within = table.batches == "within"
+    found = []
+    for member, weight in zip(drawn, weights, strict=True):
+        targets = member.statistics
+        if within:
+            targets = [layer.of_class(batch.call) for layer in targets]
+        found.append(Teacher(member.network, weight, targets))
+    return found
+
+
+def _problem(
+    context: Context, teachers: Sequence[Teacher], batch: RecoverBatch, number: int
+) -> RecoverProblem:
+    """What a batch is recovered against; its views depend on its number and the step alone."""
+    table, _ = _tables(context)
+    views = SharedViews(table.view_area, table.flip, table.roll)
+
+    def view(step: int) -> SharedView:
+        return views.sample(context.data.size, context.generator(STAGE, "view", number, step))
+
+    return RecoverProblem(teachers, batch.labels.to(context.device), view, _valid_images(context))
 
 
 def _valid_images(context: Context) -> Callable[[Tensor], Tensor]:

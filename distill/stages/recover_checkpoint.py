@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,20 @@ class Recorder:
         done = 0 if self._state is None else self._state.steps(self._table.iterations)
         self._context.run.keep_metrics(_STAGE, below=done)
         return self._state
+
+    def begin(
+        self, state: Unfinished, call: int, members: Sequence[str], weights: Sequence[float]
+    ) -> None:
+        """Take note of a batch's members before its first step."""
+        self._rows.append(
+            {
+                "stage": _STAGE,
+                "step": state.steps(self._table.iterations),
+                "call": call,
+                "members": list(members),
+                "weights": list(weights),
+            }
+        )
 
     def add(self, state: Unfinished, step: RecoverStep) -> None:
         """Take note of a step; every `checkpoint_every` steps it goes to disk."""
