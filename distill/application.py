@@ -20,10 +20,10 @@ from distill.reporting import write_report
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
-from distill.stages.match import FILE as SET
+from distill.stages.synthetic import FILE as SET
 from distill.store.run import Run, open_run
 from distill.store.sets import read_set
-from distill.tables import Recipe
+from distill.tables import ExpertsTable, Recipe
 
 
 def run_recipe(
@@ -83,11 +83,18 @@ def evaluate_set(path: Path, changes: dict[str, Any], device: str | None, quiet:
 
 def _with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     """The recipe with other keys in its [evaluate] table."""
-    table = {"students": [recipe.experts.network]}
+    table = {"students": [_first_network(recipe)]}
     if recipe.evaluate is not None:
         table = recipe.evaluate.model_dump()
     raw = {**recipe.model_dump(), "evaluate": {**table, **changes}}
     return check_recipe(raw, "evaluate")
+
+
+def _first_network(recipe: Recipe) -> str:
+    """A student for a set whose recipe names none: a network that it was made with."""
+    if recipe.experts is not None:
+        return recipe.experts.network
+    return recipe.committee.members[0] if recipe.committee else ExpertsTable().network
 
 
 def _scratch_context(

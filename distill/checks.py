@@ -8,7 +8,9 @@ from distill.build import build_data, build_network, build_views
 from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError
 from distill.specs import parse_network
-from distill.tables import Recipe
+from distill.tables import MAKERS, MatchTable, Recipe, RecoverTable, SelectTable
+from synth.formation import SMALLEST_CELL
+from synth.recovery import running_statistics
 
 
 def check_names(recipe: Recipe) -> None:
@@ -36,25 +38,54 @@ def check_data(recipe: Recipe) -> RealData:
         WorkError: if the data are missing or wrong.
     """
     data = build_data(recipe.data)
+    name = next(name for name in MAKERS if getattr(recipe, name) is not None)
     try:
-        per_class = recipe.match.ipc * recipe.match.factor**2
-        require_per_class(data.train, per_class, data.class_names)
+        require_per_class(data.train, _real_per_class(recipe.maker), data.class_names)
     except DataError as error:
-        raise RecipeError(f"match.ipc: {error}") from None
+        raise RecipeError(f"{name}.ipc: {error}") from None
+    side = min(data.size) // _tiles_a_side(recipe.maker)
+    if side < SMALLEST_CELL:
+        raise RecipeError(
+            f"{name}.factor cuts images of {data.size[0]}x{data.size[1]} into tiles of {side} "
+            f"pixels a side, which need at least {SMALLEST_CELL}; lower the factor"
+        )
     check_networks(recipe, data)
     return data
+
+
+def _tiles_a_side(table: MatchTable | RecoverTable | SelectTable) -> int:
+    """How many real images, or crops of them, are tiled along a side of a stored one."""
+    if isinstance(table, MatchTable):
+        return table.factor
+    kind = table.init if isinstance(table, RecoverTable) else table.method
+    return table.factor if kind == "mosaics" else 1
+
+
+def _real_per_class(table: MatchTable | RecoverTable | SelectTable) -> int:
+    """Real images of each class that a set is made from, at least 1."""
+    if isinstance(table, RecoverTable) and table.init == "noise":
+        return 1
+    return table.ipc * _tiles_a_side(table) ** 2
 
 
 def check_networks(recipe: Recipe, data: RealData) -> None:
     """Raise RecipeError for a network that cannot be built for these images."""
     # On the meta device, where weights have shapes and no memory.
     with torch.device("meta"):
-        for spec in _specs(recipe):
-            build_network(spec, data.channels, data.size, data.classes, 0)
+        built = {
+            spec: build_network(spec, data.channels, data.size, data.classes, 0)
+            for spec in _specs(recipe)
+        }
+    if recipe.recover is not None and recipe.recover.bn_weight > 0 and recipe.committee:
+        for spec in recipe.recover.members or recipe.committee.members:
+            try:
+                running_statistics(built[spec])
+            except ValueError as error:
+                raise RecipeError(f"recover.bn_weight, member {spec}: {error}") from None
 
 
 def _specs(recipe: Recipe) -> list[str]:
-    specs = [recipe.experts.network]
+    specs = [recipe.experts.network] if recipe.experts else []
     specs += recipe.committee.members if recipe.committee else []
     specs += recipe.evaluate.students if recipe.evaluate else []
     return specs

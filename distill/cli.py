@@ -13,6 +13,8 @@ COMMANDS = {
     "run": ("run", "run"),
     "experts": ("run", "experts"),
     "match": ("run", "match"),
+    "recover": ("run", "recover"),
+    "select": ("run", "select"),
     "relabel": ("run", "relabel"),
     "project": ("run", "project"),
     "evaluate": ("evaluate", "evaluate"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distill.stages.match import FILE
+from distill.stages.synthetic import FILE
 from distill.store.sets import SetFile, read_set
 from synth.relabel import StoredVotes
 

@@ -12,12 +12,22 @@ from distill.context import Context
 from distill.errors import DivergedRunError, WorkError
 from distill.memory import peak_bytes, reset_peak
 from distill.reporting import FILE as REPORT
-from distill.stages import committee, evaluate, experts, match, project, relabel
+from distill.stages import (
+    committee,
+    evaluate,
+    experts,
+    match,
+    project,
+    recover,
+    relabel,
+    select,
+)
+from distill.stages.synthetic import FILE as SET
 from distill.store.files import digest_json, digest_tree, remove, write_json
 from distill.store.hdf5 import digest_attribute, digest_content
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import KIND as SET_KIND
-from distill.tables import Recipe
+from distill.tables import MAKERS, Recipe
 
 KEY_VERSION = 1
 SUMMARY = "summary.json"
@@ -57,16 +67,16 @@ def _set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path],
     """A part of set.h5 has a digest of its own, as later stages add to the file."""
 
     def outputs(folder: Path) -> dict[str, str]:
-        path = folder / match.FILE
-        return {f"{match.FILE}:{label}": digest_content(path, SET_KIND, prefixes, attributes)}
+        path = folder / SET
+        return {f"{SET}:{label}": digest_content(path, SET_KIND, prefixes, attributes)}
 
     return outputs
 
 
 def _evaluation(folder: Path) -> dict[str, str]:
     """The evaluation stands in a file of its own and in the set, which may be made again."""
-    measured = digest_attribute(folder / match.FILE, SET_KIND, "measured")
-    return {**_file(evaluate.FILE)(folder), f"{match.FILE}:measured": measured}
+    measured = digest_attribute(folder / SET, SET_KIND, "measured")
+    return {**_file(evaluate.FILE)(folder), f"{SET}:measured": measured}
 
 
 STAGES: dict[str, Stage] = {
@@ -91,9 +101,23 @@ STAGES: dict[str, Stage] = {
             "committee", ("data", "committee"), (), committee.run_committee, _file(committee.FILE)
         ),
         Stage(
+            "recover",
+            ("data", "committee", "recover"),
+            ("committee",),
+            recover.run_recover,
+            _set_parts("images", "images", "hard", attributes=True),
+        ),
+        Stage(
+            "select",
+            ("data", "select"),
+            ("committee",),
+            select.run_select,
+            _set_parts("images", "images", "hard", attributes=True),
+        ),
+        Stage(
             "relabel",
             ("data", "committee", "relabel"),
-            ("match", "committee"),
+            (*MAKERS, "committee"),
             relabel.run_relabel,
             _set_parts("votes", "labels/full-fp16", attributes=False),
         ),
@@ -107,7 +131,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "evaluate",
             ("data", "evaluate"),
-            ("match", "committee", "relabel", "project"),
+            (*MAKERS, "committee", "relabel", "project"),
             evaluate.run_evaluate,
             _evaluation,
         ),
@@ -132,6 +156,7 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
         DivergedRunError: if a training diverges.
     """
     context.run.manifest.update(_provenance(context))
+    _forget_other_makers(context)
     for stage in planned(context.recipe):
         if names and stage.name not in names:
             continue
@@ -201,6 +226,13 @@ def _forget_dependents(context: Context, name: str) -> None:
                 remove(context.run.path / SUMMARY)
                 remove(context.run.path / REPORT)
             _forget_dependents(context, stage.name)
+
+
+def _forget_other_makers(context: Context) -> None:
+    """A set that an earlier form of the recipe made in another way is no longer part of the run."""
+    for name in MAKERS:
+        if getattr(context.recipe, name) is None:
+            context.run.manifest["stages"].pop(name, None)
 
 
 def _key(context: Context, stage: Stage) -> str:

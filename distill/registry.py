@@ -137,6 +137,27 @@ STRATEGIES: dict[str, Entry] = {
 }
 
 
+MAKING: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("recover.schedule=random", "members drawn anew for each IPC index", "CV-DD"),
+        Entry("recover.schedule=pairs", "every set of recover.drawn members in turn", "CV-DD"),
+        Entry("recover.schedule=fixed", "the recover.drawn members of largest prior", "CV-DD"),
+        Entry("recover.init=mosaics", "recovery starts from realistic crops", "RDED, SRe2L++"),
+        Entry("recover.init=real", "recovery starts from real images", "SRe2L++"),
+        Entry("recover.init=noise", "recovery starts from normal noise", "SRe2L"),
+        Entry("recover.batches=across", "an image of every class, whole statistics", "SRe2L"),
+        Entry("recover.batches=within", "images of one class, its own statistics", "LPLD"),
+        Entry("select.method=random", "real images at random: the control", "textbook"),
+        Entry("select.method=herding", "the mean feature stays near the class's", "Welling 2009"),
+        Entry("select.method=k-center", "no feature is far from a chosen one", "Sener 2018"),
+        Entry("select.method=mosaics", "crops that teachers find realistic, tiled", "RDED"),
+        Entry("select.features=pixels", "features are the normalised pixels", "textbook"),
+        Entry("select.features=committee", "features before the teachers' heads", "Sener 2018"),
+    )
+}
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes inside the package, sorted."""
     folder = resources.files("distill") / "recipes"

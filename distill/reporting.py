@@ -13,7 +13,7 @@ from distill.build import build_data
 from distill.data import RealData
 from distill.errors import WorkError
 from distill.report import ReportInput, render_report
-from distill.stages.match import FILE as SET
+from distill.stages.synthetic import FILE as SET
 from distill.store.files import write_text
 from distill.store.run import METRICS, Run, read_manifest
 from distill.store.sets import SetFile, read_set

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from distill.errors import RecipeError
+
 
 def _split(value: Any) -> Any:
     if not isinstance(value, str):
@@ -17,6 +19,7 @@ Names = Annotated[list[str], BeforeValidator(_split)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 LabelSource = Literal["hard", "learned", "votes", "projector"]
 
@@ -84,6 +87,43 @@ class MatchTable(Table):
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
+
+
+class RecoverTable(Table):
+    """Images optimised until a committee recognises them."""
+
+    ipc: Count
+    iterations: Count = 1000
+    batches: Literal["across", "within"] = "across"
+    batch_size: Count | None = None
+    members: Annotated[Names, Field(min_length=1)] | None = None
+    drawn: Count = 2
+    schedule: Literal["random", "pairs", "fixed"] = "random"
+    vote_temperature: Positive = 5.0
+    init: Literal["mosaics", "real", "noise"] = "mosaics"
+    candidates: Count = 300
+    crops: Count = 5
+    factor: Count = 1
+    crop_area: Share = 0.08
+    bn_weight: NotNegative = 0.01
+    first_bn: NotNegative = 10.0
+    lr: Positive = 0.25
+    view_area: Share = 0.08
+    flip: bool = True
+    roll: NotNegativeCount = 4
+    checkpoint_every: Count = 200
+
+
+class SelectTable(Table):
+    """Real images, or mosaics of them, as they are."""
+
+    ipc: Count
+    method: Literal["random", "herding", "k-center", "mosaics"] = "mosaics"
+    features: Literal["pixels", "committee"] = "pixels"
+    candidates: Count = 300
+    crops: Count = 5
+    factor: Count = 2
+    crop_area: Share = 0.08
 
 
 class CommitteeTable(Table):
@@ -155,39 +195,123 @@ class Recipe(Table):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataTable
-    experts: ExpertsTable
-    match: MatchTable
+    experts: ExpertsTable | None = None
+    match: MatchTable | None = None
     committee: CommitteeTable | None = None
+    recover: RecoverTable | None = None
+    select: SelectTable | None = None
     relabel: RelabelTable | None = None
     projector: ProjectorTable | None = None
     evaluate: EvaluateTable | None = None
 
+    @property
+    def maker(self) -> MatchTable | RecoverTable | SelectTable:
+        """The table that says how the set is made."""
+        for table in (self.match, self.recover, self.select):
+            if table is not None:
+                return table
+        raise RecipeError("the recipe makes no set; add [match], [recover] or [select]")
+
+    def matching(self) -> tuple[ExpertsTable, MatchTable]:
+        """[experts] and [match]; raises RecipeError where the set is made in another way."""
+        if self.experts is None or self.match is None:
+            raise RecipeError(
+                "the recipe matches no trajectories; add the tables [experts] and [match]"
+            )
+        return self.experts, self.match
+
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
-        needed = self.match.max_start_epoch + self.match.span
-        if needed > self.experts.epochs:
+        made_by = [name for name in MAKERS if getattr(self, name) is not None]
+        if len(made_by) != 1:
+            found = ", ".join(f"[{name}]" for name in made_by) or "none of them"
             raise ValueError(
-                f"match.max_start_epoch + match.span is {needed}, but experts.epochs is "
-                f"{self.experts.epochs}; lower the former or record more epochs"
+                f"a set is made by one of [match], [recover] and [select], but there is {found}"
             )
-        grown = self.match.max_start_epoch if self.match.grow_from is None else self.match.grow_from
-        if not self.match.min_start_epoch <= grown <= self.match.max_start_epoch:
-            raise ValueError(
-                "match.min_start_epoch, grow_from and max_start_epoch must not fall in this order"
-            )
+        if (self.experts is None) != (self.match is None):
+            raise ValueError("[experts] and [match] go together; add or drop one of them")
         if self.data.zca and self.projector is not None:
             raise ValueError("a projector reads pixels: set data.zca = false or drop [projector]")
-        for table, value in (("relabel", self.relabel), ("projector", self.projector)):
-            if value is not None and self.committee is None:
+        for table in _TAUGHT:
+            if getattr(self, table) is not None and self.committee is None:
                 raise ValueError(f"[{table}] needs teachers; add a [committee] table")
+        for table, problem in (
+            ("match", _match_problem(self)),
+            ("recover", _recover_problem(self)),
+            ("select", _select_problem(self)),
+        ):
+            if getattr(self, table) is not None and problem:
+                raise ValueError(problem)
         return self
 
 
+def _match_problem(recipe: Recipe) -> str | None:
+    if recipe.experts is None or recipe.match is None:
+        return None
+    table = recipe.match
+    needed = table.max_start_epoch + table.span
+    if needed > recipe.experts.epochs:
+        return (
+            f"match.max_start_epoch + match.span is {needed}, but experts.epochs is "
+            f"{recipe.experts.epochs}; lower the former or record more epochs"
+        )
+    grown = table.max_start_epoch if table.grow_from is None else table.grow_from
+    if not table.min_start_epoch <= grown <= table.max_start_epoch:
+        return "match.min_start_epoch, grow_from and max_start_epoch must not fall in this order"
+    return None
+
+
+def _recover_problem(recipe: Recipe) -> str | None:
+    table, committee = recipe.recover, recipe.committee
+    if table is None or committee is None:
+        return None
+    pool = table.members or committee.members
+    unknown = [name for name in pool if name not in committee.members]
+    if unknown:
+        return (
+            f"recover.members names {unknown[0]}, which committee.members lacks; name some of "
+            f"{', '.join(committee.members)}"
+        )
+    if table.drawn > len(pool):
+        return (
+            f"recover.drawn asks for {table.drawn} members at once, but {len(pool)} may be drawn; "
+            "lower it or add members"
+        )
+    return _candidates_problem("recover", table) if table.init == "mosaics" else None
+
+
+def _select_problem(recipe: Recipe) -> str | None:
+    table = recipe.select
+    if table is None:
+        return None
+    if recipe.committee is None:
+        if table.method == "mosaics":
+            return 'select.method "mosaics" needs teachers; add a [committee] table'
+        if table.features == "committee" and table.method != "random":
+            return 'select.features "committee" needs teachers; add a [committee] table'
+    return _candidates_problem("select", table) if table.method == "mosaics" else None
+
+
+def _candidates_problem(name: str, table: RecoverTable | SelectTable) -> str | None:
+    tiles = table.ipc * table.factor**2
+    if table.candidates >= tiles:
+        return None
+    return (
+        f"{name}.candidates is {table.candidates}, but ipc {table.ipc} with factor {table.factor} "
+        f"needs {tiles} of each class; raise it, or lower ipc or the factor"
+    )
+
+
+# The tables of which exactly one makes the set, and those that need a committee.
+MAKERS = ("match", "recover", "select")
+_TAUGHT = ("recover", "relabel", "projector")
 TABLES: dict[str, type[Table]] = {
     "data": DataTable,
     "experts": ExpertsTable,
     "match": MatchTable,
     "committee": CommitteeTable,
+    "recover": RecoverTable,
+    "select": SelectTable,
     "relabel": RelabelTable,
     "projector": ProjectorTable,
     "evaluate": EvaluateTable,

@@ -26,18 +26,35 @@ class Moments:
 UpdateRule = Callable[[Tensor, Tensor, Moments, float, int], tuple[Tensor, Moments]]
 
 
-def adam(
-    value: Tensor, gradient: Tensor, moments: Moments, size: float, count: int
-) -> tuple[Tensor, Moments]:
-    """One step of Adam with betas (0.9, 0.999); Kingma and Ba 2015, algorithm 1.
+@dataclass(frozen=True)
+class Adam:
+    """Steps whose size does not depend on the gradient's scale; Kingma and Ba 2015, algorithm 1.
 
-    The step's size does not depend on the gradient's scale, which changes by orders of
-    magnitude with the data, the network and the number of inner steps.
+    That scale changes by orders of magnitude with the data, the network and the number of inner
+    steps.
+
+    Attributes:
+        mean_decay, square_decay: beta_1 and beta_2.
+        eps: added to the root of the mean square.
     """
-    mean = 0.9 * moments.mean + 0.1 * gradient
-    square = 0.999 * moments.square + 0.001 * gradient.square()
-    direction = (mean / (1 - 0.9**count)) / ((square / (1 - 0.999**count)).sqrt() + 1e-12)
-    return value - size * direction, Moments(mean, square)
+
+    mean_decay: float = 0.9
+    square_decay: float = 0.999
+    eps: float = 1e-12
+
+    def __call__(
+        self, value: Tensor, gradient: Tensor, moments: Moments, size: float, count: int
+    ) -> tuple[Tensor, Moments]:
+        """One step; see `UpdateRule`."""
+        first, second = self.mean_decay, self.square_decay
+        mean = first * moments.mean + (1 - first) * gradient
+        square = second * moments.square + (1 - second) * gradient.square()
+        root = (square / (1 - second**count)).sqrt() + self.eps
+        direction = (mean / (1 - first**count)) / root
+        return value - size * direction, Moments(mean, square)
+
+
+adam = Adam()
 
 
 @dataclass(frozen=True)

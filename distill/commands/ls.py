@@ -44,7 +44,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "data": lambda: _entries(registry.DATA),
     "networks": _networks,
     "codecs": lambda: _entries(registry.CODECS),
-    "strategies": lambda: _entries(registry.STRATEGIES),
+    "strategies": lambda: _entries(registry.STRATEGIES) + _entries(registry.MAKING),
     "gradients": lambda: _entries(registry.GRADIENTS),
 }
 

@@ -10,7 +10,16 @@ import click
 
 from distill.commands.options import recipe_options
 
-_STAGES = ("experts", "match", "committee", "relabel", "project", "evaluate")
+_STAGES = (
+    "experts",
+    "match",
+    "committee",
+    "recover",
+    "select",
+    "relabel",
+    "project",
+    "evaluate",
+)
 
 
 @click.command()
@@ -34,14 +43,16 @@ def run(stages: tuple[str, ...], **options: Any) -> None:
     _run(stages, **options)
 
 
-def _verb(name: str, summary: str, stages: tuple[str, ...]) -> click.Command:
+def _verb(
+    name: str, summary: str, stages: tuple[str, ...], recipe: str = "digits"
+) -> click.Command:
     def callback(**options: Any) -> None:
-        _run(stages, **options)
+        _run(stages, verb=True, **options)
 
     callback.__doc__ = (
         f"{summary}\n\n    The same as `distill run RECIPE --out RUN "
         f"{' '.join('--stage ' + stage for stage in stages)}`.\n\n    \b\n    Example:\n"
-        f"      distill {name} digits --out runs/digits\n    "
+        f"      distill {name} {recipe} --out runs/{recipe}\n    "
     )
     decorated: Callable[..., Any] = recipe_options(callback)
     return click.command(name)(decorated)
@@ -49,6 +60,18 @@ def _verb(name: str, summary: str, stages: tuple[str, ...]) -> click.Command:
 
 experts = _verb("experts", "Train experts and record their trajectories.", ("experts",))
 match = _verb("match", "Match the experts' trajectories.", ("match",))
+recover = _verb(
+    "recover",
+    "Optimise images until the committee recognises them.",
+    ("committee", "recover"),
+    recipe="digits-recover",
+)
+select = _verb(
+    "select",
+    "Select real images, or mosaics of them.",
+    ("committee", "select"),
+    recipe="digits-rded",
+)
 relabel = _verb("relabel", "Vote a soft label for every view.", ("committee", "relabel"))
 project = _verb("project", "Fit the projector.", ("committee", "project"))
 
@@ -64,6 +87,7 @@ def _run(
     engine: str,
     quiet: bool,
     debug: bool,
+    verb: bool = False,
 ) -> None:
     from distill.application import run_recipe
     from distill.recipe import load_recipe
@@ -71,6 +95,9 @@ def _run(
     resolved = load_recipe(recipe, list(overrides), seed)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
+    if verb and resolved.committee is None:
+        # Selection by pixels needs no teachers; what does is refused with the recipe.
+        stages = tuple(stage for stage in stages if stage != "committee")
     report = run_recipe(resolved, out, stages, quiet=quiet)
     if report is not None:
         click.echo(f"report: {report}", err=True)

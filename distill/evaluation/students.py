@@ -106,18 +106,19 @@ def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str
         "schedule": "cosine",
         "loss": f"KL at temperature {label_temperature(judged):g}",
     }
+    learned = {
+        **common,
+        "optimizer": "sgd",
+        "lr": judged.content.manifest["student_lr"],
+        "schedule": "constant",
+        "views": views,
+    }
     return {
         "test_images": len(context.data.test),
         "tested": "once, after the last epoch",
         "seeds": table.seeds,
         "hard": {**common, "optimizer": "sgd, momentum 0.9", "lr": table.lr, "views": views},
-        "learned": {
-            **common,
-            "optimizer": "sgd",
-            "lr": judged.content.manifest["student_lr"],
-            "schedule": "constant",
-            "views": views,
-        },
+        **({} if judged.content.learned is None else {"learned": learned}),
         "votes": {**common, **soft, "views": "as stored"},
         "projector": {**common, **soft, "views": _online_views(context).families},
         "random": "real training images, drawn anew for each seed, at the same images per class",

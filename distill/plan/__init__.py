@@ -47,6 +47,10 @@ def make_plan(recipe: Recipe) -> dict[str, Any]:
         WorkError: if the data have to be read and cannot, or the network cannot be matched.
     """
     check_names(recipe)
+    if recipe.match is None:
+        raise WorkError(
+            "only recipes that match trajectories can be planned; name one with [match]"
+        )
     device = choose_device(recipe.device)
     shape = shape_of(recipe.data)
     parameters = {
@@ -64,7 +68,7 @@ def make_plan(recipe: Recipe) -> dict[str, Any]:
         "disk": _disk(recipe, shape, clock),
         "images": image_bytes(recipe, shape),
         "labels": label_bytes(recipe, shape),
-        "memory": {"gradient": recipe.match.gradient, "matching": peaks},
+        "memory": {"gradient": recipe.matching()[1].gradient, "matching": peaks},
         "time": _time(recipe, clock),
     }
 

@@ -72,10 +72,11 @@ def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     Three inner steps are run dry; beyond them a replay holds more parameter vectors, and an
     unrolled gradient the graph of one more step each.
     """
-    steps, form = recipe.match.inner_steps, _form(recipe, shape)
+    experts, table = recipe.matching()
+    steps, form = table.inner_steps, _form(recipe, shape)
     short = min(steps, 3)
-    vector = 4 * parameter_layout(meta_network(recipe.experts.network, shape)).count
-    more = (_vectors_held(recipe.match.snapshots, steps) - short) * vector
+    vector = 4 * parameter_layout(meta_network(experts.network, shape)).count
+    more = (_vectors_held(table.snapshots, steps) - short) * vector
 
     def replayed(damping: float) -> int:
         def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
@@ -100,7 +101,7 @@ def _vectors_held(snapshots: str, steps: int) -> int:
 
 def _form(recipe: Recipe, shape: DataShape) -> DirectionalForm:
     """The form of the derivatives that the network gets, found on two random images."""
-    spec = recipe.experts.network
+    spec = recipe.matching()[0].network
     network = build_network(spec, shape.channels, shape.size, shape.classes, 0)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *shape.image, generator=generator)
@@ -112,9 +113,9 @@ def _form(recipe: Recipe, shape: DataShape) -> DirectionalForm:
 
 
 def _peak(recipe: Recipe, shape: DataShape, run: Callable[..., object], steps: int) -> int:
-    table = recipe.match
+    experts, table = recipe.matching()
     count = synthetic_shape(recipe, shape).seen
-    network = meta_network(recipe.experts.network, shape)
+    network = meta_network(experts.network, shape)
     generator = torch.Generator().manual_seed(0)
     batches = draw_batches(count, table.batch_size, steps, generator)
     views = build_views(recipe.data.augmentation, one_per_batch=True)

@@ -37,8 +37,9 @@ class SyntheticShape:
 
 def synthetic_shape(recipe: Recipe, shape: DataShape) -> SyntheticShape:
     """How many images the synthetic set has."""
-    stored = recipe.match.ipc * shape.classes
-    return SyntheticShape(stored, stored * recipe.match.factor**2)
+    table = recipe.matching()[1]
+    stored = table.ipc * shape.classes
+    return SyntheticShape(stored, stored * table.factor**2)
 
 
 def meta_network(spec: str, shape: DataShape) -> nn.Module:
@@ -54,7 +55,7 @@ def parameter_count(network: nn.Module) -> int:
 
 def network_specs(recipe: Recipe) -> list[str]:
     """Every network of a recipe, once."""
-    specs = [recipe.experts.network]
+    specs = [recipe.experts.network] if recipe.experts else []
     specs += recipe.committee.members if recipe.committee else []
     specs += recipe.evaluate.students if recipe.evaluate else []
     return list(dict.fromkeys(specs))
@@ -62,7 +63,7 @@ def network_specs(recipe: Recipe) -> list[str]:
 
 def expert_buffer(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
     """Bytes of experts.h5, and of its snapshots as a fraction of MTT's buffer."""
-    table, kept = recipe.experts, kept_epochs(recipe)
+    table, kept = recipe.matching()[0], kept_epochs(recipe)
     parameters = parameter_count(meta_network(table.network, shape))
     payload = table.count * trajectory_bytes(parameters, len(kept), table.storage)
     return {

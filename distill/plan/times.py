@@ -61,7 +61,7 @@ def _predictions(units: Units, spec: str, count: int, times: int) -> Part:
 
 
 def _experts(units: Units) -> StageTime:
-    table, shape = units.recipe.experts, units.clock.shape
+    table, shape = units.recipe.matching()[0], units.clock.shape
     batch = min(table.batch_size, shape.train)
     step = units.step(table.network, batch, units.recipe.data.augmentation, dsa=True, adamw=False)
     epochs = table.count * table.epochs
@@ -75,7 +75,7 @@ def _experts(units: Units) -> StageTime:
 
 def _match(units: Units) -> StageTime:
     recipe, shape = units.recipe, units.clock.shape
-    table, experts = recipe.match, recipe.experts
+    experts, table = recipe.matching()
     count = synthetic_shape(recipe, shape).seen
     times = table.iterations * table.segments * table.inner_steps
     parts = [Part(times, units.inner_step(min(table.batch_size or count, count)))]

@@ -97,18 +97,19 @@ class Units:
     def inner_step(self, batch: int) -> Timed:
         """One inner step of matching with its share of the gradient."""
         recipe, clock = self.recipe, self.clock
-        network = self.network(recipe.experts.network)
+        experts, table = recipe.matching()
+        network = self.network(experts.network)
         start = parameter_vector(network)
         target = start + 0.01 * torch.randn(len(start), generator=_generator()).to(start.device)
-        gradient = build_gradient(recipe.match)
-        steps = min(recipe.match.inner_steps, _inner_steps(recipe.match))
+        gradient = build_gradient(table)
+        steps = min(table.inner_steps, _inner_steps(table))
         views = build_views(recipe.data.augmentation, one_per_batch=True)
         generator = _generator()
 
         def work(size: int) -> tuple[Callable[[], object], int]:
             images, labels = clock.images(size), clock.labels(size)
             batches = [torch.arange(size) for _ in range(steps)]
-            lr = torch.tensor(recipe.match.lr, device=clock.device)
+            lr = torch.tensor(table.lr, device=clock.device)
 
             def call() -> None:
                 drawn = None
@@ -120,7 +121,7 @@ class Units:
 
             return call, steps
 
-        return clock.time(f"inner step of {recipe.experts.network}", batch, work, network)
+        return clock.time(f"inner step of {experts.network}", batch, work, network)
 
     def vote(self, table: RelabelTable, batch: int) -> Timed:
         """One batch of views voted for and rounded, as they are stored."""

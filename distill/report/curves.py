@@ -22,6 +22,7 @@ def curves(metrics: Sequence[Row]) -> list[Markup]:
         *_expert_charts(stages["experts"]),
         *_matching_charts(stages["match"]),
         *_committee_charts(stages["committee"]),
+        *_recovery_charts(stages["recover"]),
         *_projector_charts(stages["project"]),
     ]
     return [chart for chart in map(line_chart, plans) if chart]
@@ -86,6 +87,17 @@ def _committee_charts(rows: Sequence[Row]) -> list[LineChart]:
     title = "Committee accuracy"
     note = "Each member on held-out real data."
     return [LineChart("committee", title, note, "epoch", "accuracy, %", series, percent=True)]
+
+
+def _recovery_charts(rows: Sequence[Row]) -> list[LineChart]:
+    entropy = [Series("cross-entropy", _points(rows, "step", "cross_entropy"))]
+    distance = [Series("statistics", _points(rows, "step", "statistics"))]
+    note = "Of the members that were drawn, weighted; each batch of images starts anew."
+    title = "Distance of the BatchNorm statistics"
+    return [
+        LineChart("recovery", "Recovery loss", note, "step", "cross-entropy", entropy),
+        LineChart("recovery-statistics", title, "", "step", "distance", distance),
+    ]
 
 
 def _projector_charts(rows: Sequence[Row]) -> list[LineChart]:

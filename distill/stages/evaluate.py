@@ -12,8 +12,8 @@ from distill.evaluation.results import evaluate
 from distill.evaluation.students import Judged
 from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.committee import load_committee
-from distill.stages.match import FILE as SET
 from distill.stages.project import FOLDER as PROJECTOR
+from distill.stages.synthetic import FILE as SET
 from distill.store.files import write_json
 from distill.store.sets import add_measured, read_set
 from projectors import Projector

@@ -28,7 +28,7 @@ def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
     can draw, and the last one where it starts from what finished experts say; all others would
     never be read.
     """
-    table, match = recipe.experts, recipe.match
+    table, match = recipe.matching()
     if table.keep == "all":
         return tuple(range(table.epochs + 1))
     finished = match.init == "correct" or match.label_init == "experts"
@@ -44,7 +44,7 @@ def window_epochs(match: MatchTable) -> set[int]:
 
 def run_experts(context: Context) -> None:
     """Make experts.h5; an expert that was finished before an interruption is not trained again."""
-    table, kept = context.recipe.experts, kept_epochs(context.recipe)
+    table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
     folder = context.checkpoint(STAGE)
     context.run.keep_metrics(STAGE)
     with context.progress.task(STAGE, table.count * table.epochs) as advance:
@@ -79,7 +79,7 @@ def run_experts(context: Context) -> None:
 
 
 def _train_expert(context: Context, index: int, advance: Advance) -> Trajectory:
-    table, kept = context.recipe.experts, kept_epochs(context.recipe)
+    table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     soft = hard_logits(labels, context.classes)

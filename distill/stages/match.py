@@ -8,15 +8,13 @@ from torch import Tensor
 
 from distill.build import build_gradient, build_update, build_views
 from distill.context import Context
-from distill.data import Preprocess, ZCAPreprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.stages.experts import FILE as EXPERTS
 from distill.stages.experts import window_epochs
 from distill.stages.match_checkpoint import Recorder
 from distill.stages.starts import starting_state
+from distill.stages.synthetic import write_synthetic
 from distill.store.experts import ExpertsInfo, read_info, read_snapshots
-from distill.store.files import digest_json
-from distill.store.sets import SetFile, write_set
 from distill.tables import MatchTable
 from synth.formation import decode
 from synth.matching import (
@@ -29,10 +27,8 @@ from synth.matching import (
 )
 from synth.parameters import call_with_vector
 from synth.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
-from synth.synthetic_set import class_labels
 
 STAGE = "match"
-FILE = "set.h5"
 
 
 def run_match(context: Context) -> None:
@@ -41,7 +37,7 @@ def run_match(context: Context) -> None:
     Raises:
         DivergedRunError: if the outer loop diverges; the last checkpoint stays.
     """
-    table = context.recipe.match
+    table = context.recipe.matching()[1]
     info = read_info(context.run.path / EXPERTS)
     _check_window(table, info)
     recorder = Recorder(context)
@@ -88,7 +84,7 @@ def _outer_steps(
 
 def _problem(context: Context, info: ExpertsInfo, count: int) -> MatchProblem:
     """What is matched, for a set of `count` images as students see them."""
-    table = context.recipe.match
+    table = context.recipe.matching()[1]
     network = context.network(info.network, STAGE)
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
     window = start_window(table)
@@ -134,27 +130,12 @@ def start_window(table: MatchTable) -> StartWindow:
 
 
 def _write(context: Context, state: MatchState) -> None:
-    recipe = context.recipe
-    if not bool(state.images.isfinite().all()):
-        raise WorkError("the matched images hold NaN; lower match.image_lr")
-    resolved = recipe.model_dump(mode="json")
-    preprocess = context.preprocess
-    content = SetFile(
-        images=state.images,
-        hard=class_labels(context.classes, recipe.match.ipc),
+    experts, table = context.recipe.matching()
+    write_synthetic(
+        context,
+        state.images,
+        network=experts.network,
         learned=state.labels,
-        manifest={
-            "class_names": list(context.data.class_names),
-            "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "zca",
-            "student_lr": float(state.lr),
-            "augmentation": recipe.data.augmentation,
-            "network": recipe.experts.network,
-            "seed": recipe.seed,
-            "recipe": resolved,
-            "recipe_digest": digest_json(resolved),
-            "source": {"name": context.data.source, "digest": context.data.digest},
-            "factor": recipe.match.factor,
-        },
-        whitening=preprocess.whitening if isinstance(preprocess, ZCAPreprocess) else None,
+        student_lr=float(state.lr),
+        factor=table.factor,
     )
-    write_set(context.run.path / FILE, content)

@@ -26,6 +26,7 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self._path = self.context.checkpoint(_STAGE) / _CHECKPOINT
+        self._every = self.context.recipe.matching()[1].checkpoint_every
         self._rows: list[dict[str, Any]] = []
         self._state: MatchState | None = None
 
@@ -48,7 +49,7 @@ class Recorder:
                 "applied": step.applied,
             }
         )
-        if state.step % self.context.recipe.match.checkpoint_every == 0:
+        if state.step % self._every == 0:
             self.flush()
 
     def flush(self) -> None:

@@ -9,7 +9,7 @@ from distill.build import build_views
 from distill.context import Context
 from distill.errors import WorkError
 from distill.stages.committee import load_committee
-from distill.stages.match import FILE as SET
+from distill.stages.synthetic import FILE as SET
 from distill.store.sets import add_votes, read_set
 from distill.tables import RelabelTable
 from synth.augment import Augmentation
@@ -63,10 +63,10 @@ def relabel_views(table: RelabelTable) -> Augmentation:
 def use_batch_statistics(context: Context, table: RelabelTable, committee: Committee) -> bool:
     """Whether the teachers' BatchNorm uses each batch's own statistics (BSSL).
 
-    "auto" is on: the images of a matched set were optimised, and their statistics are not
-    those of real images. Source: CV-DD; HALD for the rule.
+    "auto" is on for optimised images, whose statistics are not those of real images, and off for
+    selected ones. Source: CV-DD; HALD for the rule.
     """
-    if table.bssl == "off":
+    if table.bssl == "off" or (table.bssl == "auto" and context.recipe.select is not None):
         return False
     if not committee.has_batch_norm:
         context.progress.say("relabel: no member has BatchNorm, so relabel.bssl does nothing")

@@ -28,7 +28,7 @@ from synth.training import predict
 
 def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> MatchState:
     """The state before the first outer step, as the recipe's [match] table asks for it."""
-    table = context.recipe.match
+    table = context.recipe.matching()[1]
     seen_per_class = table.ipc * table.factor**2
     images = _images(context, info, experts_file, seen_per_class)
     hard = class_labels(context.classes, seen_per_class)
@@ -47,7 +47,7 @@ def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> Ma
 
 def _images(context: Context, info: ExpertsInfo, experts_file: str, seen_per_class: int) -> Tensor:
     """Stored images [n, c, h, w], in class order; real ones are tiled where factor > 1."""
-    table = context.recipe.match
+    table = context.recipe.matching()[1]
     require_per_class(context.data.train, seen_per_class, context.data.class_names)
     real, labels = (part.cpu() for part in context.split("train"))
     generator = context.generator("match", "init")

@@ -7,6 +7,8 @@ import pytest
 import torch
 from distill_cases import TINY, contents, outputs_of, read_json, write_recipe
 
+MAKERLESS = TINY.partition("[experts]")[0]
+
 
 @pytest.fixture
 def out(tmp_path):
@@ -74,8 +76,12 @@ def test_unknown_recipe_brings_a_suggestion(refused, out):
     ("text", "words"),
     [
         ("seed = = 1", "is not TOML"),
-        ("", "data is missing; experts is missing; match is missing"),
-        (TINY.replace("[match]", "[matching]"), "match is missing; unknown key matching"),
+        ("", "data is missing"),
+        (TINY.replace("[match]", "[matching]"), "unknown key matching; did you mean match?"),
+        (MAKERLESS, "made by one of [match], [recover] and [select], but there is none of them"),
+        (MAKERLESS + "[experts]\n[select]\nipc = 1\n", "[experts] and [match] go together"),
+        (TINY + "[select]\nipc = 1\n", "but there is [match], [select]"),
+        (MAKERLESS + "[match]\nipc = 1\n", "[experts] and [match] go together"),
         (TINY.replace("ipc = 1\n", ""), "match.ipc is missing"),
         (TINY.partition("[committee]")[0] + "[relabel]\n", "[relabel] needs teachers"),
         ("data = 3\nexperts = 4\nmatch = 5\nx = 6\ny = 7", "and 2 more"),

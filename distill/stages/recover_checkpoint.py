@@ -1,0 +1,120 @@
+"""Checkpoints of recovery, kept in step with its metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.context import Context
+from distill.stages.tensors import load_tensors, save_tensors
+from distill.tables import RecoverTable
+from synth.recovery import RecoverState, RecoverStep
+from synth.updates import Moments
+
+_STAGE = "recover"
+_CHECKPOINT = "state.safetensors"
+# Losses change slowly: every tenth step and the last are enough for a curve.
+_LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A set while it is recovered.
+
+    Attributes:
+        images: [n, c, h, w], those of finished batches as recovered, the others as they start.
+        batch: number of the batch that is next, or under way.
+        inner: how far it is; None before its first step.
+    """
+
+    images: Tensor
+    batch: int
+    inner: RecoverState | None = None
+
+    def steps(self, iterations: int) -> int:
+        """Steps taken so far, where each batch takes `iterations`."""
+        return self.batch * iterations + (self.inner.step if self.inner is not None else 0)
+
+
+class Recorder:
+    """Writes states and metrics together: a row goes to disk with the state that it led to."""
+
+    def __init__(self, context: Context, table: RecoverTable) -> None:
+        self._context, self._table = context, table
+        self._path = context.checkpoint(_STAGE) / _CHECKPOINT
+        self._rows: list[dict[str, Any]] = []
+        self._state: Unfinished | None = None
+
+    @property
+    def batch(self) -> int:
+        """Number of the batch under way."""
+        return 0 if self._state is None else self._state.batch
+
+    def load(self) -> Unfinished | None:
+        """The last checkpoint; metrics after it are dropped."""
+        found = load_tensors(self._path)
+        self._state = None if found is None else _unpack(*found, device=self._context.device)
+        done = 0 if self._state is None else self._state.steps(self._table.iterations)
+        self._context.run.keep_metrics(_STAGE, below=done)
+        return self._state
+
+    def begin(
+        self, state: Unfinished, call: int, members: Sequence[str], weights: Sequence[float]
+    ) -> None:
+        """Take note of a batch's members before its first step."""
+        self._rows.append(
+            {
+                "stage": _STAGE,
+                "step": state.steps(self._table.iterations),
+                "call": call,
+                "members": list(members),
+                "weights": list(weights),
+            }
+        )
+
+    def add(self, state: Unfinished, step: RecoverStep) -> None:
+        """Take note of a step; every `checkpoint_every` steps it goes to disk."""
+        self._state = state
+        steps = state.steps(self._table.iterations)
+        if step.index % _LOG_EVERY == 0 or step.index == self._table.iterations - 1:
+            self._rows.append(
+                {
+                    "stage": _STAGE,
+                    "step": steps - 1,
+                    "cross_entropy": step.cross_entropy,
+                    "statistics": step.statistics,
+                }
+            )
+        if steps % self._table.checkpoint_every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write state and rows."""
+        if self._state is not None:
+            save_tensors(self._path, *_pack(self._state))
+            self._context.run.append_metrics(self._rows)
+            self._rows = []
+
+
+def _pack(state: Unfinished) -> tuple[dict[str, Tensor], dict[str, int]]:
+    tensors = {"all": state.images}
+    if state.inner is None:
+        return tensors, {"batch": state.batch, "step": 0}
+    tensors["images"] = state.inner.images
+    tensors["mean"], tensors["square"] = state.inner.moments.mean, state.inner.moments.square
+    return tensors, {"batch": state.batch, "step": state.inner.step}
+
+
+def _unpack(
+    tensors: dict[str, Tensor], header: dict[str, int], *, device: torch.device
+) -> Unfinished:
+    placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    if not header["step"]:
+        return Unfinished(placed["all"], header["batch"])
+    moments = Moments(placed["mean"], placed["square"])
+    inner = RecoverState(header["step"], placed["images"], moments)
+    return Unfinished(placed["all"], header["batch"], inner)

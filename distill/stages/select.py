@@ -1,0 +1,56 @@
+"""Select real images, or mosaics of them, as the synthetic set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from distill.context import Context
+from distill.errors import WorkError
+from distill.stages.committee import load_committee
+from distill.stages.mosaics import realistic_mosaics
+from distill.stages.synthetic import write_synthetic
+from distill.tables import SelectTable
+from synth.committee import Committee
+from synth.selection import choose_per_class, committee_features, herding, k_center
+from synth.synthetic_set import draw_real
+
+STAGE = "select"
+
+
+def run_select(context: Context) -> None:
+    """Make set.h5."""
+    table = context.recipe.select
+    if table is None:
+        raise WorkError("the recipe selects no images; add a [select] table")
+    context.run.keep_metrics(STAGE)
+    with context.progress.task(STAGE, 1) as advance:
+        images = _images(context, table)
+        advance()
+    judges = context.recipe.committee if _needs_committee(table) else None
+    write_synthetic(context, images, network=", ".join(judges.members) if judges else "none")
+
+
+def _needs_committee(table: SelectTable) -> bool:
+    by_features = table.method in ("herding", "k-center")
+    return table.method == "mosaics" or (by_features and table.features == "committee")
+
+
+def _images(context: Context, table: SelectTable) -> Tensor:
+    """Normalised images [k * ipc, c, h, w] in class order."""
+    real, labels = context.split("train")
+    if table.method == "mosaics":
+        return realistic_mosaics(context, load_committee(context), table, STAGE)
+    if table.method == "random":
+        generator = context.generator(STAGE)
+        chosen = draw_real(labels.cpu(), context.classes, table.ipc, generator)
+        return real[chosen.to(real.device)]
+    rules: dict[str, Callable[[Tensor, int], Tensor]] = {"herding": herding, "k-center": k_center}
+    committee = load_committee(context) if _needs_committee(table) else None
+    features = _features(real, committee)
+    return real[choose_per_class(features, labels, context.classes, table.ipc, rules[table.method])]
+
+
+def _features(images: Tensor, committee: Committee | None) -> Tensor:
+    return images.flatten(1) if committee is None else committee_features(committee, images)

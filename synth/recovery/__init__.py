@@ -1,0 +1,45 @@
+"""Recovery: images are optimised so that a committee recognises them.
+
+SRe2L (Yin et al. 2023), SRe2L++ and CV-DD (Cui et al. 2025) are settings of `recover_images`; so
+is the image side of LPLD (Xiao and He 2024), with batches of one class and its own statistics.
+"""
+
+from synth.recovery.loop import (
+    RecoverProblem,
+    RecoverSettings,
+    RecoverState,
+    RecoverStep,
+    Teacher,
+    first_state,
+    recover_images,
+)
+from synth.recovery.schedules import RecoverBatch, Schedule, draw_members, plan_batches
+from synth.recovery.statistics import (
+    NormStatistics,
+    class_statistics,
+    running_statistics,
+    statistics_distance,
+    watch_batch_norms,
+)
+from synth.recovery.views import SharedView, SharedViews
+
+__all__ = [
+    "NormStatistics",
+    "RecoverBatch",
+    "RecoverProblem",
+    "RecoverSettings",
+    "RecoverState",
+    "RecoverStep",
+    "Schedule",
+    "SharedView",
+    "SharedViews",
+    "Teacher",
+    "class_statistics",
+    "draw_members",
+    "first_state",
+    "plan_batches",
+    "recover_images",
+    "running_statistics",
+    "statistics_distance",
+    "watch_batch_norms",
+]

@@ -1,0 +1,163 @@
+"""The optimisation of one batch of images against the members that were drawn for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from synth.matching import DivergedError
+from synth.recovery.statistics import NormStatistics, statistics_distance, watch_batch_norms
+from synth.recovery.views import SharedView
+from synth.updates import Adam, Moments, UpdateRule
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A member that was drawn.
+
+    Attributes:
+        network: images -> logits; put into evaluation mode.
+        weight: of its loss; those of a batch's teachers sum to 1.
+        targets: one entry per BatchNorm layer, [c]; not read where the statistics weigh nothing.
+    """
+
+    network: nn.Module
+    weight: float
+    targets: Sequence[NormStatistics] = ()
+
+
+@dataclass(frozen=True)
+class RecoverProblem:
+    """What is recovered.
+
+    Attributes:
+        teachers: members of this batch.
+        labels: [b] classes of the images.
+        view: step -> the view that all teachers see at this step.
+        keep: images -> the nearest images that are allowed, see `RecoverSettings`.
+    """
+
+    teachers: Sequence[Teacher]
+    labels: Tensor
+    view: Callable[[int], SharedView]
+    keep: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RecoverSettings:
+    """How images are optimised; the defaults are those of CV-DD.
+
+    Attributes:
+        lr: Adam's step in normalised units; falls to zero along a cosine.
+        statistics: weight of the BatchNorm statistics; 0 leaves them out.
+        first: multiplier of the first BatchNorm layer's part of them.
+        rule: `Adam(0.5, 0.9, 1e-8)`.
+    """
+
+    lr: float = 0.25
+    statistics: float = 0.01
+    first: float = 10.0
+    rule: UpdateRule = field(default=Adam(0.5, 0.9, 1e-8))
+
+
+@dataclass(frozen=True)
+class RecoverState:
+    """All that the loop carries on: steps taken, images [b, c, h, w] and Adam's moments."""
+
+    step: int
+    images: Tensor
+    moments: Moments
+
+
+@dataclass(frozen=True)
+class RecoverStep:
+    """What one step found, weighted over the teachers.
+
+    Attributes:
+        index: its number, from 0.
+        cross_entropy: with the classes of the images.
+        statistics: distance of the BatchNorm statistics, before its weight.
+    """
+
+    index: int
+    cross_entropy: float
+    statistics: float
+
+
+def first_state(images: Tensor) -> RecoverState:
+    """The state before the first step, from images [b, c, h, w]."""
+    return RecoverState(0, images.detach().clone(), Moments.zeros(images))
+
+
+def recover_images(
+    state: RecoverState, steps: int, problem: RecoverProblem, settings: RecoverSettings
+) -> Iterator[tuple[RecoverState, RecoverStep]]:
+    """Take steps until `state.step` reaches `steps`; yields the state after each.
+
+    The loss is sum_m w_m (CE_m + weight * statistics_m): the weights apply to both parts.
+    Source: CV-DD (Cui et al. 2025). Gradients are added up one teacher at a time, so memory does
+    not grow with the committee. A step depends only on the state and its index, so a loop that
+    goes on from a stored state ends where an unbroken one does.
+
+    Args:
+        state: from `first_state`, or an earlier one to go on from.
+        steps: steps in all.
+        problem: what is recovered.
+        settings: step size and weights.
+
+    Raises:
+        DivergedError: when a loss or an image is no longer finite.
+    """
+    for teacher in problem.teachers:
+        teacher.network.eval()
+    while state.step < steps:
+        gradient, step = _gradient(state, problem, settings)
+        factor = 0.5 * (1 + math.cos(math.pi * state.step / steps))
+        images, moments = settings.rule(
+            state.images, gradient, state.moments, settings.lr * factor, state.step + 1
+        )
+        images = problem.keep(images)
+        loss = step.cross_entropy + settings.statistics * step.statistics
+        if not math.isfinite(loss) or not bool(images.isfinite().all()):
+            raise DivergedError(
+                f"the loss was {loss:.3g}, or an image is no longer finite; lower recover.lr or "
+                "recover.bn_weight",
+                state.step,
+            )
+        state = RecoverState(state.step + 1, images, moments)
+        yield state, step
+
+
+def _gradient(
+    state: RecoverState, problem: RecoverProblem, settings: RecoverSettings
+) -> tuple[Tensor, RecoverStep]:
+    """The gradient in the images, summed over the teachers, and what was found on the way."""
+    view = problem.view(state.step)
+    gradient = torch.zeros_like(state.images)
+    parts = torch.zeros(2, device=gradient.device)
+    for teacher in problem.teachers:
+        # A leaf and a view of its own: only one teacher's graph is alive at a time.
+        images = state.images.detach().requires_grad_()
+        found = _losses(teacher, view.apply(images), problem.labels, settings)
+        loss = teacher.weight * (found[0] + settings.statistics * found[1])
+        gradient += torch.autograd.grad(loss, images)[0]
+        parts += teacher.weight * found.detach()
+        del found, loss
+    entropy, statistics = parts.tolist()
+    return gradient, RecoverStep(state.step, entropy, statistics)
+
+
+def _losses(teacher: Teacher, images: Tensor, labels: Tensor, settings: RecoverSettings) -> Tensor:
+    """Cross-entropy and distance of the statistics, [2]."""
+    if settings.statistics == 0:
+        entropy = cross_entropy(teacher.network(images), labels)
+        return torch.stack([entropy, torch.zeros_like(entropy)])
+    with watch_batch_norms(teacher.network) as seen:
+        logits = teacher.network(images)
+    distance = statistics_distance(seen, teacher.targets, settings.first)
+    return torch.stack([cross_entropy(logits, labels), distance])

@@ -1,0 +1,91 @@
+"""Which images are recovered together, and by which members of the committee."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
+from math import comb
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from synth.training import split_batches
+
+Schedule = Literal["random", "pairs", "fixed"]
+
+
+def draw_members(
+    schedule: Schedule, priors: Sequence[float], count: int, call: int, generator: Generator
+) -> tuple[int, ...]:
+    """The members that recover the images of one call.
+
+    Members are held for a whole call, which is one IPC index (image number k of every class), and
+    not drawn anew at every step. Source: CV-DD.
+
+    Args:
+        schedule: "random", drawn without replacement; "pairs", every set of `count` members in
+            turn, and again from the first; "fixed", those of the largest priors.
+        priors: how good each member is.
+        count: members of a call.
+        call: its number, from 0.
+        generator: draws for "random".
+
+    Returns:
+        Different places in `priors`.
+
+    Raises:
+        ValueError: if `count` is below 1 or above the number of members, or for an unknown name.
+    """
+    members = len(priors)
+    if not 1 <= count <= members:
+        raise ValueError(
+            f"the schedule asks for {count} members at once, but {members} may be drawn; ask for "
+            f"1 to {members}, or add members"
+        )
+    if schedule == "random":
+        return tuple(torch.randperm(members, generator=generator)[:count].tolist())
+    if schedule == "pairs":
+        place = call % comb(members, count)
+        return next(islice(combinations(range(members), count), place, place + 1))
+    if schedule == "fixed":
+        ranked = sorted(range(members), key=lambda member: -priors[member])
+        return tuple(sorted(ranked[:count]))
+    raise ValueError(f"schedule is {schedule!r}; choose random, pairs or fixed")
+
+
+@dataclass(frozen=True)
+class RecoverBatch:
+    """Images that are recovered together.
+
+    Attributes:
+        call: number of the call, for which members are drawn once.
+        places: [b] where the images stand in the set, which is in class order.
+        labels: [b] their classes.
+    """
+
+    call: int
+    places: Tensor
+    labels: Tensor
+
+
+def plan_batches(
+    classes: int, ipc: int, batch_size: int | None, *, within_class: bool
+) -> list[RecoverBatch]:
+    """All batches of a set of `ipc` images of each class.
+
+    Args:
+        classes: k.
+        ipc: images per class.
+        batch_size: images of a batch at most; None for all of a call.
+        within_class: a call is one class with all its images (LPLD), instead of one IPC index
+            with an image of each class (SRe2L, CV-DD).
+    """
+    places = torch.arange(classes * ipc).view(classes, ipc)
+    calls = places if within_class else places.t()
+    return [
+        RecoverBatch(call, row[part], row[part] // ipc)
+        for call, row in enumerate(calls)
+        for part in split_batches(len(row), batch_size or len(row))
+    ]

@@ -1,0 +1,24 @@
+"""Selection: real images, or mosaics of them, as the synthetic set."""
+
+from synth.selection.coresets import choose_per_class, herding, k_center
+from synth.selection.features import committee_features, head_inputs
+from synth.selection.mosaics import (
+    MosaicDraw,
+    MosaicSettings,
+    draw_mosaics,
+    make_mosaics,
+    realism_loss,
+)
+
+__all__ = [
+    "MosaicDraw",
+    "MosaicSettings",
+    "choose_per_class",
+    "committee_features",
+    "draw_mosaics",
+    "head_inputs",
+    "herding",
+    "k_center",
+    "make_mosaics",
+    "realism_loss",
+]

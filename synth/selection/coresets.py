@@ -1,0 +1,84 @@
+"""Real images chosen by their features, class by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def choose_per_class(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    ipc: int,
+    choose: Callable[[Tensor, int], Tensor],
+) -> Tensor:
+    """Indices [classes * ipc] of the images that `choose` takes of each class, in class order.
+
+    Args:
+        features: [m, d] of the real images.
+        labels: [m] their classes.
+        classes: k.
+        ipc: images per class.
+        choose: (features [n, d] of one class, count) -> places [count]: `herding` or `k_center`.
+
+    Raises:
+        ValueError: if a class has fewer images than `ipc`.
+    """
+    chosen = []
+    for label in range(classes):
+        members = torch.nonzero(labels == label).flatten()
+        if len(members) < ipc:
+            raise ValueError(
+                f"class {label} has {len(members)} candidates, but ipc is {ipc}; lower ipc or "
+                "add images"
+            )
+        chosen.append(members[choose(features[members], ipc).to(members.device)])
+    return torch.cat(chosen)
+
+
+def herding(features: Tensor, count: int) -> Tensor:
+    """Places [count] whose mean feature stays nearest to the mean of all, one by one.
+
+    Each next one makes the mean of those chosen so far as near as it can. Source: Welling 2009, as
+    used by iCaRL (Rebuffi et al. 2017).
+
+    Args:
+        features: [n, d] of one class, n >= count.
+        count: how many to choose, without repetition.
+    """
+    centre = features.mean(dim=0)
+    total = torch.zeros_like(centre)
+    free = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    chosen = []
+    for number in range(1, count + 1):
+        distance = ((total + features) / number - centre).norm(dim=1)
+        place = distance.masked_fill(~free, torch.inf).argmin()
+        total = total + features[place]
+        free[place] = False
+        chosen.append(place)
+    return torch.stack(chosen)
+
+
+def k_center(features: Tensor, count: int) -> Tensor:
+    """Places [count] that leave no feature far away: greedy k-center.
+
+    The first is the nearest to the mean; each next one is the farthest from those chosen so far.
+    At most twice the best radius (Gonzalez 1985); as used by Sener and Savarese 2018.
+
+    Args:
+        features: [n, d] of one class, n >= count.
+        count: how many to choose, without repetition.
+    """
+    place = (features - features.mean(dim=0)).norm(dim=1).argmin()
+    nearest = torch.full((len(features),), torch.inf, device=features.device)
+    free = torch.ones(len(features), dtype=torch.bool, device=features.device)
+    chosen = [place]
+    for _ in range(1, count):
+        free[place] = False
+        nearest = torch.minimum(nearest, (features - features[place]).norm(dim=1))
+        place = nearest.masked_fill(~free, -1.0).argmax()
+        chosen.append(place)
+    return torch.stack(chosen)
