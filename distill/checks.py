@@ -15,7 +15,8 @@ def check_names(recipe: Recipe) -> None:
     """Raise RecipeError for a network, augmentation or teacher that does not exist."""
     for spec in _specs(recipe):
         parse_network(spec)
-    for table in (recipe.data, recipe.committee, recipe.relabel, recipe.projector):
+    own = recipe.committee.recipes.values() if recipe.committee else ()
+    for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
         if table is not None:
             build_views(table.augmentation, one_per_batch=False)
     if recipe.projector is not None and recipe.committee is not None:
@@ -41,8 +42,19 @@ def check_data(recipe: Recipe) -> RealData:
         require_per_class(data.train, per_class, data.class_names)
     except DataError as error:
         raise RecipeError(f"match.ipc: {error}") from None
+    _check_measured(recipe, data)
     check_networks(recipe, data)
     return data
+
+
+def _check_measured(recipe: Recipe, data: RealData) -> None:
+    """A measured vote trains its students on real images, of which there must be enough."""
+    if recipe.committee is None or recipe.committee.vote != "measured":
+        return
+    try:
+        require_per_class(data.train, recipe.committee.measure_ipc, data.class_names)
+    except DataError as error:
+        raise RecipeError(f"committee.measure_ipc: {error}") from None
 
 
 def check_networks(recipe: Recipe, data: RealData) -> None:
@@ -55,6 +67,8 @@ def check_networks(recipe: Recipe, data: RealData) -> None:
 
 def _specs(recipe: Recipe) -> list[str]:
     specs = [recipe.experts.network]
-    specs += recipe.committee.members if recipe.committee else []
+    if recipe.committee is not None:
+        specs += recipe.committee.members
+        specs += [recipe.committee.measure_student] if recipe.committee.vote == "measured" else []
     specs += recipe.evaluate.students if recipe.evaluate else []
     return specs

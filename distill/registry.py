@@ -166,8 +166,25 @@ CODECS: dict[str, Entry] = {
 STRATEGIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("prior", "weights softmax(p / tau), p the held-out accuracy in percent", "CV-DD"),
-        Entry("equal", "every member weighs the same", "CV-DD"),
+        Entry(
+            "prior",
+            "committee.vote: weights softmax(p / tau), p the held-out accuracy in percent, or "
+            "committee.priors",
+            "CV-DD",
+        ),
+        Entry(
+            "measured",
+            "committee.vote: as prior, p the held-out accuracy of students of each member alone",
+            "CV-DD, whose constants are such accuracies",
+        ),
+        Entry("equal", "committee.vote: every member weighs the same", "CV-DD"),
+        Entry("random", "committee.vote: weights drawn once for a run", "CV-DD"),
+        Entry(
+            "similarity",
+            "committee.vote: weights similarity^p, p = committee.similarity_power, nearest for "
+            "the best alone",
+            "Borup et al. 2023; PARC, Bolya et al. 2021",
+        ),
     )
 }
 
