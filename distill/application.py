@@ -17,10 +17,12 @@ from distill.pipeline import check_stages, run_stages, write_summary
 from distill.progress import Progress
 from distill.recipe import check_recipe
 from distill.reporting import write_report
+from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
 from distill.stages.synthetic import FILE as SET
+from distill.stages.votes import FILE as VOTES
 from distill.store.run import Run, open_run
 from distill.store.sets import read_set
 from distill.tables import ExpertsTable, Recipe
@@ -102,7 +104,7 @@ def _scratch_context(
 ) -> Context:
     """A context that reads artefacts from `folder` and leaves no trace in it."""
     run = Run(scratch, {"recipe": {}, "stages": {}})
-    for name in ("committee.h5", "projector"):
+    for name in (COMMITTEE, VOTES, "projector"):
         if (folder / name).exists():
             (scratch / name).symlink_to((folder / name).resolve())
     return Context(run, recipe, choose_device(device or recipe.device), Progress(quiet=quiet), stop)

@@ -20,6 +20,11 @@ from synth.updates import Momentum, UpdateRule, adam
 _NETWORK_CLASSES: dict[str, Callable[..., nn.Module]] = {
     "ConvNet": synth.networks.ConvNet,
     "ResNet18": synth.networks.ResNet18,
+    "ResNet50": synth.networks.ResNet50,
+    "ShuffleNetV2": synth.networks.ShuffleNetV2,
+    "MobileNetV2": synth.networks.MobileNetV2,
+    "DenseNet121": synth.networks.DenseNet121,
+    "VisionTransformer": synth.networks.VisionTransformer,
     "VGG11": synth.networks.VGG11,
     "AlexNet": synth.networks.AlexNet,
     "MLP": synth.networks.MLP,

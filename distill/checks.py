@@ -17,7 +17,8 @@ def check_names(recipe: Recipe) -> None:
     """Raise RecipeError for a network, augmentation or teacher that does not exist."""
     for spec in _specs(recipe):
         parse_network(spec)
-    for table in (recipe.data, recipe.committee, recipe.relabel, recipe.projector):
+    own = recipe.committee.recipes.values() if recipe.committee else ()
+    for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
         if table is not None:
             build_views(table.augmentation, one_per_batch=False)
     if recipe.projector is not None and recipe.committee is not None:
@@ -49,6 +50,7 @@ def check_data(recipe: Recipe) -> RealData:
             f"{name}.factor cuts images of {data.size[0]}x{data.size[1]} into tiles of {side} "
             f"pixels a side, which need at least {SMALLEST_CELL}; lower the factor"
         )
+    _check_measured(recipe, data)
     check_networks(recipe, data)
     return data
 
@@ -66,6 +68,16 @@ def _real_per_class(table: MatchTable | RecoverTable | SelectTable) -> int:
     if isinstance(table, RecoverTable) and table.init == "noise":
         return 1
     return table.ipc * _tiles_a_side(table) ** 2
+
+
+def _check_measured(recipe: Recipe, data: RealData) -> None:
+    """A measured vote trains its students on real images, of which there must be enough."""
+    if recipe.committee is None or recipe.committee.vote != "measured":
+        return
+    try:
+        require_per_class(data.train, recipe.committee.measure_ipc, data.class_names)
+    except DataError as error:
+        raise RecipeError(f"committee.measure_ipc: {error}") from None
 
 
 def check_networks(recipe: Recipe, data: RealData) -> None:
@@ -86,6 +98,8 @@ def check_networks(recipe: Recipe, data: RealData) -> None:
 
 def _specs(recipe: Recipe) -> list[str]:
     specs = [recipe.experts.network] if recipe.experts else []
-    specs += recipe.committee.members if recipe.committee else []
+    if recipe.committee is not None:
+        specs += recipe.committee.members
+        specs += [recipe.committee.measure_student] if recipe.committee.vote == "measured" else []
     specs += recipe.evaluate.students if recipe.evaluate else []
     return specs

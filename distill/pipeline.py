@@ -27,7 +27,7 @@ from distill.store.files import digest_json, digest_tree, remove, write_json
 from distill.store.hdf5 import digest_attribute, digest_content
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import KIND as SET_KIND
-from distill.tables import MAKERS, Recipe
+from distill.tables import MAKERS, VOTE_KEYS, Recipe
 
 KEY_VERSION = 1
 SUMMARY = "summary.json"
@@ -44,6 +44,7 @@ class Stage:
         run: does the work and writes the outputs.
         outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
         derived: recipe -> what else decides the outputs, where only a part of another table does.
+        ignored: keys of its tables that do not decide the outputs.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Stage:
     run: Callable[[Context], None]
     outputs: Callable[[Path], dict[str, str]]
     derived: Callable[[Recipe], Any] = lambda recipe: None
+    ignored: tuple[str, ...] = ()
 
 
 def _file(name: str) -> Callable[[Path], dict[str, str]]:
@@ -79,6 +81,11 @@ def _evaluation(folder: Path) -> dict[str, str]:
     return {**_file(evaluate.FILE)(folder), f"{SET}:measured": measured}
 
 
+def _vote(recipe: Recipe) -> Any:
+    """How the committee votes, for a stage that asks it but does not read how it was trained."""
+    return recipe.committee and recipe.committee.model_dump(mode="json", include=set(VOTE_KEYS))
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -98,7 +105,12 @@ STAGES: dict[str, Stage] = {
             _set_parts("images", "images", "hard", "labels/learned", attributes=True),
         ),
         Stage(
-            "committee", ("data", "committee"), (), committee.run_committee, _file(committee.FILE)
+            "committee",
+            ("data", "committee"),
+            (),
+            committee.run_committee,
+            _file(committee.FILE),
+            ignored=VOTE_KEYS,
         ),
         Stage(
             "recover",
@@ -113,6 +125,7 @@ STAGES: dict[str, Stage] = {
             ("committee",),
             select.run_select,
             _set_parts("images", "images", "hard", attributes=True),
+            _vote,
         ),
         Stage(
             "relabel",
@@ -134,6 +147,7 @@ STAGES: dict[str, Stage] = {
             (*MAKERS, "committee", "relabel", "project"),
             evaluate.run_evaluate,
             _evaluation,
+            _vote,
         ),
     )
 }
@@ -251,11 +265,15 @@ def _key(context: Context, stage: Stage) -> str:
             "stage": stage.name,
             "seed": context.recipe.seed,
             "data": context.data.digest,
-            "tables": {table: recipe[table] for table in stage.tables},
+            "tables": {table: _deciding(recipe[table], stage) for table in stage.tables},
             "derived": stage.derived(context.recipe),
             "inputs": inputs,
         }
     )
+
+
+def _deciding(table: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in stage.ignored}
 
 
 def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:

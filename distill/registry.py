@@ -68,6 +68,41 @@ NETWORKS: dict[str, NetworkEntry] = {
             {"width": 64, "norm": "batch"},
         ),
         NetworkEntry(
+            "resnet50",
+            "ResNet-50 with a stride-1 stem for small images",
+            "He et al. 2016",
+            "ResNet50",
+            {"width": 64, "norm": "batch"},
+        ),
+        NetworkEntry(
+            "shufflenetv2",
+            "ShuffleNetV2 with a stride-1 stem; width 48 is its 0.5x",
+            "Ma et al. 2018",
+            "ShuffleNetV2",
+            {"width": 48, "norm": "batch"},
+        ),
+        NetworkEntry(
+            "mobilenetv2",
+            "MobileNetV2 with a stride-1 stem for small images",
+            "Sandler et al. 2018",
+            "MobileNetV2",
+            {"width": 32, "norm": "batch"},
+        ),
+        NetworkEntry(
+            "densenet121",
+            "DenseNet-121 with a stride-1 stem; width is its growth rate",
+            "Huang et al. 2017",
+            "DenseNet121",
+            {"width": 32, "norm": "batch"},
+        ),
+        NetworkEntry(
+            "vit-tiny",
+            "vision transformer with a class token, one head for every 64 of the width",
+            "Touvron et al. 2021",
+            "VisionTransformer",
+            {"depth": 12, "width": 192, "patch": 4},
+        ),
+        NetworkEntry(
             "vgg11",
             "VGG-11 with one linear layer",
             "Simonyan and Zisserman 2015",
@@ -131,8 +166,25 @@ CODECS: dict[str, Entry] = {
 STRATEGIES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("prior", "weights softmax(p / tau), p the held-out accuracy in percent", "CV-DD"),
-        Entry("equal", "every member weighs the same", "CV-DD"),
+        Entry(
+            "prior",
+            "committee.vote: weights softmax(p / tau), p the held-out accuracy in percent, or "
+            "committee.priors",
+            "CV-DD",
+        ),
+        Entry(
+            "measured",
+            "committee.vote: as prior, p the held-out accuracy of students of each member alone",
+            "CV-DD, whose constants are such accuracies",
+        ),
+        Entry("equal", "committee.vote: every member weighs the same", "CV-DD"),
+        Entry("random", "committee.vote: weights drawn once for a run", "CV-DD"),
+        Entry(
+            "similarity",
+            "committee.vote: weights similarity^p, p = committee.similarity_power, nearest for "
+            "the best alone",
+            "Borup et al. 2023; PARC, Bolya et al. 2021",
+        ),
     )
 }
 

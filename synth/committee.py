@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
-
-VoteRule = Literal["prior", "equal"]
-
-
-def vote_weights(rule: VoteRule, priors: Sequence[float], temperature: float) -> Tensor:
-    """Weights [m] of the members, summing to 1.
-
-    "prior": softmax(p / temperature) with p = 100 * prior, as CV-DD does with p in percent.
-    "equal": 1/m.
-
-    Args:
-        rule: which of the two.
-        priors: how good each member is, a fraction in [0, 1].
-        temperature: tau > 0; CV-DD uses 10 for labels.
-
-    Raises:
-        ValueError: for no members or an unknown rule.
-    """
-    if not priors:
-        raise ValueError("got no members; a committee needs at least one")
-    if rule == "prior":
-        return torch.softmax(
-            100 * torch.tensor(priors, dtype=torch.float64) / temperature, 0
-        ).float()
-    if rule == "equal":
-        return torch.full((len(priors),), 1 / len(priors))
-    raise ValueError(f"vote is {rule!r}; choose prior or equal")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,10 +18,18 @@ from synth.sharpness import Sharpness, sharpness_aware_backward
 
 @dataclass(frozen=True)
 class Batch:
-    """Images [b, c, h, w] as the network sees them, and label logits [b, k]."""
+    """What one step of the optimiser sees.
+
+    Attributes:
+        images: [b, c, h, w] as the network sees them.
+        labels: [b, k] label logits.
+        parts: pieces that go through the network one after the other, see `split_parts`: their
+            gradients add up to that of the whole batch, but BatchNorm sees each piece alone.
+    """
 
     images: Tensor
     labels: Tensor
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -30,22 +39,40 @@ class TrainSettings:
     Attributes:
         epochs: passes over the data.
         lr: peak learning rate.
-        optimizer: "sgd" or "adamw".
+        optimizer: "sgd", "adam" or "adamw".
         momentum: of SGD.
-        weight_decay: decoupled for AdamW, L2 for SGD; never on biases and norms.
-        schedule: "constant" or "cosine" (down to zero, one step per epoch).
+        weight_decay: decoupled for AdamW, L2 for SGD and Adam; never on biases and norms.
+        schedule: "constant" or "cosine" (one step per epoch).
+        eta: length of half the cosine over that of the training, at least 1: 1 ends at zero, 2
+            at half of the peak. Source: CV-DD's "smoothed" schedule.
         temperature: of the soft cross-entropy.
         sharpness: sharpness-aware gradients, at twice the cost; None for plain ones.
+        average: decay of a moving average of the weights after every step, which the network
+            holds after the last epoch; 0 keeps the weights themselves.
     """
 
     epochs: int
     lr: float
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Literal["constant", "cosine"] = "cosine"
     temperature: float = 1.0
     sharpness: Sharpness | None = None
+    eta: float = 1.0
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.eta >= 1:
+            raise ValueError(f"eta is {self.eta}; the cosine must last as long as the training")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is {self.average}; a decay must be in [0, 1)")
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / (self.epochs * self.eta)))
 
 
 @dataclass(frozen=True)
@@ -63,6 +90,9 @@ def train(
 ) -> Iterator[Epoch]:
     """Train `network` in place; yields after each epoch.
 
+    With `settings.average`, the network holds the trained weights until the generator ends, and
+    their moving average from then on.
+
     Args:
         network: images -> logits.
         batches: epoch number (from 0) -> the batches of that epoch.
@@ -72,18 +102,18 @@ def train(
         FloatingPointError: if the loss of an epoch is not finite.
     """
     optimizer = _make_optimizer(network, settings)
+    average = _MovingAverage(network, settings.average) if settings.average else None
     for epoch in range(settings.epochs):
         network.train()
-        factor = 1.0
-        if settings.schedule == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
         for group in optimizer.param_groups:
-            group["lr"] = settings.lr * factor
+            group["lr"] = settings.lr_at(epoch)
         total, count = torch.zeros(()), 0
         for batch in batches(epoch):
             optimizer.zero_grad(set_to_none=True)
             loss = _backward(network, batch, settings)
             optimizer.step()
+            if average is not None:
+                average.follow(network)
             # Summed on the device: reading it here would make the CPU wait at every step.
             total = total.to(loss.device) + loss * len(batch.images)
             count += len(batch.images)
@@ -94,19 +124,56 @@ def train(
                 f"({settings.lr})"
             )
         yield Epoch(epoch + 1, mean)
+    if average is not None:
+        network.load_state_dict(average.state)
+
+
+class _MovingAverage:
+    """Follows a network's state: decay * average + (1 - decay) * state, after every step.
+
+    The decay grows with the number of steps t as (1 + t) / (10 + t) up to its limit, so that a
+    short training does not remember its start. Counters are copied. Source: the "num_updates"
+    of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.state = {name: value.clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module) -> None:
+        """Take in the state after one more step."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, share)
+            else:
+                self.state[name].copy_(value)
 
 
 def _backward(network: nn.Module, batch: Batch, settings: TrainSettings) -> Tensor:
     """Set the gradients of one batch; returns its loss, detached."""
+    count = len(batch.images)
 
-    def loss() -> Tensor:
-        return soft_cross_entropy(network(batch.images), batch.labels, settings.temperature)
+    def loss(piece: slice) -> Tensor:
+        images, labels = batch.images[piece], batch.labels[piece]
+        mean = soft_cross_entropy(network(images), labels, settings.temperature)
+        return mean if len(images) == count else mean * (len(images) / count)
 
+    pieces = split_parts(count, batch.parts)
     if settings.sharpness is not None:
-        return sharpness_aware_backward(list(network.parameters()), loss, settings.sharpness)
-    value = loss()
-    value.backward()
-    return value.detach()
+        return sharpness_aware_backward(
+            list(network.parameters()),
+            lambda: torch.stack([loss(piece) for piece in pieces]).sum(),
+            settings.sharpness,
+        )
+    values = []
+    for piece in pieces:
+        value = loss(piece)
+        value.backward()
+        values.append(value.detach())
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
 def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -119,9 +186,11 @@ def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=settings.lr)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
-    raise ValueError(f"optimizer is {settings.optimizer!r}; choose sgd or adamw")
+    raise ValueError(f"optimizer is {settings.optimizer!r}; choose sgd, adam or adamw")
 
 
 def split_batches(count: int, batch_size: int) -> list[slice]:
@@ -133,6 +202,17 @@ def split_batches(count: int, batch_size: int) -> list[slice]:
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()
     return [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def split_parts(count: int, parts: int) -> list[slice]:
+    """`count` places of a batch in `parts` pieces as even as can be, none of a single place.
+
+    Teacher and student cut a batch by this one rule, so that the BatchNorm of both sees the same
+    images. Source: CV-DD labels and trains each batch in two halves.
+    """
+    pieces = max(1, min(parts, count // 2))
+    bounds = [count * index // pieces for index in range(pieces + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
 def shuffled_batches(

@@ -91,10 +91,12 @@ def _committee(units: Units, table: CommitteeTable) -> StageTime:
     shape = units.clock.shape
     parts: list[Part] = []
     for spec in table.members:
-        batch = min(table.batch_size, shape.train)
-        step = units.step(spec, batch, table.augmentation, dsa=False, adamw=True)
-        parts.append(Part(table.epochs * _batches(shape.train, batch), step))
-        parts.append(_predictions(units, spec, shape.validation, table.epochs))
+        own = table.training(spec)
+        batch = min(own.batch_size, shape.train)
+        adamw = own.optimizer != "sgd"
+        step = units.step(spec, batch, own.augmentation, dsa=False, adamw=adamw)
+        parts.append(Part(own.epochs * _batches(shape.train, batch), step))
+        parts.append(_predictions(units, spec, shape.validation, own.epochs))
     return StageTime(tuple(parts))
 
 

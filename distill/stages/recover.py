@@ -10,14 +10,11 @@ from torch import Tensor, nn
 from distill.context import Context
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.stages.committee import FILE as COMMITTEE
-from distill.stages.committee import load_committee
+from distill.stages.committee import load_committee, load_members
 from distill.stages.mosaics import realistic_mosaics
 from distill.stages.recover_checkpoint import Recorder, Unfinished
 from distill.stages.synthetic import write_synthetic
-from distill.store.committee import read_committee
 from distill.tables import CommitteeTable, RecoverTable
-from synth.committee import Committee, vote_weights
 from synth.matching import DivergedError
 from synth.recovery import (
     NormStatistics,
@@ -36,14 +33,19 @@ from synth.recovery import (
     running_statistics,
 )
 from synth.synthetic_set import draw_noise, draw_real
+from synth.votes import Ballot
 
 STAGE = "recover"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A member that may be drawn; `statistics` has an entry per BatchNorm layer, or is empty."""
+    """A member that may be drawn, at `place` in the committee.
 
+    `statistics` has an entry per BatchNorm layer, or is empty.
+    """
+
+    place: int
     spec: str
     network: nn.Module
     prior: float
@@ -58,10 +60,10 @@ def run_recover(context: Context) -> None:
         DivergedRunError: if the loss diverges; the last checkpoint stays.
     """
     table, _ = _tables(context)
-    committee = load_committee(context)
-    candidates = _candidates(context, committee)
+    members, ballot = load_members(context)
+    candidates = _candidates(context, members, ballot)
     recorder = Recorder(context, table)
-    start = state = recorder.load() or Unfinished(_starting_images(context, committee), 0)
+    start = state = recorder.load() or Unfinished(_starting_images(context), 0)
     done = start.steps(table.iterations)
     batches = _batches(context, table)
     progress = context.progress.task(STAGE, len(batches) * table.iterations, done)
@@ -69,7 +71,7 @@ def run_recover(context: Context) -> None:
     networks = [candidate.network for candidate in candidates]
     with progress as advance, context.threads(largest, *networks):
         try:
-            for state, step in _steps(context, candidates, recorder, start):
+            for state, step in _steps(context, (candidates, ballot), recorder, start):
                 recorder.add(state, step)
                 advance(f"cross-entropy {step.cross_entropy:.3f}, stats {step.statistics:.3f}")
                 context.stop.check()
@@ -96,19 +98,18 @@ def _batches(context: Context, table: RecoverTable) -> list[RecoverBatch]:
     )
 
 
-def _candidates(context: Context, committee: Committee) -> list[Candidate]:
+def _candidates(context: Context, members: Sequence[nn.Module], ballot: Ballot) -> list[Candidate]:
     """The members that may be drawn, with their statistics where these are asked for."""
-    table, _ = _tables(context)
-    stored, _, _ = read_committee(context.run.path / COMMITTEE)
+    table, committee = _tables(context)
     found = []
-    for member, network in zip(stored, committee.members, strict=True):
-        if table.members is not None and member.spec not in table.members:
+    for place, (spec, network) in enumerate(zip(committee.members, members, strict=True)):
+        if table.members is not None and spec not in table.members:
             continue
         try:
             statistics = _statistics(context, table, network)
         except ValueError as error:
-            raise WorkError(f"recover: member {member.spec}: {error}") from None
-        found.append(Candidate(member.spec, network, member.accuracy, statistics))
+            raise WorkError(f"recover: member {spec}: {error}") from None
+        found.append(Candidate(place, spec, network, ballot.scores[place], statistics))
     return found
 
 
@@ -123,7 +124,7 @@ def _statistics(
     return class_statistics(network, images, labels, context.classes)
 
 
-def _starting_images(context: Context, committee: Committee) -> Tensor:
+def _starting_images(context: Context) -> Tensor:
     """Images [k * ipc, c, h, w] to start from, in class order."""
     table, _ = _tables(context)
     generator = context.generator(STAGE, "init")
@@ -138,7 +139,7 @@ def _starting_images(context: Context, committee: Committee) -> Tensor:
         return draw_noise(shape, generator).to(context.device)
 
     starts: dict[str, Callable[[], Tensor]] = {
-        "mosaics": lambda: realistic_mosaics(context, committee, table, STAGE),
+        "mosaics": lambda: realistic_mosaics(context, load_committee(context), table, STAGE),
         "real": real,
         "noise": noise,
     }
@@ -146,7 +147,10 @@ def _starting_images(context: Context, committee: Committee) -> Tensor:
 
 
 def _steps(
-    context: Context, candidates: Sequence[Candidate], recorder: Recorder, state: Unfinished
+    context: Context,
+    voters: tuple[Sequence[Candidate], Ballot],
+    recorder: Recorder,
+    state: Unfinished,
 ) -> Iterator[tuple[Unfinished, RecoverStep]]:
     """All steps of all batches that are left."""
     table, _ = _tables(context)
@@ -154,7 +158,7 @@ def _steps(
     settings = RecoverSettings(table.lr, table.bn_weight, table.first_bn)
     while state.batch < len(batches):
         batch = batches[state.batch]
-        drawn, weights = _draw(context, candidates, batch.call)
+        drawn, weights = _draw(context, *voters, batch.call)
         if state.inner is None:
             recorder.begin(state, batch.call, [member.spec for member in drawn], weights)
         problem = _problem(context, _teachers(table, drawn, weights, batch), batch, state.batch)
@@ -169,17 +173,20 @@ def _steps(
 
 
 def _draw(
-    context: Context, candidates: Sequence[Candidate], call: int
+    context: Context, candidates: Sequence[Candidate], ballot: Ballot, call: int
 ) -> tuple[list[Candidate], list[float]]:
     """The members of a call and the weights of their votes."""
-    table, committee = _tables(context)
+    table, _ = _tables(context)
     priors = [candidate.prior for candidate in candidates]
     generator = context.generator(STAGE, "members", call)
     places = draw_members(table.schedule, priors, table.drawn, call, generator)
-    weights = vote_weights(
-        committee.vote, [priors[place] for place in places], table.vote_temperature
+    drawn = [candidates[place] for place in places]
+    weights = ballot.weights(
+        table.vote_temperature,
+        context.generator(STAGE, "weights", call),
+        [candidate.place for candidate in drawn],
     )
-    return [candidates[place] for place in places], weights.tolist()
+    return drawn, weights.tolist()
 
 
 def _teachers(

@@ -1,7 +1,8 @@
 """committee.h5: the teachers, each with its state, spec and held-out accuracy.
 
 /members/0000 holds one dataset per entry of the network's state; its attributes are the spec,
-the entries' order and the validation accuracy. Root attributes: the data's digest and classes.
+the entries' order, the validation accuracy and the epoch whose state is kept. Root attributes:
+the data's digest and classes.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ class Member:
         spec: its network spec.
         accuracy: on the validation split, a fraction.
         state: its parameters and buffers by name.
+        epoch: after which the state was kept, from 1; 0 where it is not known.
     """
 
     spec: str
     accuracy: float
     state: dict[str, Tensor]
+    epoch: int = 0
 
 
 def write_committee(
@@ -46,6 +49,7 @@ def write_committee(
             entry = group.create_group(f"{index:04d}")
             entry.attrs["spec"] = member.spec
             entry.attrs["accuracy"] = member.accuracy
+            entry.attrs["epoch"] = member.epoch
             put_json(entry, "state", list(member.state))
             for name, tensor in member.state.items():
                 put(entry, name, np.asarray(tensor.cpu().numpy()), None)
@@ -59,6 +63,7 @@ def read_committee(path: Path) -> tuple[list[Member], str, list[str]]:
                 str(entry.attrs["spec"]),
                 float(entry.attrs["accuracy"]),
                 {name: torch.as_tensor(entry[name][()]) for name in get_json(entry, "state")},
+                int(entry.attrs.get("epoch", 0)),
             )
             for entry in (file["members"][name] for name in sorted(file["members"]))
         ]

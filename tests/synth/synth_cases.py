@@ -19,6 +19,8 @@ from synth.parameters import parameter_vector
 
 ALL_FAMILIES = tuple(FAMILIES)
 GRADIENTS = ("images", "labels", "lr")
+# Networks so deep that a few inner steps must do: experts are rarely any of them.
+DEEP = ("resnet50", "shufflenetv2", "mobilenetv2", "densenet121", "vit-tiny")
 
 
 def build_registered(

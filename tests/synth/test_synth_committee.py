@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from synth.committee import Committee, vote_weights
+from synth.committee import Committee
 from synth.networks import MLP, ConvNet
 
 
@@ -42,36 +42,6 @@ def test_vote_uses_members_in_evaluation_mode(images):
     expected = member(images).detach()
     found = Committee((member.train(),), torch.ones(1)).vote(images)
     torch.testing.assert_close(found, expected)
-
-
-def test_vote_weights_by_prior_are_a_softmax_of_percents():
-    # softmax([80, 70] / 10): e / (e + 1) of the vote for ten points more.
-    found = vote_weights("prior", [0.8, 0.7], 10)
-    assert found.tolist() == pytest.approx([0.7310586, 0.2689414])
-    torch.testing.assert_close(vote_weights("prior", [0.5, 0.5, 0.5], 1), torch.full((3,), 1 / 3))
-    assert vote_weights("prior", [0.9, 0.1], 1).tolist() == pytest.approx([1.0, 0.0])
-
-
-def test_vote_weights_by_prior_grow_with_the_prior_and_sum_to_one():
-    found = vote_weights("prior", [0.61, 0.72, 0.7, 0.85], 10)
-    assert found.dtype == torch.float32
-    assert float(found.sum()) == pytest.approx(1)
-    assert found.argsort().tolist() == [0, 2, 1, 3]
-
-
-def test_vote_weights_can_be_equal():
-    assert vote_weights("equal", [0.1, 0.9, 0.5, 0.2], 10).tolist() == [0.25] * 4
-
-
-@pytest.mark.parametrize("rule", ["prior", "equal"])
-def test_vote_weights_refuse_no_members(rule):
-    with pytest.raises(ValueError, match="got no members; a committee needs at least one"):
-        vote_weights(rule, [], 10)
-
-
-def test_vote_weights_refuse_an_unknown_rule():
-    with pytest.raises(ValueError, match="vote is 'best'; choose prior or equal"):
-        vote_weights("best", [0.5], 10)
 
 
 def test_committee_without_members_refuses_to_vote(images):

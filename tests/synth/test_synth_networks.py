@@ -30,9 +30,14 @@ def test_network_gives_logits_for_every_image_size(name, channels, generator):
 
 
 @pytest.mark.parametrize("norm", ["none", "instance", "batch", "layer", "group"])
-@pytest.mark.parametrize("kind", ["ConvNet", "VGG11", "ResNet18"])
+@pytest.mark.parametrize(
+    "kind",
+    ["ConvNet", "VGG11", "ResNet18", "ResNet50", "ShuffleNetV2", "MobileNetV2", "DenseNet121"],
+)
 def test_network_takes_every_norm(kind, norm, generator):
-    network = build(kind, size=(8, 8), width=8, norm=norm)
+    # Group norm makes groups of eight maps: a width whose every part can be divided so.
+    width = 48 if norm == "group" else 8
+    network = build(kind, size=(8, 8), width=width, norm=norm)
     logits = network(torch.randn(3, 1, 8, 8, generator=generator))
     assert logits.shape == (3, 10)
     assert logits.isfinite().all()
@@ -49,6 +54,61 @@ def test_convnet3_of_the_literature_has_its_number_of_parameters():
     network = build("ConvNet", channels=3, size=(32, 32), depth=3, width=128)
     # MTT, TESLA and DATM count 320,010 for CIFAR-10.
     assert sum(parameter.numel() for parameter in network.parameters()) == 320_010
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "parameters"),
+    [
+        # Those of torchvision's networks, less what a 3x3 stem saves: 64 * 3 * (49 - 9).
+        ("ResNet18", {}, 11_181_642 - 7_680),
+        ("ResNet50", {}, 23_528_522 - 7_680),
+        # Its stem has no norm here: the first dense layer begins with one.
+        ("DenseNet121", {}, 6_964_106 - 7_680 - 128),
+        ("ShuffleNetV2", {"width": 48}, 352_042),
+        ("ShuffleNetV2", {"width": 116}, 1_263_854),
+        ("MobileNetV2", {}, 2_236_682),
+    ],
+)
+def test_network_has_its_papers_number_of_parameters(kind, options, parameters):
+    with torch.device("meta"):
+        network = build(kind, channels=3, size=(32, 32), **options)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+def test_vision_transformer_is_the_tiny_one_of_deit():
+    with torch.device("meta"):
+        network = build("VisionTransformer", channels=3, size=(224, 224), patch=16)
+    # DeiT-Ti has 5,717,416 with 1,000 classes; 990 rows of the head fewer here.
+    assert sum(p.numel() for p in network.parameters()) == 5_717_416 - 990 * 193
+
+
+def test_vision_transformer_attends_as_the_native_kernels_do(generator):
+    network = build("VisionTransformer", size=(8, 8), width=128, depth=1)
+    attention = network.blocks[0].attention
+    tokens = torch.randn(2, 5, 128, generator=generator)
+    native = nn.MultiheadAttention(128, 2, batch_first=True)
+    weights = attention.state_dict()
+    native.load_state_dict(
+        {
+            "in_proj_weight": weights["inputs.weight"],
+            "in_proj_bias": weights["inputs.bias"],
+            "out_proj.weight": weights["outputs.weight"],
+            "out_proj.bias": weights["outputs.bias"],
+        }
+    )
+    expected = native(tokens, tokens, tokens, need_weights=False)[0]
+    torch.testing.assert_close(attention(tokens), expected)
+    norm = nn.LayerNorm(128)
+    torch.testing.assert_close(network.norm(tokens), norm(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_shuffle_block_mixes_its_halves(generator):
+    block = build("ShuffleNetV2", size=(8, 8), width=8).stages[1].eval()
+    features = torch.randn(1, 8, 2, 2, generator=generator)
+    out = block(features)
+    # Channels 0, 2, 4, 6 of the outputs are the first half of the inputs, untouched.
+    assert torch.equal(out[:, ::2], features[:, :4])
+    assert not torch.isclose(out[:, 1::2], features[:, 4:]).all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -117,6 +177,12 @@ def test_vgg_works_in_eval_mode_as_in_training_mode(generator):
         ("ConvNet", {"norm": "group", "width": 28}, "got 3 groups for 28 channels"),
         ("ResNet18", {"width": 0}, "got width 0; it must be at least 1"),
         ("ResNet18", {"norm": "x"}, "norm is 'x'"),
+        ("ResNet50", {"width": 0}, "got width 0; it must be at least 1"),
+        ("ShuffleNetV2", {"width": 5}, "got width 5; it must be even"),
+        ("MobileNetV2", {"width": 0}, "got width 0; it must be at least 1"),
+        ("DenseNet121", {"width": 0}, "got width 0; it must be at least 1"),
+        ("VisionTransformer", {"depth": 0}, "got depth 0, width 192 and patch 4"),
+        ("VisionTransformer", {"width": 200}, "the width a multiple of its 3 heads"),
         ("VGG11", {"width": 0}, "got width 0; it must be at least 1"),
         ("AlexNet", {"width": 1}, "got width 1; it must be at least 2"),
         ("MLP", {"depth": 0}, "got depth 0 and width 128"),

@@ -139,7 +139,7 @@ def test_train_stops_when_it_diverges(network, heaps):
 
 
 def test_train_refuses_an_unknown_optimizer(network, heaps):
-    with pytest.raises(ValueError, match="optimizer is 'lion'; choose sgd or adamw"):
+    with pytest.raises(ValueError, match="optimizer is 'lion'; choose sgd, adam or adamw"):
         list(train(network, epochs_of(heaps), TrainSettings(1, 0.1, optimizer="lion")))
 
 
