@@ -62,6 +62,7 @@ def _run(
     seed: int | None,
     device: str | None,
     engine: str,
+    workers: int | None,
     quiet: bool,
     debug: bool,
 ) -> None:
@@ -71,6 +72,6 @@ def _run(
     resolved = load_recipe(recipe, list(overrides), seed)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
-    report = run_recipe(resolved, out, stages, quiet=quiet)
+    report = run_recipe(resolved, out, stages, quiet=quiet, workers=workers)
     if report is not None:
         click.echo(f"report: {report}", err=True)
