@@ -29,9 +29,21 @@ from distill.tables import ExpertsTable, Recipe
 
 
 def run_recipe(
-    recipe: Recipe, out: Path, stages: Sequence[str] = (), *, quiet: bool = False
+    recipe: Recipe,
+    out: Path,
+    stages: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+    workers: int | None = None,
 ) -> Path | None:
     """Run a recipe's stages into the folder `out`; returns the report if there is one.
+
+    Args:
+        recipe: the resolved recipe.
+        out: the run's folder.
+        stages: names; empty for all.
+        quiet: show no progress.
+        workers: processes that train students, see `Context.workers`.
 
     Raises:
         LimbeckError: of the kind that fits; the folder can be gone on with.
@@ -42,7 +54,7 @@ def run_recipe(
     device = choose_device(recipe.device)
     data = check_data(recipe)
     with open_run(out, recipe.model_dump(mode="json")) as run, listen() as stop:
-        context = Context(run, recipe, device, Progress(quiet=quiet), stop)
+        context = Context(run, recipe, device, Progress(quiet=quiet), stop, workers=workers)
         context.data = data
         try:
             run_stages(context, stages or None)
@@ -57,7 +69,13 @@ def run_recipe(
         return write_report(run.path)
 
 
-def evaluate_set(path: Path, changes: dict[str, Any], device: str | None, quiet: bool) -> Any:
+def evaluate_set(
+    path: Path,
+    changes: dict[str, Any],
+    device: str | None,
+    quiet: bool,
+    workers: int | None = None,
+) -> Any:
     """Evaluate a set by itself; returns what `distill evaluate --json` prints.
 
     Args:
@@ -65,6 +83,7 @@ def evaluate_set(path: Path, changes: dict[str, Any], device: str | None, quiet:
         changes: keys of the recipe's [evaluate] table to replace.
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
+        workers: processes that train students, see `Context.workers`.
     """
     place = path / SET if path.is_dir() else path
     content = read_set(place)
@@ -72,6 +91,7 @@ def evaluate_set(path: Path, changes: dict[str, Any], device: str | None, quiet:
     check_names(recipe)
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
         context = _scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        context.workers = workers
         check_networks(recipe, context.data)
         try:
             return judge(context, place, Path(scratch) / "jobs.jsonl")

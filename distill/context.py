@@ -31,6 +31,8 @@ class Context:
         progress: shows how far a task is.
         stop: asked between steps.
         key: the key of the stage that is running; checkpoints belong to it.
+        workers: processes that share independent work, each on one thread, or None: the work is
+            done here, one after another, with the threads that it keeps busy.
     """
 
     run: Run
@@ -39,6 +41,7 @@ class Context:
     progress: Progress
     stop: Stop
     key: str = ""
+    workers: int | None = None
     _seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @cached_property

@@ -245,6 +245,10 @@ class EvaluateTable(Table):
     whole_epochs: Count = 20
     whole_seeds: NotNegativeCount | None = None
     batch_size: Annotated[int, Field(ge=2)] = 100
+    protocol: Literal["auto", "trajectory", "kd", "hard"] = "auto"
+    lr_factors: Annotated[list[Positive], BeforeValidator(_split)] = []
+    equal_bytes: bool = False
+    scores: bool = False
 
 
 class Recipe(Table):

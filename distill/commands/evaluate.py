@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device, quiet
+from distill.commands.options import as_json, debug, device, quiet, workers
 
 
 @click.command()
@@ -18,12 +18,42 @@ from distill.commands.options import as_json, debug, device, quiet
 @click.option("--labels", help="Label sources, comma-separated: hard,learned,votes,projector.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of students on the set.")
 @click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["auto", "trajectory", "kd", "hard"]),
+    help="How students are trained: trajectory (SGD at the learned lr), kd (AdamW, soft labels, "
+    "views), hard (SGD with momentum); auto takes that of each label source.",
+)
+@click.option(
+    "--lr-factors",
+    metavar="F,F...",
+    help="Learning rates to try on the validation split, as multiples of the protocol's.",
+)
+@click.option(
+    "--equal-bytes",
+    is_flag=True,
+    default=None,
+    help="Also train on as many random real images as fit into the set's bytes.",
+)
+@click.option(
+    "--scores",
+    is_flag=True,
+    default=None,
+    help="Also train without augmentation, and give DD-Ranking's two scores.",
+)
 @device
+@workers
 @as_json
 @quiet
 @debug
 def evaluate(
-    set_path: Path, device: str | None, as_json: bool, quiet: bool, debug: bool, **changes: Any
+    set_path: Path,
+    device: str | None,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **changes: Any,
 ) -> None:
     """Train fresh students on SET (a set.h5, or the folder of a run) and on its controls.
 
@@ -34,7 +64,7 @@ def evaluate(
     from distill.application import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    found = evaluate_set(set_path, given, device, quiet)
+    found = evaluate_set(set_path, given, device, quiet, workers)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -50,14 +80,25 @@ def table_lines(found: dict[str, Any]) -> list[str]:
     for title, students in groups:
         for student, sources in students.items():
             for source, stats in sources.items():
-                lines.append(
-                    f"{title:<16}  {student:<28}  {source:<10}  "
-                    f"{100 * stats['mean']:6.2f} ± {100 * stats['std']:.2f} %"
-                    f"  ({len(stats['runs'])} seeds)"
-                )
+                lines.append(f"{title:<16}  {student:<28}  {source:<10}  {_accuracy(stats)}")
+    for student, sources in found.get("scores", {}).items():
+        for source, scores in sources.items():
+            shown = ", ".join(
+                f"{name.replace('_', '-')} {part['score']:.3f}" for name, part in scores.items()
+            )
+            lines.append(f"{'scores':<16}  {student:<28}  {source:<10}  {shown}")
     counted = found["bytes"]
     lines.append(
         f"bytes: images {counted['images']:,}, labels {counted['labels']:,}, "
         f"projector {counted['projector']:,}, external {counted['external']:,}"
     )
     return lines
+
+
+def _accuracy(stats: dict[str, Any]) -> str:
+    """A mean with its spread and interval, in percent."""
+    text = f"{100 * stats['mean']:6.2f} ± {100 * stats['std']:.2f} %"
+    if stats["interval"] is not None:
+        low, high = (100 * bound for bound in stats["interval"])
+        text += f"  95 %: {low:.2f} to {high:.2f}"
+    return text + f"  ({len(stats['runs'])} seeds)"

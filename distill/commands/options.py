@@ -15,11 +15,17 @@ DEVICES = click.Choice(["auto", "cpu", "cuda"])
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+workers = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Train so many students at once, each on one thread: the same numbers for any N. "
+    "Default: one after another, with as many threads as pay.",
+)
 device = click.option("--device", type=DEVICES, help="Where to compute; default: the recipe's.")
 
 
 def recipe_options(command: Command) -> Command:
-    """RECIPE --out --set --seed --device --engine --quiet --debug."""
+    """RECIPE --out --set --seed --device --engine --workers --quiet --debug."""
     options = (
         click.argument("recipe"),
         click.option(
@@ -44,6 +50,7 @@ def recipe_options(command: Command) -> Command:
             show_default=True,
             help="What runs the stages.",
         ),
+        workers,
         quiet,
         debug,
     )

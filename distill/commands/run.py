@@ -85,6 +85,7 @@ def _run(
     seed: int | None,
     device: str | None,
     engine: str,
+    workers: int | None,
     quiet: bool,
     debug: bool,
     verb: bool = False,
@@ -98,6 +99,6 @@ def _run(
     if verb and resolved.committee is None:
         # Selection by pixels needs no teachers; what does is refused with the recipe.
         stages = tuple(stage for stage in stages if stage != "committee")
-    report = run_recipe(resolved, out, stages, quiet=quiet)
+    report = run_recipe(resolved, out, stages, quiet=quiet, workers=workers)
     if report is not None:
         click.echo(f"report: {report}", err=True)

@@ -59,6 +59,20 @@ def read_folder(request: Request) -> Parts:
     return Parts(train, test, names, splits.get("validation"))
 
 
+def read_pictures(request: Request) -> tuple[Split, tuple[str, ...]]:
+    """Read PATH with one folder per class as a single split, and the folders' names.
+
+    Raises:
+        DataError: as `read_folder`.
+    """
+    root = request.path()
+    names = tuple(path.name for path in _class_folders(root))
+    listing = _list_images(root, names)
+    channels = request.channels or (1 if all(p.gray for p in listing.pictures) else 3)
+    size = request.size if request.size is not None else _common_size(list(listing.pictures))
+    return _read(listing, channels, size), names
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folder of each split that is there; always "train"."""
     train = root / "train"

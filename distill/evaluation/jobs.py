@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+from scipy.special import stdtrit
 
 from distill.errors import RecipeError
 
-STUDENTS, RANDOM, WHOLE = "students", "random", "whole"
+STUDENTS, RANDOM, WHOLE, EQUAL_BYTES = "students", "random", "whole", "equal_bytes"
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -16,22 +19,38 @@ class Job:
     """One student to train and test.
 
     Attributes:
-        group: "students" (the synthetic set), "random" (random real images at the same IPC) or
-            "whole" (all training images).
+        group: "students" (the synthetic set), "random" (random real images at the same IPC),
+            "whole" (all training images) or "equal_bytes" (as many random real images as fit
+            into the bytes of the synthetic set with the labels of `labels`).
         student: network spec.
         labels: hard | learned | votes | projector.
         seed: of the student's weights, of its batches and views, and of the random images.
+        views: whether its images are augmented.
+        lr_factor: its learning rate, as a multiple of its protocol's.
+        trial: it is tested on the validation split, to choose the learning rate of others.
+        ipc: random real images per class; None for as many as the set stores.
     """
 
     group: str
     student: str
     labels: str
     seed: int
+    views: bool = True
+    lr_factor: float = 1.0
+    trial: bool = False
+    ipc: int | None = None
 
     @property
     def name(self) -> str:
         """A name that is the same in every run."""
-        return f"{self.group}/{self.student}/{self.labels}/{self.seed}"
+        views = "" if self.views else "/plain"
+        factor = "" if self.lr_factor == 1 else f"/lr={self.lr_factor:g}"
+        return f"{self.kind}/{self.seed}{views}{factor}{'/trial' if self.trial else ''}"
+
+    @property
+    def kind(self) -> str:
+        """What students that differ in seed, views and learning rate have in common."""
+        return f"{self.group}/{self.student}/{self.labels}"
 
 
 def plan_jobs(
@@ -75,9 +94,60 @@ def plan_jobs(
     return jobs
 
 
-def summarise(accuracies: Iterator[tuple[Job, float]]) -> dict[str, Any]:
+def plan_equal_bytes(jobs: Sequence[Job], ipc: Mapping[str, int]) -> list[Job]:
+    """Real images in as many bytes as the set, beside every student on the set.
+
+    Args:
+        jobs: what `plan_jobs` gave.
+        ipc: by label source, how many real images per class take the bytes of the set with it.
+    """
+    return [
+        replace(job, group=EQUAL_BYTES, ipc=ipc[job.labels])
+        for job in jobs
+        if job.group == STUDENTS
+    ]
+
+
+def plan_plain(jobs: Sequence[Job]) -> list[Job]:
+    """The students and random controls again without augmentation.
+
+    Votes and encoded votes belong to stored views, so they have no such student.
+    """
+    sources = ("hard", "learned", "projector")
+    groups = (STUDENTS, RANDOM)
+    return [
+        replace(job, views=False) for job in jobs if job.group in groups and job.labels in sources
+    ]
+
+
+def plan_trials(jobs: Sequence[Job], factors: Sequence[float]) -> list[Job]:
+    """One student of each kind for every learning rate that is tried."""
+    kinds = {job.kind: job for job in reversed(jobs)}
+    return [
+        replace(job, seed=0, views=True, lr_factor=factor, trial=True)
+        for job in reversed(kinds.values())
+        for factor in factors
+    ]
+
+
+def choose_factors(accuracies: Iterable[tuple[Job, float]]) -> dict[str, float]:
+    """The learning rate of the best trial of each kind; the first of equals."""
+    best: dict[str, tuple[float, float]] = {}
+    for job, value in accuracies:
+        if job.kind not in best or value > best[job.kind][0]:
+            best[job.kind] = (value, job.lr_factor)
+    return {kind: factor for kind, (_, factor) in best.items()}
+
+
+def with_factors(jobs: Sequence[Job], factors: Mapping[str, float]) -> list[Job]:
+    """The jobs at the learning rates that were chosen; others stay as they are."""
+    return [replace(job, lr_factor=factors.get(job.kind, job.lr_factor)) for job in jobs]
+
+
+def summarise(accuracies: Iterable[tuple[Job, float]]) -> dict[str, Any]:
     """Group accuracies as {"students": {student: {labels: stats}}, "controls": {...}}."""
-    runs: dict[str, dict[str, dict[str, list[float]]]] = {STUDENTS: {}, RANDOM: {}, WHOLE: {}}
+    groups = (STUDENTS, RANDOM, WHOLE, EQUAL_BYTES)
+    runs: dict[str, dict[str, dict[str, list[float]]]] = {group: {} for group in groups}
     for job, value in accuracies:
         by_label = runs[job.group].setdefault(job.student, {})
         by_label.setdefault(job.labels, []).append(value)
@@ -88,14 +158,29 @@ def summarise(accuracies: Iterator[tuple[Job, float]]) -> dict[str, Any]:
             for student, by_label in runs[group].items()
         }
 
-    return {
-        "students": stats(STUDENTS),
-        "controls": {"random": stats(RANDOM), "whole": stats(WHOLE)},
-    }
+    controls = {RANDOM: stats(RANDOM), WHOLE: stats(WHOLE)}
+    if runs[EQUAL_BYTES]:
+        controls[EQUAL_BYTES] = stats(EQUAL_BYTES)
+    return {"students": stats(STUDENTS), "controls": controls}
 
 
 def statistics_of(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation (over the runs, n - 1) and the runs themselves."""
+    """Mean, standard deviation (over the runs, n - 1), the runs, and the mean's interval."""
     mean = sum(values) / len(values)
     spread = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
-    return {"mean": mean, "std": spread**0.5, "runs": list(values)}
+    found = {"mean": mean, "std": spread**0.5, "runs": list(values)}
+    return {**found, "interval": confidence_interval(mean, spread**0.5, len(values))}
+
+
+def confidence_interval(mean: float, std: float, count: int) -> list[float] | None:
+    """Where the mean accuracy over all seeds lies with 95 % confidence, cut to [0, 1].
+
+    Student's t over the runs: it covers the students' seeds, not the choice of test images.
+
+    Returns:
+        Lower and upper bound, or None for a single run, whose spread is unknown.
+    """
+    if count < 2:
+        return None
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * std / count**0.5
+    return [max(mean - half, 0.0), min(mean + half, 1.0)]

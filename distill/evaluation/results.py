@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from distill.context import Context
-from distill.evaluation.jobs import Job, plan_jobs, summarise
+from distill.engines import run_jobs
+from distill.evaluation.desk import Desk, open_desk
+from distill.evaluation.jobs import (
+    EQUAL_BYTES,
+    WHOLE,
+    Job,
+    choose_factors,
+    plan_equal_bytes,
+    plan_jobs,
+    plan_plain,
+    plan_trials,
+    summarise,
+    with_factors,
+)
+from distill.evaluation.scores import score_students
 from distill.evaluation.students import Judged, protocol, train_student
 from distill.store.files import write_text
 from distill.store.sets import SetFile, smallest_unsigned
@@ -20,17 +40,20 @@ def evaluate(
     judged: Judged,
     projector_bytes: tuple[int, int],
     log: Path,
+    desk: Desk,
 ) -> dict[str, Any]:
     """Train and test all students; returns what `distill evaluate --json` prints.
 
     Args:
-        context: data, device, seeds.
+        context: data, device, seeds, workers.
         table: students, seeds, labels and their training.
         judged: the set and its label sources.
         projector_bytes: bytes shipped, and bytes to fetch elsewhere.
         log: a file of finished jobs, read before and appended to after each job.
+        desk: from which worker processes open the same things.
     """
-    jobs = plan_jobs(
+    counted = count_bytes(judged.content, projector_bytes)
+    base = plan_jobs(
         table.students,
         table.seeds,
         table.labels,
@@ -38,24 +61,93 @@ def evaluate(
         judged.labellers,
         table.whole_seeds,
     )
-    known = _read(log)
-    done = [job for job in jobs if job.name in known]
-    for job in done:
-        _row(context, job, known[job.name])
-    with context.progress.task("evaluate", len(jobs), len(done)) as advance:
-        for job in jobs:
-            if job.name in known:
-                continue
-            known[job.name] = train_student(context, table, judged, job)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"job": job.name, "accuracy": known[job.name]}) + "\n")
-            _row(context, job, known[job.name])
-            advance(f"{job.group} {job.student} {job.labels}: {known[job.name]:.3f}")
-    return {
-        **summarise((job, known[job.name]) for job in jobs),
-        "bytes": count_bytes(judged.content, projector_bytes),
-        "protocol": protocol(context, table, judged),
-    }
+    ipc = equal_bytes_ipc(judged.content, counted, context.split("train")[1])
+    jobs = base + (plan_equal_bytes(base, ipc) if table.equal_bytes else [])
+    plain = plan_plain(base) if table.scores else []
+    bench = Bench(context, table, judged, log, desk)
+    factors: dict[str, float] = {}
+    if table.lr_factors:
+        trials = plan_trials(jobs, table.lr_factors)
+        factors = choose_factors(bench.measure("choose lr", trials))
+    jobs, plain = with_factors(jobs, factors), with_factors(plain, factors)
+    measured = dict(bench.measure("evaluate", jobs + plain))
+    found = summarise((job, measured[job]) for job in jobs)
+    found |= {"bytes": counted, "protocol": protocol(context, table, judged)}
+    if factors:
+        found["protocol"]["lr_factors"] = {
+            "tried": table.lr_factors,
+            "chosen": factors,
+            "on": f"{len(context.data.validation)} validation images, one student of each kind",
+        }
+    for sources in found["controls"].get(EQUAL_BYTES, {}).values():
+        for source, stats in sources.items():
+            stats["images"] = ipc[source] * context.classes
+    if table.scores:
+        found["scores"] = score_students(found, summarise((job, measured[job]) for job in plain))
+    return found
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where jobs are measured: here, or over worker processes; finished ones are remembered."""
+
+    context: Context
+    table: EvaluateTable
+    judged: Judged
+    log: Path
+    desk: Desk
+
+    def measure(self, task: str, jobs: Sequence[Job]) -> list[tuple[Job, float]]:
+        """The accuracy of each job, in the order of the jobs."""
+        known = _read(self.log)
+        done = [job for job in jobs if job.name in known]
+        for job in done:
+            _row(self.context, job, known[job.name])
+        waiting = [job for job in jobs if job.name not in known]
+        with self.context.progress.task(task, len(jobs), len(done)) as advance:
+            for job, value in self._results(waiting):
+                known[job.name] = value
+                with self.log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"job": job.name, "accuracy": value}) + "\n")
+                _row(self.context, job, value)
+                advance(f"{job.group} {job.student} {job.labels}: {value:.3f}")
+        return [(job, known[job.name]) for job in jobs]
+
+    def _results(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, float]]:
+        context, workers = self.context, self.context.workers
+        if workers is None or workers == 1:
+            yield from run_jobs(jobs, self._here, threads=workers)
+            return
+        # The longest first, so that no worker is left alone with one at the end.
+        order = sorted(jobs, key=lambda job: job.group != WHOLE)
+        prepare = partial(open_desk, self.desk)
+        # One thread each: more would change the last bits with the number of workers.
+        yield from run_jobs(order, prepare, workers, threads=1, check=context.stop.check)
+
+    def _here(self) -> Callable[[Job], float]:
+        return partial(train_student, self.context, self.table, self.judged)
+
+
+def equal_bytes_ipc(
+    content: SetFile, counted: dict[str, Any], train_labels: Tensor
+) -> dict[str, int]:
+    """Real images per class in the bytes of the set, by label source.
+
+    A real image takes a byte for each pixel of each channel, and its class. A class with fewer
+    training images ends the count.
+
+    Args:
+        content: the set.
+        counted: what `count_bytes` gave for it.
+        train_labels: [m] classes of the real images.
+    """
+    classes = len(content.manifest["class_names"])
+    one = content.images[0].numel() + smallest_unsigned(classes).itemsize
+    most = int(torch.bincount(train_labels, minlength=classes).min())
+    shared = counted["images"] + counted["preprocess"]
+    budgets = {source: shared + own for source, own in counted["sources"].items()}
+    budgets["projector"] = shared + counted["projector"]
+    return {source: max(1, min(b // one // classes, most)) for source, b in budgets.items()}
 
 
 def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
@@ -85,6 +177,8 @@ def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
 
 
 def _row(context: Context, job: Job, accuracy: float) -> None:
+    if job.trial:
+        return
     context.log(
         "evaluate",
         group=job.group,

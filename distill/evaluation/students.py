@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.build import build_views
 from distill.context import Context
-from distill.evaluation.jobs import RANDOM, STUDENTS, WHOLE, Job
+from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, Job
 from distill.stages.relabel import relabel_views
 from distill.store.sets import SetFile
 from distill.tables import EvaluateTable, RelabelTable
@@ -24,6 +24,8 @@ from synth.synthetic_set import draw_real
 from synth.training import Batch, TrainSettings, accuracy, shuffled_batches, train
 
 Epochs = Callable[[int], Iterable[Batch]]
+
+_SOURCES = ("hard", "learned", "votes", "projector")
 
 
 @dataclass(frozen=True)
@@ -59,26 +61,56 @@ class Judged:
 
 
 def train_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> float:
-    """Test accuracy of one fresh student, a fraction; the test set is used once, at the end."""
+    """Accuracy of one fresh student, a fraction, after its last epoch.
+
+    Of a trial, whose learning rate is up for choice, on the validation split: 0 if it diverged.
+    Of any other, on the test split, which is used this once.
+
+    Raises:
+        FloatingPointError: if a student that is no trial diverges.
+    """
     # The same weights for all label sources of a seed: they are compared in pairs.
     network = context.network(job.student, "evaluate", job.seed)
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
     count = len(context.data.train if job.group == WHOLE else judged.content.images)
-    with context.threads(min(count, table.batch_size), network):
-        for _ in train(network, batches, settings):
-            context.stop.check()
-    images, labels = context.split("test")
+    try:
+        with context.threads(min(count, table.batch_size), network):
+            for _ in train(network, batches, settings):
+                context.stop.check()
+    except FloatingPointError:
+        if job.trial:
+            return 0.0
+        raise
+    images, labels = context.split("validation" if job.trial else "test")
     return accuracy(network, images, labels)
 
 
 def student_settings(table: EvaluateTable, judged: Judged, job: Job) -> TrainSettings:
     """How the student of a job is trained; see `protocol` for the words."""
+    settings = _protocol_settings(table, judged, protocol_name(table, job))
     if job.group == WHOLE:
-        return TrainSettings(table.whole_epochs, table.lr)
-    if job.labels == "hard":
+        settings = replace(settings, epochs=table.whole_epochs)
+    return replace(settings, lr=settings.lr * job.lr_factor)
+
+
+def protocol_name(table: EvaluateTable, job: Job) -> str:
+    """Which of the protocols "trajectory", "kd" and "hard" a job's student is trained by.
+
+    A recipe may name one for all students on the set and on random images; the controls with
+    more real images have hard labels and always the protocol for these.
+    """
+    if job.group in (WHOLE, EQUAL_BYTES):
+        return "hard"
+    if table.protocol != "auto":
+        return table.protocol
+    return {"hard": "hard", "learned": "trajectory"}.get(job.labels, "kd")
+
+
+def _protocol_settings(table: EvaluateTable, judged: Judged, name: str) -> TrainSettings:
+    if name == "hard":
         return TrainSettings(table.epochs, table.lr)
-    if job.labels == "learned":
+    if name == "trajectory":
         lr = float(judged.content.manifest["student_lr"])
         return TrainSettings(table.epochs, lr, momentum=0.0, weight_decay=0.0, schedule="constant")
     return TrainSettings(
@@ -98,29 +130,14 @@ def label_temperature(judged: Judged) -> float:
 
 def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str, Any]:
     """How students are trained, in plain values."""
-    common = {"epochs": table.epochs, "batch_size": table.batch_size}
-    views = context.recipe.data.augmentation
-    soft = {
-        "optimizer": "adamw",
-        "lr": table.soft_lr,
-        "schedule": "cosine",
-        "loss": f"KL at temperature {label_temperature(judged):g}",
-    }
-    learned = {
-        **common,
-        "optimizer": "sgd",
-        "lr": judged.content.manifest["student_lr"],
-        "schedule": "constant",
-        "views": views,
-    }
+    unlearned = judged.content.learned is None
+    sources = [source for source in _SOURCES if source != "learned" or not unlearned]
     return {
         "test_images": len(context.data.test),
         "tested": "once, after the last epoch",
         "seeds": table.seeds,
-        "hard": {**common, "optimizer": "sgd, momentum 0.9", "lr": table.lr, "views": views},
-        **({} if judged.content.learned is None else {"learned": learned}),
-        "votes": {**common, **soft, "views": "as stored"},
-        "projector": {**common, **soft, "views": _online_views(context).families},
+        "interval": "95 %, Student's t over the seeds",
+        **{source: _words(context, table, judged, source) for source in sources},
         "random": "real training images, drawn anew for each seed, at the same images per class",
         "whole": {
             "epochs": table.whole_epochs,
@@ -129,6 +146,28 @@ def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str
             "as": "hard",
         },
     }
+
+
+def _words(context: Context, table: EvaluateTable, judged: Judged, source: str) -> dict[str, Any]:
+    """The protocol of a label source in plain values."""
+    name = protocol_name(table, Job(STUDENTS, "", source, 0))
+    settings = _protocol_settings(table, judged, name)
+    momentum = f", momentum {settings.momentum:g}" if settings.momentum else ""
+    found: dict[str, Any] = {
+        "protocol": name,
+        "epochs": table.epochs,
+        "batch_size": table.batch_size,
+        "optimizer": "adamw" if settings.optimizer == "adamw" else f"sgd{momentum}",
+        "lr": settings.lr,
+        "schedule": settings.schedule,
+    }
+    if name == "kd":
+        found["loss"] = f"KL at temperature {settings.temperature:g}"
+    if source == "votes":
+        return {**found, "views": "as stored"}
+    asked = source == "projector" or name == "kd"
+    views = _online_views(context).families if asked else context.recipe.data.augmentation
+    return {**found, "views": views}
 
 
 def _online_views(context: Context) -> Augmentation:
@@ -144,13 +183,22 @@ def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -
         return lambda epoch: votes.batches(images, epoch)
     labeller = _labeller(judged, job)
     if labeller is not None:
-        views = _online_views(context)
-        return lambda epoch: labelled_online(images, labeller, size, views, generator)
+        drawn = _online_views(context) if job.views else Augmentation(())
+        return lambda epoch: labelled_online(images, labeller, size, drawn, generator)
     soft = hard_logits(hard, context.classes)
-    if job.labels == "learned" and judged.content.learned is not None:
+    if job.labels == "learned" and judged.content.learned is not None and job.group == STUDENTS:
         soft = judged.content.learned.to(context.device)
-    views_or_none = build_views(context.recipe.data.augmentation, one_per_batch=True)
-    return lambda epoch: shuffled_batches(images, soft, size, views_or_none, generator)
+    views = _views(context, table, job)
+    return lambda epoch: shuffled_batches(images, soft, size, views, generator)
+
+
+def _views(context: Context, table: EvaluateTable, job: Job) -> Augmentation | None:
+    """The augmentation of images whose labels do not hang on views."""
+    if not job.views:
+        return None
+    if protocol_name(table, job) == "kd":
+        return _online_views(context)
+    return build_views(context.recipe.data.augmentation, one_per_batch=True)
 
 
 def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]:
@@ -158,8 +206,8 @@ def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]
         content = judged.content
         return content.seen_images.to(context.device), content.seen_hard.to(context.device)
     images, labels = context.split("train")
-    if job.group == RANDOM:
-        ipc = len(judged.content.images) // context.classes
+    if job.group in (RANDOM, EQUAL_BYTES):
+        ipc = job.ipc or len(judged.content.images) // context.classes
         generator = context.generator("evaluate", "random images", job.seed)
         chosen = draw_real(labels.cpu(), context.classes, ipc, generator).to(context.device)
         return images[chosen], labels[chosen]
@@ -168,6 +216,8 @@ def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]
 
 def _labeller(judged: Judged, job: Job) -> Callable[[Tensor], Tensor] | None:
     """Labels views online: the projector, or the committee for random real images."""
+    if job.group in (WHOLE, EQUAL_BYTES):
+        return None
     if job.labels == "projector" and judged.projector is not None:
         projector = judged.projector
 

@@ -244,7 +244,8 @@ def test_evaluate_prints_nothing_but_json(finished, command):
     for group in (found["students"], found["controls"]["random"], found["controls"]["whole"]):
         assert list(group) == [STUDENT, "mlp:width=8"]
     entry = found["students"]["mlp:width=8"]["votes"]
-    assert entry == {"mean": entry["runs"][0], "std": 0.0, "runs": entry["runs"]}
+    assert entry.items() >= {"mean": entry["runs"][0], "std": 0.0, "interval": None}.items()
+    assert len(entry["runs"]) == 1
     assert {"images", "labels", "projector", "external"} <= set(found["bytes"])
     assert found["protocol"]["hard"]["epochs"] == 2
     assert "evaluate" in outcome.err

@@ -19,10 +19,14 @@ def test_statistics_by_hand():
     assert found["mean"] == pytest.approx(0.7)
     assert found["std"] == pytest.approx(0.2)
     assert found["runs"] == [0.5, 0.7, 0.9]
+    # 4.303 is Student's t for two degrees of freedom, from the table of any textbook.
+    half = 4.303 * 0.2 / 3**0.5
+    assert found["interval"] == pytest.approx([0.7 - half, 1.0], abs=1e-4)
 
 
 def test_statistics_of_one_run_have_no_spread():
-    assert statistics_of([0.25]) == {"mean": 0.25, "std": 0.0, "runs": [0.25]}
+    expected = {"mean": 0.25, "std": 0.0, "runs": [0.25], "interval": None}
+    assert statistics_of([0.25]) == expected
 
 
 def test_plan_puts_controls_beside_every_student():

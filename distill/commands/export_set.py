@@ -1,0 +1,44 @@
+"""`distill export set PATH`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from distill.commands.options import as_json, debug
+
+FORMATS = ("safetensors", "npz", "imagefolder", "hf", "ddranking", "torch")
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--format", "form", required=True, type=click.Choice(FORMATS), help="What to write.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option(
+    "--license",
+    "licence",
+    default="unknown",
+    show_default=True,
+    help="SPDX identifier for the data card, such as cc-by-4.0.",
+)
+@as_json
+@debug
+def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, debug: bool) -> None:
+    """Export PATH (a set.h5, or a run's folder) with a data card, README.md.
+
+    safetensors, npz and torch hold all of the set; `distill import` reads them back. imagefolder
+    and hf hold 8-bit pictures; ddranking what the benchmark of that name takes.
+
+    \b
+    Example:
+      distill export set runs/digits --format safetensors --out exported --license cc-by-4.0
+    """
+    from distill.exchange import travel
+
+    written = travel.export_set(path, form, out, licence)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "files": [travel.CARD, *written.files]}, indent=2))
+    else:
+        click.echo(out)

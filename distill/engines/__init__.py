@@ -1,0 +1,5 @@
+"""Engines: where independent jobs run."""
+
+from distill.engines.local import run_jobs
+
+__all__ = ["run_jobs"]

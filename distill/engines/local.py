@@ -1,0 +1,211 @@
+"""Independent jobs over processes of this machine. Imports no torch until a job needs it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from distill.errors import LimbeckError, WorkError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Prepare = Callable[[], Callable[[Job], Result]]
+
+_POLL_SECONDS = 0.2
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    prepare: Prepare[Job, Result],
+    workers: int = 1,
+    *,
+    threads: int | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[tuple[Job, Result]]:
+    """Do independent jobs; yields (job, result) as each is finished, begun in the order given.
+
+    A result must depend on its job alone: then it is the same for any number of workers that
+    compute with the same number of threads.
+
+    Args:
+        jobs: plain data, small: they travel to another process.
+        prepare: called once in every worker, returns what does one job. It travels too, so it is
+            a module's function, or `functools.partial` of one with plain data.
+        workers: processes at once; with 1 the jobs are done in this process, one after another.
+        threads: CPU threads of each worker; None for an equal share of the cores (with one
+            worker: as torch is set).
+        check: called several times a second while waiting, and before each job in this process;
+            what it raises ends all workers.
+
+    Raises:
+        ValueError: if `workers` or `threads` is below 1.
+        WorkError: if a worker died.
+        Exception: what a job raised; the other jobs are given up.
+    """
+    if workers < 1 or (threads is not None and threads < 1):
+        raise ValueError(f"workers is {workers} and threads {threads}; both must be at least 1")
+    if workers == 1:
+        yield from _in_this_process(jobs, prepare, threads, check)
+    else:
+        share = threads or max(1, (os.cpu_count() or 1) // workers)
+        yield from _in_processes(jobs, prepare, min(workers, len(jobs)), share, check)
+
+
+def _in_this_process(
+    jobs: Sequence[Job],
+    prepare: Prepare[Job, Result],
+    threads: int | None,
+    check: Callable[[], None],
+) -> Iterator[tuple[Job, Result]]:
+    with _torch_threads(threads):
+        work = prepare() if jobs else None
+        for job in jobs:
+            check()
+            if work is not None:
+                yield job, work(job)
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """So many threads in this process; what was set comes back."""
+    if threads is None:
+        yield
+        return
+    import torch
+
+    before, named = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    torch.set_num_threads(threads)
+    # Read by `distill.threads`, which would choose a number of its own.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        os.environ.pop("OMP_NUM_THREADS")
+        if named is not None:
+            os.environ["OMP_NUM_THREADS"] = named
+
+
+class _Worker:
+    """A process that does one job at a time, seen from its parent."""
+
+    def __init__(self, prepare: Prepare[Any, Any], threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=_serve, args=(far, threads), daemon=True, name="distill worker"
+        )
+        with _interrupts_held():
+            self.process.start()
+        far.close()
+        self.job: Any = None
+        self.busy = False
+        # Not an argument of the process: those are unpacked before the threads can be set.
+        self._send(prepare)
+
+    def give(self, waiting: deque[Any]) -> None:
+        """Begin the next of the waiting jobs, if there is one."""
+        self.busy = bool(waiting)
+        if waiting:
+            self.job = waiting.popleft()
+            self._send(self.job)
+
+    def take(self) -> Any:
+        """The result of the job that was begun; raises what the job raised."""
+        try:
+            failed, value = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise self._death() from None
+        if failed:
+            raise value
+        return value
+
+    def end(self) -> None:
+        """Stop the process, whatever it is doing."""
+        self.process.terminate()
+        self.process.join()
+        self.pipe.close()
+
+    def _send(self, value: Any) -> None:
+        try:
+            self.pipe.send(value)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._death() from None
+
+    def _death(self) -> WorkError:
+        self.process.join(1)
+        return WorkError(
+            f"a worker process died (exit code {self.process.exitcode}), perhaps for lack of "
+            "memory; use fewer --workers"
+        )
+
+
+def _in_processes(
+    jobs: Sequence[Job],
+    prepare: Prepare[Job, Result],
+    workers: int,
+    threads: int,
+    check: Callable[[], None],
+) -> Iterator[tuple[Job, Result]]:
+    waiting = deque(jobs)
+    pool: list[_Worker] = []
+    try:
+        for _ in range(workers):
+            pool.append(_Worker(prepare, threads))
+            pool[-1].give(waiting)
+        while any(worker.busy for worker in pool):
+            check()
+            ready = wait([worker.pipe for worker in pool if worker.busy], _POLL_SECONDS)
+            for worker in pool:
+                if worker.pipe in ready:
+                    job, result = worker.job, worker.take()
+                    worker.give(waiting)
+                    yield job, result
+    finally:
+        for worker in pool:
+            worker.end()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits; a process that is started here begins with it held, see `_serve`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(pipe: Connection, threads: int) -> None:
+    """A worker's life: the preparation, then jobs until the pipe closes."""
+    # A terminal sends Ctrl-C to all of its processes; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        prepare: Prepare[Any, Any] = pipe.recv()
+        work: Callable[[Any], Any] | None = None
+        while True:
+            job = pipe.recv()
+            try:
+                work = work or prepare()
+                answer = (False, work(job))
+            except Exception as error:  # noqa: BLE001 - raised again by the parent
+                answer = (True, _portable(error))
+            pipe.send(answer)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that can travel; other kinds may need arguments to be built again."""
+    if isinstance(error, LimbeckError | FloatingPointError):
+        return type(error)(str(error))
+    return RuntimeError(f"{type(error).__name__}: {error}")

@@ -1,0 +1,88 @@
+"""What an evaluation works with, opened from files: here, and again in every worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import projectors
+from distill.build import choose_device
+from distill.context import Context
+from distill.errors import WorkError
+from distill.evaluation.jobs import Job
+from distill.evaluation.students import Judged, train_student
+from distill.interrupt import Stop
+from distill.progress import Progress
+from distill.recipe import check_recipe
+from distill.stages.committee import FILE as COMMITTEE
+from distill.stages.committee import load_committee
+from distill.stages.project import FOLDER as PROJECTOR
+from distill.store.run import Run
+from distill.store.sets import read_set
+from projectors import Projector
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Plain data from which a process opens what an evaluation needs.
+
+    Attributes:
+        folder: holds committee.h5 and the projector, where there are any.
+        set_path: the set.h5 that is judged.
+        recipe: the resolved recipe, with its table [evaluate].
+        device: "cpu", "cuda" or "cuda:0".
+    """
+
+    folder: Path
+    set_path: Path
+    recipe: dict[str, Any]
+    device: str
+
+
+def open_desk(desk: Desk) -> Callable[[Job], float]:
+    """What trains and tests the student of a job; a worker calls this once."""
+    recipe = check_recipe(desk.recipe, "evaluate")
+    if recipe.evaluate is None:
+        raise WorkError("the recipe has no [evaluate] table; add one with its students")
+    run = Run(desk.folder, {"recipe": {}, "stages": {}})
+    device = choose_device(desk.device.partition(":")[0])
+    context = Context(run, recipe, device, Progress(quiet=True), Stop())
+    judged, _ = open_judged(context, desk.set_path)
+    return partial(train_student, context, recipe.evaluate, judged)
+
+
+def open_judged(context: Context, path: Path) -> tuple[Judged, tuple[int, int]]:
+    """The set at `path` with the committee and projector of the context's run.
+
+    Returns:
+        What is judged, and the projector's bytes: shipped, and to be fetched elsewhere.
+
+    Raises:
+        WorkError: if the set was made from other data, or the projector cannot be read.
+    """
+    content = read_set(path)
+    data = content.manifest["source"]["digest"]
+    if data != context.data.digest:
+        raise WorkError(
+            f"{path} was made from other data than {context.data.source} holds now; "
+            "evaluate it with the data it was made from"
+        )
+    folder = context.run.path
+    has_committee = context.recipe.committee is not None and (folder / COMMITTEE).is_file()
+    projector, sizes = _projector(context, folder / PROJECTOR)
+    committee = load_committee(context) if has_committee else None
+    return Judged(content, committee, projector), sizes
+
+
+def _projector(context: Context, folder: Path) -> tuple[Projector | None, tuple[int, int]]:
+    if not folder.is_dir():
+        return None, (0, 0)
+    try:
+        projector = projectors.load(folder).to(context.device)
+        size = projectors.projector_bytes(folder)
+    except projectors.ProjectorError as error:
+        raise WorkError(f"projector {folder}: {error}") from None
+    return projector, (size.shipped, size.external)

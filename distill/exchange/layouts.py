@@ -1,0 +1,213 @@
+"""Readers of published layouts. Nothing in a file is executed: only plain tensors are loaded."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data import DataError, Request
+from distill.data.folder import read_pictures
+from distill.errors import WorkError
+
+Space = Literal["normalised", "pixels", "zca"]
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A set as another program stored it.
+
+    Attributes:
+        images: [n, c, h, w] float32.
+        hard: [n] int64 classes, or None where soft labels are all there is.
+        soft: [n, k] label logits, or None.
+        lr: the learned learning rate, or None.
+        space: of the images: normalised per channel, pixels in [0, 1], or whitened.
+        class_names: or None where the layout has none.
+    """
+
+    images: Tensor
+    hard: Tensor | None = None
+    soft: Tensor | None = None
+    lr: float | None = None
+    space: Space = "normalised"
+    class_names: tuple[str, ...] | None = None
+
+
+def read_mtt(path: Path) -> Foreign:
+    """MTT and TESLA: images_best.pt (or the highest images_N.pt) and labels beside it.
+
+    A file images_zca_*.pt, which MTT writes after undoing its whitening, holds pixels.
+    Source: mtt-distillation, distill.py.
+    """
+    images = _chosen(path)
+    space: Space = "pixels" if images.name.startswith("images_zca") else "normalised"
+    return _with_labels(images, load_tensors(images), _labels(images), _beside(images, "lr"), space)
+
+
+def read_datm(path: Path) -> Foreign:
+    """DATM: images_best.pt, labels_best.pt (label logits) and lr_best.pt, whitened by default.
+
+    Also images.pt, labels.pt and lr.pt, as DD-Ranking takes them. Source: DATM, distill.
+    """
+    images = _chosen(path)
+    return _with_labels(images, load_tensors(images), _labels(images), _beside(images, "lr"), "zca")
+
+
+def read_dc(path: Path) -> Foreign:
+    """DC, DSA and DM: one file {"data": [[images, labels], ...], ...}; the last set counts.
+
+    Source: VICO-UoE DatasetCondensation, main.py and main_DM.py.
+    """
+    found = load_tensors(path)
+    data = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(data, list | tuple) or not data or len(data[-1]) != 2:
+        raise WorkError(f'{path} holds no {{"data": [[images, labels], ...]}}; name a file of DC')
+    return _with_labels(path, *data[-1], None, "normalised")
+
+
+def read_idc(path: Path) -> Foreign:
+    """IDC: one file [images, labels] of pixels in [0, 1]; give its factor with --factor.
+
+    Source: snu-mllab Efficient-Dataset-Condensation, condense.py.
+    """
+    place = path / "data.pt" if path.is_dir() else path
+    found = load_tensors(place)
+    if not isinstance(found, list | tuple) or len(found) != 2:
+        raise WorkError(f"{place} holds no list of images and labels; name a file of IDC")
+    return _with_labels(place, *found, None, "pixels")
+
+
+def read_npz(path: Path) -> Foreign:
+    """Arrays images and labels (classes, or one row of probabilities per image).
+
+    Bytes are pixels, floats normalised images.
+    """
+    arrays = load_npz(path)
+    if not {"images", "labels"} <= set(arrays):
+        raise WorkError(f"{path} holds {', '.join(arrays)}; the arrays images, labels are needed")
+    images, labels = arrays["images"], arrays["labels"]
+    if labels.dtype.kind == "f":
+        labels = np.log(np.clip(labels, 1e-8, None))
+    whole = images.dtype == np.uint8
+    pixels = images.astype(np.float32) / 255 if whole else images.astype(np.float32)
+    space: Space = "pixels" if whole else "normalised"
+    return _with_labels(path, torch.from_numpy(pixels), torch.from_numpy(labels), None, space)
+
+
+def read_folder(path: Path) -> Foreign:
+    """One folder of pictures per class, as RDED and SRe2L leave them, and as `export set` does.
+
+    Folders are classes in the order of their names; of names like 00003-cat only cat remains.
+    """
+    try:
+        split, names = read_pictures(Request(f"folder:{path}", str(path)))
+    except (DataError, OSError) as error:
+        raise WorkError(f"{path}: {error}") from None
+    numbered = [re.fullmatch(r"(\d+)-(.+)", name) for name in names]
+    if all(numbered):
+        names = tuple(match[2] for match in numbered if match)
+    named = None if all(re.fullmatch(r"(new)?\d+", name) for name in names) else names
+    return Foreign(split.images, split.labels, space="pixels", class_names=named)
+
+
+LAYOUTS: dict[str, Callable[[Path], Foreign]] = {
+    "mtt": read_mtt,
+    "dc": read_dc,
+    "datm": read_datm,
+    "idc": read_idc,
+    "rded": read_folder,
+    "npz": read_npz,
+    "folder": read_folder,
+}
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file; arrays of objects, which are pickles, are refused."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
+        raise _unreadable(path, error) from None
+
+
+def load_tensors(path: Path) -> Any:
+    """What torch.save wrote, if it is tensors, numbers and text alone."""
+    # Accuracies beside the tensors may be NumPy numbers; these constructors make nothing else.
+    numbers: list[Any] = [
+        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+        (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+        (codecs.encode, "_codecs.encode"),
+        np.dtype,
+        type(np.dtype(np.float64)),
+        type(np.dtype(np.float32)),
+        type(np.dtype(np.int64)),
+    ]
+    try:
+        with torch.serialization.safe_globals(numbers):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> WorkError:
+    reason = " ".join(str(error).split())[:120]
+    return WorkError(
+        f"{path} cannot be read as plain arrays ({reason}); a file that needs code to be run is "
+        "never loaded: name another, or store tensors alone"
+    )
+
+
+def _chosen(path: Path) -> Path:
+    """The file of images: itself, or the best, plain or latest one of a folder."""
+    if not path.is_dir():
+        return path
+    for name in ("images_best.pt", "images.pt"):
+        if (path / name).is_file():
+            return path / name
+    numbered = [
+        (int(match[1]), file)
+        for file in path.glob("images_*.pt")
+        if (match := re.fullmatch(r"images_(\d+)\.pt", file.name))
+    ]
+    if not numbered:
+        raise WorkError(f"{path} holds no images_best.pt, images.pt or images_N.pt; name one")
+    return max(numbered)[1]
+
+
+def _beside(images: Path, kind: str) -> Path | None:
+    """labels_N.pt or lr_N.pt for images_N.pt, if it is there."""
+    path = images.with_name(re.sub(r"^images(_zca)?", kind, images.name))
+    return path if path.is_file() and path != images else None
+
+
+def _labels(images: Path) -> Any:
+    path = _beside(images, "labels")
+    if path is None:
+        raise WorkError(f"the labels_... file beside {images} is missing; both are needed")
+    return load_tensors(path)
+
+
+def _with_labels(path: Path, images: Any, labels: Any, lr: Path | None, space: Space) -> Foreign:
+    """Check shapes, and tell classes from logits."""
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        raise WorkError(f"{path} holds no tensors of images and labels; name another file")
+    if images.ndim != 4 or len(images) == 0 or labels.shape[:1] != images.shape[:1]:
+        raise WorkError(
+            f"{path} holds images {tuple(images.shape)} and labels {tuple(labels.shape)}; "
+            "[n, c, h, w] and n labels are needed"
+        )
+    images = images.detach().float()
+    rate = None if lr is None else float(load_tensors(lr))
+    if labels.ndim == 2:
+        return Foreign(images, None, labels.detach().float(), rate, space)
+    if labels.ndim != 1 or labels.is_floating_point() or int(labels.min()) < 0:
+        raise WorkError(f"{path} holds labels {tuple(labels.shape)} of {labels.dtype}, not classes")
+    return Foreign(images, labels.long(), None, rate, space)

@@ -1,0 +1,104 @@
+import functools
+import os
+import signal
+
+import pytest
+
+from distill.engines import run_jobs
+from distill.errors import DivergedRunError, InterruptedRunError, WorkError
+
+
+def prepare_power(exponent):
+    """Counts the preparations of a process: a result names its process and that count."""
+    prepared.append(exponent)
+    return lambda job: (job**exponent, os.getpid(), len(prepared))
+
+
+prepared: list[int] = []
+
+
+def prepare_threads():
+    def threads(job):
+        import torch
+
+        return torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+
+    return threads
+
+
+def prepare_trouble(kind):
+    def trouble(job):
+        if job == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if job == "interrupt":
+            # As a terminal does with all of its processes: workers leave that to the parent.
+            os.kill(os.getpid(), signal.SIGINT)
+            return "went on"
+        if job == "strange":
+            raise UnicodeDecodeError("utf-8", b"", 0, 1, "strange")
+        raise {"diverged": DivergedRunError, "floating": FloatingPointError}[job](f"was {job}")
+
+    return functools.partial(trouble)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_job_has_its_result_and_each_process_prepares_once(workers):
+    prepared.clear()
+    found = dict(run_jobs(range(6), functools.partial(prepare_power, 2), workers))
+    assert {job: result[0] for job, result in found.items()} == {n: n * n for n in range(6)}
+    assert {result[2] for result in found.values()} == {1}
+    processes = {result[1] for result in found.values()}
+    assert (processes == {os.getpid()}) == (workers == 1)
+    assert len(processes) <= workers
+
+
+def test_no_jobs_need_no_preparation():
+    prepared.clear()
+    assert list(run_jobs([], functools.partial(prepare_power, 2), 1)) == []
+    assert list(run_jobs([], functools.partial(prepare_power, 2), 2)) == []
+    assert prepared == []
+
+
+def test_threads_are_the_same_in_any_number_of_workers(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    here = dict(run_jobs([0], prepare_threads, 1, threads=1))
+    there = dict(run_jobs([0, 1], prepare_threads, 2, threads=1))
+    assert set(here.values()) == set(there.values()) == {(1, "1")}
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_job_raises_is_raised(workers):
+    with pytest.raises(DivergedRunError, match="was diverged"):
+        list(run_jobs(["diverged"] * 2, functools.partial(prepare_trouble, 0), workers))
+
+
+def test_errors_travel_and_a_dead_worker_is_named():
+    for job, kind, words in [
+        ("floating", FloatingPointError, "was floating"),
+        ("strange", RuntimeError, "UnicodeDecodeError: .*strange"),
+        ("die", WorkError, "a worker process died .exit code -9.*fewer --workers"),
+    ]:
+        with pytest.raises(kind, match=words):
+            list(run_jobs([job], functools.partial(prepare_trouble, 0), 2))
+
+
+def test_workers_leave_an_interrupt_to_the_parent():
+    found = run_jobs(["interrupt"], functools.partial(prepare_trouble, 0), 2)
+    assert list(found) == [("interrupt", "went on")]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_check_ends_the_work(workers):
+    def check():
+        raise InterruptedRunError("interrupted")
+
+    with pytest.raises(InterruptedRunError):
+        list(run_jobs(range(3), functools.partial(prepare_power, 2), workers, check=check))
+
+
+def test_numbers_below_one_are_refused():
+    with pytest.raises(ValueError, match="workers is 0"):
+        list(run_jobs([1], prepare_threads, 0))
+    with pytest.raises(ValueError, match="threads 0"):
+        list(run_jobs([1], prepare_threads, 1, threads=0))
