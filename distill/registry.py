@@ -135,6 +135,11 @@ DATA: dict[str, Entry] = {
             "70,000 real 28x28 gray clothing images: fashion-mnist or fashion-mnist:PATH",
             "Debian package dataset-fashion-mnist, or its four idx files",
         ),
+        Entry(
+            "glyphs",
+            "K characters in 12 font faces, 28x28 gray, test family held out: glyphs:K, K <= 1100",
+            "DejaVu fonts inside matplotlib's wheel",
+        ),
         Entry("folder", "your own images, one folder per class: folder:PATH", "image files"),
         Entry("npz", "arrays images and labels, or x_train ... y_test: npz:PATH", "NumPy file"),
     )

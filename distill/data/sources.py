@@ -7,6 +7,7 @@ from distill.data.cutting import hold_out, keep_subset
 from distill.data.digits import read_digits
 from distill.data.fashion import read_fashion_mnist
 from distill.data.folder import read_folder
+from distill.data.glyphs import read_glyphs
 from distill.data.npz import read_npz
 from distill.data.parts import Parts, Request
 from distill.data.pixels import check_channels, check_size, resize_images, to_channels
@@ -15,6 +16,7 @@ from distill.data.splits import DataError, RealData, SourceError, Split, build_r
 SOURCES: dict[str, Callable[[Request], Parts]] = {
     "digits": read_digits,
     "fashion-mnist": read_fashion_mnist,
+    "glyphs": read_glyphs,
     "folder": read_folder,
     "npz": read_npz,
 }
@@ -34,7 +36,8 @@ def load_data(
     so the same digest, in every run.
 
     Args:
-        source: `digits`, `fashion-mnist`, `fashion-mnist:PATH`, `folder:PATH` or `npz:PATH`.
+        source: `digits`, `fashion-mnist`, `fashion-mnist:PATH`, `glyphs:K`, `folder:PATH` or
+            `npz:PATH`.
         size: resize all images to size x size pixels (bilinear, antialiased; the central square
             of images that are not square). None keeps their size.
         channels: 1 for gray (luma) or 3 for RGB (gray repeated). None keeps their channels.
@@ -80,6 +83,6 @@ def _read(request: Request) -> Parts:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise SourceError(
             f"source {request.source!r} is unknown, one of {', '.join(SOURCES)} is needed; "
-            f"{hint}write digits, fashion-mnist, folder:PATH or npz:PATH"
+            f"{hint}write digits, fashion-mnist, glyphs:K, folder:PATH or npz:PATH"
         )
     return SOURCES[name](request)
