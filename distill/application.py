@@ -21,6 +21,7 @@ from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
+from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.stages.votes import FILE as VOTES
 from distill.store.run import Run, open_run
@@ -124,7 +125,7 @@ def _scratch_context(
 ) -> Context:
     """A context that reads artefacts from `folder` and leaves no trace in it."""
     run = Run(scratch, {"recipe": {}, "stages": {}})
-    for name in (COMMITTEE, VOTES, "projector"):
+    for name in (COMMITTEE, VOTES, PROJECTOR):
         if (folder / name).exists():
             (scratch / name).symlink_to((folder / name).resolve())
     return Context(run, recipe, choose_device(device or recipe.device), Progress(quiet=quiet), stop)

@@ -10,8 +10,8 @@ before it; `steps` [m-1, b] float16 are those of its b blocks; see `distill.stor
 
 An expert's attribute `accuracies` holds the validation accuracy after each epoch, and `epochs`
 which epochs are kept, where that is not all of them (m = E+1). Root attributes: the network's
-spec, its parameter names and shapes, the data it was trained on and, where bits are saved, `storage`
-and `largest_error`.
+spec, its parameter names and shapes, the data it was trained on and, where bits are saved,
+`storage` and `largest_error`.
 """
 
 from __future__ import annotations
@@ -254,7 +254,8 @@ def read_info(path: Path) -> ExpertsInfo:
 def read_snapshots(path: Path, expert: int, epochs: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Two snapshots [p] float32 of one expert; nothing else of the file is read.
 
-    With fewer bits than float32 they differ from the recorded ones by at most the file's stated errors.
+    With fewer bits than float32 they differ from the recorded ones by at most the errors that the
+    file states.
 
     Raises:
         WorkError: if the file cannot be read, or does not hold this expert or these epochs.

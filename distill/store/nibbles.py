@@ -25,7 +25,9 @@ def block_count(parameters: int) -> int:
     return -(-parameters // BLOCK)
 
 
-def encode_nibbles(before: np.ndarray, snapshot: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def encode_nibbles(
+    before: np.ndarray, snapshot: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
     """The delta from `before` [p] to `snapshot` [p], both float32 and finite, in 4 bits.
 
     Args:
