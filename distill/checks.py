@@ -8,6 +8,7 @@ from distill.build import build_data, build_network, build_views
 from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError
 from distill.specs import parse_network
+from distill.stages.experts import kept_epochs
 from distill.tables import MAKERS, MatchTable, Recipe, RecoverTable, SelectTable
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
@@ -19,15 +20,24 @@ def check_names(recipe: Recipe) -> None:
         parse_network(spec)
     own = recipe.committee.recipes.values() if recipe.committee else ()
     for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
-        if table is not None:
+        if table is not None and table.augmentation is not None:
             build_views(table.augmentation, one_per_batch=False)
     if recipe.projector is not None and recipe.committee is not None:
-        teacher, members = recipe.projector.teacher, recipe.committee.members
-        if teacher != "committee" and teacher not in members:
-            raise RecipeError(
-                f"projector.teacher is {teacher}; write committee, or one of its members: "
-                f"{', '.join(members)}"
-            )
+        _check_teacher(recipe.projector.teacher, recipe)
+
+
+def _check_teacher(teacher: str, recipe: Recipe) -> None:
+    members = recipe.committee.members if recipe.committee else []
+    if teacher == "committee" or teacher in members:
+        return
+    kept = kept_epochs(recipe) if recipe.experts is not None else ()
+    if teacher not in [f"experts:{epoch}" for epoch in kept]:
+        epochs = ", ".join(str(epoch) for epoch in kept)
+        raise RecipeError(
+            f"projector.teacher is {teacher}; write committee, one of its members "
+            f"({', '.join(members)}), or experts:EPOCH with an epoch that is kept "
+            f"({epochs or 'none: the recipe has no [experts]'})"
+        )
 
 
 def check_data(recipe: Recipe) -> RealData:

@@ -13,6 +13,7 @@ COMMANDS = {
     "match": ("run", "match"),
     "recover": ("run", "recover"),
     "select": ("run", "select"),
+    "refine": ("run", "refine"),
     "relabel": ("run", "relabel"),
     "project": ("run", "project"),
     "evaluate": ("evaluate", "evaluate"),

@@ -19,6 +19,7 @@ from distill.stages import (
     match,
     project,
     recover,
+    refine,
     relabel,
     select,
 )
@@ -27,6 +28,7 @@ from distill.store.files import digest_json, digest_tree, remove, write_json
 from distill.store.hdf5 import digest_attribute, digest_content
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import KIND as SET_KIND
+from distill.store.sets import add_refined
 from distill.tables import MAKERS, VOTE_KEYS, Recipe
 
 KEY_VERSION = 1
@@ -43,6 +45,7 @@ class Stage:
         inputs: stages whose outputs it reads, where they are part of the run.
         run: does the work and writes the outputs.
         outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
+        also_inputs: recipe -> further inputs, where the recipe decides.
         derived: recipe -> what else decides the outputs, where only a part of another table does.
         ignored: keys of its tables that do not decide the outputs.
     """
@@ -54,6 +57,7 @@ class Stage:
     outputs: Callable[[Path], dict[str, str]]
     derived: Callable[[Recipe], Any] = lambda recipe: None
     ignored: tuple[str, ...] = ()
+    also_inputs: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()
 
 
 def _file(name: str) -> Callable[[Path], dict[str, str]]:
@@ -128,9 +132,16 @@ STAGES: dict[str, Stage] = {
             _vote,
         ),
         Stage(
+            "refine",
+            ("data", "refine"),
+            ("match",),
+            refine.run_refine,
+            _set_parts("refined", "refined", attributes=False),
+        ),
+        Stage(
             "relabel",
             ("data", "committee", "relabel"),
-            (*MAKERS, "committee"),
+            (*MAKERS, "refine", "committee"),
             relabel.run_relabel,
             _set_parts("votes", "labels/full-fp16", attributes=False),
         ),
@@ -140,11 +151,13 @@ STAGES: dict[str, Stage] = {
             ("committee",),
             project.run_project,
             _file(project.FOLDER),
+            project.view_recipe,
+            project.fit_inputs,
         ),
         Stage(
             "evaluate",
             ("data", "evaluate"),
-            (*MAKERS, "committee", "relabel", "project"),
+            (*MAKERS, "refine", "committee", "relabel", "project"),
             evaluate.run_evaluate,
             _evaluation,
             _vote,
@@ -171,6 +184,7 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
     """
     context.run.manifest.update(_provenance(context))
     _forget_other_makers(context)
+    _undo_refine(context)
     for stage in planned(context.recipe):
         if names and stage.name not in names:
             continue
@@ -233,7 +247,8 @@ def _run_stage(context: Context, stage: Stage) -> None:
 def _forget_dependents(context: Context, name: str) -> None:
     """What was made from older outputs of a stage no longer counts as finished."""
     for stage in STAGES.values():
-        if name in stage.inputs and stage.name in context.run.manifest["stages"]:
+        inputs = (*stage.inputs, *stage.also_inputs(context.recipe))
+        if name in inputs and stage.name in context.run.manifest["stages"]:
             del context.run.manifest["stages"][stage.name]
             if stage.name == evaluate.STAGE:
                 # They describe a set that is no longer there.
@@ -249,11 +264,20 @@ def _forget_other_makers(context: Context) -> None:
             context.run.manifest["stages"].pop(name, None)
 
 
+def _undo_refine(context: Context) -> None:
+    """A set that an earlier form of the recipe refined has its own images back."""
+    if context.recipe.refine is None and refine.STAGE in context.run.manifest["stages"]:
+        if (context.run.path / SET).is_file():
+            add_refined(context.run.path / SET, None)
+        del context.run.manifest["stages"][refine.STAGE]
+        _forget_dependents(context, refine.STAGE)
+
+
 def _key(context: Context, stage: Stage) -> str:
     """Digest of everything that decides a stage's outputs."""
     recipe = context.recipe.model_dump(mode="json")
     inputs = {}
-    for name in stage.inputs:
+    for name in (*stage.inputs, *stage.also_inputs(context.recipe)):
         found = context.run.manifest["stages"].get(name)
         if found is not None:
             inputs[name] = found["outputs"]

@@ -210,14 +210,25 @@ class RelabelTable(Table):
     augmentation: str = "crop_scale_rotate"
 
 
+class RefineTable(Table):
+    """Images moved to where a tower sees them the same after they lost their fine detail."""
+
+    tower: str = "config:tiny-vit"
+    steps: Count = 10
+    lr: Positive = 0.01
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
+    batch_size: Count = 128
+
+
 class ProjectorTable(Table):
     """An image -> label model that replaces the stored labels."""
 
     tower: str = "config:tiny-vit"
-    rank: Count = 8
+    rank: NotNegativeCount = 8
+    ranks: dict[Literal["attention", "mlp", "conv", "head"], NotNegativeCount] = {}
     alpha: Count = 16
     head: Literal["text", "random"] = "text"
-    trained: Literal["all", "scale", "nothing"] = "all"
+    trained: Literal["all", "low-rank", "scale", "nothing"] = "all"
     templates: Annotated[list[str], Field(min_length=1)] = ["a photo of a {}"]
     teacher: str = "committee"
     loss: Literal["mse", "kl"] = "mse"
@@ -226,7 +237,26 @@ class ProjectorTable(Table):
     steps: Count = 500
     batch_size: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 0.002
-    augmentation: str = "crop_scale_rotate"
+    augmentation: str | None = None
+    stop_on: Literal["kl", "agreement", "accuracy"] = "kl"
+    check_every: Count = 50
+    patience: NotNegativeCount = 0
+    storage: Literal["float32", "int8", "int4"] = "float32"
+    coder: Literal["zstandard", "constriction"] = "zstandard"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ProjectorTable:
+        if "head" in self.ranks and (self.trained != "low-rank" or not self.ranks["head"]):
+            raise ValueError(
+                'ranks.head is the rank of a head with trained = "low-rank", at least 1; set that, '
+                "or drop ranks.head"
+            )
+        return self
+
+    @property
+    def head_rank(self) -> int:
+        """The rank of a low-rank head."""
+        return self.ranks.get("head", max(self.rank, 1))
 
 
 class EvaluateTable(Table):
@@ -265,6 +295,7 @@ class Recipe(Table):
     committee: CommitteeTable | None = None
     recover: RecoverTable | None = None
     select: SelectTable | None = None
+    refine: RefineTable | None = None
     relabel: RelabelTable | None = None
     projector: ProjectorTable | None = None
     evaluate: EvaluateTable | None = None
@@ -297,6 +328,8 @@ class Recipe(Table):
             raise ValueError("[experts] and [match] go together; add or drop one of them")
         if self.data.zca and self.projector is not None:
             raise ValueError("a projector reads pixels: set data.zca = false or drop [projector]")
+        if self.data.zca and self.refine is not None:
+            raise ValueError("a tower reads pixels: set data.zca = false or drop [refine]")
         for table in _TAUGHT:
             if getattr(self, table) is not None and self.committee is None:
                 raise ValueError(f"[{table}] needs teachers; add a [committee] table")
@@ -377,6 +410,7 @@ TABLES: dict[str, type[Table]] = {
     "committee": CommitteeTable,
     "recover": RecoverTable,
     "select": SelectTable,
+    "refine": RefineTable,
     "relabel": RelabelTable,
     "projector": ProjectorTable,
     "evaluate": EvaluateTable,

@@ -9,27 +9,40 @@ then asks it for the label of any view.
 """
 
 from projectors.accounting import ProjectorBytes, projector_bytes
+from projectors.compact import Storage
 from projectors.errors import DivergedError, ProjectorError
 from projectors.fidelity import Fidelity, measure_fidelity
-from projectors.fitting import FitSettings, FitStep, fit_projector, projector_loss
+from projectors.fitting import FitSettings, FitState, FitStep, fit_projector, projector_loss
 from projectors.head import Head, HeadSettings, build_head, text_directions
-from projectors.lora import attach_adapters, check_adapters, find_targets, merge_adapters
-from projectors.projector import AdapterSettings, Preprocessing, Projector, build_projector
-from projectors.storage import load, save
+from projectors.labelling import OnlineLabels
+from projectors.lora import attach_adapters, check_adapters, merge_adapters
+from projectors.preparation import Preprocessing, image_encoder
+from projectors.projector import AdapterSettings, Projector, build_projector
+from projectors.refinement import RefineSettings, RefineStep, refine_images
+from projectors.stopping import Best, Stopping
+from projectors.storage import load, rounded, save
+from projectors.targets import find_targets, target_kind, target_ranks
 from projectors.tower import Tower, bundled_towers, encode_text, load_tower
 
 __all__ = [
     "AdapterSettings",
+    "Best",
     "DivergedError",
     "Fidelity",
     "FitSettings",
+    "FitState",
     "FitStep",
     "Head",
     "HeadSettings",
+    "OnlineLabels",
     "Preprocessing",
     "Projector",
     "ProjectorBytes",
     "ProjectorError",
+    "RefineSettings",
+    "RefineStep",
+    "Stopping",
+    "Storage",
     "Tower",
     "attach_adapters",
     "build_head",
@@ -39,12 +52,17 @@ __all__ = [
     "encode_text",
     "find_targets",
     "fit_projector",
+    "image_encoder",
     "load",
     "load_tower",
     "measure_fidelity",
     "merge_adapters",
     "projector_bytes",
     "projector_loss",
+    "refine_images",
+    "rounded",
     "save",
+    "target_kind",
+    "target_ranks",
     "text_directions",
 ]

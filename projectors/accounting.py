@@ -32,4 +32,4 @@ def projector_bytes(path: str | os.PathLike[str]) -> ProjectorBytes:
     description = read_description(folder)
     names = [DESCRIPTION, *description.files]
     shipped = sum((folder / name).stat().st_size for name in names)
-    return ProjectorBytes(shipped, description.external_bytes)
+    return ProjectorBytes(shipped, description.tower.external_bytes)

@@ -1,7 +1,7 @@
 """Fit a projector to a teacher's soft labels on real images."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -59,50 +59,122 @@ class FitStep:
     lr: float
 
 
+class FitState:
+    """Where a fit stands: everything that a step changes.
+
+    Made once for a fit, or made anew and then restored from the tensors of an interrupted one,
+    after which the fit goes on with the same bits.
+
+    Args:
+        projector: is changed in place, and stays on its device.
+        settings: the optimiser's numbers.
+        generator: a CPU generator for batches and views; the same one gives the same fit.
+
+    Attributes:
+        step: index of the next step.
+
+    Raises:
+        ProjectorError: if nothing of the projector can be fitted.
+    """
+
+    def __init__(self, projector: Projector, settings: FitSettings, generator: Generator) -> None:
+        self.projector, self.settings, self.generator = projector, settings, generator
+        self.fitted = {name: p for name, p in projector.named_parameters() if p.requires_grad}
+        if not self.fitted:
+            raise ProjectorError(
+                "the projector has no adapter and no trained head, so there is nothing to fit; "
+                "raise the rank or set trained='all'"
+            )
+        self.optimiser = torch.optim.AdamW(
+            self.fitted.values(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.step = 0
+        self._order = torch.empty(0, dtype=torch.long)
+        self._place = 0
+
+    def next_batch(self, num_images: int) -> Tensor:
+        """Indices [b] of the next batch; each shuffled pass drops its last, smaller batch."""
+        size = min(self.settings.batch_size, num_images)
+        if self._place + size > len(self._order):
+            self._order = torch.randperm(num_images, generator=self.generator)
+            self._place = 0
+        self._place += size
+        return self._order[self._place - size : self._place]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the fitted numbers, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.fitted.items()}
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put fitted numbers back."""
+        for name, value in self.fitted.items():
+            value.data.copy_(weights[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all that a step changes, on the CPU; a file of them resumes the fit."""
+        found = {f"weight.{name}": value for name, value in self.weights().items()}
+        for name, parameter in self.fitted.items():
+            for key, value in self.optimiser.state[parameter].items():
+                found[f"{key}.{name}"] = value.detach().cpu().clone()
+        found["generator"] = self.generator.get_state()
+        found["order"] = self._order.clone()
+        found["place"] = torch.tensor([self._place, self.step])
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go back to where `tensors` was called."""
+        self.set_weights({name: tensors[f"weight.{name}"] for name in self.fitted})
+        for name, parameter in self.fitted.items():
+            # A step's count stays on the CPU, as the optimiser keeps it there.
+            self.optimiser.state[parameter] = {
+                key: value.clone() if key == "step" else value.to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if (value := tensors.get(f"{key}.{name}")) is not None
+            }
+        self.generator.set_state(tensors["generator"])
+        self._order = tensors["order"]
+        self._place, self.step = tensors["place"].tolist()
+
+
 def fit_projector(
-    projector: Projector,
+    state: FitState,
     images: Tensor,
     teacher: Callable[[Tensor], Tensor],
     hard: Tensor,
     *,
-    settings: FitSettings,
     view: Callable[[Tensor, Generator], Tensor] | None = None,
-    generator: Generator,
 ) -> Iterator[FitStep]:
-    """Fit adapters and head, one step per item; the projector is changed in place.
+    """Fit adapters and head, one step per item; the state's projector is changed in place.
 
-    The loss is that of `settings` plus ce_weight * cross-entropy with the hard labels. The
+    The loss is that of the settings plus ce_weight * cross-entropy with the hard labels. The
     teacher labels the very view that the projector sees.
 
     Args:
-        projector: on the device of the images.
-        images: [n, c, h, w] real images, in the projector's input space.
+        state: where the fit begins, or goes on; between two steps its tensors can be taken.
+        images: [n, c, h, w] real images, in the projector's input space and on its device.
         teacher: images [b, c, h, w] -> logits [b, k]; called without gradients.
         hard: [n] class indices.
-        settings: the optimiser's numbers.
         view: images and a generator -> augmented images; None for the images as they are.
-        generator: a CPU generator for batches and views; the same one gives the same fit.
 
     Yields:
         A step after it has been taken.
 
     Raises:
-        ProjectorError: if nothing can be fitted, or shapes do not agree.
+        ProjectorError: if shapes do not agree.
         DivergedError: if the loss is no longer finite.
 
     Source: HeLlO, whose loss is "mse" with ce_weight * cross-entropy (its weight is not
     published).
     """
-    parameters = [p for p in projector.parameters() if p.requires_grad]
-    _check_data(projector, images, hard, parameters)
-    optimiser = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
-    batches = _batches(len(images), settings.batch_size, generator)
-    for index in range(settings.steps):
+    projector, settings, optimiser = state.projector, state.settings, state.optimiser
+    _check_data(projector, images, hard)
+    while state.step < settings.steps:
+        index = state.step
         lr = settings.lr * 0.5 * (1.0 + math.cos(math.pi * index / settings.steps))
         for group in optimiser.param_groups:
             group["lr"] = lr
-        batch = next(batches).to(images.device)
-        seen = images[batch] if view is None else view(images[batch], generator)
+        batch = state.next_batch(len(images)).to(images.device)
+        seen = images[batch] if view is None else view(images[batch], state.generator)
         with torch.no_grad():
             wanted = teacher(seen)
         loss = projector_loss(projector.logits(seen), wanted, hard[batch], settings)
@@ -113,6 +185,7 @@ def fit_projector(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        state.step += 1
         yield FitStep(index, value, lr)
 
 
@@ -146,14 +219,7 @@ def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSe
     return distance + settings.ce_weight * functional.cross_entropy(logits, hard)
 
 
-def _check_data(
-    projector: Projector, images: Tensor, hard: Tensor, parameters: list[torch.nn.Parameter]
-) -> None:
-    if not parameters:
-        raise ProjectorError(
-            "the projector has no adapter and no trained head, so there is nothing to fit; "
-            "raise the rank or set trained='all'"
-        )
+def _check_data(projector: Projector, images: Tensor, hard: Tensor) -> None:
     num_classes = len(projector.classes)
     if len(images) == 0 or hard.shape != images.shape[:1]:
         raise ProjectorError(
@@ -164,12 +230,3 @@ def _check_data(
             f"hard labels run from {int(hard.min())} to {int(hard.max())}, but the projector has "
             f"{num_classes} classes; give indices below that"
         )
-
-
-def _batches(num_images: int, batch_size: int, generator: Generator) -> Iterator[Tensor]:
-    """Shuffled passes over all images, for ever; each pass drops its last, smaller batch."""
-    size = min(batch_size, num_images)
-    while True:
-        order = torch.randperm(num_images, generator=generator)
-        for start in range(0, num_images - size + 1, size):
-            yield order[start : start + size]

@@ -1,10 +1,12 @@
-"""LoRA adapters on an image encoder: which layers, how they start, and whether they act.
+"""LoRA adapters on an image encoder: how they start, and whether they act.
 
 An adapter adds (alpha / rank) * B A to a layer's weight; A is [rank, inputs], B is
 [outputs, rank] and starts at zero. Source: Hu et al. 2021 (LoRA).
 """
 
 import copy
+import re
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -18,35 +20,8 @@ _STASH = "_exact_weights"
 PeftLayer: TypeAlias = Any
 
 
-def find_targets(visual: nn.Module) -> list[str]:
-    """Names of the layers that can carry an adapter, in sorted order.
-
-    Attention modules of PyTorch are taken whole, linear layers and ungrouped convolutions one
-    by one. Left out is what an adapter cannot reach: attention pools, whose layers are read and
-    never called; and, by choice, stems and final projections (the patch embedding of a vision
-    transformer, the first convolutions of a residual network).
-
-    Args:
-        visual: the image encoder of an open_clip model: its own vision transformer, its
-            modified ResNet, or a timm model.
-
-    Raises:
-        ProjectorError: if there is no such layer.
-    """
-    found: list[str] = []
-    _scan(visual, "", found)
-    inside = tuple(f"{name}." for name in ("transformer", "layer1", "layer2", "layer3", "layer4"))
-    body = sorted(name for name in found if name.startswith(inside))
-    targets = body or sorted(found)
-    if not targets:
-        raise ProjectorError(
-            f"{type(visual).__name__} has no layer that takes an adapter; name the layers yourself"
-        )
-    return targets
-
-
 def attach_adapters(
-    visual: nn.Module, targets: list[str], *, rank: int, alpha: int, generator: Generator
+    visual: nn.Module, ranks: Mapping[str, int], *, alpha: int, generator: Generator
 ) -> nn.Module:
     """A copy of an image encoder with adapters on the named layers; everything else is frozen.
 
@@ -54,9 +29,8 @@ def attach_adapters(
 
     Args:
         visual: the image encoder; left as it is.
-        targets: full names of layers, for example from `find_targets`.
-        rank: r, at least 1.
-        alpha: scale; the adapter's product is multiplied by alpha / rank.
+        ranks: full name of a layer -> r, at least 1; for example from `target_ranks`.
+        alpha: scale; an adapter's product is multiplied by alpha / r.
         generator: a CPU generator, from which every A is drawn.
 
     Returns:
@@ -67,15 +41,13 @@ def attach_adapters(
     """
     import peft
 
-    if rank < 1:
-        raise ProjectorError(f"rank is {rank}, but an adapter needs a rank of at least 1; raise it")
-    missing = sorted(set(targets) - {name for name, _ in visual.named_modules()})
-    if missing or not targets:
-        raise ProjectorError(
-            f"the encoder has no layer {missing[0] if missing else '(none given)'!r}; "
-            "take names from find_targets"
-        )
-    config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(targets))
+    _check_ranks(visual, ranks)
+    config = peft.LoraConfig(
+        r=max(ranks.values()),
+        lora_alpha=alpha,
+        target_modules=sorted(ranks),
+        rank_pattern=rank_pattern(ranks),
+    )
     try:
         # PEFT draws from the global generator; what it drew is replaced below.
         with torch.random.fork_rng(devices=[]):
@@ -88,6 +60,27 @@ def attach_adapters(
     _draw_adapters(adapted, generator)
     _keep_attention_exact(adapted)
     return adapted.eval()
+
+
+def rank_pattern(ranks: Mapping[str, int]) -> dict[str, int]:
+    """What PEFT's `rank_pattern` says of layers whose rank is not the largest."""
+    largest = max(ranks.values())
+    # PEFT reads the keys as regular expressions that may match the end of a name.
+    return {f"^{re.escape(name)}": rank for name, rank in sorted(ranks.items()) if rank != largest}
+
+
+def _check_ranks(visual: nn.Module, ranks: Mapping[str, int]) -> None:
+    for name, rank in ranks.items():
+        if rank < 1:
+            raise ProjectorError(
+                f"the rank of {name} is {rank}, but an adapter needs a rank of at least 1; raise it"
+            )
+    missing = sorted(set(ranks) - {name for name, _ in visual.named_modules()})
+    if missing or not ranks:
+        raise ProjectorError(
+            f"the encoder has no layer {missing[0] if missing else '(none given)'!r}; "
+            "take names from find_targets"
+        )
 
 
 def check_adapters(adapted: nn.Module, images: Tensor) -> None:
@@ -143,24 +136,6 @@ def _check_merge(probe: nn.Module, features: Tensor, images: Tensor) -> None:
             "an adapter sits on a layer that is never called, or that changes its weight on the "
             "way; take targets from find_targets"
         )
-
-
-def _scan(module: nn.Module, name: str, found: list[str]) -> None:
-    from open_clip.modified_resnet import AttentionPool2d
-
-    if isinstance(module, AttentionPool2d):
-        return
-    if isinstance(module, nn.MultiheadAttention):
-        if module._qkv_same_embed_dim:
-            found.append(name)
-        return
-    # Exactly these types: a subclass may change its weight on the way (weight standardisation),
-    # and then an added adapter is not what a merged one is.
-    if type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1):
-        found.append(name)
-        return
-    for child, inner in module.named_children():
-        _scan(inner, f"{name}.{child}" if name else child, found)
 
 
 def _draw_adapters(adapted: nn.Module, generator: Generator) -> None:

@@ -4,39 +4,19 @@ Source: HeLlO (label compression with a fitted image-to-label projector on a CLI
 """
 
 import copy
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from projectors.errors import ProjectorError
 from projectors.head import Head, HeadSettings, build_head
-from projectors.lora import attach_adapters, check_adapters, find_targets
+from projectors.lora import attach_adapters, check_adapters
+from projectors.preparation import Preparation, Preprocessing
+from projectors.targets import KINDS, find_targets, target_ranks
 from projectors.tower import Tower
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The space in which images come: pixels in [0, 1], less `mean`, divided by `std`.
-
-    Attributes:
-        mean: one value per channel, 1 or 3 of them.
-        std: as many, > 0.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
-            raise ProjectorError(
-                f"got {len(self.mean)} means and {len(self.std)} deviations, but images have 1 "
-                "or 3 channels; give one of each per channel"
-            )
-        if not all(value > 0 for value in self.std):
-            raise ProjectorError(f"std is {self.std}, but a deviation must be above 0; correct it")
 
 
 @dataclass(frozen=True)
@@ -44,16 +24,30 @@ class AdapterSettings:
     """The adapters of a projector.
 
     Attributes:
-        rank: r; 0 attaches none, which leaves a linear probe.
-        alpha: the adapter's product is multiplied by alpha / rank.
-        targets: full names of the layers that get one; None for all of `find_targets`.
+        rank: r of every kind of layer that `ranks` does not name; 0 attaches none.
+        alpha: an adapter's product is multiplied by alpha / its rank.
+        targets: full names of the layers that may get one; None for all of `find_targets`.
         seed: seed from which the adapters start.
+        ranks: kind of layer, see `target_kind` -> r; 0 leaves that kind without adapters. No
+            adapter at all leaves a linear probe.
     """
 
     rank: int = 8
     alpha: int = 16
     targets: tuple[str, ...] | None = None
     seed: int = 0
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.ranks) - set(KINDS))
+        if unknown:
+            raise ProjectorError(
+                f"ranks name {unknown[0]!r}, which is no kind of layer; write one of "
+                f"{', '.join(KINDS)}"
+            )
+        for name, rank in (("rank", self.rank), *self.ranks.items()):
+            if rank < 0:
+                raise ProjectorError(f"the rank of {name} is {rank}; write 0 or more")
 
 
 class Projector(nn.Module):
@@ -73,11 +67,6 @@ class Projector(nn.Module):
         head_settings: how the head was made.
     """
 
-    tower_mean: Tensor
-    tower_std: Tensor
-    input_mean: Tensor
-    input_std: Tensor
-
     def __init__(
         self,
         tower: Tower,
@@ -93,13 +82,7 @@ class Projector(nn.Module):
         self.preprocessing, self.adapter = preprocessing, adapter
         self.head_settings = head_settings
         self.visual, self.head = visual, head
-        for name, values in (
-            ("input_mean", preprocessing.mean),
-            ("input_std", preprocessing.std),
-            ("tower_mean", tower.mean),
-            ("tower_std", tower.std),
-        ):
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        self.preparation = Preparation(tower, preprocessing)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -116,19 +99,9 @@ class Projector(nn.Module):
         return logits
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images [n, c, h, w] as the tower takes them: [n, 3, H, W], resized and normalised."""
-        channels = self.input_mean.shape[1]
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise ProjectorError(
-                f"images have the shape {tuple(images.shape)}, but this projector takes "
-                f"[n, {channels}, h, w]; give images of the data it was fitted to"
-            )
-        pixels = images * self.input_std + self.input_mean
-        size = self.tower.image_size
-        if pixels.shape[-2:] != size:
-            pixels = functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
-        # One mean per RGB channel: a gray image becomes three equal channels here.
-        return (pixels - self.tower_mean) / self.tower_std
+        """Images [n, c, h, w] as the tower takes them, see `Preparation`."""
+        prepared: Tensor = self.preparation(images)
+        return prepared
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the head; the tower stays in eval mode."""
@@ -160,7 +133,7 @@ def build_projector(
     adapter, head = adapter or AdapterSettings(), head or HeadSettings()
     check_classes(classes)
     visual, adapter = adapted_visual(tower, adapter)
-    if adapter.rank:
+    if adapter.targets:
         probe = torch.rand(2, 3, *tower.image_size, generator=Generator().manual_seed(0)) - 0.5
         check_adapters(visual, probe.to(next(visual.parameters())))
     return Projector(
@@ -169,22 +142,21 @@ def build_projector(
 
 
 def adapted_visual(tower: Tower, adapter: AdapterSettings) -> tuple[nn.Module, AdapterSettings]:
-    """A copy of the tower's image encoder with fresh adapters (none where the rank is 0).
+    """A copy of the tower's image encoder with fresh adapters (none where all ranks are 0).
 
     Returns:
         The encoder, and the settings with all targets named.
     """
-    if adapter.rank == 0:
-        return copy.deepcopy(tower.clip.visual), replace(adapter, targets=())
-    targets = adapter.targets or tuple(find_targets(tower.clip.visual))
-    visual = attach_adapters(
-        tower.clip.visual,
-        list(targets),
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        generator=Generator().manual_seed(adapter.seed),
-    )
-    return visual, replace(adapter, targets=tuple(sorted(targets)))
+    visual = tower.clip.visual
+    targets = adapter.targets
+    if targets is None:
+        targets = tuple(find_targets(visual)) if adapter.rank or any(adapter.ranks.values()) else ()
+    ranks = target_ranks(visual, targets, adapter.rank, adapter.ranks)
+    adapter = replace(adapter, targets=tuple(ranks))
+    if not ranks:
+        return copy.deepcopy(visual), adapter
+    generator = Generator().manual_seed(adapter.seed)
+    return attach_adapters(visual, ranks, alpha=adapter.alpha, generator=generator), adapter
 
 
 def check_classes(classes: list[str]) -> None:

@@ -6,34 +6,52 @@
         adapter_model.safetensors
         head.safetensors            only what was fitted of the head
 
-The tower itself is not in it; its digest is. The same projector gives the same bytes.
+In few bits (`Storage(bits=8)` or 4) one file, fitted.bin, takes the place of the last three. The
+tower itself is not in the folder; its digest is. The same projector gives the same bytes.
 """
 
+import copy
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from projectors.description import DESCRIPTION, Description, read_description
+from projectors.compact import Storage, pack_compact, unpack_compact
+from projectors.description import DESCRIPTION, Description, TowerRecord, read_description
 from projectors.errors import ProjectorError
+from projectors.fidelity import Fidelity
+from projectors.files import (
+    check_file,
+    read_compact,
+    read_tensors,
+    safetensors_bytes,
+    write_durably,
+)
 from projectors.head import Head, build_head
+from projectors.lora import rank_pattern
 from projectors.projector import Projector, adapted_visual
+from projectors.targets import target_ranks
 from projectors.tower import Tower, load_tower
 
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 HEAD = "head.safetensors"
+COMPACT = "fitted.bin"
 
 
-def save(projector: Projector, path: str | os.PathLike[str]) -> None:
+def save(
+    projector: Projector,
+    path: str | os.PathLike[str],
+    *,
+    storage: Storage | None = None,
+    fidelity: Fidelity | None = None,
+) -> None:
     """Write a projector to a folder.
 
     The folder is written beside its place and then renamed, so that there is never half of
@@ -43,6 +61,27 @@ def save(projector: Projector, path: str | os.PathLike[str]) -> None:
     Args:
         projector: on any device.
         path: the folder; its parent is made where it does not exist.
+        storage: how the fitted numbers are written; float32 by default.
+        fidelity: what was measured on images held out of the fit, for the reader.
+
+    Raises:
+        ProjectorError: if something else is there, or a library for `storage` is missing.
+    """
+    files = projector_files(projector, storage or Storage(), fidelity)
+    write_folder(files, path)
+
+
+def projector_files(
+    projector: Projector, storage: Storage, fidelity: Fidelity | None
+) -> dict[str, bytes]:
+    """Contents of every file of a projector's folder, by name."""
+    files = _payload(projector, storage)
+    files[DESCRIPTION] = _description(projector, files, storage, fidelity).encode()
+    return files
+
+
+def write_folder(files: dict[str, bytes], path: str | os.PathLike[str]) -> None:
+    """Write a folder that `projector.json` marks as ours, or replace one, as a whole.
 
     Raises:
         ProjectorError: if something else is there.
@@ -52,52 +91,54 @@ def save(projector: Projector, path: str | os.PathLike[str]) -> None:
         if not place.is_dir() or any(place.iterdir()):
             raise ProjectorError(f"{path} exists and is no projector; choose another folder")
         place.rmdir()
-    files = _payload(projector)
-    files[DESCRIPTION] = _description(projector, files).encode()
     place.parent.mkdir(parents=True, exist_ok=True)
     fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
     try:
         fresh.mkdir()
         for name, content in files.items():
-            _write(fresh / name, content)
+            (fresh / name).parent.mkdir(exist_ok=True)
+            write_durably(fresh / name, content)
         _publish(fresh, place)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def load(path: str | os.PathLike[str], tower: Tower | None = None) -> Projector:
+def load(
+    path: str | os.PathLike[str],
+    tower: Tower | None = None,
+    classes: Sequence[str] | None = None,
+) -> Projector:
     """Read a projector: a callable from images [n, c, h, w] to probabilities [n, k].
 
     Args:
         path: a folder that `save` wrote.
         tower: its tower, where it is already loaded or lies elsewhere than it did; None loads
             the one that the folder names.
+        classes: the k names, in order, of the data that it is to label; None does not check.
 
     Returns:
         The projector, on the CPU and in eval mode.
 
     Raises:
-        ProjectorError: if the folder is damaged or no projector, or its tower is not here.
+        ProjectorError: if the folder is damaged or no projector, its tower is not here or
+            another one, or it was fitted to other classes.
     """
     folder = Path(path)
     description = read_description(folder)
     for name, digest in description.files.items():
-        _check_file(folder / name, digest)
+        check_file(folder / name, digest, DESCRIPTION)
+    if classes is not None:
+        description.check_classes(str(path), classes)
     if tower is None:
         try:
-            tower = load_tower(description.tower_spec, description.tower_seed)
+            tower = load_tower(description.tower.spec, description.tower.seed)
         except ProjectorError as error:
             raise ProjectorError(
-                f"{path} needs its tower: {error}; or pass it with load(path, tower=...)"
+                f"{path} needs its tower, {description.tower.wanted()}: {error}; fetch it, or "
+                "pass it with load(path, tower=load_tower(...))"
             ) from error
-    if tower.digest != description.tower_digest:
-        raise ProjectorError(
-            f"{path} was fitted on a tower with the digest {description.tower_digest[:12]}, but "
-            f"{tower.spec!r} has {tower.digest[:12]}; fetch the same weights, or pass them with "
-            "load(path, tower=load_tower(...))"
-        )
-    visual = _load_visual(folder, tower, description)
-    head = _load_head(folder, tower, description)
+    description.tower.check(str(path), tower)
+    visual, head = _load_parts(folder, tower, description)
     return Projector(
         tower,
         visual,
@@ -109,51 +150,94 @@ def load(path: str | os.PathLike[str], tower: Tower | None = None) -> Projector:
     )
 
 
-def _payload(projector: Projector) -> dict[str, bytes]:
+def rounded(projector: Projector, storage: Storage) -> Projector:
+    """A projector as its receiver will have it: the fitted numbers are those of the file.
+
+    Raises:
+        ProjectorError: if a number is not finite, or a library for `storage` is missing.
+    """
+    if storage.bits == 32:
+        return projector
+    visual, head = copy.deepcopy(projector.visual), copy.deepcopy(projector.head)
+    adapter = _peft_tensors(visual) if projector.adapter.targets else {}
+    fitted = _together(adapter, _fitted(head))
+    shapes = {name: value.shape for name, value in fitted.items()}
+    _fill(visual, head, unpack_compact(pack_compact(fitted, storage), shapes))
+    return Projector(
+        projector.tower,
+        visual,
+        head,
+        projector.classes,
+        projector.preprocessing,
+        projector.adapter,
+        projector.head_settings,
+    ).to(next(projector.parameters()).device)
+
+
+def _payload(projector: Projector, storage: Storage) -> dict[str, bytes]:
     """Contents of every file but the description, by name."""
+    adapter, fitted = adapter_tensors(projector), _fitted(projector.head)
+    if storage.bits < 32:
+        return {COMPACT: pack_compact(_together(adapter, fitted), storage)}
     files: dict[str, bytes] = {}
-    if projector.adapter.rank:
-        files[ADAPTER_CONFIG] = _adapter_config(projector).encode()
-        files[ADAPTER] = _pack(_adapter_tensors(projector.visual))
-    fitted = _fitted(projector.head)
+    if adapter:
+        files[ADAPTER_CONFIG] = adapter_config(projector).encode()
+        files[ADAPTER] = safetensors_bytes(adapter)
     if fitted:
-        files[HEAD] = _pack(fitted)
+        files[HEAD] = safetensors_bytes(fitted)
     return files
 
 
-def _description(projector: Projector, files: dict[str, bytes]) -> str:
-    tower = projector.tower
+def _together(adapter: dict[str, Tensor], head: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        **{f"adapter.{name}": value for name, value in adapter.items()},
+        **{f"head.{name}": value for name, value in head.items()},
+    }
+
+
+def _description(
+    projector: Projector, files: dict[str, bytes], storage: Storage, fidelity: Fidelity | None
+) -> str:
     return Description(
-        tower_spec=tower.spec,
-        tower_seed=tower.seed,
-        tower_digest=tower.digest,
-        external_bytes=tower.external_bytes,
+        tower=TowerRecord.of(projector.tower),
         classes=projector.classes,
         preprocessing=projector.preprocessing,
         adapter=projector.adapter,
         head=projector.head_settings,
+        storage=storage,
+        fidelity=fidelity,
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     ).to_json()
 
 
-def _adapter_config(projector: Projector) -> str:
+def adapter_config(projector: Projector) -> str:
+    """The text of PEFT's adapter_config.json."""
     # PEFT's own writer adds its version, and the targets as a set in the order of their hashes.
-    adapter = asdict(projector.adapter)
+    adapter = projector.adapter
+    ranks = target_ranks(
+        projector.tower.clip.visual, adapter.targets or (), adapter.rank, adapter.ranks
+    )
     config = {
         "base_model_name_or_path": None,
         "bias": "none",
         "inference_mode": True,
-        "lora_alpha": adapter["alpha"],
+        "lora_alpha": adapter.alpha,
         "lora_dropout": 0.0,
         "peft_type": "LORA",
-        "r": adapter["rank"],
-        "target_modules": sorted(adapter["targets"]),
+        "r": max(ranks.values()),
+        "rank_pattern": rank_pattern(ranks),
+        "target_modules": sorted(ranks),
         "task_type": None,
     }
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
-def _adapter_tensors(visual: nn.Module) -> dict[str, Tensor]:
+def adapter_tensors(projector: Projector) -> dict[str, Tensor]:
+    """The adapters' tensors under PEFT's names; none for a projector without adapters."""
+    return _peft_tensors(projector.visual) if projector.adapter.targets else {}
+
+
+def _peft_tensors(visual: nn.Module) -> dict[str, Tensor]:
     import peft
 
     return dict(peft.get_peft_model_state_dict(visual))
@@ -163,66 +247,42 @@ def _fitted(head: Head) -> dict[str, Tensor]:
     return {name: value.data for name, value in head.named_parameters() if value.requires_grad}
 
 
-def _pack(tensors: dict[str, Tensor]) -> bytes:
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return safetensors.torch.save(contiguous, metadata={"format": "pt"})
+def _load_parts(folder: Path, tower: Tower, description: Description) -> tuple[nn.Module, Head]:
+    visual, settings = adapted_visual(tower, description.adapter)
+    head = _empty_head(tower, description)
+    adapter = _peft_tensors(visual) if settings.targets else {}
+    fitted = _fitted(head)
+    if description.storage.bits < 32:
+        found = read_compact(folder / COMPACT, _together(adapter, fitted))
+    else:
+        found = _together(
+            read_tensors(folder / ADAPTER, adapter) if adapter else {},
+            read_tensors(folder / HEAD, fitted) if fitted else {},
+        )
+    _fill(visual, head, found)
+    return visual, head
 
 
-def _load_visual(folder: Path, tower: Tower, description: Description) -> nn.Module:
+def _fill(visual: nn.Module, head: Head, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors of `_together` into an encoder and a head."""
     import peft
 
-    visual, settings = adapted_visual(tower, description.adapter)
-    if settings.rank:
-        tensors = _unpack(folder / ADAPTER, _adapter_tensors(visual))
-        peft.set_peft_model_state_dict(visual, tensors)
-    return visual
+    parts: dict[str, dict[str, Tensor]] = {"adapter": {}, "head": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    if parts["adapter"]:
+        peft.set_peft_model_state_dict(visual, parts["adapter"])
+    head.load_state_dict(parts["head"], strict=False)
 
 
-def _load_head(folder: Path, tower: Tower, description: Description) -> Head:
-    settings, num_classes = description.head, len(description.classes)
-    if settings.trained == "all":
+def _empty_head(tower: Tower, description: Description) -> Head:
+    """The head before its fitted numbers are filled in."""
+    if description.head.trained == "all":
         # Every number of it is in the file: the text encoder is not needed.
-        head = Head(torch.zeros(num_classes, tower.embed_dim), 1.0, settings.trained)
-    else:
-        head = build_head(tower, description.classes, settings)
-    if settings.trained != "nothing":
-        head.load_state_dict(_unpack(folder / HEAD, _fitted(head)), strict=False)
-    return head
-
-
-def _unpack(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, which must have the names and shapes of those wanted."""
-    try:
-        found = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ProjectorError(f"{path} is damaged or foreign ({error}); fetch it again") from error
-    for name in sorted(set(found) | set(wanted)):
-        came = tuple(found[name].shape) if name in found else "no such tensor"
-        need = tuple(wanted[name].shape) if name in wanted else "no such tensor"
-        if came != need:
-            raise ProjectorError(
-                f"{path} holds {came} for {name}, but the classes and adapters in {DESCRIPTION} "
-                f"need {need}; the files do not belong together, fetch the whole folder again"
-            )
-    return found
-
-
-def _check_file(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise ProjectorError(f"{path} is missing; fetch the whole folder again")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != digest:
-        raise ProjectorError(
-            f"{path} has the digest {found[:12]}, but {DESCRIPTION} names {digest[:12]}: it is "
-            "damaged or foreign; fetch the whole folder again"
-        )
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        weight = torch.zeros(len(description.classes), tower.embed_dim)
+        return Head(weight, 1.0, description.head)
+    return build_head(tower, description.classes, description.head)
 
 
 def _publish(fresh: Path, place: Path) -> None:

@@ -16,6 +16,7 @@ _STAGES = (
     "committee",
     "recover",
     "select",
+    "refine",
     "relabel",
     "project",
     "evaluate",
@@ -72,6 +73,7 @@ select = _verb(
     ("committee", "select"),
     recipe="digits-rded",
 )
+refine = _verb("refine", "Refine the images in a tower's space.", ("refine",))
 relabel = _verb("relabel", "Vote a soft label for every view.", ("committee", "relabel"))
 project = _verb("project", "Fit the projector.", ("committee", "project"))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from distill.build import build_views
@@ -15,7 +15,7 @@ from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, Job
 from distill.stages.relabel import relabel_views
 from distill.store.sets import SetFile
 from distill.tables import EvaluateTable, RelabelTable
-from projectors import Projector
+from projectors import OnlineLabels, Projector
 from synth.augment import Augmentation
 from synth.committee import Committee
 from synth.losses import hard_logits
@@ -41,6 +41,13 @@ class Judged:
     content: SetFile
     committee: Committee | None = None
     projector: Projector | None = None
+
+    @cached_property
+    def online(self) -> OnlineLabels:
+        """The projector's labels; one for all students, as those of a seed see the same views."""
+        if self.projector is None:
+            raise ValueError("there is no projector to ask for labels")
+        return OnlineLabels(self.projector.logits)
 
     @property
     def available(self) -> list[str]:
@@ -219,13 +226,7 @@ def _labeller(judged: Judged, job: Job) -> Callable[[Tensor], Tensor] | None:
     if job.group in (WHOLE, EQUAL_BYTES):
         return None
     if job.labels == "projector" and judged.projector is not None:
-        projector = judged.projector
-
-        @torch.no_grad()
-        def ask(images: Tensor) -> Tensor:
-            return projector.logits(images)
-
-        return ask
+        return judged.online
     if job.labels == "votes" and judged.committee is not None:
         # Real images have the statistics that the teachers were trained on: no BSSL.
         return judged.committee.vote

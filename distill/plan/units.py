@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
 
@@ -19,6 +19,7 @@ from distill.plan.clock import Clock, Unit, exhaust
 from distill.plan.dry import Cost, run_dry
 from distill.plan.memory import inner_step_cost
 from distill.plan.sizes import meta_network, parameter_count
+from distill.stages.project import fit_settings, projector_parts, student_view
 from distill.stages.relabel import relabel_views
 from distill.tables import MatchTable, ProjectorTable, Recipe, RelabelTable
 from projectors import Projector
@@ -87,15 +88,14 @@ class Units:
         """An unfitted projector; raises ProjectorError where its tower cannot be loaded."""
         table = self.recipe.projector or ProjectorTable()
         channels = self.clock.shape.channels
+        adapter, head = projector_parts(table, 0)
         names = [f"class {index}" for index in range(self.clock.shape.classes)]
         projector = projectors.build_projector(
             projectors.load_tower(table.tower),
             names,
             projectors.Preprocessing((0.5,) * channels, (0.25,) * channels),
-            adapter=projectors.AdapterSettings(rank=table.rank, alpha=table.alpha),
-            head=projectors.HeadSettings(
-                templates=tuple(table.templates), init=table.head, trained=table.trained
-            ),
+            adapter=adapter,
+            head=head,
         )
         return projector.to(self.clock.device)
 
@@ -221,35 +221,31 @@ class Units:
     def fit_step(self, table: ProjectorTable, batch: int) -> Timed:
         """One step of fitting the projector, the committee's labels included."""
         projector = self.projector
-        views = build_views(table.augmentation, one_per_batch=False)
-
-        def view(images: Tensor, generator: Generator) -> Tensor:
-            size = self.clock.shape.size
-            return views.sample(len(images), size, generator).apply(images) if views else images
+        view = student_view(self.recipe)
 
         def work(size: int) -> tuple[Callable[[], object], int]:
-            images, generator = self.clock.images(_STEPS * size), _generator()
+            images = self.clock.images(_STEPS * size)
             hard = torch.arange(len(images), device=self.clock.device) % self.clock.shape.classes
-            settings = projectors.FitSettings(
-                steps=_STEPS, batch_size=size, lr=1e-6, loss=table.loss
-            )
+            settings = replace(fit_settings(table, size), steps=_STEPS, lr=1e-6)
 
             def call() -> None:
-                steps = projectors.fit_projector(
-                    projector, images, self.committee.vote, hard,
-                    settings=settings, view=view, generator=generator,
-                )  # fmt: skip
-                exhaust(steps)
+                state = projectors.FitState(projector, settings, _generator())
+                exhaust(
+                    projectors.fit_projector(
+                        state, images, self.committee.vote, hard, view=view
+                    )
+                )
 
             return call, _STEPS
 
         def dry(size: int) -> None:
             images, _ = self.meta_batch(size)
+            seen = images if view is None else view(images, _generator())
             with torch.no_grad():
-                wanted = self.meta_committee().vote(_view(views, images))
+                wanted = self.meta_committee().vote(seen)
             fitted = copy.deepcopy(projector).to("meta")
             update = torch.optim.AdamW([p for p in fitted.parameters() if p.requires_grad])
-            functional.mse_loss(fitted.logits(_view(views, images)), wanted).backward()
+            functional.mse_loss(fitted.logits(seen), wanted).backward()
             update.step()
 
         name = f"fitting step of {self._projector_name} by {self.listed}"

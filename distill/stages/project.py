@@ -1,4 +1,4 @@
-"""Fit a projector on real images to the committee's soft labels."""
+"""Fit a projector on real images to the soft labels of teachers."""
 
 from __future__ import annotations
 
@@ -12,90 +12,120 @@ from distill.context import Context
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.stages.committee import load_committee
-from distill.tables import ProjectorTable
+from distill.stages.experts import FILE as EXPERTS
+from distill.stages.project_fit import Fit, fit_to_the_best
+from distill.stages.relabel import relabel_views
+from distill.store.experts import read_info, read_snapshots
+from distill.tables import ProjectorTable, Recipe, RelabelTable
 from projectors import Projector
-from synth.committee import Committee
+from synth.parameters import call_with_vector
 from synth.training import predict
 
 STAGE = "project"
 FOLDER = "projector"
+EXPERTS_AT = "experts:"
+_BITS = {"float32": 32, "int8": 8, "int4": 4}
+Teacher = Callable[[Tensor], Tensor]
+View = Callable[[Tensor, Generator], Tensor]
 
 
 def run_project(context: Context) -> None:
-    """Make the folder projector/.
+    """Make the folder projector/; goes on from the last checkpoint.
 
     Raises:
-        WorkError: if the tower cannot be used.
+        WorkError: if the tower or the teacher cannot be used.
         DivergedRunError: if the fit diverges; an earlier projector stays as it is.
     """
     table = _table(context)
-    context.run.keep_metrics(STAGE)
     images, labels = context.split("train")
-    committee = load_committee(context, None if table.teacher == "committee" else table.teacher)
-    settings = projectors.FitSettings(
-        steps=table.steps,
-        batch_size=min(table.batch_size, len(images)),
-        lr=table.lr,
-        ce_weight=table.ce_weight,
-        loss=table.loss,
-        temperature=table.temperature,
-    )
+    held_images, held_labels = context.split("validation")
+    teacher = _teacher(context, table)
+    settings = fit_settings(table, min(table.batch_size, len(images)))
     try:
-        projector = _build(context, table)
-        steps = projectors.fit_projector(
-            projector,
-            images,
-            committee.vote,
-            labels,
-            settings=settings,
-            view=_view(table),
-            generator=context.generator(STAGE),
+        projector = build_projector(
+            table, context, list(context.data.class_names), context.recipe.seed
         )
-        progress = context.progress.task(STAGE, table.steps)
-        with progress as advance, context.threads(settings.batch_size, projector.visual):
-            for step in steps:
-                context.stop.check()
-                if step.index % 10 == 0:
-                    context.log(STAGE, step=step.index, loss=step.loss)
-                advance(f"loss {step.loss:.4f}")
-        _log_fidelity(context, projector, committee)
-        projectors.save(projector, context.run.path / FOLDER)
+        state = projectors.FitState(projector, settings, context.generator(STAGE))
+        fit = Fit(
+            state=state,
+            steps=projectors.fit_projector(
+                state, images, teacher, labels, view=student_view(context.recipe)
+            ),
+            measure=lambda: projectors.measure_fidelity(
+                projector, held_images, wanted, held_labels
+            ),
+            rule=projectors.Stopping(table.stop_on, table.patience),
+            check_every=table.check_every,
+        )
+        wanted = predict(teacher, held_images).softmax(dim=1)
+        with context.threads(settings.batch_size, projector.visual):
+            fit_to_the_best(context, STAGE, fit)
+        storage = projectors.Storage(_BITS[table.storage], table.coder)
+        shipped = projectors.rounded(projector, storage)
+        fidelity = projectors.measure_fidelity(shipped, held_images, wanted, held_labels)
+        place = context.run.path / FOLDER
+        projectors.save(projector, place, storage=storage, fidelity=fidelity)
     except projectors.DivergedError as error:
         raise DivergedRunError(f"project diverged at step {error.step}: {error}") from None
     except projectors.ProjectorError as error:
         raise WorkError(f"project: {error}") from None
 
 
-def _table(context: Context) -> ProjectorTable:
-    if context.recipe.projector is None:
-        raise WorkError("the recipe has no [projector] table; add one")
-    return context.recipe.projector
+def fit_settings(table: ProjectorTable, batch_size: int) -> projectors.FitSettings:
+    """The numbers of a fit."""
+    return projectors.FitSettings(
+        steps=table.steps,
+        batch_size=batch_size,
+        lr=table.lr,
+        ce_weight=table.ce_weight,
+        loss=table.loss,
+        temperature=table.temperature,
+    )
 
 
-def _build(context: Context, table: ProjectorTable) -> Projector:
+def projector_parts(
+    table: ProjectorTable, seed: int
+) -> tuple[projectors.AdapterSettings, projectors.HeadSettings]:
+    """How a recipe's adapters and its head are made."""
+    ranks = {str(kind): rank for kind, rank in table.ranks.items() if kind != "head"}
+    adapter = projectors.AdapterSettings(table.rank, table.alpha, seed=seed, ranks=ranks)
+    head = projectors.HeadSettings(
+        templates=tuple(table.templates),
+        init=table.head,
+        trained=table.trained,
+        seed=seed,
+        rank=table.head_rank,
+    )
+    return adapter, head
+
+
+def build_projector(
+    table: ProjectorTable, context: Context, classes: list[str], seed: int
+) -> Projector:
+    """A recipe's projector before its fit, on the device."""
     if not isinstance(context.preprocess, Preprocess):
         raise WorkError("a projector reads pixels, not whitened images; set data.zca = false")
-    tower = projectors.load_tower(table.tower, seed=context.recipe.seed)
+    adapter, head = projector_parts(table, seed)
     projector = projectors.build_projector(
-        tower,
-        list(context.data.class_names),
+        projectors.load_tower(table.tower, seed=seed),
+        classes,
         projectors.Preprocessing(context.preprocess.mean, context.preprocess.std),
-        adapter=projectors.AdapterSettings(
-            rank=table.rank, alpha=table.alpha, seed=context.recipe.seed
-        ),
-        head=projectors.HeadSettings(
-            templates=tuple(table.templates),
-            init=table.head,
-            trained=table.trained,
-            seed=context.recipe.seed,
-        ),
+        adapter=adapter,
+        head=head,
     )
     return projector.to(context.device)
 
 
-def _view(table: ProjectorTable) -> Callable[[Tensor, Generator], Tensor] | None:
-    views = build_views(table.augmentation, one_per_batch=False)
-    if views is None:
+def student_view(recipe: Recipe) -> View | None:
+    """The views that a projector is fitted on: those that students ask for, if no others."""
+    table = recipe.projector or ProjectorTable()
+    views = relabel_views(recipe.relabel or RelabelTable())
+    if table.augmentation is not None:
+        chosen = build_views(table.augmentation, one_per_batch=False)
+        if chosen is None:
+            return None
+        views = chosen
+    if not views.families:
         return None
 
     def view(images: Tensor, generator: Generator) -> Tensor:
@@ -105,15 +135,58 @@ def _view(table: ProjectorTable) -> Callable[[Tensor, Generator], Tensor] | None
     return view
 
 
-def _log_fidelity(context: Context, projector: Projector, committee: Committee) -> None:
-    images, labels = context.split("validation")
-    teacher = predict(committee.vote, images).softmax(dim=1)
-    found = projectors.measure_fidelity(projector, images, teacher, labels)
-    table = _table(context)
-    context.log(
-        STAGE,
-        step=table.steps,
-        kl=found.kl,
-        agreement=found.agreement,
-        accuracy=found.accuracy,
-    )
+def fit_inputs(recipe: Recipe) -> tuple[str, ...]:
+    """The stage experts, where it teaches a recipe's projector in place of the committee."""
+    taught = recipe.projector is not None and recipe.projector.teacher.startswith(EXPERTS_AT)
+    return ("experts",) if taught else ()
+
+
+def view_recipe(recipe: Recipe) -> str | None:
+    """The augmentation that a recipe's projector borrows from its stored labels, if it does."""
+    if recipe.projector is None or recipe.projector.augmentation is not None:
+        return None
+    return (recipe.relabel or RelabelTable()).augmentation
+
+
+def teacher_epoch(teacher: str) -> int | None:
+    """The epoch of the experts that "experts:EPOCH" names; None for another teacher.
+
+    Raises:
+        ValueError: if it names no whole number.
+    """
+    return int(teacher.removeprefix(EXPERTS_AT)) if teacher.startswith(EXPERTS_AT) else None
+
+
+def _table(context: Context) -> ProjectorTable:
+    if context.recipe.projector is None:
+        raise WorkError("the recipe has no [projector] table; add one")
+    return context.recipe.projector
+
+
+def _teacher(context: Context, table: ProjectorTable) -> Teacher:
+    epoch = teacher_epoch(table.teacher)
+    if epoch is not None:
+        return _weak_teacher(context, epoch)
+    return load_committee(context, None if table.teacher == "committee" else table.teacher).vote
+
+
+def _weak_teacher(context: Context, epoch: int) -> Teacher:
+    """The mean logits of all experts as they were after an early epoch.
+
+    Source: HeLlO, weak teachers.
+    """
+    path = context.run.path / EXPERTS
+    info = read_info(path)
+    if info.data != context.data.digest:
+        raise WorkError(f"{path} was trained on other data; run the stage experts")
+    network = context.network(info.network, STAGE)
+    vectors = [
+        read_snapshots(path, expert, (epoch, epoch))[0].to(context.device)
+        for expert in range(info.count)
+    ]
+
+    def vote(images: Tensor) -> Tensor:
+        logits = [call_with_vector(network, info.layout, vector, images) for vector in vectors]
+        return sum(logits[1:], logits[0]) / len(logits)
+
+    return vote

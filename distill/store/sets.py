@@ -5,7 +5,8 @@
 labelled view). Root attributes, as JSON: class_names, preprocess, student_lr, augmentation,
 network, seed, recipe, recipe_digest, source, factor (each stored image decodes to factor^2 images,
 see `synth.formation`), and `measured` once the set was evaluated. A set of whitened images also
-holds /preprocess/mean, /transform and /inverse, see `synth.whitening`.
+holds /preprocess/mean, /transform and /inverse, see `synth.whitening`. Where /refined [n, c, h, w]
+is there, students see it in place of /images.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class SetFile:
         votes: voted labels of every view, or None.
         measured: what an evaluation found, or None.
         whitening: the ZCA transform and its inverse, or None for per-channel normalisation.
+        refined: [n, c, h, w] the images as a tower refined them, or None.
     """
 
     images: Tensor
@@ -65,6 +67,7 @@ class SetFile:
     votes: StoredVotes | None = None
     measured: dict[str, Any] | None = None
     whitening: Whitening | None = None
+    refined: Tensor | None = None
 
     @property
     def factor(self) -> int:
@@ -74,7 +77,7 @@ class SetFile:
     @property
     def seen_images(self) -> Tensor:
         """[m, c, h, w], the images that students see; m = n * factor^2."""
-        return decode(self.images, self.factor)
+        return decode(self.images if self.refined is None else self.refined, self.factor)
 
     @property
     def seen_hard(self) -> Tensor:
@@ -96,6 +99,8 @@ def write_set(path: Path, content: SetFile) -> None:
             put_json(file, name, content.manifest[name])
         put(file, "images", content.images.cpu().numpy().astype(np.float32), None)
         kind = smallest_unsigned(len(content.manifest["class_names"]))
+        if content.refined is not None:
+            put(file, "refined", content.refined.cpu().numpy().astype(np.float32), None)
         put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
         labels = file.create_group("labels")
         if content.learned is not None:
@@ -124,10 +129,15 @@ def _put_votes(group: h5py.Group, votes: StoredVotes) -> None:
         put(group, name, array, None)
 
 
-# Both write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
+# All write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
 def add_votes(path: Path, votes: StoredVotes) -> None:
     """Add or replace the voted labels; what was measured with others before is dropped."""
     write_set(path, replace(read_set(path), votes=votes, measured=None))
+
+
+def add_refined(path: Path, refined: Tensor | None) -> None:
+    """Replace the refined images, or drop them; so is what was voted or measured with others."""
+    write_set(path, replace(read_set(path), refined=refined, votes=None, measured=None))
 
 
 def add_measured(path: Path, measured: dict[str, Any]) -> None:
@@ -155,7 +165,8 @@ def read_set(path: Path) -> SetFile:
         images = torch.from_numpy(file["images"][()])
         hard = torch.from_numpy(file["hard"][()].astype(np.int64))
         whitening = _read_whitening(file, images) if "preprocess" in file else None
-    content = SetFile(images, hard, manifest, learned, votes, measured, whitening)
+        refined = torch.from_numpy(file["refined"][()]) if "refined" in file else None
+    content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined=refined)
     _check(path, content)
     return content
 
@@ -215,6 +226,10 @@ def _image_problem(content: SetFile) -> str | None:
             return str(error)
     if not bool(content.images.isfinite().all()):
         return "images hold NaN or infinite pixels"
+    if content.refined is not None and content.refined.shape != content.images.shape:
+        return f"refined images have shape {tuple(content.refined.shape)}, unlike the images"
+    if content.refined is not None and not bool(content.refined.isfinite().all()):
+        return "refined images hold NaN or infinite pixels"
     if content.hard.shape != (n,):
         return f"there are {len(content.hard)} hard labels for {n} images"
     if bool(((content.hard < 0) | (content.hard >= classes)).any()):

@@ -61,13 +61,13 @@ def digits():
 def stirred(tower):
     """A function that builds a projector all of whose trained numbers have moved."""
 
-    def build(trained="all", rank=2, on=None, init="text"):
+    def build(trained="all", rank=2, on=None, init="text", ranks=None, head_rank=2):
         projector = projectors.build_projector(
             on or tower,
             DIGITS,
             GRAY,
-            adapter=projectors.AdapterSettings(rank=rank, alpha=4),
-            head=projectors.HeadSettings(trained=trained, init=init),
+            adapter=projectors.AdapterSettings(rank=rank, alpha=4, ranks=ranks or {}),
+            head=projectors.HeadSettings(trained=trained, init=init, rank=head_rank),
         )
         generator = torch.Generator().manual_seed(7)
         for parameter in projector.parameters():

@@ -32,16 +32,13 @@ def teacher(digits):
 
 
 def fit(projector, images, teacher, hard, view=None, seed=0, **settings):
-    steps = projectors.fit_projector(
-        projector,
-        images,
-        teacher,
-        hard,
-        settings=projectors.FitSettings(**settings),
-        view=view,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    return list(steps)
+    state = fit_state(projector, seed, **settings)
+    return list(projectors.fit_projector(state, images, teacher, hard, view=view))
+
+
+def fit_state(projector, seed=0, **settings):
+    chosen = projectors.FitSettings(**settings)
+    return projectors.FitState(projector, chosen, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("loss", ["mse", "kl"])

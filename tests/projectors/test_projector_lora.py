@@ -8,8 +8,7 @@ from projectors.tower import digest_of
 def adapted(tower, targets, seed=0):
     return projectors.attach_adapters(
         tower.clip.visual,
-        targets,
-        rank=4,
+        dict.fromkeys(targets, 4),
         alpha=8,
         generator=torch.Generator().manual_seed(seed),
     )
@@ -52,9 +51,8 @@ def test_targets_of_a_timm_tower_all_act():
         torch.manual_seed(0)
         visual = TimmModel("test_vit", embed_dim=16, image_size=160).eval()
     generator = torch.Generator().manual_seed(0)
-    module = projectors.attach_adapters(
-        visual, projectors.find_targets(visual), rank=2, alpha=4, generator=generator
-    )
+    ranks = dict.fromkeys(projectors.find_targets(visual), 2)
+    module = projectors.attach_adapters(visual, ranks, alpha=4, generator=generator)
     projectors.check_adapters(module, torch.rand(2, 3, 160, 160, generator=generator))
 
 
@@ -115,7 +113,7 @@ def test_the_check_catches_a_layer_that_changes_its_weight_on_the_way():
 
     visual = torch.nn.Sequential(torch.nn.Flatten(), Standardised(12, 4))
     generator = torch.Generator().manual_seed(0)
-    module = projectors.attach_adapters(visual, ["1"], rank=1, alpha=1, generator=generator)
+    module = projectors.attach_adapters(visual, {"1": 1}, alpha=1, generator=generator)
     with pytest.raises(projectors.ProjectorError, match="merging the adapters changes"):
         projectors.check_adapters(module, torch.rand(2, 3, 2, 2, generator=generator))
 
@@ -151,7 +149,7 @@ def test_frozen_attention_weights_keep_their_bytes_through_many_forward_passes(t
     [
         (["transformer.resblocks.9.attn"], 4, "has no layer 'transformer.resblocks.9.attn'"),
         ([], 4, "none given"),
-        (["transformer.resblocks.0.mlp.c_fc"], 0, "rank is 0"),
+        (["transformer.resblocks.0.mlp.c_fc"], 0, "c_fc is 0"),
         (["ln_post"], 4, "PEFT refuses"),
     ],
 )
@@ -159,7 +157,7 @@ def test_targets_that_cannot_carry_an_adapter_are_refused(tower, targets, rank, 
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(projectors.ProjectorError, match=message):
         projectors.attach_adapters(
-            tower.clip.visual, targets, rank=rank, alpha=4, generator=generator
+            tower.clip.visual, dict.fromkeys(targets, rank), alpha=4, generator=generator
         )
 
 

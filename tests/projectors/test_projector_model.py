@@ -23,7 +23,7 @@ def test_colour_images_keep_their_channels(tower):
     settings = projectors.AdapterSettings(rank=0)
     projector = projectors.build_projector(tower, DIGITS, space, adapter=settings)
     pixels = torch.tensor([0.2, 0.4, 0.8]).view(1, 3, 1, 1).expand(1, 3, 16, 16)
-    normalised = (pixels - projector.input_mean) / projector.input_std
+    normalised = (pixels - projector.preparation.input_mean) / projector.preparation.input_std
     torch.testing.assert_close(projector.prepare(normalised), (pixels - 0.5) / 0.5)
 
 
@@ -82,7 +82,7 @@ def test_a_head_takes_gradients_only_where_it_is_fitted(tower, trained, count):
 
 
 def test_the_logits_of_a_head_are_scaled_cosines_and_biases():
-    head = projectors.Head(torch.eye(2), 10.0, "all")
+    head = projectors.Head(torch.eye(2), 10.0, projectors.HeadSettings())
     head.bias.data[1] = 1.0
     logits = head(torch.tensor([[3.0, 4.0]]))
     torch.testing.assert_close(logits, torch.tensor([[6.0, 9.0]]))
@@ -113,7 +113,7 @@ def test_class_names_must_differ(tower, classes):
     ("make", "message"),
     [
         (lambda: projectors.HeadSettings(init="texts"), "one of text, random"),
-        (lambda: projectors.HeadSettings(trained="none"), "one of nothing, scale, all"),
+        (lambda: projectors.HeadSettings(trained="none"), "one of nothing, scale, low-rank, all"),
         (lambda: projectors.HeadSettings(templates=("a photo",)), "needs exactly one"),
         (lambda: projectors.HeadSettings(templates=()), "no templates"),
         (lambda: projectors.Preprocessing((0.5, 0.5), (1.0, 1.0)), "1 or 3 channels"),

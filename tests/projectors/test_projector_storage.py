@@ -46,14 +46,10 @@ def fit_and_save(path):
     adapter = projectors.AdapterSettings(rank=2)
     projector = projectors.build_projector(tower, DIGITS, GRAY, adapter=adapter)
     images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    steps = projectors.fit_projector(
-        projector,
-        images,
-        lambda seen: seen.flatten(1)[:, :10],
-        torch.arange(8),
-        settings=projectors.FitSettings(steps=2, batch_size=4),
-        generator=torch.Generator().manual_seed(0),
-    )
+    settings = projectors.FitSettings(steps=2, batch_size=4)
+    state = projectors.FitState(projector, settings, torch.Generator().manual_seed(0))
+    hard = torch.arange(8)
+    steps = projectors.fit_projector(state, images, lambda seen: seen.flatten(1)[:, :10], hard)
     assert len(list(steps)) == 2
     projectors.save(projector, path)
 
@@ -107,7 +103,7 @@ def test_a_projector_is_replaced_as_a_whole(tmp_path, stirred):
     assert [item.name for item in tmp_path.iterdir()] == ["projector"]
 
 
-@pytest.mark.parametrize("broken", ["_write", "_publish"])
+@pytest.mark.parametrize("broken", ["write_durably", "_publish"])
 def test_a_save_that_fails_leaves_the_old_projector(tmp_path, stirred, monkeypatch, broken):
     projectors.save(stirred(), tmp_path / "projector")
     before = contents(tmp_path / "projector")

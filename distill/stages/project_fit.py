@@ -1,0 +1,89 @@
+"""The fit of a projector with checks on held-out images, and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from torch import Tensor
+
+from distill.context import Context
+from distill.errors import InterruptedRunError
+from distill.stages.tensors import load_tensors, save_tensors
+from projectors import Best, Fidelity, FitState, FitStep, Stopping
+
+_CHECKPOINT = "fit.safetensors"
+_BEST = "best."
+
+
+@dataclass
+class Fit:
+    """A fit that is judged on the way.
+
+    Attributes:
+        state: where it stands.
+        steps: takes its steps.
+        measure: how good the projector is now, on held-out images.
+        rule: when it stops, and what is best.
+        check_every: steps between two measurements; the last step is always measured.
+        best: the best so far.
+    """
+
+    state: FitState
+    steps: Iterator[FitStep]
+    measure: Callable[[], Fidelity]
+    rule: Stopping
+    check_every: int
+    best: Best = field(default_factory=Best)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to measure."""
+        taken = self.state.step
+        return taken % self.check_every == 0 or taken == self.state.settings.steps
+
+
+def fit_to_the_best(context: Context, stage: str, fit: Fit) -> None:
+    """Take the steps, and leave the projector as it was when it was best.
+
+    Every measurement is followed by a checkpoint, and so is an interruption.
+    """
+    path = context.checkpoint(stage) / _CHECKPOINT
+    state = fit.state
+    found = load_tensors(path)
+    if found is not None:
+        fit.best = _restore(fit.state, *found)
+    context.run.keep_metrics(stage, below=state.step + 1 if state.step else 0)
+    progress = context.progress.task(stage, state.settings.steps, state.step)
+    with progress as advance:
+        try:
+            while not fit.best.ends(fit.rule) and (step := next(fit.steps, None)) is not None:
+                if step.index % 10 == 0:
+                    context.log(stage, step=step.index, loss=step.loss)
+                if fit.due:
+                    fidelity = fit.measure()
+                    fit.best = fit.best.after(fit.rule, state.step, fidelity, state.weights())
+                    context.log(stage, step=state.step, **asdict(fidelity))
+                    save_tensors(path, *_pack(fit))
+                advance(f"loss {step.loss:.4f}")
+                context.stop.check()
+        except InterruptedRunError:
+            save_tensors(path, *_pack(fit))
+            raise
+    if fit.best.weights is not None:
+        state.set_weights(fit.best.weights)
+
+
+def _pack(fit: Fit) -> tuple[dict[str, Tensor], dict[str, object]]:
+    tensors = fit.state.tensors()
+    tensors.update({f"{_BEST}{name}": value for name, value in (fit.best.weights or {}).items()})
+    fidelity = None if fit.best.fidelity is None else asdict(fit.best.fidelity)
+    return tensors, {"step": fit.best.step, "stale": fit.best.stale, "fidelity": fidelity}
+
+
+def _restore(state: FitState, tensors: dict[str, Tensor], header: dict) -> Best:
+    state.restore(tensors)
+    if header["fidelity"] is None:
+        return Best()
+    weights = {name: tensors[f"{_BEST}{name}"] for name in state.fitted}
+    return Best(header["step"], Fidelity(**header["fidelity"]), weights, header["stale"])

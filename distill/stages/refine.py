@@ -1,0 +1,77 @@
+"""Refine the images of a set in a tower's space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import projectors
+from distill.context import Context
+from distill.data import Preprocess
+from distill.errors import DivergedRunError, WorkError
+from distill.stages.synthetic import FILE as SET
+from distill.store.sets import add_refined, read_set
+from projectors import Tower
+from synth.formation import decode
+
+STAGE = "refine"
+
+
+def run_refine(context: Context) -> None:
+    """Add /refined to set.h5: its images after the update, which students see from then on.
+
+    Raises:
+        WorkError: if the tower cannot be used.
+        DivergedRunError: if the update diverges; the set stays as it is.
+    """
+    table = context.recipe.refine
+    if table is None:
+        raise WorkError("the recipe has no [refine] table; add one")
+    context.run.keep_metrics(STAGE)
+    path = context.run.path / SET
+    content = read_set(path)
+    images = content.images.to(context.device, copy=True)
+    settings = projectors.RefineSettings(table.steps, table.lr, table.factor)
+    try:
+        tower = projectors.load_tower(table.tower, seed=context.recipe.seed)
+        steps = projectors.refine_images(
+            images,
+            _encode(context, tower),
+            settings,
+            decode=lambda stored: decode(stored, content.factor),
+            bounds=_bounds(context),
+            batch_size=table.batch_size,
+        )
+        progress = context.progress.task(STAGE, table.steps)
+        batch = min(table.batch_size, len(images))
+        with progress as advance, context.threads(batch, tower.clip.visual):
+            for step in steps:
+                context.stop.check()
+                context.log(STAGE, step=step.index, loss=step.loss)
+                advance(f"loss {step.loss:.3g}")
+    except projectors.DivergedError as error:
+        raise DivergedRunError(f"refine diverged at step {error.step}: {error}") from None
+    except projectors.ProjectorError as error:
+        raise WorkError(f"refine: {error}") from None
+    add_refined(path, images.cpu())
+
+
+def _encode(context: Context, tower: Tower) -> Callable[[Tensor], Tensor]:
+    preprocess = _preprocess(context)
+    space = projectors.Preprocessing(preprocess.mean, preprocess.std)
+    return projectors.image_encoder(tower, space).to(context.device)
+
+
+def _bounds(context: Context) -> tuple[Tensor, Tensor]:
+    """A black and a white pixel in the space of the images, each [1, c, 1, 1]."""
+    preprocess = _preprocess(context)
+    pixel = torch.ones(1, len(preprocess.mean), 1, 1, device=context.device)
+    return preprocess(0 * pixel), preprocess(pixel)
+
+
+def _preprocess(context: Context) -> Preprocess:
+    if not isinstance(context.preprocess, Preprocess):
+        raise WorkError("a tower reads pixels, not whitened images; set data.zca = false")
+    return context.preprocess
