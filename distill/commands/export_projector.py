@@ -1,0 +1,85 @@
+"""`distill export projector PATH`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.commands.options import as_json, debug
+
+FORMATS = ("peft", "merged", "onnx", "torch-export", "compact")
+
+
+@click.command("projector")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="What to write.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="A new folder, with its card."
+)
+@click.option("--tower", help="Spec of the tower, where it lies elsewhere than PATH says.")
+@click.option(
+    "--base/--no-base",
+    default=None,
+    help="peft: put the tower in the folder; default: unless open_clip fetches it by name.",
+)
+@click.option(
+    "--bits", type=click.Choice(["8", "4"]), default="8", show_default=True, help="compact: bits."
+)
+@click.option(
+    "--coder",
+    type=click.Choice(["zstandard", "constriction"]),
+    default="zstandard",
+    show_default=True,
+    help="compact: entropy coder.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="compact: a set.h5 to compare on; default: held-out images of the run around PATH.",
+)
+@click.option("--licence", default="unknown", show_default=True, help="For the card.")
+@as_json
+@debug
+def export_projector(
+    path: Path, out: Path, form: str, bits: str, coder: str, as_json: bool, debug: bool, **rest: Any
+) -> None:
+    """Write a projector (PATH: its folder, or a run's) for other programs.
+
+    Each format is loaded again outside this package's classes, and refused if its probabilities
+    differ by more than 1e-4; a compact folder, which only this package reads, is compared on
+    images instead.
+
+    \b
+    Example:
+      distill export projector runs/digits --format peft --out exported
+    """
+    import projectors
+    from distill.exporting import ExportRequest
+    from distill.exporting import export_projector as write
+
+    storage = projectors.Storage(int(bits), coder) if form == "compact" else None
+    found = write(path, out, ExportRequest(form, storage=storage, **rest))
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **found}, indent=2))
+        return
+    for line in summary_lines(out, found):
+        click.echo(line)
+
+
+def summary_lines(out: Path, found: dict[str, Any]) -> list[str]:
+    """What was written, for people."""
+    lines = [
+        f"{out}: {found['bytes']:,} bytes in {len(found['files'])} files, and README.md; "
+        f"{found['external bytes']:,} bytes to fetch elsewhere",
+        f"largest difference of probabilities on random images: {found['largest difference']:.1e}",
+    ]
+    for against, fidelity in found["fidelity"].items():
+        if fidelity is not None:
+            lines.append(
+                f"against {against}: KL {fidelity['kl']:.5f}, agreement "
+                f"{100 * fidelity['agreement']:.2f} %, accuracy {100 * fidelity['accuracy']:.2f} %"
+            )
+    return lines
