@@ -12,6 +12,9 @@ from projectors.errors import ProjectorError
 
 _LEVEL = 19
 _WORD = np.dtype("<u4")
+_SHARE = np.dtype("<u2")
+# The shares of the symbols sum to about this, so that none exceeds 16 bits.
+_WHOLE = 65_000
 
 
 @dataclass(frozen=True)
@@ -65,31 +68,33 @@ def _widen(content: np.ndarray, count: int, length: int) -> np.ndarray:
 def _constriction_encode(symbols: np.ndarray, count: int) -> bytes:
     import constriction
 
-    counts = np.bincount(symbols, minlength=count).astype(_WORD)
+    counts = np.bincount(symbols, minlength=count)
+    shares = np.ceil(counts * (_WHOLE / counts.sum())).astype(_SHARE)
     coder = constriction.stream.queue.RangeEncoder()
-    coder.encode(symbols.astype(np.int32), _model(counts))
-    return counts.tobytes() + coder.get_compressed().astype(_WORD).tobytes()
+    coder.encode(symbols.astype(np.int32), _model(shares))
+    return shares.tobytes() + coder.get_compressed().astype(_WORD).tobytes()
 
 
 def _constriction_decode(content: bytes, count: int, length: int) -> np.ndarray:
     import constriction
 
-    if len(content) % _WORD.itemsize or len(content) < count * _WORD.itemsize:
+    start = count * _SHARE.itemsize
+    if len(content) < start or (len(content) - start) % _WORD.itemsize:
         raise ProjectorError(f"the coded numbers are {len(content)} bytes, which cannot be")
-    words = np.frombuffer(content, dtype=_WORD).astype(np.uint32)
-    counts, coded = words[:count], words[count:]
-    if int(counts.sum(dtype=np.uint64)) != length or not length:
-        raise ProjectorError(f"the coded numbers are not the {length} that are needed")
+    shares = np.frombuffer(content[:start], dtype=_SHARE)
+    if not shares.any():
+        raise ProjectorError(f"the coded numbers are none of the {length} that are needed")
+    coded = np.frombuffer(content[start:], dtype=_WORD).astype(np.uint32)
     decoder = constriction.stream.queue.RangeDecoder(coded)
-    return decoder.decode(_model(counts), length).astype(np.uint8)
+    return decoder.decode(_model(shares), length).astype(np.uint8)
 
 
-def _model(counts: np.ndarray) -> object:
+def _model(shares: np.ndarray) -> object:
     import constriction
 
-    # One more of each: the model needs a probability above zero for every symbol.
-    shares = (counts.astype(np.float64) + 1) / (counts.sum() + len(counts))
-    return constriction.stream.model.Categorical(shares, perfect=False)
+    # The model needs a probability above zero for symbols that never come, too.
+    weights = shares.astype(np.float64) + 1 / 256
+    return constriction.stream.model.Categorical(weights / weights.sum(), perfect=False)
 
 
 CODERS = {

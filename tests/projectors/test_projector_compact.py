@@ -25,7 +25,7 @@ def test_frequent_symbols_cost_less_than_their_bits(coder):
     bell = np.random.default_rng(0).normal(127, 8, 20_000).round().clip(0, 254)
     content = encode_symbols(bell.astype(np.uint8), 255, coder)
     # The entropy of a bell of this width is 5.05 bits.
-    assert 0.62 < len(content) / 20_000 < 0.68
+    assert 0.62 < len(content) / 20_000 < 0.67
 
 
 @pytest.mark.parametrize("coder", CODERS)

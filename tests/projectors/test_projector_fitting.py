@@ -185,3 +185,48 @@ def test_data_that_do_not_agree_are_refused(fresh, digits, teacher):
 def test_settings_of_a_fit_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(projectors.ProjectorError, match=message):
         projectors.FitSettings(**settings)
+
+
+def test_a_fit_that_was_interrupted_ends_on_the_same_bits(fresh, digits, teacher):
+    images, hard = digits
+
+    def view(batch, generator):
+        return batch + torch.rand(1, generator=generator)
+
+    settings = {"steps": 7, "batch_size": 400}
+    whole = fit_state(fresh(rank=2), **settings)
+    steps = list(projectors.fit_projector(whole, images, teacher, hard, view=view))
+    broken = fit_state(fresh(rank=2), **settings)
+    fitting = projectors.fit_projector(broken, images, teacher, hard, view=view)
+    # Five steps: more than one pass, so that the place in the second one matters.
+    first = [next(fitting) for _ in range(5)]
+    kept = broken.tensors()
+    next(fitting)
+    again = fit_state(fresh(rank=2, seed=3), seed=9, **settings)
+    again.restore(kept)
+    rest = list(projectors.fit_projector(again, images, teacher, hard, view=view))
+    assert [*first, *rest] == steps
+    for name, value in whole.weights().items():
+        assert torch.equal(value, again.weights()[name])
+
+
+def test_the_best_check_is_kept_and_patience_ends_a_fit():
+    rule = projectors.Stopping("agreement", patience=2)
+    best = projectors.Best()
+    ends = []
+    for step, agreement in enumerate([0.5, 0.7, 0.6, 0.7], start=1):
+        fidelity = projectors.Fidelity(kl=1.0, agreement=agreement, accuracy=0.0)
+        best = best.after(rule, step, fidelity, {"w": torch.tensor(float(step))})
+        ends.append(best.ends(rule))
+    assert ends == [False, False, False, True]
+    assert (best.step, float(best.weights["w"]), best.stale) == (2, 2.0, 2)
+    assert not best.ends(projectors.Stopping("agreement"))
+
+
+def test_a_smaller_divergence_is_better():
+    near, far = (projectors.Fidelity(kl, 0.5, 0.5) for kl in (0.1, 0.2))
+    rule = projectors.Stopping("kl")
+    assert projectors.Best().after(rule, 1, far, {}).after(rule, 2, near, {}).step == 2
+    assert projectors.Best().after(rule, 1, near, {}).after(rule, 2, far, {}).step == 1
+    with pytest.raises(projectors.ProjectorError, match="kl, agreement, accuracy"):
+        projectors.Stopping("loss")

@@ -164,3 +164,38 @@ def test_targets_that_cannot_carry_an_adapter_are_refused(tower, targets, rank, 
 def test_an_encoder_without_layers_for_adapters_is_refused():
     with pytest.raises(projectors.ProjectorError, match="no layer that takes an adapter"):
         projectors.find_targets(torch.nn.Sequential(torch.nn.ReLU()))
+
+
+def test_every_kind_of_layer_has_its_own_rank(tower):
+    visual = tower.clip.visual
+    targets = projectors.find_targets(visual)
+    ranks = projectors.target_ranks(visual, targets, 2, {"attention": 5, "conv": 1})
+    assert set(ranks.values()) == {2, 5}
+    assert all((rank == 5) == name.endswith("attn") for name, rank in ranks.items())
+    generator = torch.Generator().manual_seed(0)
+    module = projectors.attach_adapters(visual, ranks, alpha=4, generator=generator)
+    found = {
+        name.split(".lora_A")[0].removeprefix("base_model.model."): len(parameter)
+        for name, parameter in module.named_parameters()
+        if "lora_A" in name
+    }
+    for name, rank in ranks.items():
+        own = [value for layer, value in found.items() if layer.startswith(name)]
+        assert own
+        assert set(own) == {rank}
+    projectors.check_adapters(module, pictures(tower))
+
+
+def test_a_rank_of_zero_leaves_a_kind_alone(tower, resnet):
+    targets = projectors.find_targets(tower.clip.visual)
+    ranks = projectors.target_ranks(tower.clip.visual, targets, 2, {"mlp": 0})
+    assert ranks == {name: 2 for name in targets if name.endswith("attn")}
+    convolutions = projectors.find_targets(resnet.clip.visual)
+    assert projectors.target_ranks(resnet.clip.visual, convolutions, 2, {"conv": 0}) == {}
+
+
+def test_ranks_of_unknown_kinds_and_below_zero_are_refused():
+    with pytest.raises(projectors.ProjectorError, match="attention, mlp, conv"):
+        projectors.AdapterSettings(ranks={"attn": 3})
+    with pytest.raises(projectors.ProjectorError, match="rank of mlp is -1"):
+        projectors.AdapterSettings(ranks={"mlp": -1})

@@ -123,3 +123,15 @@ def test_class_names_must_differ(tower, classes):
 def test_settings_that_make_no_sense_are_refused(make, message):
     with pytest.raises(projectors.ProjectorError, match=message):
         make()
+
+
+def test_a_low_rank_head_starts_where_the_words_are_and_moves_in_few_numbers(tower):
+    settings = projectors.HeadSettings(trained="low-rank", rank=3)
+    head = projectors.build_head(tower, DIGITS, settings)
+    assert torch.equal(head.directions(), head.weight)
+    fitted = {name: p.shape for name, p in head.named_parameters() if p.requires_grad}
+    assert fitted == {"log_scale": (), "bias": (10,), "down": (3, 64), "up": (10, 3)}
+    head.up.data.fill_(0.1)
+    assert torch.linalg.matrix_rank(head.directions() - head.weight) == 1
+    with pytest.raises(projectors.ProjectorError, match="at least 1"):
+        projectors.HeadSettings(rank=0)

@@ -214,3 +214,65 @@ def test_external_bytes_are_those_of_the_tower(tmp_path, resnet, resnet_folder, 
     external = projectors.projector_bytes(tmp_path / "projector").external
     weights = (resnet_folder / "open_clip_model.safetensors").stat().st_size
     assert 0 < weights - external < 0.1 * weights
+
+
+def test_ranks_by_kind_and_a_low_rank_head_survive_saving(tmp_path, stirred, images):
+    projector = stirred("low-rank", rank=2, ranks={"attention": 3}, head_rank=4)
+    projectors.save(projector, tmp_path / "projector")
+    loaded = projectors.load(tmp_path / "projector")
+    assert torch.equal(loaded(images), projector(images))
+    config = json.loads((tmp_path / "projector" / storage.ADAPTER_CONFIG).read_text())
+    assert config["r"] == 3
+    assert set(config["rank_pattern"].values()) == {2}
+
+
+def test_peft_reads_the_ranks_of_the_kinds(tmp_path, tower, stirred):
+    import copy
+
+    import peft
+
+    projector = stirred(ranks={"attention": 3})
+    projectors.save(projector, tmp_path / "projector")
+    base = copy.deepcopy(tower.clip.visual)
+    model = peft.PeftModel.from_pretrained(base, tmp_path / "projector").eval()
+    pictures = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures), projector.visual(pictures))
+
+
+def test_a_projector_of_other_classes_is_refused(tmp_path, stirred):
+    projectors.save(stirred(), tmp_path / "projector")
+    assert projectors.load(tmp_path / "projector", classes=DIGITS)
+    for classes, message in (
+        ([*DIGITS[:9], "ten"], "differ are 'ten' and 'nine'"),
+        (DIGITS[::-1], "not the same in the same order"),
+        (DIGITS[:4], "labels 10 classes, but the data have 4"),
+    ):
+        with pytest.raises(projectors.ProjectorError, match=message) as caught:
+            projectors.load(tmp_path / "projector", classes=classes)
+        assert "\n" not in str(caught.value)
+        assert "fetch the projector of these data" in str(caught.value)
+
+
+def test_a_tower_with_another_preprocessing_is_refused(tmp_path, tower, stirred):
+    from dataclasses import replace
+
+    projectors.save(stirred(), tmp_path / "projector")
+    with pytest.raises(projectors.ProjectorError, match=r"whose mean is .*fetch its open_clip"):
+        projectors.load(tmp_path / "projector", tower=replace(tower, mean=(0.1, 0.2, 0.3)))
+
+
+def test_a_missing_tower_is_named_with_its_digest(tmp_path, resnet, stirred):
+    projectors.save(stirred(on=resnet, init="random"), tmp_path / "projector")
+    edit(tmp_path / "projector", lambda d: d["tower"].update(spec="folder:gone"))
+    with pytest.raises(projectors.ProjectorError, match=resnet.digest[:12]) as caught:
+        projectors.load(tmp_path / "projector")
+    assert "fetch it" in str(caught.value)
+
+
+def test_what_was_measured_is_in_the_description(tmp_path, stirred):
+    from projectors.description import read_description
+
+    measured = projectors.Fidelity(0.1, 0.9, 0.8)
+    projectors.save(stirred(), tmp_path / "projector", fidelity=measured)
+    assert read_description(tmp_path / "projector").fidelity == measured
