@@ -81,7 +81,8 @@ def _projector(context: Context, folder: Path) -> tuple[Projector | None, tuple[
     if not folder.is_dir():
         return None, (0, 0)
     try:
-        projector = projectors.load(folder).to(context.device)
+        projector = projectors.load(folder, classes=context.data.class_names)
+        projector.to(context.device)
         size = projectors.projector_bytes(folder)
     except projectors.ProjectorError as error:
         raise WorkError(f"projector {folder}: {error}") from None

@@ -231,9 +231,7 @@ class Units:
             def call() -> None:
                 state = projectors.FitState(projector, settings, _generator())
                 exhaust(
-                    projectors.fit_projector(
-                        state, images, self.committee.vote, hard, view=view
-                    )
+                    projectors.fit_projector(state, images, self.committee.vote, hard, view=view)
                 )
 
             return call, _STEPS

@@ -2,17 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
-import safetensors.torch
 import torch
 
 import projectors
 from projectors import deployment
 from projectors.card import model_card
 from projectors.exports import (
+    Exported,
     export_as_onnx,
     export_as_program,
     export_compact,
@@ -29,21 +27,15 @@ def card_of(projector, folder, exported, form):
     return card
 
 
-def run_card(card, folder, images):
-    """Run a card's lines in a process of their own, in the folder; returns `probabilities`."""
+def run_card(card, folder, images, monkeypatch):
+    """Run a card's lines in its folder, with nothing at hand but `images`."""
     (lines,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
-    safetensors.torch.save_file({"images": images}, folder.parent / "images.safetensors")
-    script = (
-        "import torch; from safetensors.torch import load_file, save_file\n"
-        "images = load_file('../images.safetensors')['images']\n"
-        f"with torch.no_grad():\n    exec({lines!r})\n"
-        "found = torch.as_tensor(probabilities).contiguous()\n"
-        "save_file({'found': found}, '../found.safetensors')\n"
-        "import sys; assert 'projectors' not in sys.modules or 'projectors' in "
-        f"{lines!r}\n"
-    )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=folder, check=True)
-    return safetensors.torch.load_file(folder.parent / "found.safetensors")["found"]
+    assert "projectors" not in lines
+    names = {"images": images}
+    monkeypatch.chdir(folder)
+    with torch.no_grad():
+        exec(lines, names)
+    return torch.as_tensor(names["probabilities"])
 
 
 @pytest.fixture
@@ -53,32 +45,32 @@ def folder(tmp_path):
     return place
 
 
-def test_a_peft_folder_is_loaded_by_the_six_lines_of_its_card(folder, stirred, images):
+def test_a_peft_folder_is_loaded_by_the_six_lines_of_its_card(folder, stirred, images, monkeypatch):
     projector = stirred()
     exported = export_peft(projector, folder)
     card = card_of(projector, folder, exported, "peft")
     assert len(exported.lines) == 6
-    found = run_card(card, folder, projector.prepare(images))
+    found = run_card(card, folder, projector.prepare(images), monkeypatch)
     torch.testing.assert_close(found, projector(images).detach(), rtol=0, atol=1e-4)
     assert exported.gap < 1e-4
     assert exported.has_base
 
 
-def test_merged_weights_are_loaded_by_open_clip_alone(folder, stirred, images):
+def test_merged_weights_are_loaded_by_open_clip_alone(folder, stirred, images, monkeypatch):
     projector = stirred("low-rank")
     exported = export_merged(projector, folder)
     card = card_of(projector, folder, exported, "merged")
     assert "peft" not in "".join(exported.lines)
-    found = run_card(card, folder, projector.prepare(images))
+    found = run_card(card, folder, projector.prepare(images), monkeypatch)
     torch.testing.assert_close(found, projector(images).detach(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("export", [export_as_onnx, export_as_program])
-def test_a_program_runs_without_this_package(folder, stirred, images, export):
+def test_a_program_runs_without_this_package(folder, stirred, images, export, monkeypatch):
     projector = stirred()
     exported = export(projector, folder)
     card = card_of(projector, folder, exported, "onnx")
-    found = run_card(card, folder, images)
+    found = run_card(card, folder, images, monkeypatch)
     torch.testing.assert_close(found, projector(images).detach(), rtol=0, atol=1e-4)
 
 
@@ -100,7 +92,7 @@ def test_a_compact_folder_gives_nearly_the_same_labels(folder, stirred, images, 
     assert exported.gap > 0
 
 
-def test_an_export_that_gives_other_labels_is_refused(stirred, monkeypatch):
+def test_an_export_that_gives_other_labels_is_refused(stirred):
     projector = stirred()
     with pytest.raises(projectors.ProjectorError, match="as a riddle gives probabilities"):
         deployment.check_outside(projector, lambda x: projector(x) + 2e-4, "a riddle")
@@ -113,7 +105,7 @@ def test_a_probe_has_nothing_for_peft(folder, stirred):
 
 def test_the_card_names_bytes_base_classes_and_licence(folder, stirred):
     projector = stirred()
-    exported = projectors.exports.Exported(1e-6, ["pass"], "`images`", False)
+    exported = Exported(1e-6, ["pass"], "`images`", False)
     fidelity = {"the teacher": projectors.Fidelity(0.25, 0.5, 0.75), "nobody": None}
     card = model_card(
         projector, exported, {"a.bin": 1234}, form="peft", fidelity=fidelity, licence="mit"
