@@ -46,10 +46,11 @@ class Committee:
     @property
     def has_batch_norm(self) -> bool:
         """Whether a member has BatchNorm layers, without which batch statistics do nothing."""
-        return any(_batch_norms(member) for member in self.members)
+        return any(batch_norms(member) for member in self.members)
 
 
-def _batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """The BatchNorm layers of a network, in the order of its modules."""
     kind = nn.modules.batchnorm._BatchNorm
     return [module for module in network.modules() if isinstance(module, kind)]
 
@@ -57,7 +58,7 @@ def _batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
     """BatchNorm in training mode, with its running statistics out of reach."""
-    layers = _batch_norms(network)
+    layers = batch_norms(network)
     before = [(layer.training, layer.track_running_stats) for layer in layers]
     for layer in layers:
         layer.training, layer.track_running_stats = True, False

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from synth.committee import batch_norms
+
 
 @dataclass(frozen=True)
 class NormStatistics:
@@ -30,12 +32,6 @@ class LayerInput:
     features: Tensor
 
 
-def batch_norm_layers(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """The BatchNorm layers of a network, in the order of its modules."""
-    kind = nn.modules.batchnorm._BatchNorm
-    return [module for module in network.modules() if isinstance(module, kind)]
-
-
 @contextmanager
 def watch_batch_norms(network: nn.Module) -> Iterator[list[LayerInput]]:
     """Gather what goes into each BatchNorm layer while the block runs.
@@ -50,7 +46,7 @@ def watch_batch_norms(network: nn.Module) -> Iterator[list[LayerInput]]:
             lambda module, inputs: seen.append(LayerInput(index, inputs[0]))
         )
 
-    handles = [watch(index, layer) for index, layer in enumerate(batch_norm_layers(network))]
+    handles = [watch(index, layer) for index, layer in enumerate(batch_norms(network))]
     try:
         yield seen
     finally:
@@ -125,7 +121,7 @@ def _moments(features: Tensor) -> Tensor:
 
 
 def _layers_or_refuse(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    layers = batch_norm_layers(network)
+    layers = batch_norms(network)
     if not layers:
         raise ValueError(
             "a member has no BatchNorm layer, whose statistics recovery compares with; choose a "
