@@ -25,6 +25,7 @@ SOURCES = {
     "votes": "committee votes",
     "projector": "projector",
 }
+SET_STAGES = ("match", "recover", "select")  # those that make the images
 
 
 def percent(stats: dict[str, Any] | None) -> str:
@@ -99,6 +100,38 @@ def gradient_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ablation_table(result: dict[str, Any]) -> str:
+    """One row per variant: students by label source, and random real images beside them."""
+    variants = result["variants"]
+    students = list(dict.fromkeys(s for v in variants.values() for s in v["summary"]["students"]))
+    heads = [f"`{student}`" for student in students]
+    lines = [
+        f"| {result['title']} | labels | {' | '.join(heads)} | random real images | seconds |",
+        "|---|---|" + "---:|" * (len(heads) + 2),
+    ]
+    for name, variant in variants.items():
+        summary = variant["summary"]
+        random = summary["controls"]["random"]
+        made = sum(summary["stages"].get(stage, {}).get("seconds", 0) for stage in SET_STAGES)
+        sources = dict.fromkeys(k for by in summary["students"].values() for k in by)
+        for source in sources:
+            cells = [percent(summary["students"].get(s, {}).get(source)) for s in students]
+            control = [random.get(s, {}).get(source) or random[s]["hard"] for s in students]
+            beside = ", ".join(percent(cell) for cell in control)
+            row = [name, SOURCES.get(source, source), *cells, beside, f"{made:,.0f}"]
+            lines.append(f"| {' | '.join(row)} |")
+    machine = result["machine"]
+    seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
+    lines += [
+        "",
+        f"Test accuracy in percent, mean ± standard deviation over {seeds} fresh students, after "
+        "their last epoch; random real images at the same IPC with the same labels, or hard ones "
+        f"where no teacher can label them; seconds to make the images. `{result['command']}`, "
+        f"seed {result['seed']}, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
@@ -110,7 +143,8 @@ def updated(text: str) -> str:
 
     def make(match: re.Match[str]) -> str:
         result = json.loads((RESULTS / f"{match['name']}.json").read_text())
-        make_table = gradient_table if "peak_bytes" in result else run_table
+        kinds = {"peak_bytes": gradient_table, "variants": ablation_table}
+        make_table = next((table for key, table in kinds.items() if key in result), run_table)
         return f"{match[1]}{make_table(result)}{match[3]}"
 
     return BLOCK.sub(make, text)
