@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.build import choose_device
 from distill.checks import check_data, check_names, check_networks
 from distill.context import Context
-from distill.errors import DivergedRunError, InterruptedRunError
+from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.interrupt import Stop, listen
 from distill.pipeline import check_stages, run_stages, write_summary
 from distill.progress import Progress
@@ -25,7 +26,7 @@ from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.stages.votes import FILE as VOTES
 from distill.store.run import Run, open_run
-from distill.store.sets import read_set
+from distill.store.sets import add_measured, read_set
 from distill.tables import ExpertsTable, Recipe
 
 
@@ -76,6 +77,8 @@ def evaluate_set(
     device: str | None,
     quiet: bool,
     workers: int | None = None,
+    *,
+    record: bool = False,
 ) -> Any:
     """Evaluate a set by itself; returns what `distill evaluate --json` prints.
 
@@ -85,9 +88,18 @@ def evaluate_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
         workers: processes that train students, see `Context.workers`.
+        record: store what was found in the set.
+
+    Raises:
+        LimbeckError: of the kind that fits.
     """
     place = path / SET if path.is_dir() else path
     content = read_set(place)
+    if not content.manifest["source"]["digest"]:
+        raise WorkError(
+            f"{place} was imported without the real data that students are tested on; import it "
+            "again with --data"
+        )
     recipe = _with_changes(check_recipe(content.manifest["recipe"], f"recipe of {place}"), changes)
     check_names(recipe)
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
@@ -95,13 +107,76 @@ def evaluate_set(
         context.workers = workers
         check_networks(recipe, context.data)
         try:
-            return judge(context, place, Path(scratch) / "jobs.jsonl")
+            found = judge(context, place, Path(scratch) / "jobs.jsonl")
+            if record:
+                add_measured(place, found)
+            return found
         except InterruptedRunError:
             raise InterruptedRunError(
                 "interrupted; nothing was kept: run the same command again"
             ) from None
         except FloatingPointError as error:
             raise DivergedRunError(f"evaluate diverged: {error}") from None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A stored accuracy and what was measured again; fractions.
+
+    Attributes:
+        student: network spec.
+        labels: label source.
+        stored: mean that the set states.
+        now: mean of the students trained now.
+        allowed: difference that counts as the same.
+    """
+
+    student: str
+    labels: str
+    stored: float
+    now: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two agree."""
+        return abs(self.now - self.stored) <= self.allowed
+
+
+def verify_accuracy(
+    path: Path, tolerance: float, device: str | None, quiet: bool, workers: int | None
+) -> list[Claim]:
+    """Train the students of a set's stored accuracy again, as they were, without controls.
+
+    A claim holds within `tolerance`, or within three standard errors of the stored mean where
+    these are wider.
+
+    Raises:
+        WorkError: if the set stores no accuracy.
+    """
+    place = path / SET if path.is_dir() else path
+    measured = read_set(place).measured
+    if not measured:
+        raise WorkError(f"{place} states no accuracy; store one with `distill evaluate --record`")
+    sources = {name: None for found in measured["students"].values() for name in found}
+    said = measured["protocol"]
+    changes = {
+        "students": list(measured["students"]),
+        "labels": list(sources),
+        "seeds": said["seeds"],
+        "epochs": said["hard"]["epochs"],
+        "whole_seeds": 0,
+        "equal_bytes": False,
+        "scores": False,
+    }
+    found = evaluate_set(path, changes, device, quiet, workers)["students"]
+    claims = []
+    for student, entries in measured["students"].items():
+        for labels, stats in entries.items():
+            error = stats["std"] / len(stats["runs"]) ** 0.5
+            now = found[student][labels]["mean"]
+            claims.append(Claim(student, labels, stats["mean"], now, max(tolerance, 3 * error)))
+    return claims
 
 
 def _with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
