@@ -60,8 +60,8 @@ def verify(
         found["accuracy"] = [{**asdict(claim), "holds": claim.holds} for claim in claims]
         failed = sum(not claim.holds for claim in claims)
         lines += [
-            f"{claim.student}  {claim.labels:<10}  stored {100 * claim.stored:.2f} %, now "
-            f"{100 * claim.now:.2f} %: {'holds' if claim.holds else 'does not hold'}"
+            f"{claim.student}  {claim.labels:<10}  stored {100 * claim.stored:.2f} %, "
+            f"{_words(claim.now, claim.holds)}"
             for claim in claims
         ]
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines))
@@ -70,6 +70,12 @@ def verify(
             f"{path}: {failed} of {len(found['accuracy'])} stored accuracies do not hold; evaluate "
             "the set again, or ask whoever shared it"
         )
+
+
+def _words(now: float | None, holds: bool) -> str:
+    if now is None:
+        return "not checked: its labels are not beside the set"
+    return f"now {100 * now:.2f} %: {'holds' if holds else 'does not hold'}"
 
 
 def _whole(path: Path) -> str:

@@ -170,7 +170,7 @@ def _chosen(path: Path) -> Path:
     """The file of images: itself, or the best, plain or latest one of a folder."""
     if not path.is_dir():
         return path
-    for name in ("images_best.pt", "images.pt"):
+    for name in ("images_best.pt", "images.pt", "images_zca_best.pt"):
         if (path / name).is_file():
             return path / name
     numbered = [

@@ -320,8 +320,14 @@ def test_verify_says_whether_the_accuracy_holds(finished, command, tmp_path):
     outcome = command("verify", path, "--accuracy", "--quiet", "--json")
     assert outcome.code == 0, outcome.err
     claims = json.loads(outcome.out)["accuracy"]
-    assert {claim["labels"] for claim in claims} == {"hard", "learned", "votes"}
-    assert all(claim["now"] == claim["stored"] and claim["holds"] for claim in claims)
+    checked = {claim["labels"]: claim["now"] == claim["stored"] for claim in claims}
+    # The projector is not beside the copy.
+    assert checked == {"hard": True, "learned": True, "votes": True, "projector": False}
+    assert all(claim["holds"] for claim in claims)
+    shown = command("verify", path, "--accuracy", "--quiet").out
+    assert shown.count(": holds") == 3
+    assert "projector   stored" in shown
+    assert "not checked" in shown
 
 
 def test_verify_fails_where_the_accuracy_does_not_hold(finished, command, tmp_path):
