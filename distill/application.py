@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.build import choose_device
 from distill.checks import check_data, check_names, check_networks
 from distill.context import Context
-from distill.errors import DivergedRunError, InterruptedRunError
+from distill.data import DataError, SourceError
+from distill.data.torchvision_sets import download
+from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
 from distill.interrupt import Stop, listen
 from distill.pipeline import check_stages, run_stages, write_summary
 from distill.progress import Progress
@@ -25,7 +28,7 @@ from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.stages.votes import FILE as VOTES
 from distill.store.run import Run, open_run
-from distill.store.sets import read_set
+from distill.store.sets import add_measured, read_set
 from distill.tables import ExpertsTable, Recipe
 
 
@@ -70,12 +73,29 @@ def run_recipe(
         return write_report(run.path)
 
 
+def fetch_data(recipe: Recipe) -> None:
+    """Fetch the files of the recipe's data where they can be downloaded.
+
+    Raises:
+        RecipeError: for an unknown set.
+        WorkError: if they cannot be fetched.
+    """
+    try:
+        download(recipe.data.source)
+    except SourceError as error:
+        raise RecipeError(f"data.source: {error}") from None
+    except (DataError, OSError) as error:
+        raise WorkError(f"data {recipe.data.source}: {error}") from None
+
+
 def evaluate_set(
     path: Path,
     changes: dict[str, Any],
     device: str | None,
     quiet: bool,
     workers: int | None = None,
+    *,
+    record: bool = False,
 ) -> Any:
     """Evaluate a set by itself; returns what `distill evaluate --json` prints.
 
@@ -85,9 +105,18 @@ def evaluate_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
         workers: processes that train students, see `Context.workers`.
+        record: store what was found in the set.
+
+    Raises:
+        LimbeckError: of the kind that fits.
     """
     place = path / SET if path.is_dir() else path
     content = read_set(place)
+    if not content.manifest["source"]["digest"]:
+        raise WorkError(
+            f"{place} was imported without the real data that students are tested on; import it "
+            "again with --data"
+        )
     recipe = _with_changes(check_recipe(content.manifest["recipe"], f"recipe of {place}"), changes)
     check_names(recipe)
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
@@ -95,13 +124,77 @@ def evaluate_set(
         context.workers = workers
         check_networks(recipe, context.data)
         try:
-            return judge(context, place, Path(scratch) / "jobs.jsonl")
+            found = judge(context, place, Path(scratch) / "jobs.jsonl")
+            if record:
+                add_measured(place, found)
+            return found
         except InterruptedRunError:
             raise InterruptedRunError(
                 "interrupted; nothing was kept: run the same command again"
             ) from None
         except FloatingPointError as error:
             raise DivergedRunError(f"evaluate diverged: {error}") from None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A stored accuracy and what was measured again; fractions.
+
+    Attributes:
+        student: network spec.
+        labels: label source.
+        stored: mean that the set states.
+        now: mean of the students trained now, or None where its labels are not beside the set.
+        allowed: difference that counts as the same.
+    """
+
+    student: str
+    labels: str
+    stored: float
+    now: float | None
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two agree, as far as this could be checked."""
+        return self.now is None or abs(self.now - self.stored) <= self.allowed
+
+
+def verify_accuracy(
+    path: Path, tolerance: float, device: str | None, quiet: bool, workers: int | None
+) -> list[Claim]:
+    """Train the students of a set's stored accuracy again, as they were, without controls.
+
+    A claim holds within `tolerance`, or within three standard errors of the stored mean where
+    these are wider.
+
+    Raises:
+        WorkError: if the set stores no accuracy.
+    """
+    place = path / SET if path.is_dir() else path
+    measured = read_set(place).measured
+    if not measured:
+        raise WorkError(f"{place} states no accuracy; store one with `distill evaluate --record`")
+    sources = {name: None for found in measured["students"].values() for name in found}
+    said = measured["protocol"]
+    changes = {
+        "students": list(measured["students"]),
+        "labels": list(sources),
+        "seeds": said["seeds"],
+        "epochs": said["hard"]["epochs"],
+        "whole_seeds": 0,
+        "equal_bytes": False,
+        "scores": False,
+    }
+    found = evaluate_set(path, changes, device, quiet, workers)["students"]
+    claims = []
+    for student, entries in measured["students"].items():
+        for labels, stats in entries.items():
+            error = stats["std"] / len(stats["runs"]) ** 0.5
+            again = found[student].get(labels)
+            now = None if again is None else again["mean"]
+            claims.append(Claim(student, labels, stats["mean"], now, max(tolerance, 3 * error)))
+    return claims
 
 
 def _with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -102,6 +102,7 @@ def build_data(table: DataTable) -> RealData:
             table.source,
             size=table.size,
             channels=table.channels,
+            classes=table.classes,
             subset=table.subset,
             validation=table.validation,
         )

@@ -7,11 +7,13 @@ import torch
 from distill.build import build_data, build_network, build_views
 from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError
+from distill.memory import available_bytes
 from distill.specs import parse_network
 from distill.stages.experts import kept_epochs
 from distill.tables import MAKERS, MatchTable, Recipe, RecoverTable, SelectTable
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
+from synth.whitening import LARGEST, whitening_bytes
 
 
 def check_names(recipe: Recipe) -> None:
@@ -62,7 +64,23 @@ def check_data(recipe: Recipe) -> RealData:
         )
     _check_measured(recipe, data)
     check_networks(recipe, data)
+    if recipe.data.zca:
+        _check_whitening(data)
     return data
+
+
+def _check_whitening(data: RealData) -> None:
+    """Raise RecipeError for images so large that their whitening matrices would not fit."""
+    height, width = data.size
+    values = data.channels * height * width
+    needed, there = whitening_bytes(values), available_bytes()
+    if values > LARGEST or (there is not None and needed > there):
+        free = "" if there is None else f", {there / 1e9:.1f} GB are free"
+        raise RecipeError(
+            f"data.zca: images of {data.channels}x{height}x{width} have {values:,} values, and "
+            f"whitening with {values:,} x {values:,} matrices takes {needed / 1e9:.1f} GB{free}, "
+            f"at most {LARGEST:,} values are whitened; set a smaller data.size, or data.zca = false"
+        )
 
 
 def _tiles_a_side(table: MatchTable | RecoverTable | SelectTable) -> int:

@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": ("plan", "plan"),
     "show": ("show", "show"),
     "verify": ("verify", "verify"),
+    "import": ("import_set", "import_set"),
     "export": ("export", "export"),
     "ls": ("ls", "ls"),
     "cp": ("cp", "cp"),

@@ -20,6 +20,17 @@ def reset_peak(device: torch.device) -> None:
         return
 
 
+def available_bytes() -> int | None:
+    """Memory that a process may still take without swapping, or None where nothing says."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
 def peak_bytes(device: torch.device) -> int:
     """Peak bytes since `reset_peak`: allocated on a CUDA device, else resident."""
     if device.type == "cuda":

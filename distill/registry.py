@@ -142,6 +142,12 @@ DATA: dict[str, Entry] = {
         ),
         Entry("folder", "your own images, one folder per class: folder:PATH", "image files"),
         Entry("npz", "arrays images and labels, or x_train ... y_test: npz:PATH", "NumPy file"),
+        Entry(
+            "torchvision",
+            "a set that torchvision reads: torchvision:CIFAR10 or torchvision:CIFAR10:ROOT",
+            "torchvision",
+        ),
+        Entry("hf", "an image set of the Hugging Face hub: hf:NAME", "datasets, extra hf"),
     )
 }
 

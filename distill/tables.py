@@ -38,6 +38,7 @@ class DataTable(Table):
     source: str
     size: Annotated[int, Field(ge=4)] | None = None
     channels: Literal[1, 3] | None = None
+    classes: Annotated[list[str | int], BeforeValidator(_split)] = []
     subset: Count | None = None
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     zca: bool = False

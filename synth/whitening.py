@@ -121,6 +121,15 @@ def fit_whitening(
     return _from_moments(moments, eps)
 
 
+def whitening_bytes(values: int) -> int:
+    """Peak bytes of fitting on images of d = `values` values.
+
+    In float64: the covariance, its eigenvectors, the eigensolver's workspace of about two more,
+    and one product; then the two float32 matrices that stay.
+    """
+    return values**2 * (5 * 8 + 2 * 4)
+
+
 def _checked_shape(batch: Tensor, largest: int) -> tuple[int, int, int]:
     if batch.ndim != 4:
         raise ValueError(

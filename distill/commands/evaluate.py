@@ -41,6 +41,7 @@ from distill.commands.options import as_json, debug, device, quiet, workers
     default=None,
     help="Also train without augmentation, and give DD-Ranking's two scores.",
 )
+@click.option("--record", is_flag=True, help="Store what was found in SET.")
 @device
 @workers
 @as_json
@@ -50,6 +51,7 @@ def evaluate(
     set_path: Path,
     device: str | None,
     workers: int | None,
+    record: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -64,7 +66,7 @@ def evaluate(
     from distill.application import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    found = evaluate_set(set_path, given, device, quiet, workers)
+    found = evaluate_set(set_path, given, device, quiet, workers, record=record)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

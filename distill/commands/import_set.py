@@ -29,7 +29,6 @@ LAYOUTS = ("mtt", "dc", "datm", "idc", "rded", "npz", "folder", "safetensors", "
 @click.option("--network", default="convnet3", show_default=True, help="The set's student.")
 @click.option(
     "--space",
-    default="",
     type=click.Choice(["normalised", "pixels", "zca"]),
     help="Of the images; default: the layout's usual one.",
 )
@@ -49,6 +48,7 @@ def import_set(
     out: Path,
     channels: str | None,
     class_names: str,
+    space: str | None,
     as_json: bool,
     debug: bool,
     **options: Any,
@@ -65,6 +65,11 @@ def import_set(
     from distill.exchange.travel import import_set as bring
 
     names = tuple(name.strip() for name in class_names.split(",") if name.strip())
-    wishes = Wishes(channels=int(channels) if channels else None, class_names=names, **options)
+    wishes = Wishes(
+        channels=int(channels) if channels else None,
+        class_names=names,
+        space=space or "",
+        **options,
+    )
     bring(path, layout, out, wishes)
     click.echo(json.dumps({"out": str(out)}) if as_json else out)

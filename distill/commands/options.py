@@ -25,7 +25,7 @@ device = click.option("--device", type=DEVICES, help="Where to compute; default:
 
 
 def recipe_options(command: Command) -> Command:
-    """RECIPE --out --set --seed --device --engine --workers --quiet --debug."""
+    """RECIPE --out --set --seed --device --engine --workers --download --quiet --debug."""
     options = (
         click.argument("recipe"),
         click.option(
@@ -51,6 +51,9 @@ def recipe_options(command: Command) -> Command:
             help="What runs the stages.",
         ),
         workers,
+        click.option(
+            "--download", is_flag=True, help="First fetch the files of a torchvision data set."
+        ),
         quiet,
         debug,
     )

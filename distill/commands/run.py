@@ -88,11 +88,12 @@ def _run(
     device: str | None,
     engine: str,
     workers: int | None,
+    download: bool,
     quiet: bool,
     debug: bool,
     verb: bool = False,
 ) -> None:
-    from distill.application import run_recipe
+    from distill.application import fetch_data, run_recipe
     from distill.recipe import load_recipe
 
     resolved = load_recipe(recipe, list(overrides), seed)
@@ -101,6 +102,8 @@ def _run(
     if verb and resolved.committee is None:
         # Selection by pixels needs no teachers; what does is refused with the recipe.
         stages = tuple(stage for stage in stages if stage != "committee")
+    if download:
+        fetch_data(resolved)
     report = run_recipe(resolved, out, stages, quiet=quiet, workers=workers)
     if report is not None:
         click.echo(f"report: {report}", err=True)

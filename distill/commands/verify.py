@@ -2,35 +2,95 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from distill.commands.options import debug
+from distill.commands.options import as_json, debug, device, quiet, workers
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--accuracy",
+    is_flag=True,
+    help="Also train the students of the stored accuracy again, and say whether it holds.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Difference, as a fraction, that counts as the same accuracy.",
+)
+@device
+@workers
+@as_json
+@quiet
 @debug
-def verify(path: Path, debug: bool) -> None:
+def verify(
+    path: Path,
+    accuracy: bool,
+    tolerance: float,
+    device: str | None,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
     """Check that PATH is whole: a run's outputs by their digests, a file by its checksums.
+
+    With --accuracy, also that a set keeps what it promises. A failed check ends with exit code 1.
 
     \b
     Example:
-      distill verify runs/digits
+      distill verify runs/digits/set.h5 --accuracy
     """
+    from distill.errors import WorkError
+
+    found: dict[str, Any] = {"path": str(path), "whole": _whole(path)}
+    lines, failed = [f"{path}: {found['whole']}"], 0
+    if accuracy:
+        from distill.application import verify_accuracy
+
+        claims = verify_accuracy(path, tolerance, device, quiet, workers)
+        found["accuracy"] = [{**asdict(claim), "holds": claim.holds} for claim in claims]
+        failed = sum(not claim.holds for claim in claims)
+        lines += [
+            f"{claim.student}  {claim.labels:<10}  stored {100 * claim.stored:.2f} %, "
+            f"{_words(claim.now, claim.holds)}"
+            for claim in claims
+        ]
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines))
+    if failed:
+        raise WorkError(
+            f"{path}: {failed} of {len(found['accuracy'])} stored accuracies do not hold; evaluate "
+            "the set again, or ask whoever shared it"
+        )
+
+
+def _words(now: float | None, holds: bool) -> str:
+    if now is None:
+        return "not checked: its labels are not beside the set"
+    return f"now {100 * now:.2f} %: {'holds' if holds else 'does not hold'}"
+
+
+def _whole(path: Path) -> str:
+    """What is whole, in words; raises WorkError if something is not."""
     from distill.errors import WorkError
     from distill.pipeline import changed_outputs
 
     if not (path / "manifest.json").is_file():
-        click.echo(f"{path}: {_read_through(path)}, whole and readable")
-        return
+        return f"{_read_through(path)}, whole and readable"
     changed = changed_outputs(path)
     if changed:
         raise WorkError(
             f"{path}: {', '.join(changed)} changed since the run; run the recipe again to remake"
         )
-    click.echo(f"{path}: every output is as the run left it")
+    return "every output is as the run left it"
 
 
 def _read_through(path: Path) -> str:

@@ -1,12 +1,15 @@
 """Stratified cuts with fixed seeds: the same images are held out in every run."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data.parts import Parts
 from distill.data.splits import DataError, Split, per_class_indices
+from distill.suggest import suggestion
 
 # Not the run's seed: two runs that differ in seed must be judged on the same held-out images.
 _SEEDS = {"test": 101, "validation": 102, "subset": 103}
@@ -73,6 +76,52 @@ def keep_subset(split: Split, classes: int, count: int) -> Split:
         return split
     members = per_class_indices(split.labels, classes)
     return split.take(_choose(members, _shares([len(own) for own in members], count), "subset"))
+
+
+def keep_classes(parts: Parts, wanted: Sequence[str | int]) -> Parts:
+    """Keep some classes alone, numbered anew in the order of `wanted`.
+
+    Args:
+        parts: what a source gave.
+        wanted: names, or numbers from 0, of at least two classes.
+
+    Raises:
+        DataError: for a class that is not there, stands twice, or has no test image.
+    """
+    numbers = [_class_number(parts.class_names, name) for name in wanted]
+    if len(set(numbers)) != len(numbers) or len(numbers) < 2:
+        raise DataError(
+            f"classes={list(wanted)} came, at least two different classes are needed; name each "
+            "once"
+        )
+    new = torch.full((len(parts.class_names),), -1)
+    new[torch.tensor(numbers)] = torch.arange(len(numbers))
+
+    def kept(split: Split, name: str) -> Split:
+        labels = new[split.labels]
+        places = torch.nonzero(labels >= 0).flatten()
+        if not len(places):
+            raise DataError(f"the {name} part has no image of {list(wanted)}; name other classes")
+        return Split(split.images[places], labels[places])
+
+    validation = parts.validation
+    return Parts(
+        kept(parts.train, "train"),
+        kept(parts.test, "test"),
+        tuple(parts.class_names[number] for number in numbers),
+        None if validation is None else kept(validation, "validation"),
+    )
+
+
+def _class_number(names: tuple[str, ...], wanted: str | int) -> int:
+    if isinstance(wanted, str) and wanted in names:
+        return names.index(wanted)
+    if isinstance(wanted, int) and 0 <= wanted < len(names):
+        return wanted
+    hint = suggestion(str(wanted), names) if len(names) <= 20 or isinstance(wanted, str) else ""
+    raise DataError(
+        f"classes: there is no class {wanted!r} among {len(names)}; {hint or 'number them from 0'}"
+    )
 
 
 def _choose(members: tuple[Tensor, ...], counts: list[int], purpose: str) -> Tensor:

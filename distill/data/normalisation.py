@@ -12,6 +12,8 @@ from distill.data.splits import DataError, check_images
 
 # A channel that never changes would be divided by zero.
 _STD_FLOOR = 1e-3
+# Values of a channel that are copied to float64 at once: half a gigabyte.
+_PART = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,26 @@ def fit_preprocess(images: Tensor) -> Preprocess:
     """
     check_images(images)
     means, stds = [], []
-    # One channel at a time: float64 sums are exact enough for millions of pixels, and only one
-    # channel's copy lives at once.
+    # One channel at a time, some images at a time: float64 sums are exact enough for any number
+    # of pixels, and only one part's copy lives at once.
     for channel in images.detach().unbind(dim=1):
-        std, mean = torch.std_mean(channel.double(), correction=0)
-        means.append(float(mean))
-        stds.append(max(float(std), _STD_FLOOR))
+        mean, std = _moments(channel)
+        means.append(mean)
+        stds.append(max(std, _STD_FLOOR))
     return Preprocess(tuple(means), tuple(stds))
+
+
+def _moments(channel: Tensor) -> tuple[float, float]:
+    """Mean and population standard deviation of [n, h, w]; parts are merged as Chan et al. 1979."""
+    count, mean, scatter = 0, 0.0, 0.0
+    for part in channel.split(max(1, _PART // channel[0].numel())):
+        std, own = torch.std_mean(part.double(), correction=0)
+        added = part.numel()
+        step, total = float(own) - mean, count + added
+        scatter += float(std) ** 2 * added + step**2 * count * added / total
+        mean += step * added / total
+        count = total
+    return mean, math.sqrt(scatter / count)
 
 
 @lru_cache(maxsize=64)

@@ -1,17 +1,19 @@
 """Real data by a source string: the one place that turns source names into readers."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from distill.data.cutting import hold_out, keep_subset
+from distill.data.cutting import hold_out, keep_classes, keep_subset
 from distill.data.digits import read_digits
 from distill.data.fashion import read_fashion_mnist
 from distill.data.folder import read_folder
 from distill.data.glyphs import read_glyphs
+from distill.data.hugging_face import read_hugging_face
 from distill.data.npz import read_npz
 from distill.data.parts import Parts, Request
 from distill.data.pixels import check_channels, check_size, resize_images, to_channels
 from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
+from distill.data.torchvision_sets import read_torchvision
 
 SOURCES: dict[str, Callable[[Request], Parts]] = {
     "digits": read_digits,
@@ -19,6 +21,8 @@ SOURCES: dict[str, Callable[[Request], Parts]] = {
     "glyphs": read_glyphs,
     "folder": read_folder,
     "npz": read_npz,
+    "torchvision": read_torchvision,
+    "hf": read_hugging_face,
 }
 
 
@@ -27,6 +31,7 @@ def load_data(
     *,
     size: int | None = None,
     channels: int | None = None,
+    classes: Sequence[str | int] = (),
     subset: int | None = None,
     validation: float = 0.1,
 ) -> RealData:
@@ -41,6 +46,8 @@ def load_data(
         size: resize all images to size x size pixels (bilinear, antialiased; the central square
             of images that are not square). None keeps their size.
         channels: 1 for gray (luma) or 3 for RGB (gray repeated). None keeps their channels.
+        classes: keep these classes alone, by name or number, numbered anew in this order; empty
+            keeps all.
         subset: keep at most this many training images, stratified, after validation was cut.
         validation: the fraction of each class's training images, in (0, 1), that is held out;
             at least one image of each class that has two. Not used where the source brings
@@ -61,12 +68,14 @@ def load_data(
             "example 0.1"
         )
     parts = _read(Request(source, source.partition(":")[2], size, channels))
-    classes = len(parts.class_names)
+    if classes:
+        parts = keep_classes(parts, classes)
+    count = len(parts.class_names)
     train, held_out = parts.train, parts.validation
     if held_out is None:
-        train, held_out = hold_out(train, classes, validation, "validation")
+        train, held_out = hold_out(train, count, validation, "validation")
     if subset is not None:
-        train = keep_subset(train, classes, subset)
+        train = keep_subset(train, count, subset)
 
     def shaped(split: Split) -> Split:
         return Split(resize_images(to_channels(split.images, channels), size), split.labels)
@@ -83,6 +92,6 @@ def _read(request: Request) -> Parts:
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise SourceError(
             f"source {request.source!r} is unknown, one of {', '.join(SOURCES)} is needed; "
-            f"{hint}write digits, fashion-mnist, glyphs:K, folder:PATH or npz:PATH"
+            f"{hint}write for example digits, folder:PATH or torchvision:CIFAR10"
         )
     return SOURCES[name](request)

@@ -49,7 +49,7 @@ def read_archive(path: Path) -> Archive:
         def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Dataset):
                 arrays[name] = item[()]
-            elif len(item.attrs):
+            else:
                 attributes[name] = _plain(item)
 
         file.visititems(add)

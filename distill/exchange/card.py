@@ -1,4 +1,4 @@
-"""The data card of an exported set: what it is, how to load it, what was measured, whence it comes."""
+"""The data card of an exported set: what it is, how it is loaded, what was measured, its source."""
 
 from __future__ import annotations
 

@@ -187,7 +187,8 @@ def _picture(image: Tensor) -> np.ndarray:
 
 def class_folder(label: int, name: str) -> str:
     """A folder's name for a class: its number, and its name as far as file systems bear it."""
-    return f"{label:05d}-{re.sub(r'[^\\w .+-]', '_', name)[:80]}"
+    safe = re.sub(r"[^\w .+-]", "_", name)[:80]
+    return f"{label:05d}-{safe}"
 
 
 def _ddranking_demo(name: str, ipc: int, images: Tensor) -> str:

@@ -70,7 +70,7 @@ def read_dc(path: Path) -> Foreign:
     data = found.get("data") if isinstance(found, dict) else None
     if not isinstance(data, list | tuple) or not data or len(data[-1]) != 2:
         raise WorkError(f'{path} holds no {{"data": [[images, labels], ...]}}; name a file of DC')
-    return _with_labels(path, *data[-1], None, "normalised")
+    return _with_labels(path, data[-1][0], data[-1][1], None, "normalised")
 
 
 def read_idc(path: Path) -> Foreign:
@@ -82,7 +82,7 @@ def read_idc(path: Path) -> Foreign:
     found = load_tensors(place)
     if not isinstance(found, list | tuple) or len(found) != 2:
         raise WorkError(f"{place} holds no list of images and labels; name a file of IDC")
-    return _with_labels(place, *found, None, "pixels")
+    return _with_labels(place, found[0], found[1], None, "pixels")
 
 
 def read_npz(path: Path) -> Foreign:
@@ -141,9 +141,10 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
 def load_tensors(path: Path) -> Any:
     """What torch.save wrote, if it is tensors, numbers and text alone."""
     # Accuracies beside the tensors may be NumPy numbers; these constructors make nothing else.
+    scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
     numbers: list[Any] = [
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-        (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
         (codecs.encode, "_codecs.encode"),
         np.dtype,
         type(np.dtype(np.float64)),
@@ -169,7 +170,7 @@ def _chosen(path: Path) -> Path:
     """The file of images: itself, or the best, plain or latest one of a folder."""
     if not path.is_dir():
         return path
-    for name in ("images_best.pt", "images.pt"):
+    for name in ("images_best.pt", "images.pt", "images_zca_best.pt"):
         if (path / name).is_file():
             return path / name
     numbered = [
