@@ -142,9 +142,15 @@ class Ablation:
         votes = predict(self.teachers[name].vote, images)
         return float((votes.argmax(dim=1) == labels).float().mean())
 
+    def _place(self, variant: str) -> Path:
+        """Variants that differ in the images alone share a projector."""
+        adapted, head, teacher, _ = VARIANTS[variant]
+        kind = "lora" if adapted else "probe"
+        return self.options.work / f"projector-{kind}-{head}-{teacher}"
+
     def projector(self, variant: str) -> projectors.Projector:
         """The fitted projector of a variant, in the storage that is shipped."""
-        place = self.options.work / f"projector-{variant.replace(', ', '-').replace(' ', '-')}"
+        place = self._place(variant)
         if not (place / "projector.json").is_file():
             self._fit(variant, place)
         return projectors.load(place, classes=self.names).to(self.device)
@@ -189,7 +195,7 @@ class Ablation:
     def describe(self, variant: str) -> dict[str, Any]:
         """A projector's bytes, its fidelity to the committee, and its own accuracy."""
         projector = self.projector(variant)
-        place = self.options.work / f"projector-{variant.replace(', ', '-').replace(' ', '-')}"
+        place = self._place(variant)
         size = projectors.projector_bytes(place)
         held_images, held_labels = self.split("validation")
         wanted = predict(self.teachers["committee"].vote, held_images).softmax(dim=1)
