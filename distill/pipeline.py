@@ -152,7 +152,7 @@ STAGES: dict[str, Stage] = {
             project.run_project,
             _file(project.FOLDER),
             project.view_recipe,
-            project.fit_inputs,
+            also_inputs=project.fit_inputs,
         ),
         Stage(
             "evaluate",

@@ -86,7 +86,7 @@ def refine_images(
             seen = images[part].detach().requires_grad_(True)
             loss = _inconsistency(seen if decode is None else decode(seen), encode, small)
             (gradient,) = torch.autograd.grad(loss, seen)
-            total += float(loss)
+            total += float(loss.detach())
             mean[part].lerp_(gradient, 0.1)
             square[part].lerp_(gradient.square(), 0.001)
         if not total < float("inf"):
