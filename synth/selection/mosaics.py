@@ -108,7 +108,7 @@ def make_mosaics(
         crops = _crop_all(images[index.to(images.device)], boxes)
         found = loss(crops.flatten(0, 1)).view(crops.shape[:2])
         least = found.min(dim=1)
-        best.append(crops[torch.arange(len(crops)), least.indices])
+        best.append(crops[torch.arange(len(crops), device=crops.device), least.indices])
         losses.append(least.values)
     order = torch.cat(losses).argsort(stable=True)[: ipc * factor**2]
     dealt = order.view(factor**2, ipc).t().reshape(-1)

@@ -28,3 +28,10 @@ checkpoint_every = 4
 )
 SELECT = DATA + "[select]\nipc = 1\ncandidates = 4\ncrops = 2\ncrop_area = 0.5\n\n" + EVALUATE
 SELECT_TAUGHT = SELECT.replace("[evaluate]", REST + "[evaluate]")
+PROJECTOR = """
+[projector]
+rank = 2
+templates = ["the handwritten digit {}"]
+steps = 2
+batch_size = 16
+"""

@@ -16,7 +16,7 @@ from distill_cases import (
     read_json,
     write_recipe,
 )
-from making_cases import MEMBERS, RECOVER, SELECT, SELECT_TAUGHT
+from making_cases import MEMBERS, PROJECTOR, RECOVER, SELECT, SELECT_TAUGHT
 
 import distill
 from distill import registry
@@ -276,3 +276,13 @@ def test_recovered_set_is_evaluated_by_itself(recovered, command):
     outcome = command("evaluate", recovered / "set.h5", *arguments)
     assert outcome.code == 0, outcome.err
     assert set(json.loads(outcome.out)["students"]["convnet2:width=4"]) == {"hard", "votes"}
+
+
+def test_projector_labels_a_recovered_set(recovered, command, tmp_path):
+    out = copy_run(recovered, tmp_path / "run")
+    recipe = write_recipe(tmp_path, RECOVER + PROJECTOR, "recovery")
+    arguments = ("--set", "evaluate.seeds=1", "--set", "evaluate.labels=hard,projector")
+    assert command("run", recipe, "--out", out, "--quiet", *arguments).code == 0
+    found = read_json(out / "summary.json")
+    assert set(found["students"]["convnet2:width=4"]) == {"hard", "projector"}
+    assert outputs_of(out)["recover"] == outputs_of(recovered)["recover"]
