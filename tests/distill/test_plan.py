@@ -1,19 +1,27 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from distill_cases import TINY, write_recipe
 
 import distill.plan
-from distill.plan.clock import Clock, Timed
-from distill.plan.memory import LiveBytes, matching_peaks
+from distill.errors import WorkError
+from distill.plan import make_plan
+from distill.plan.calibration import Calibration, Timed, read_calibration, write_calibration
+from distill.plan.clock import Clock, Unit
+from distill.plan.dry import Cost, LiveBytes
+from distill.plan.memory import matching_peaks
 from distill.plan.shapes import DataShape, shape_of
 from distill.plan.sizes import expert_buffer, label_bytes, set_file
-from distill.plan.times import Part, StageTime
+from distill.plan.times import Part, StageTime, Task
+from distill.plan.units import Training, Units
 from distill.recipe import check_recipe, load_recipe
 from distill.store.files import tree_bytes
 from distill.store.sets import read_set
+from distill.tables import DataTable
+from synth.losses import soft_cross_entropy
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 
@@ -31,7 +39,7 @@ def hurry():
 
 @pytest.fixture(scope="module")
 def plan(recipe):
-    return distill.plan.make_plan(load_recipe(str(recipe)))
+    return make_plan(load_recipe(str(recipe)))
 
 
 def test_bytes_of_files_are_those_of_a_real_run(plan, finished):
@@ -51,7 +59,7 @@ def test_bytes_of_images_and_labels_are_exact(plan, finished):
     assert plan["labels"]["learned"] == read_set(finished / "set.h5").learned.numel() * 4
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("storage", ["float32", "float16", "int4"])
 def test_bytes_of_experts_follow_window_and_storage(storage, recipe, tmp_path, command):
     changes = [f"experts.storage={storage}", "experts.keep=window", "experts.count=3"]
     sets = [part for change in changes for part in ("--set", change)]
@@ -59,7 +67,10 @@ def test_bytes_of_experts_follow_window_and_storage(storage, recipe, tmp_path, c
     resolved = load_recipe(str(recipe), changes)
     found = expert_buffer(resolved, shape_of(resolved.data))
     real = (tmp_path / "run" / "experts.h5").stat().st_size
-    assert found["bytes"] == pytest.approx(real, rel=0.25)
+    assert found["bytes"] == pytest.approx(real, rel=0.1)
+    with h5py.File(tmp_path / "run" / "experts.h5") as file:
+        arrays = sum(item.nbytes for group in file["experts"].values() for item in group.values())
+    assert found["arrays"] == arrays
     assert (found["snapshots"], found["storage"]) == (3, storage)
 
 
@@ -84,7 +95,28 @@ def test_published_parameter_count_of_convnet3():
 
 def test_plan_knows_the_shape_of_sources_without_their_files():
     shape = shape_of(load_recipe("fashion-mnist-ipc1", ["data.source=fashion-mnist:/none"]).data)
-    assert shape == DataShape(10, 1, (28, 28), 20_000, 6_000, 10_000)
+    assert shape == DataShape(10, 1, (28, 28), 20_000, 6_000, 10_000, 4 * 70_000 * 28**2)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("torchvision:CIFAR100", (100, (3, 32, 32), 50_000, 10_000)),
+        ("folder:/none/tiny-imagenet", (200, (3, 64, 64), 100_000, 10_000)),
+        ("folder:imagenet-1k", (1000, (3, 224, 224), 1_281_167, 50_000)),
+    ],
+)
+def test_plan_knows_the_data_of_the_papers(source, expected):
+    shape = shape_of(DataTable(source=source))
+    train = shape.train + shape.validation
+    assert (shape.classes, shape.image, train, shape.test) == expected
+
+
+def test_folder_that_is_there_goes_before_what_is_known_of_its_name(tmp_path):
+    (tmp_path / "imagenet-1k").mkdir()
+    table = load_recipe("digits-mtt", [f"data.source=folder:{tmp_path}/imagenet-1k"]).data
+    with pytest.raises(WorkError, match="imagenet-1k"):
+        shape_of(table)
 
 
 def test_shape_of_digits_is_that_of_the_data(finished):
@@ -150,10 +182,61 @@ def test_live_bytes_are_those_that_an_allocation_holds():
     assert live.peak == 8000
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_memory_of_a_training_step_is_that_of_a_real_one(optimizer):
+    recipe = load_recipe("digits")
+    units = Units(recipe, Clock(shape_of(recipe.data), torch.device("cpu")))
+    spec, batch = "convnet3:width=32:norm=batch", 64
+    planned = units.step(spec, batch, Training("none", optimizer=optimizer)).peak_bytes
+    with LiveBytes("cpu") as live:
+        network = units.network(spec)
+        rules = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+        update = rules[optimizer](network.parameters(), lr=0.1)
+        images, labels = units.clock.images(batch), units.clock.labels(batch)
+        for _ in range(2):
+            update.zero_grad(set_to_none=True)
+            soft_cross_entropy(network(images), labels).backward()
+            update.step()
+    assert planned == pytest.approx(live.peak, rel=0.25)
+    assert planned > 3 * sum(p.nbytes for p in network.parameters())
+
+
+def test_operations_of_a_step_are_counted():
+    recipe = load_recipe("digits", ["data.size=8"])
+    units = Units(recipe, Clock(shape_of(recipe.data), torch.device("cpu")))
+    found = units.forward("mlp:depth=1:width=8", 10)
+    # 64 inputs, 8 hidden, 10 classes: a product and its sum are two.
+    assert found.flops == 10 * 2 * (64 * 8 + 8 * 10)
+
+
 def test_seconds_are_units_times_their_time():
-    unit = Timed("step", 0.5, 10, 10, 4)
-    assert StageTime((Part(3, unit), Part(1, unit))).seconds == 2.0
+    unit = Timed("step", "1x8x8", 10, 0.5)
+    stage = StageTime((Task(2, (Part(3, unit), Part(1, unit))),))
+    assert stage.seconds == 4.0
     assert StageTime((), "not measured: why").seconds is None
+    assert StageTime((), "not measured: why").wall_seconds(8) is None
+
+
+def test_devices_share_tasks_that_do_not_wait_for_each_other():
+    long, short = Timed("long", "", 1, 10.0), Timed("short", "", 1, 1.0)
+    stage = StageTime((Task(5, (Part(2, short),)), Task(1, (Part(1, long),))))
+    assert stage.wall_seconds(1) == stage.seconds == 20.0
+    assert stage.wall_seconds(2) == 10.0
+    assert stage.wall_seconds(64) == 10.0
+
+
+def fixed_unit(what="work of x", seconds=0.1, now=None, sizes=None):
+    def work(size):
+        if sizes is not None:
+            sizes.append(size)
+
+        def call():
+            if now is not None:
+                now[0] += seconds * size
+
+        return call, 2
+
+    return Unit(what, work, lambda size: Cost(100 * size, 8 * size))
 
 
 def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
@@ -161,34 +244,93 @@ def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
     now, sizes = [0.0], []
     for name in ("perf_counter", "process_time"):
         monkeypatch.setattr(f"distill.plan.clock.time.{name}", lambda: now[0])
-
-    def work(size):
-        sizes.append(size)
-
-        def call():
-            now[0] += 0.1 * size
-
-        return call, 2
-
-    found = clock.time("work", 1000, work)
+    unit = fixed_unit(now=now, sizes=sizes)
+    found = clock.time(unit, 1000)
     assert found.seconds == pytest.approx(50.0)
-    assert found.measured_batch == 4
-    assert clock.time("work", 1000, work) is found
+    assert (found.measured_batch, found.basis) == (4, "scaled")
+    assert (found.flops, found.peak_bytes) == (100_000, 8_000)
+    assert clock.time(unit, 1000) is found
     assert sizes == [4]
 
 
 def test_clock_takes_the_wanted_batch_where_it_can():
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
-    found = clock.time("sum", 64, lambda size: (lambda: clock.images(size).sum(), 1))
+    unit = Unit("sum", lambda size: (lambda: clock.images(size).sum(), 1), lambda size: Cost(1, 1))
+    found = clock.time(unit, 64)
     assert found.measured_batch == found.batch == 64
-    assert found.units >= 2
+    assert (found.basis, clock.measured) == ("measured", (found,))
+
+
+def test_unit_that_would_take_too_long_is_priced_by_operations(monkeypatch):
+    monkeypatch.setattr("distill.plan.clock.LOOK_SECONDS", 0.0)
+    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
+
+    def never(size):
+        raise AssertionError
+
+    found = clock.time(Unit("huge", never, lambda size: Cost(10**15 * size, 1)), 2)
+    assert (found.basis, found.units) == ("by operations", 0)
+    assert 10 < found.seconds < 1e9
+    assert clock.measured == ()
+
+
+CALIBRATED = Calibration(
+    "NVIDIA H100",
+    4,
+    (
+        Timed("step of a", "3x32x32 in 10 classes", 100, 0.01, 1000, 1, 100, 9),
+        Timed("step of b", "3x32x32 in 10 classes", 100, 0.03, 1000, 1, 100, 9),
+        Timed("vote of a", "3x32x32 in 10 classes", 100, 1.0, 1000, 1, 100, 9),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "batch", "flops", "seconds", "basis"),
+    [
+        ("step of a", 100, 1000, 0.01, "measured"),
+        ("step of a", 50, 500, 0.005, "scaled"),
+        ("step of c", 100, 2000, 0.0, "by operations"),
+        ("crop of c", 100, 1000, 0.0, "by operations"),
+    ],
+)
+def test_calibration_prices_the_same_unit_or_others_by_operations(
+    what, batch, flops, seconds, basis
+):
+    found = CALIBRATED.price(what, "3x32x32 in 10 classes", batch, Cost(flops, 77))
+    # Steps of a and b do 100,000 and 33,333 operations a second: medians are taken of rates.
+    if basis == "by operations":
+        rates = [100_000, 100_000 / 3] if what.startswith("step") else [100_000, 100_000 / 3, 1000]
+        seconds = flops / float(np.median(rates))
+    assert found.seconds == pytest.approx(seconds)
+    assert (found.basis, found.peak_bytes, found.batch) == (basis, 77, batch)
+
+
+def test_calibration_round_trips_and_keeps_what_it_had(tmp_path):
+    path = tmp_path / "h100.json"
+    write_calibration(path, CALIBRATED)
+    assert read_calibration(path) == CALIBRATED
+    more = Timed("fit of d", "1x8x8 in 2 classes", 7, 1.0, 5, 5, 7, 3)
+    write_calibration(path, Calibration("NVIDIA H100", 4, (more,)))
+    assert read_calibration(path).units == (*CALIBRATED.units, more)
+    with pytest.raises(WorkError, match="was measured on NVIDIA H100 with 4"):
+        write_calibration(path, Calibration("cpu", 1, ()))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"limbeck": "calibration", "format": 1}', '{"limbeck": "set"}']
+)
+def test_file_that_is_no_calibration_is_refused(text, recipe, refused, tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    assert "c.json" in refused(1, "plan", recipe, "--calibration", path)
 
 
 def test_clock_that_is_late_makes_one_call(monkeypatch):
     monkeypatch.setattr("distill.plan.clock.HURRY_SECONDS", -1.0)
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
-    found = clock.time("sum", 64, lambda size: (lambda: clock.images(size).sum(), 1))
-    assert (found.measured_batch, found.units) == (4, 1)
+    found = clock.time(fixed_unit(), 64)
+    assert (found.measured_batch, found.units) == (64, 2)
 
 
 def test_plan_has_a_time_for_every_stage(plan):
@@ -201,6 +343,84 @@ def test_plan_has_a_time_for_every_stage(plan):
     assert plan["time"]["seconds"] == pytest.approx(sum(s["seconds"] for s in stages.values()))
     steps = {part["what"]: part["times"] for part in stages["experts"]["parts"]}
     assert steps[next(name for name in steps if name.startswith("training step"))] == 2 * 3 * 5
+
+
+def test_stages_hold_what_they_read_and_their_work(plan):
+    stages = plan["memory"]["stages"]
+    image = 4 * 64
+    # 100 of 1,080 images to train on, 120 held out, 597 to test; the hard labels as logits.
+    resident = image * (100 + 120 + 597) + 4 * 100 * 10
+    assert stages["evaluate"]["device"] > resident
+    assert stages["experts"]["device"] > image * 220 + 4 * 100 * 10
+    for stage in stages.values():
+        assert stage["peak"] == stage["host"] + stage["device"]
+        assert stage["host"] > 100e6
+
+
+def test_calibration_of_another_machine_prices_a_plan_on_many_devices(tmp_path, recipe, command):
+    file = tmp_path / "here.json"
+    small = [part for key in ("committee.epochs=2",) for part in ("--set", key)]
+    first = json.loads(command("plan", recipe, *small, "--calibrate", file, "--json").out)
+    raw = json.loads(file.read_text())
+    raw["device"] = "NVIDIA H100"
+    for unit in raw["units"]:
+        unit["seconds"] = 0.001
+    file.write_text(json.dumps(raw))
+    many = ("--calibration", file, "--nodes", "2", "--gpus", "4")
+    found = json.loads(command("plan", recipe, *small, *many, "--json").out)
+    assert found["time"]["calibration"]["device"] == "NVIDIA H100"
+    for name, stage in found["time"]["stages"].items():
+        parts = stage["parts"]
+        assert {part["basis"] for part in parts} == {"measured"}, name
+        assert stage["seconds"] == pytest.approx(0.001 * sum(part["times"] for part in parts))
+        assert stage["wall_seconds"] <= stage["seconds"]
+        memory = found["memory"]["stages"][name]
+        assert memory["peak"] == memory["device"]
+    experts = found["time"]["stages"]["experts"]
+    assert (experts["tasks"], experts["wall_seconds"]) == (2, experts["seconds"] / 2)
+    match = found["time"]["stages"]["match"]
+    assert match["wall_seconds"] == match["seconds"], "outer steps wait for each other"
+    assert first["labels"] == found["labels"]
+    text = command("plan", recipe, *small, *many).out
+    for words in ("8 devices", "NVIDIA H100", "measured", "is not counted"):
+        assert words in text
+
+
+def test_measuring_and_reading_a_calibration_exclude_each_other(recipe, refused, tmp_path):
+    both = ("--calibrate", tmp_path / "a", "--calibration", tmp_path / "b")
+    assert "give one of them" in refused(2, "plan", recipe, *both)
+
+
+RECOVER = TINY[: TINY.index("[experts]")] + TINY[TINY.index("[committee]") :]
+RECOVER = RECOVER[: RECOVER.index("[projector]")].replace(', "vgg11:width=4:norm=batch"', "")
+RECOVER += """
+[recover]
+ipc = 3
+iterations = 20
+candidates = 6
+drawn = 1
+
+[evaluate]
+students = ["mlp"]
+epochs = 2
+"""
+
+
+def test_recovered_and_selected_sets_are_planned(tmp_path, command):
+    found = json.loads(command("plan", write_recipe(tmp_path, RECOVER), "--json").out)
+    stages = found["time"]["stages"]
+    assert list(stages) == ["committee", "recover", "relabel", "evaluate"]
+    assert found["labels"]["learned"] == 0
+    assert "matching" not in found["memory"]
+    steps = {part["what"]: part["times"] for part in stages["recover"]["parts"]}
+    # 3 calls of 20 iterations, each member drawn for half of them; 10 classes of crops.
+    assert steps["recovery step of resnet18:width=4, statistics on"] == 3 * 10
+    assert next(times for what, times in steps.items() if what.startswith("judged")) == 10
+    text = RECOVER.replace("[recover]", "[select]").replace("iterations = 20\n", "")
+    selected = write_recipe(tmp_path / "s", text.replace("drawn = 1\n", "factor = 1\n"))
+    stages = json.loads(command("plan", selected, "--json").out)["time"]["stages"]
+    assert list(stages) == ["committee", "select", "relabel", "evaluate"]
+    assert stages["select"]["seconds"] > 0
 
 
 MATCH_ONLY = TINY[: TINY.index("[committee]")]
