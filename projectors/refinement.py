@@ -63,7 +63,8 @@ def refine_images(
         settings: how many updates, how large, and how coarse.
         decode: stored images -> those that students see, differentiable; None if they are the
             same.
-        bounds: the least and the largest image, each [1, c, 1, 1]; None for no bounds.
+        bounds: the least and the largest image, each of a shape that broadcasts to theirs; None
+            for no bounds.
         batch_size: stored images at a time.
 
     Raises:

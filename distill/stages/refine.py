@@ -41,7 +41,7 @@ def run_refine(context: Context) -> None:
             _encode(context, tower),
             settings,
             decode=lambda stored: decode(stored, content.factor),
-            bounds=_bounds(context),
+            bounds=_bounds(context, images),
             batch_size=table.batch_size,
         )
         progress = context.progress.task(STAGE, table.steps)
@@ -64,11 +64,14 @@ def _encode(context: Context, tower: Tower) -> Callable[[Tensor], Tensor]:
     return projectors.image_encoder(tower, space).to(context.device)
 
 
-def _bounds(context: Context) -> tuple[Tensor, Tensor]:
-    """A black and a white pixel in the space of the images, each [1, c, 1, 1]."""
+def _bounds(context: Context, images: Tensor) -> tuple[Tensor, Tensor]:
+    """No pixel leaves the range from black to white that was within it before.
+
+    Matched images may lie outside, and are not pulled in.
+    """
     preprocess = _preprocess(context)
     pixel = torch.ones(1, len(preprocess.mean), 1, 1, device=context.device)
-    return preprocess(0 * pixel), preprocess(pixel)
+    return torch.minimum(images, preprocess(0 * pixel)), torch.maximum(images, preprocess(pixel))
 
 
 def _preprocess(context: Context) -> Preprocess:

@@ -143,9 +143,14 @@ def test_refined_images_are_what_students_see(run_copy, recipe, command, tmp_pat
     assert "refine" not in outputs_of(run_copy)
 
 
-def test_a_refinement_that_diverges_leaves_the_set_alone(run_copy, refused, tmp_path):
+def test_a_refinement_that_diverges_leaves_the_set_alone(run_copy, refused, tmp_path, monkeypatch):
+    def diverge(images, *others, **settings):
+        images.fill_(torch.nan)
+        raise projectors.DivergedError("the loss became nan at step 0; lower lr", 0)
+
+    monkeypatch.setattr(projectors, "refine_images", diverge)
     before = (run_copy / "set.h5").read_bytes()
-    refining = write_recipe(tmp_path / "refined", TINY + "\n[refine]\nlr = 1e38\n")
+    refining = write_recipe(tmp_path / "refined", REFINED)
     line = refused(3, "refine", refining, "--out", run_copy, "--quiet")
     assert "lower lr" in line
     assert (run_copy / "set.h5").read_bytes() == before
