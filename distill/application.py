@@ -16,9 +16,10 @@ from distill.data import DataError, SourceError
 from distill.data.torchvision_sets import download
 from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
 from distill.interrupt import Stop, listen
-from distill.pipeline import check_stages, run_stages, write_summary
+from distill.pipeline import SUMMARY, check_stages, run_stages, write_summary
 from distill.progress import Progress
 from distill.recipe import check_recipe
+from distill.reporting import FILE as REPORT
 from distill.reporting import write_report
 from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.evaluate import FILE as EVALUATION
@@ -27,7 +28,7 @@ from distill.stages.evaluate import judge
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.stages.votes import FILE as VOTES
-from distill.store.run import Run, open_run
+from distill.store.run import MANIFEST, Run, open_run, read_manifest
 from distill.store.sets import add_measured, read_set
 from distill.tables import ExpertsTable, Recipe
 
@@ -71,6 +72,23 @@ def run_recipe(
         evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
         write_summary(context, evaluation)
         return write_report(run.path)
+
+
+def run_outcome(out: Path) -> dict[str, Any]:
+    """What a run's folder holds, in plain values.
+
+    Returns:
+        `out`, the seconds of each finished `stages`, `summary` (None before an evaluation) and
+        `report` (its path, or None).
+    """
+    run = read_manifest(out / MANIFEST)
+    summary, report = out / SUMMARY, out / REPORT
+    return {
+        "out": str(out),
+        "stages": {name: entry["seconds"] for name, entry in run["stages"].items()},
+        "summary": json.loads(summary.read_text("utf-8")) if summary.is_file() else None,
+        "report": str(report) if report.is_file() else None,
+    }
 
 
 def fetch_data(recipe: Recipe) -> None:

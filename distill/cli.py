@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from distill.commands.lazy import LazyGroup
@@ -41,3 +43,6 @@ def cli() -> None:
     Example:
       distill run digits --out runs/digits
     """
+    if os.environ.get("NO_COLOR"):
+        # See no-color.org; rich reads the variable itself.
+        click.get_current_context().color = False

@@ -56,15 +56,20 @@ class Progress:
             TextColumn("{task.description:<10}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
+        started, finished = time.monotonic(), 0
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(name, total=total, completed=done, note="")
+            task = bar.add_task(name, total=total, completed=done, note="", rate="")
 
             def advance(note: str = "", count: int = 1) -> None:
-                bar.update(task, advance=count, note=note)
+                nonlocal finished
+                finished += count
+                rate = finished / max(time.monotonic() - started, 1e-9)
+                bar.update(task, advance=count, note=note, rate=f"{rate:.2g}/s")
 
             yield advance
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from distill.commands.options import debug
+from distill.commands.options import Names, debug
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=Names(["bash", "zsh", "fish"]))
 @debug
 def completion(shell: str, debug: bool) -> None:
     """Print the completion script of SHELL, to be sourced.

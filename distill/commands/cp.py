@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from distill.commands.options import debug
+from distill.commands.options import as_json, debug
 
 
 @click.command()
 @click.argument("recipe")
 @click.argument("dest", type=click.Path(path_type=Path))
+@as_json
 @debug
-def cp(recipe: str, dest: Path, debug: bool) -> None:
+def cp(recipe: str, dest: Path, as_json: bool, debug: bool) -> None:
     """Copy RECIPE to the file DEST, to edit it; an existing file is never replaced.
 
     \b
@@ -30,4 +32,4 @@ def cp(recipe: str, dest: Path, debug: bool) -> None:
     if path.exists():
         raise WorkError(f"{path} exists; name another file or remove it")
     write_text(path, text)
-    click.echo(path)
+    click.echo(json.dumps({"path": str(path)}) if as_json else path)

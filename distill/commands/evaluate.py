@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device, quiet, workers
+from distill.commands.options import Names, as_json, debug, device, quiet, workers
 
 
 @click.command()
@@ -20,7 +20,7 @@ from distill.commands.options import as_json, debug, device, quiet, workers
 @click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
 @click.option(
     "--protocol",
-    type=click.Choice(["auto", "trajectory", "kd", "hard"]),
+    type=Names(["auto", "trajectory", "kd", "hard"]),
     help="How students are trained: trajectory (SGD at the learned lr), kd (AdamW, soft labels, "
     "views), hard (SGD with momentum); auto takes that of each label source.",
 )

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import Names, as_json, debug
 
 FORMATS = ("safetensors", "npz", "imagefolder", "hf", "ddranking", "torch")
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--format", "form", required=True, type=click.Choice(FORMATS), help="What to write.")
+@click.option("--format", "form", required=True, type=Names(FORMATS), help="What to write.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option(
     "--license",

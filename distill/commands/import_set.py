@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import Names, as_json, debug
 
 LAYOUTS = ("mtt", "dc", "datm", "idc", "rded", "npz", "folder", "safetensors", "torch")
 
@@ -19,17 +19,17 @@ LAYOUTS = ("mtt", "dc", "datm", "idc", "rded", "npz", "folder", "safetensors", "
     "--from",
     "layout",
     required=True,
-    type=click.Choice(LAYOUTS),
+    type=Names(LAYOUTS),
     help="Whose layout; npz, safetensors and torch also read what `distill export set` wrote.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The set.h5 to write.")
 @click.option("--data", default="", help="The real data that the set was made from.")
 @click.option("--size", type=click.IntRange(4), help="Of the real data, as in recipes.")
-@click.option("--channels", type=click.Choice(["1", "3"]), help="Of the real data, as in recipes.")
+@click.option("--channels", type=Names(["1", "3"]), help="Of the real data, as in recipes.")
 @click.option("--network", default="convnet3", show_default=True, help="The set's student.")
 @click.option(
     "--space",
-    type=click.Choice(["normalised", "pixels", "zca"]),
+    type=Names(["normalised", "pixels", "zca"]),
     help="Of the images; default: the layout's usual one.",
 )
 @click.option(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import click
 
 from distill import registry
-from distill.commands.options import as_json, debug
+from distill.commands.options import Names, as_json, debug
 from distill.recipe import recipe_text
 
 Rows = list[dict[str, str]]
@@ -50,7 +50,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
 
 
 @click.command()
-@click.argument("kind", required=False, type=click.Choice(list(KINDS)))
+@click.argument("kind", required=False, type=Names(list(KINDS)))
 @as_json
 @debug
 def ls(kind: str | None, as_json: bool, debug: bool) -> None:

@@ -8,9 +8,20 @@ from typing import Any, TypeVar
 
 import click
 
+from distill.suggest import suggestion
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DEVICES = click.Choice(["auto", "cpu", "cuda"])
+
+class Names(click.Choice[str]):
+    """A choice of names that suggests the nearest one."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """What came, and what may have been meant."""
+        return f"{value!r} is unknown; {suggestion(str(value), map(str, self.choices))}"
+
+
+DEVICES = Names(["auto", "cpu", "cuda"])
 
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
@@ -25,7 +36,7 @@ device = click.option("--device", type=DEVICES, help="Where to compute; default:
 
 
 def recipe_options(command: Command) -> Command:
-    """RECIPE --out --set --seed --device --engine --workers --download --quiet --debug."""
+    """RECIPE --out --set --seed --device --engine --workers --download --quiet --json --debug."""
     options = (
         click.argument("recipe"),
         click.option(
@@ -45,7 +56,7 @@ def recipe_options(command: Command) -> Command:
         device,
         click.option(
             "--engine",
-            type=click.Choice(["local"]),
+            type=Names(["local"]),
             default="local",
             show_default=True,
             help="What runs the stages.",
@@ -55,6 +66,7 @@ def recipe_options(command: Command) -> Command:
             "--download", is_flag=True, help="First fetch the files of a torchvision data set."
         ),
         quiet,
+        as_json,
         debug,
     )
     for option in reversed(options):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from distill.commands.options import debug
+from distill.commands.options import as_json, debug
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@as_json
 @debug
-def report(run: Path, debug: bool) -> None:
+def report(run: Path, as_json: bool, debug: bool) -> None:
     """Write RUN/report.html again from the run's files, and print its path.
 
     \b
@@ -21,4 +23,5 @@ def report(run: Path, debug: bool) -> None:
     """
     from distill.reporting import write_report
 
-    click.echo(write_report(run))
+    path = write_report(run)
+    click.echo(json.dumps({"report": str(path)}) if as_json else path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from distill.commands.options import recipe_options
+from distill.commands.options import Names, recipe_options
 
 _STAGES = (
     "experts",
@@ -29,7 +30,7 @@ _STAGES = (
     "--stage",
     "stages",
     multiple=True,
-    type=click.Choice(_STAGES),
+    type=Names(_STAGES),
     help="Run only this stage; may be given several times.",
 )
 def run(stages: tuple[str, ...], **options: Any) -> None:
@@ -90,10 +91,11 @@ def _run(
     workers: int | None,
     download: bool,
     quiet: bool,
+    as_json: bool,
     debug: bool,
     verb: bool = False,
 ) -> None:
-    from distill.application import fetch_data, run_recipe
+    from distill.application import fetch_data, run_outcome, run_recipe
     from distill.recipe import load_recipe
 
     resolved = load_recipe(recipe, list(overrides), seed)
@@ -105,5 +107,7 @@ def _run(
     if download:
         fetch_data(resolved)
     report = run_recipe(resolved, out, stages, quiet=quiet, workers=workers)
-    if report is not None:
+    if as_json:
+        click.echo(json.dumps(run_outcome(out), indent=2))
+    elif report is not None:
         click.echo(f"report: {report}", err=True)

@@ -13,6 +13,7 @@ import distill.data
 from distill import build, registry
 from distill.checks import check_names
 from distill.cli import COMMANDS
+from distill.commands.export import EXPORTS
 from distill.commands.ls import KINDS
 from distill.recipe import load_recipe
 from distill.specs import parse_network
@@ -285,3 +286,56 @@ def test_progress_is_shown_as_lines_without_a_terminal(recipe, command, tmp_path
     assert outcome.code == 0
     assert outcome.out == ""
     assert outcome.err.startswith("experts    3/3 ")
+
+
+@pytest.mark.parametrize("what", EXPORTS)
+def test_help_of_every_export_has_an_example(what, command):
+    outcome = command("export", what, "--help")
+    assert outcome.code == 0
+    assert f"distill export {what} " in outcome.out.partition("Example:")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["ls", "networs"], "'networs' is unknown; did you mean networks?"),
+        (["export", "set", "x", "--out", "y", "--format", "npy"], "did you mean npz?"),
+        (["import", "x", "--out", "y", "--from", "mmt"], "did you mean mtt?"),
+        (["run", "digits", "--out", "y", "--stage", "evalute"], "did you mean evaluate?"),
+    ],
+)
+def test_nearest_name_is_suggested_for_every_choice(arguments, words, refused):
+    assert words in refused(2, *arguments)
+
+
+def test_run_prints_what_its_folder_holds_as_json(run_copy, recipe, command):
+    outcome = command("run", recipe, "--out", run_copy, "--quiet", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["summary"] == json.loads((run_copy / "summary.json").read_text())
+    assert "experts" in found["stages"]
+    assert found["report"] == str(run_copy / "report.html")
+    printed = json.loads(command("report", run_copy, "--json").out)
+    assert printed == {"report": str(run_copy / "report.html")}
+
+
+def test_download_fetches_before_the_run(recipe, command, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("distill.application.download", asked.append)
+    monkeypatch.setattr("distill.application.run_recipe", lambda *_, **__: None)
+    outcome = command("run", recipe, "--out", tmp_path / "run", "--download")
+    assert outcome.code == 0, outcome.err
+    assert asked == ["digits"]
+
+
+def test_no_color_reaches_even_a_terminal(monkeypatch):
+    script = "import click; from distill.cli import cli; cli(['ls', 'gradients'])"
+    for value, coloured in (("1", False), ("", True)):
+        leader, follower = os.openpty()
+        environment = {**os.environ, "NO_COLOR": value}
+        subprocess.run([sys.executable, "-c", script], stdout=follower, env=environment, check=True)
+        os.close(follower)
+        shown = os.read(leader, 10_000)
+        os.close(leader)
+        assert b"gradients" in shown
+        assert (b"\x1b[" in shown) == coloured
