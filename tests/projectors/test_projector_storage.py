@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(tmp_path):
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
     }
     command = [sys.executable, "-c", script, str(tmp_path / "there")]
-    subprocess.run(command, check=True, env=environment, timeout=120)
+    subprocess.run(command, check=True, env=environment, timeout=600)
     assert contents(tmp_path / "here") == contents(tmp_path / "there")
 
 
