@@ -191,7 +191,8 @@ def row(folder: Path, window: str, seed: int, way: str) -> dict[str, Any]:
     stored = store(base / EXPERTS, out / EXPERTS, recipe, way)
     run_recipe(recipe, out, ("match",), quiet=True)
     runs = students(recipe, out / SET)
-    return {"window": window, "seed": seed, "way": way, **stored, "runs": runs}
+    place = {"window": window, "seed": seed, "way": way, "commit": commit()}
+    return {**place, **stored, "runs": runs}
 
 
 def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
