@@ -196,6 +196,26 @@ STRATEGIES: dict[str, Entry] = {
             "the best alone",
             "Borup et al. 2023; PARC, Bolya et al. 2021",
         ),
+        Entry(
+            "bssl",
+            "relabel.bssl: teachers' BatchNorm sees the very batches that students will see",
+            "CV-DD; on for optimised images and off for real ones, as in HALD",
+        ),
+        Entry(
+            "cutmix",
+            "relabel.mix: a box of each view comes from a partner; voted on after mixing",
+            "Yun et al. 2019; SRe2L, CV-DD",
+        ),
+        Entry(
+            "mixup",
+            "relabel.mix: each view is blended with a partner; voted on after mixing",
+            "Zhang et al. 2018; SRe2L",
+        ),
+        Entry(
+            "seed",
+            "relabel.views: views, order and mixes drawn again from the seed, in no bytes",
+            "Limbeck",
+        ),
     )
 }
 

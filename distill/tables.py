@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from distill.by_ipc import at_ipc, ipc_of
 from distill.errors import RecipeError
 from distill.fitting import match_problem, recover_problem, select_problem
 
@@ -206,7 +207,10 @@ class RelabelTable(Table):
     """A voted soft label for every augmented view of every synthetic image."""
 
     epochs: Count = 300
-    batch_size: Annotated[int, Field(ge=2)] = 100
+    batch_size: BatchSize = 100
+    parts: Count = 1
+    mix: Literal["none", "cutmix", "mixup"] = "none"
+    views: Literal["stored", "seed"] = "stored"
     bssl: Literal["auto", "on", "off"] = "auto"
     temperature: Positive = 4.0
     augmentation: str = "crop_scale_rotate"
@@ -273,10 +277,14 @@ class EvaluateTable(Table):
     ] = ["hard", "learned", "votes", "projector"]
     epochs: Count = 300
     lr: Positive = 0.01
+    soft_optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     soft_lr: Positive = 0.002
+    soft_weight_decay: NotNegative = 0.01
+    soft_eta: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    soft_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     whole_epochs: Count = 20
     whole_seeds: NotNegativeCount | None = None
-    batch_size: Annotated[int, Field(ge=2)] = 100
+    batch_size: BatchSize = 100
     protocol: Literal["auto", "trajectory", "kd", "hard"] = "auto"
     lr_factors: Annotated[list[Positive], BeforeValidator(_split)] = []
     equal_bytes: bool = False
@@ -317,6 +325,20 @@ class Recipe(Table):
                 "the recipe matches no trajectories; add the tables [experts] and [match]"
             )
         return self.experts, self.match
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_by_ipc(cls, raw: Any) -> Any:
+        """Any key of [relabel] and [evaluate] may be a table of values by images per class."""
+        ipc = ipc_of(raw, MAKERS)
+        if ipc is None:
+            return raw
+        chosen = {
+            name: {key: at_ipc(f"{name}.{key}", value, ipc) for key, value in raw[name].items()}
+            for name in ("relabel", "evaluate")
+            if isinstance(raw.get(name), dict)
+        }
+        return {**raw, **chosen}
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from synth.augment import Augmentation, View
-from synth.training import Batch, split_batches
+from synth.augment import Augmentation, Mix, MixKind, View, draw_mix
+from synth.training import Batch, split_batches, split_parts
 
 Labeller = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class StoredMixes:
+    """The mix of every batch of every epoch.
+
+    Attributes:
+        kind: "cutmix" or "mixup".
+        partners: [e, n] for each place, the place in its own batch that it is mixed with.
+        parameters: [e, b, m] float16 box or share of each of b batches, see `Mix`.
+    """
+
+    kind: MixKind
+    partners: Tensor
+    parameters: Tensor
+
+    def of_epoch(self, row: int, batches: Sequence[slice]) -> list[Mix]:
+        """The mixes of epoch `row`, cut into these batches."""
+        return [
+            Mix(self.kind, self.partners[row, places].long(), self.parameters[row, index].float())
+            for index, places in enumerate(batches)
+        ]
+
+    @staticmethod
+    def stack(epochs: Sequence[Sequence[Mix]]) -> StoredMixes | None:
+        """The mixes of some epochs side by side; None where nothing is mixed."""
+        if not epochs or not epochs[0]:
+            return None
+        partners = [torch.cat([mix.partners for mix in mixes]) for mixes in epochs]
+        parameters = [torch.stack([mix.parameters for mix in mixes]).half() for mixes in epochs]
+        return StoredMixes(epochs[0][0].kind, torch.stack(partners), torch.stack(parameters))
 
 
 @dataclass(frozen=True)
@@ -25,7 +56,10 @@ class StoredVotes:
         families: augmentation families, in the order of their parameters in `views`.
         batch_size: places that were labelled, and must be trained on, together.
         temperature: at which students should match the logits.
-        batch_statistics: whether the teachers' BatchNorm used each batch's own statistics.
+        batch_statistics: whether the teachers' BatchNorm used each part's own statistics.
+        mixes: how the views of a batch were mixed before they were labelled, or None.
+        parts: pieces that a batch was labelled in, and must be trained on in.
+        seed: of the run that drew ids, views and mixes, where they need not be stored; or None.
     """
 
     ids: Tensor
@@ -35,23 +69,74 @@ class StoredVotes:
     batch_size: int
     temperature: float
     batch_statistics: bool
+    mixes: StoredMixes | None = None
+    parts: int = 1
+    seed: int | None = None
 
     def batches(self, images: Tensor, epoch: int) -> Iterator[Batch]:
         """The batches of training epoch `epoch`; stored epochs are read in turn, over and over."""
         row = epoch % len(self.ids)
-        for places in split_batches(self.ids.shape[1], self.batch_size):
-            batch = images[self.ids[row, places].long().to(images.device)]
-            view = View.from_tensor(self.families, self.views[row, places].float())
-            labels = self.logits[row, places].float().to(images.device)
-            yield Batch(view.apply(batch), labels)
+        places = split_batches(self.ids.shape[1], self.batch_size)
+        view = View.from_tensor(self.families, self.views[row].float())
+        mixes = self.mixes.of_epoch(row, places) if self.mixes is not None else ()
+        seen = _shown(images, self.ids[row].long(), view, places, mixes)
+        for batch, place in zip(seen, places, strict=True):
+            yield Batch(batch, self.logits[row, place].float().to(images.device), self.parts)
 
     def mean_probabilities(self) -> Tensor:
-        """Mean soft label [n, k] of each image over its views, at temperature 1."""
+        """Mean soft label [n, k] of each image over its views, at temperature 1.
+
+        Where views were mixed, the label of a view is its partner's too.
+        """
         epochs, n, k = self.logits.shape
         sums = torch.zeros(n, k)
         probabilities = torch.softmax(self.logits.float(), dim=-1)
         sums.index_add_(0, self.ids.long().reshape(-1), probabilities.reshape(-1, k))
         return sums / epochs
+
+
+@dataclass(frozen=True)
+class LabelledEpoch:
+    """One epoch of labelled views.
+
+    Attributes:
+        ids: [n] int64 image at each place.
+        views: [n, v] float16 augmentation parameters.
+        logits: [n, k] float16 voted logits.
+        mixes: the mix of each batch, or nothing.
+    """
+
+    ids: Tensor
+    views: Tensor
+    logits: Tensor
+    mixes: Sequence[Mix] = ()
+
+
+def draw_views(
+    count: int, size: tuple[int, int], augmentation: Augmentation, generator: Generator
+) -> tuple[Tensor, View]:
+    """Draw the order and the views of one epoch, before anything is labelled.
+
+    Args:
+        count: n, images.
+        size: (h, w) of the images.
+        augmentation: families applied all in turn.
+        generator: draws both; the same generator draws the same again.
+
+    Returns:
+        ids [n] int64, and the view of the image at each place.
+    """
+    ids = torch.randperm(count, generator=generator)
+    return ids, augmentation.sample(count, size, generator)
+
+
+def draw_mixes(
+    kind: MixKind, batches: Sequence[slice], size: tuple[int, int], generator: Generator
+) -> list[Mix]:
+    """Draw how each batch of an epoch is mixed, after its views; nothing for the kind "none"."""
+    if kind == "none":
+        return []
+    return [draw_mix(kind, place.stop - place.start, size, generator) for place in batches]
 
 
 def relabel_epoch(
@@ -60,27 +145,26 @@ def relabel_epoch(
     batch_size: int,
     augmentation: Augmentation,
     generator: Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
+    mix: MixKind = "none",
+    parts: int = 1,
+) -> LabelledEpoch:
     """Draw one epoch of views and label them.
 
     Args:
         images: [n, c, h, w] of the synthetic set.
-        labeller: images [b, c, h, w] -> logits [b, k], called on whole batches.
-        batch_size: images labelled together.
+        labeller: images [b, c, h, w] -> logits [b, k], called on whole parts of batches.
+        batch_size: images labelled, and mixed with each other, together.
         augmentation: families applied all in turn.
-        generator: draws order and views.
-
-    Returns:
-        ids [n] int64, views [n, v] float16 and logits [n, k] float16.
+        generator: draws order, views and mixes.
+        mix: how the views of a batch are mixed before they are labelled.
+        parts: pieces of a batch that the labeller sees one by one.
     """
     n, _, h, w = images.shape
-    ids = torch.randperm(n, generator=generator)
-    view = augmentation.sample(n, (h, w), generator)
-    logits = [
-        labeller(view.select(places).apply(images[ids[places].to(images.device)]))
-        for places in split_batches(n, batch_size)
-    ]
-    return ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu()
+    ids, view = draw_views(n, (h, w), augmentation, generator)
+    places = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, places, (h, w), generator)
+    logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, places, mixes)]
+    return LabelledEpoch(ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu(), mixes)
 
 
 def labelled_online(
@@ -89,11 +173,26 @@ def labelled_online(
     batch_size: int,
     augmentation: Augmentation,
     generator: Generator,
+    mix: MixKind = "none",
+    parts: int = 1,
 ) -> Iterator[Batch]:
     """One epoch of views that `labeller` labels as they are drawn; nothing is stored."""
     n, _, h, w = images.shape
-    ids = torch.randperm(n, generator=generator)
-    view = augmentation.sample(n, (h, w), generator)
-    for places in split_batches(n, batch_size):
-        seen = view.select(places).apply(images[ids[places].to(images.device)])
-        yield Batch(seen, labeller(seen))
+    ids, view = draw_views(n, (h, w), augmentation, generator)
+    places = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, places, (h, w), generator)
+    for seen in _shown(images, ids, view, places, mixes):
+        yield Batch(seen, _labelled(labeller, seen, parts), parts)
+
+
+def _shown(
+    images: Tensor, ids: Tensor, view: View, places: Sequence[slice], mixes: Sequence[Mix]
+) -> Iterator[Tensor]:
+    """The batches of an epoch as teacher and student see them: chosen, augmented, mixed."""
+    for index, place in enumerate(places):
+        seen = view.select(place).apply(images[ids[place].to(images.device)])
+        yield mixes[index].apply(seen) if mixes else seen
+
+
+def _labelled(labeller: Labeller, seen: Tensor, parts: int) -> Tensor:
+    return torch.cat([labeller(seen[piece]) for piece in split_parts(len(seen), parts)])

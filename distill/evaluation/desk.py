@@ -22,6 +22,7 @@ from distill.stages.committee import load_committee
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.store.run import Run
 from distill.store.sets import read_set
+from distill.tables import RelabelTable
 from projectors import Projector
 
 
@@ -74,7 +75,8 @@ def open_judged(context: Context, path: Path) -> tuple[Judged, tuple[int, int]]:
     has_committee = context.recipe.committee is not None and (folder / COMMITTEE).is_file()
     projector, sizes = _projector(context, folder / PROJECTOR)
     committee = load_committee(context) if has_committee else None
-    return Judged(content, committee, projector), sizes
+    relabel = context.recipe.relabel or RelabelTable()
+    return Judged(content, committee, projector, relabel), sizes
 
 
 def _projector(context: Context, folder: Path) -> tuple[Projector | None, tuple[int, int]]:

@@ -31,6 +31,7 @@ from distill.evaluation.scores import score_students
 from distill.evaluation.students import Judged, protocol, train_student
 from distill.store.files import write_text
 from distill.store.sets import SetFile, smallest_unsigned
+from distill.store.voted import view_bytes
 from distill.tables import EvaluateTable
 
 
@@ -160,10 +161,7 @@ def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
     if content.learned is not None:
         sources["learned"] = content.learned.numel() * 4
     if content.votes is not None:
-        votes = content.votes
-        id_bytes = smallest_unsigned(votes.ids.shape[1]).itemsize
-        halves = votes.views.numel() + votes.logits.numel()
-        sources["votes"] = votes.ids.numel() * id_bytes + halves * 2
+        sources["votes"] = content.votes.logits.numel() * 2 + view_bytes(content.votes)
     whitening = content.whitening
     matrices = () if whitening is None else (whitening.mean, whitening.transform, whitening.inverse)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from distill.stages.relabel import relabel_views
 from distill.store.sets import SetFile
 from distill.tables import EvaluateTable, RelabelTable
 from projectors import OnlineLabels, Projector
-from synth.augment import Augmentation
+from synth.augment import Augmentation, MixKind
 from synth.committee import Committee
 from synth.losses import hard_logits
 from synth.relabel import labelled_online
@@ -36,11 +36,13 @@ class Judged:
         content: the synthetic set.
         committee: the teachers, or None where there are none.
         projector: the projector, or None.
+        relabel: how views are labelled online, and where the set has no votes their temperature.
     """
 
     content: SetFile
     committee: Committee | None = None
     projector: Projector | None = None
+    relabel: RelabelTable = field(default_factory=RelabelTable)
 
     @cached_property
     def online(self) -> OnlineLabels:
@@ -123,16 +125,18 @@ def _protocol_settings(table: EvaluateTable, judged: Judged, name: str) -> Train
     return TrainSettings(
         table.epochs,
         table.soft_lr,
-        "adamw",
-        weight_decay=0.01,
+        table.soft_optimizer,
+        weight_decay=table.soft_weight_decay,
         temperature=label_temperature(judged),
+        eta=table.soft_eta,
+        average=table.soft_average,
     )
 
 
 def label_temperature(judged: Judged) -> float:
     """The temperature at which students match votes and projector."""
     votes = judged.content.votes
-    return votes.temperature if votes is not None else RelabelTable().temperature
+    return votes.temperature if votes is not None else judged.relabel.temperature
 
 
 def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str, Any]:
@@ -164,21 +168,29 @@ def _words(context: Context, table: EvaluateTable, judged: Judged, source: str) 
         "protocol": name,
         "epochs": table.epochs,
         "batch_size": table.batch_size,
-        "optimizer": "adamw" if settings.optimizer == "adamw" else f"sgd{momentum}",
+        "optimizer": f"sgd{momentum}" if settings.optimizer == "sgd" else settings.optimizer,
         "lr": settings.lr,
-        "schedule": settings.schedule,
+        "schedule": settings.schedule + (f", eta {settings.eta:g}" if settings.eta != 1 else ""),
     }
     if name == "kd":
+        found["weight_decay"] = settings.weight_decay
+        found["average"] = settings.average
         found["loss"] = f"KL at temperature {settings.temperature:g}"
     if source == "votes":
-        return {**found, "views": "as stored"}
+        size, parts, mix = _vote_batches(judged)
+        return {**found, "batch_size": size, "parts": parts, "mix": mix, "views": "as stored"}
     asked = source == "projector" or name == "kd"
-    views = _online_views(context).families if asked else context.recipe.data.augmentation
+    views = relabel_views(judged.relabel).families if asked else context.recipe.data.augmentation
     return {**found, "views": views}
 
 
-def _online_views(context: Context) -> Augmentation:
-    return relabel_views(context.recipe.relabel or RelabelTable())
+def _vote_batches(judged: Judged) -> tuple[int, int, MixKind]:
+    """Batch size, parts and mix of the labelled views, and so of their control."""
+    votes = judged.content.votes
+    if votes is None:
+        return judged.relabel.batch_size, judged.relabel.parts, judged.relabel.mix
+    mix: MixKind = "none" if votes.mixes is None else votes.mixes.kind
+    return votes.batch_size, votes.parts, mix
 
 
 def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> Epochs:
@@ -190,21 +202,24 @@ def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -
         return lambda epoch: votes.batches(images, epoch)
     labeller = _labeller(judged, job)
     if labeller is not None:
-        drawn = _online_views(context) if job.views else Augmentation(())
-        return lambda epoch: labelled_online(images, labeller, size, drawn, generator)
+        drawn = relabel_views(judged.relabel) if job.views else Augmentation(())
+        # Random images with votes are the control of the stored ones: batched and mixed alike.
+        size, parts, mix = _vote_batches(judged) if job.labels == "votes" else (size, 1, "none")
+        kind = mix if job.views else "none"
+        return lambda epoch: labelled_online(images, labeller, size, drawn, generator, kind, parts)
     soft = hard_logits(hard, context.classes)
     if job.labels == "learned" and judged.content.learned is not None and job.group == STUDENTS:
         soft = judged.content.learned.to(context.device)
-    views = _views(context, table, job)
+    views = _views(context, table, judged, job)
     return lambda epoch: shuffled_batches(images, soft, size, views, generator)
 
 
-def _views(context: Context, table: EvaluateTable, job: Job) -> Augmentation | None:
+def _views(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> Augmentation | None:
     """The augmentation of images whose labels do not hang on views."""
     if not job.views:
         return None
     if protocol_name(table, job) == "kd":
-        return _online_views(context)
+        return relabel_views(judged.relabel)
     return build_views(context.recipe.data.augmentation, one_per_batch=True)
 
 

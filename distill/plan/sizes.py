@@ -17,6 +17,8 @@ from distill.store.deltas import share_of_mtt, trajectory_bytes
 from distill.store.sets import smallest_unsigned
 from distill.tables import Recipe, RelabelTable
 from synth.augment import FAMILIES
+from synth.augment.mix import MIX_WIDTHS
+from synth.training import split_batches
 
 # HDF5's own structures, measured on files of 1 to 20 experts and of 203 and 196 tensors; an expert
 # has some of its own, and its snapshots each.
@@ -107,9 +109,17 @@ def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
 
 def _vote_bytes(table: RelabelTable, count: int, classes: int) -> int:
     """Each epoch labels every image: its place, its view and its logits, the latter in fp16."""
+    logits = table.epochs * count * 2 * classes
+    if table.views == "seed":
+        return logits
     parameters = sum(FAMILIES[family].width for family in relabel_views(table).families)
-    each = smallest_unsigned(count).itemsize + 2 * parameters + 2 * classes
-    return table.epochs * count * each
+    views = table.epochs * count * (smallest_unsigned(count).itemsize + 2 * parameters)
+    if table.mix == "none":
+        return logits + views
+    places = split_batches(count, table.batch_size)
+    partner = smallest_unsigned(max(place.stop - place.start for place in places)).itemsize
+    mixes = count * partner + len(places) * 2 * MIX_WIDTHS[table.mix]
+    return logits + views + table.epochs * mixes
 
 
 def image_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:

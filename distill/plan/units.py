@@ -193,7 +193,10 @@ class Units:
             def vote(batch: Tensor) -> Tensor:
                 return committee.vote(batch, batch_statistics=own)
 
-            return lambda: relabel_epoch(images, vote, len(images), views, generator), 1
+            def call() -> None:
+                relabel_epoch(images, vote, len(images), views, generator, table.mix, table.parts)
+
+            return call, 1
 
         name = f"stored vote of {self.listed}"
         return self.price(name, work, self._dry_vote(views), batch, self.size(self.members))

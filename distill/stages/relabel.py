@@ -11,10 +11,11 @@ from distill.errors import WorkError
 from distill.stages.committee import load_committee
 from distill.stages.synthetic import FILE as SET
 from distill.store.sets import add_votes, read_set
+from distill.store.voted import RELABEL
 from distill.tables import RelabelTable
 from synth.augment import Augmentation
 from synth.committee import Committee
-from synth.relabel import StoredVotes, relabel_epoch
+from synth.relabel import StoredMixes, StoredVotes, relabel_epoch
 
 STAGE = "relabel"
 
@@ -28,6 +29,23 @@ def run_relabel(context: Context) -> None:
     images = read_set(path).seen_images.to(context.device)
     committee = load_committee(context)
     batch_statistics = use_batch_statistics(context, table, committee)
+    context.run.keep_metrics(STAGE)
+    names = context.recipe.committee.members if context.recipe.committee else []
+    for spec, weight in zip(names, committee.weights.tolist(), strict=True):
+        context.log(STAGE, member=spec, weight=weight)
+    votes = vote_views(context, table, committee, images, batch_statistics=batch_statistics)
+    add_votes(path, votes)
+
+
+def vote_views(
+    context: Context,
+    table: RelabelTable,
+    committee: Committee,
+    images: Tensor,
+    *,
+    batch_statistics: bool,
+) -> StoredVotes:
+    """The vote on every view of `images` [n, c, h, w], in as many epochs as the table says."""
     views = relabel_views(table)
 
     def vote(batch: Tensor) -> Tensor:
@@ -39,20 +57,26 @@ def run_relabel(context: Context) -> None:
     with progress as advance, context.threads(batch, *committee.members):
         for epoch in range(table.epochs):
             context.stop.check()
-            generator = context.generator(STAGE, epoch)
-            epochs.append(relabel_epoch(images, vote, table.batch_size, views, generator))
+            # A reader of views that come from the seed draws them with the same generator.
+            generator = context.generator(RELABEL, epoch)
+            epochs.append(
+                relabel_epoch(
+                    images, vote, table.batch_size, views, generator, table.mix, table.parts
+                )
+            )
             advance()
-    ids, parameters, logits = (torch.stack(parts) for parts in zip(*epochs, strict=True))
-    votes = StoredVotes(
-        ids,
-        parameters,
-        logits,
-        views.families,
-        table.batch_size,
-        table.temperature,
-        batch_statistics,
+    return StoredVotes(
+        ids=torch.stack([epoch.ids for epoch in epochs]),
+        views=torch.stack([epoch.views for epoch in epochs]),
+        logits=torch.stack([epoch.logits for epoch in epochs]),
+        families=views.families,
+        batch_size=table.batch_size,
+        temperature=table.temperature,
+        batch_statistics=batch_statistics,
+        mixes=StoredMixes.stack([epoch.mixes for epoch in epochs]),
+        parts=table.parts,
+        seed=context.recipe.seed if table.views == "seed" else None,
     )
-    add_votes(path, votes)
 
 
 def relabel_views(table: RelabelTable) -> Augmentation:

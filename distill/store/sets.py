@@ -1,8 +1,8 @@
 """set.h5: a synthetic set that says all that a consumer needs.
 
 /images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
-/labels/learned (logits float32 [n, k]) and /labels/full-fp16 (ids, views and logits of every
-labelled view). Root attributes, as JSON: class_names, preprocess, student_lr, augmentation,
+/labels/learned (logits float32 [n, k]) and /labels/full-fp16 (voted logits of every view, see
+`distill.store.voted`). Root attributes, as JSON: class_names, preprocess, student_lr, augmentation,
 network, seed, recipe, recipe_digest, source, factor (each stored image decodes to factor^2 images,
 see `synth.formation`), and `measured` once the set was evaluated. A set of whitened images also
 holds /preprocess/mean, /transform and /inverse, see `synth.whitening`. Where /refined [n, c, h, w]
@@ -23,6 +23,7 @@ from torch import Tensor
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
+from distill.store.voted import put_votes, read_votes, votes_problem
 from synth.formation import decode, decode_labels
 from synth.relabel import StoredVotes
 from synth.whitening import Whitening
@@ -106,27 +107,13 @@ def write_set(path: Path, content: SetFile) -> None:
         if content.learned is not None:
             put(labels, "learned", content.learned.cpu().numpy().astype(np.float32), None)
         if content.votes is not None:
-            _put_votes(labels.create_group("full-fp16"), content.votes)
+            put_votes(labels.create_group("full-fp16"), content.votes)
         if content.measured is not None:
             put_json(file, "measured", content.measured)
         if content.whitening is not None:
             group = file.create_group("preprocess")
             for name in _WHITENING:
                 put(group, name, getattr(content.whitening, name).cpu().numpy(), None)
-
-
-def _put_votes(group: h5py.Group, votes: StoredVotes) -> None:
-    put_json(group, "families", list(votes.families))
-    group.attrs["batch_size"] = votes.batch_size
-    group.attrs["temperature"] = votes.temperature
-    group.attrs["batch_statistics"] = votes.batch_statistics
-    ids = votes.ids.numpy().astype(smallest_unsigned(votes.ids.shape[1]))
-    for name, array in (
-        ("ids", ids),
-        ("views", votes.views.numpy()),
-        ("logits", votes.logits.numpy()),
-    ):
-        put(group, name, array, None)
 
 
 # All write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
@@ -160,9 +147,10 @@ def read_set(path: Path) -> SetFile:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
         learned = torch.from_numpy(labels["learned"][()]) if "learned" in labels else None
-        votes = _read_votes(labels["full-fp16"]) if "full-fp16" in labels else None
         measured = get_json(file, "measured") if "measured" in file.attrs else None
         images = torch.from_numpy(file["images"][()])
+        size = (images.shape[2], images.shape[3])
+        votes = read_votes(labels["full-fp16"], size) if "full-fp16" in labels else None
         hard = torch.from_numpy(file["hard"][()].astype(np.int64))
         whitening = _read_whitening(file, images) if "preprocess" in file else None
         refined = torch.from_numpy(file["refined"][()]) if "refined" in file else None
@@ -180,18 +168,6 @@ def _read_whitening(file: h5py.File, images: Tensor) -> Whitening:
         return Whitening(mean, transform, inverse, (c, h, w))
     except ValueError as error:
         raise OSError(str(error)) from None
-
-
-def _read_votes(group: h5py.Group) -> StoredVotes:
-    return StoredVotes(
-        ids=torch.from_numpy(group["ids"][()].astype(np.int64)),
-        views=torch.from_numpy(group["views"][()]),
-        logits=torch.from_numpy(group["logits"][()]),
-        families=tuple(get_json(group, "families")),
-        batch_size=int(group.attrs["batch_size"]),
-        temperature=float(group.attrs["temperature"]),
-        batch_statistics=bool(group.attrs["batch_statistics"]),
-    )
 
 
 def _check(path: Path, content: SetFile) -> None:
@@ -244,17 +220,4 @@ def _label_problem(content: SetFile) -> str | None:
         return f"learned labels have shape {tuple(learned.shape)}, need [{n}, {classes}]"
     if learned is not None and not bool(learned.isfinite().all()):
         return "learned labels hold NaN or infinite values"
-    if votes is None:
-        return None
-    epochs = len(votes.ids)
-    if (
-        not epochs
-        or votes.logits.shape != (epochs, n, classes)
-        or votes.ids.shape != (epochs, n)
-        or votes.views.shape[:2] != (epochs, n)
-        or int(votes.ids.max()) >= n
-    ):
-        return "the voted labels do not fit the images"
-    if not bool(votes.logits.isfinite().all() and votes.views.isfinite().all()):
-        return "the voted labels hold NaN or infinite values"
-    return None
+    return None if votes is None else votes_problem(votes, n, classes)

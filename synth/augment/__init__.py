@@ -1,6 +1,7 @@
 """Differentiable augmentation whose random choice and application are two calls."""
 
 from synth.augment.families import FAMILIES, Family
+from synth.augment.mix import Mix, MixKind, draw_mix
 from synth.augment.views import DSA_FAMILIES, Augmentation, View, dsa, parse_families
 
 __all__ = [
@@ -8,7 +9,10 @@ __all__ = [
     "FAMILIES",
     "Augmentation",
     "Family",
+    "Mix",
+    "MixKind",
     "View",
+    "draw_mix",
     "dsa",
     "parse_families",
 ]

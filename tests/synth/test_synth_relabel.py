@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from synth.augment import FAMILIES, Augmentation, View
-from synth.relabel import StoredVotes, labelled_online, relabel_epoch
+from synth.relabel import StoredMixes, StoredVotes, labelled_online, relabel_epoch
 
 EVERY = Augmentation(tuple(FAMILIES))
 
@@ -25,19 +25,31 @@ class Recorder:
         return images.flatten(1)[:, 10:14]
 
 
-def store(images, augmentation, epochs=2, batch_size=4):
+def store(images, augmentation, epochs=2, batch_size=4, mix="none", parts=1):
     """Stored votes of some epochs, and what the labeller saw."""
     labeller, generator = Recorder(), torch.Generator().manual_seed(3)
-    parts = [
-        relabel_epoch(images, labeller, batch_size, augmentation, generator) for _ in range(epochs)
+    found = [
+        relabel_epoch(images, labeller, batch_size, augmentation, generator, mix, parts)
+        for _ in range(epochs)
     ]
-    ids, views, logits = (torch.stack(part) for part in zip(*parts, strict=True))
-    votes = StoredVotes(ids, views, logits, augmentation.families, batch_size, 1.0, False)
+    votes = StoredVotes(
+        torch.stack([epoch.ids for epoch in found]),
+        torch.stack([epoch.views for epoch in found]),
+        torch.stack([epoch.logits for epoch in found]),
+        augmentation.families,
+        batch_size,
+        1.0,
+        False,
+        StoredMixes.stack([epoch.mixes for epoch in found]),
+        parts,
+    )
     return votes, labeller.seen
 
 
 def test_relabel_epoch_gives_every_image_a_view_and_a_label(images, generator):
-    ids, views, logits = relabel_epoch(images, Recorder(), 4, EVERY, generator)
+    epoch = relabel_epoch(images, Recorder(), 4, EVERY, generator)
+    ids, views, logits = epoch.ids, epoch.views, epoch.logits
+    assert epoch.mixes == []
     assert sorted(ids.tolist()) == list(range(9))
     assert ids.tolist() != sorted(ids.tolist())
     assert views.shape == (9, sum(family.width for family in FAMILIES.values()))
@@ -107,3 +119,37 @@ def test_labelled_online_draws_the_views_that_relabel_epoch_draws(images):
     votes, _ = store(images, EVERY, epochs=1)
     for batch, stored in zip(online, votes.batches(images, 0), strict=True):
         assert torch.equal(batch.images, stored.images)
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_stored_votes_replay_exactly_the_mixes_that_were_labelled(images, mix, parts):
+    votes, seen = store(images, EVERY, mix=mix, parts=parts)
+    assert votes.mixes.parameters.dtype == torch.float16
+    replayed = [batch for epoch in (0, 1) for batch in votes.batches(images, epoch)]
+    assert [len(batch.images) for batch in replayed] == [4, 5, 4, 5]
+    assert torch.equal(torch.cat([batch.images for batch in replayed]), torch.cat(seen))
+    for batch in replayed:
+        assert batch.parts == parts
+        assert torch.equal(batch.labels, batch.images.flatten(1)[:, 10:14].half().float())
+    plain, _ = store(images, EVERY)
+    assert torch.equal(plain.ids[0], votes.ids[0])
+    assert not torch.equal(next(plain.batches(images, 0)).images, replayed[0].images)
+
+
+def test_parts_are_labelled_one_by_one(images):
+    votes, seen = store(images, EVERY, epochs=1, batch_size=9, parts=2)
+    assert [len(part) for part in seen] == [4, 5]
+    (batch,) = votes.batches(images, 0)
+    assert torch.equal(batch.images, torch.cat(seen))
+
+
+@pytest.mark.parametrize("mix", ["none", "cutmix", "mixup"])
+def test_labelled_online_mixes_and_cuts_as_stored(images, mix):
+    generator = torch.Generator().manual_seed(3)
+    online = list(labelled_online(images, Recorder(), 4, EVERY, generator, mix, 2))
+    votes, _ = store(images, EVERY, epochs=1, mix=mix, parts=2)
+    for batch, stored in zip(online, votes.batches(images, 0), strict=True):
+        assert torch.equal(batch.images, stored.images)
+        assert torch.equal(batch.labels, batch.images.flatten(1)[:, 10:14])
+        assert batch.parts == stored.parts == 2

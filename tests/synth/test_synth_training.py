@@ -22,6 +22,7 @@ from synth.training import (
     predict,
     shuffled_batches,
     split_batches,
+    split_parts,
     train,
 )
 
@@ -199,3 +200,101 @@ def test_accuracy_is_a_fraction_taken_in_evaluation_mode():
 
     images = torch.eye(4).view(4, 1, 2, 2)
     assert accuracy(Parrot(), images, torch.tensor([0, 1, 2, 0])) == 0.75
+
+
+def losses_and_weights(network, batch, **options):
+    twin = copy.deepcopy(network)
+    how = TrainSettings(1, 0.1, momentum=0.0, weight_decay=0.0, **options)
+    (epoch,) = train(twin, lambda epoch: [batch], how)
+    return epoch.loss, parameter_vector(twin)
+
+
+def test_parts_accumulate_to_the_gradient_of_the_whole_batch(network, heaps):
+    images, labels = heaps
+    batch = Batch(images[:11], hard_logits(labels[:11], 3))
+    loss, whole = losses_and_weights(network, batch)
+    for parts in (2, 3):
+        other, cut = losses_and_weights(network, Batch(batch.images, batch.labels, parts))
+        assert other == pytest.approx(loss, rel=1e-5)
+        torch.testing.assert_close(cut, whole)
+
+
+def test_parts_are_seen_by_batch_norm_one_by_one(heaps):
+    images, labels = heaps
+    network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
+    seen = []
+    network[0].register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    batch = Batch(images[:11], hard_logits(labels[:11], 3), parts=2)
+    list(train(network, lambda epoch: [batch], TrainSettings(1, 0.1)))
+    assert seen == [5, 6]
+
+
+@given(count=st.integers(1, 60), parts=st.integers(1, 9))
+def test_split_parts_covers_all_places_evenly_and_leaves_none_alone(count, parts):
+    pieces = split_parts(count, parts)
+    sizes = [piece.stop - piece.start for piece in pieces]
+    assert [place for piece in pieces for place in range(piece.start, piece.stop)] == list(
+        range(count)
+    )
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 2 or count == 1
+    assert len(pieces) == parts or len(pieces) == max(1, count // 2) < parts
+
+
+def test_eta_stretches_the_cosine():
+    plain, stretched = (TrainSettings(10, 0.5, eta=eta) for eta in (1, 2))
+    for epoch in range(10):
+        expected = 0.25 * (1 + math.cos(math.pi * epoch / 20))
+        assert stretched.lr_at(epoch) == pytest.approx(expected)
+    assert plain.lr_at(5) == pytest.approx(0.25)
+    # Half of the peak is left where a plain cosine ends at zero.
+    assert stretched.lr_at(10) == pytest.approx(0.25)
+    assert TrainSettings(10, 0.5, schedule="constant", eta=2).lr_at(9) == 0.5
+
+
+def test_train_ends_with_the_moving_average_of_its_weights(heaps):
+    images, labels = heaps
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3))
+    batches = [Batch(images[i : i + 20], hard_logits(labels[i : i + 20], 3)) for i in (0, 20, 40)]
+    # The weights after every step, by trainings that stop there.
+    states = [network.state_dict()]
+    for steps in (1, 2, 3):
+        twin = copy.deepcopy(network)
+        list(train(twin, lambda epoch, n=steps: batches[:n], TrainSettings(1, 0.1)))
+        states.append(twin.state_dict())
+    expected = {name: value.clone() for name, value in states[0].items()}
+    for step, state in enumerate(states[1:], start=1):
+        decay = min(0.3, (1 + step) / (10 + step))
+        for name, value in state.items():
+            new = decay * expected[name] + (1 - decay) * value
+            expected[name] = new if value.is_floating_point() else value
+    list(train(network, lambda epoch: batches, TrainSettings(1, 0.1, average=0.3)))
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, expected[name])
+    assert int(network[0].num_batches_tracked) == 3
+
+
+def test_train_yields_before_the_average_takes_over(network, heaps):
+    epochs = train(network, epochs_of(heaps), TrainSettings(1, 0.1, average=0.99))
+    next(epochs)
+    trained = parameter_vector(network).clone()
+    assert list(epochs) == []
+    assert not torch.equal(parameter_vector(network), trained)
+
+
+def test_adam_keeps_its_decay_in_the_gradient():
+    network = nn.Linear(2, 2)
+    before = network.weight.detach().clone()
+    # No gradient but that of the decay, which Adam scales to its learning rate.
+    batch = Batch(torch.zeros(2, 2), network.bias.detach().expand(2, 2))
+    how = TrainSettings(1, 0.01, optimizer="adam", weight_decay=0.1, schedule="constant")
+    list(train(network, lambda epoch: [batch], how))
+    torch.testing.assert_close(network.weight, before - 0.01 * before.sign(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("eta", 0.5), ("average", 1.0), ("average", -0.1)])
+def test_settings_refuse_what_cannot_be(key, value):
+    with pytest.raises(ValueError, match=f"{key} is {value}"):
+        TrainSettings(1, 0.1, **{key: value})

@@ -1,0 +1,189 @@
+"""Voted labels inside a set: /labels/full-fp16.
+
+Its datasets are logits [e, n, k] and, unless they come from the seed of the run, ids [e, n],
+views [e, n, v] and, for mixed views, partners [e, n] and mixes [e, b, m]. Its attributes are
+families, batch_size, temperature, batch_statistics, parts, mix and, for views that come from the
+seed, seed and drawn: a digest of what it must draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.build import generator_for
+from distill.errors import WorkError
+from distill.store.hdf5 import get_json, put, put_json
+from synth.augment import Augmentation, MixKind
+from synth.augment.mix import MIX_WIDTHS
+from synth.relabel import StoredMixes, StoredVotes, draw_mixes, draw_views
+from synth.training import split_batches
+
+Drawn = tuple[Tensor, Tensor, StoredMixes | None]
+# What the generators of labelled views are keyed by, with the number of the epoch.
+RELABEL = "relabel"
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """What decides, with the seed of a run, the ids, views and mixes of its labels.
+
+    Attributes:
+        images: n, that students see.
+        size: (h, w) of them in pixels.
+        families: augmentation families.
+        batch_size: images that are mixed together.
+        mix: how.
+    """
+
+    images: int
+    size: tuple[int, int]
+    families: tuple[str, ...]
+    batch_size: int
+    mix: MixKind
+
+    def drawn(self, seed: int, epochs: int) -> Drawn:
+        """Ids [e, n], float16 views [e, n, v] and mixes, as the stage relabel draws them."""
+        places = split_batches(self.images, self.batch_size)
+        ids, views, mixes = [], [], []
+        for epoch in range(epochs):
+            generator = generator_for(seed, RELABEL, epoch)
+            order, view = draw_views(self.images, self.size, Augmentation(self.families), generator)
+            ids.append(order)
+            views.append(view.to_tensor(self.images).half())
+            mixes.append(draw_mixes(self.mix, places, self.size, generator))
+        return torch.stack(ids), torch.stack(views), StoredMixes.stack(mixes)
+
+
+def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
+    """Write voted labels into their group; ids, views and mixes only if no seed draws them."""
+    put_json(group, "families", list(votes.families))
+    group.attrs["batch_size"] = votes.batch_size
+    group.attrs["temperature"] = votes.temperature
+    group.attrs["batch_statistics"] = votes.batch_statistics
+    group.attrs["parts"] = votes.parts
+    group.attrs["mix"] = "none" if votes.mixes is None else votes.mixes.kind
+    put(group, "logits", votes.logits.numpy(), None)
+    if votes.seed is not None:
+        group.attrs["seed"] = votes.seed
+        group.attrs["drawn"] = _digest((votes.ids, votes.views, votes.mixes))
+        return
+    put(group, "ids", votes.ids.numpy().astype(_place_type(votes.ids.shape[1])), None)
+    put(group, "views", votes.views.numpy(), None)
+    if votes.mixes is not None:
+        kind = _place_type(largest_batch(votes))
+        put(group, "partners", votes.mixes.partners.numpy().astype(kind), None)
+        put(group, "mixes", votes.mixes.parameters.numpy(), None)
+
+
+def view_bytes(votes: StoredVotes) -> int:
+    """Bytes of ids, views and mixes as stored: none where they come from the seed."""
+    if votes.seed is not None:
+        return 0
+    found = votes.ids.numel() * _place_type(votes.ids.shape[1]).itemsize + votes.views.numel() * 2
+    if votes.mixes is not None:
+        found += votes.mixes.partners.numel() * _place_type(largest_batch(votes)).itemsize
+        found += votes.mixes.parameters.numel() * 2
+    return found
+
+
+def largest_batch(votes: StoredVotes) -> int:
+    """Images of the largest batch; the last one may take in an image that was left over."""
+    places = split_batches(votes.ids.shape[1], votes.batch_size)
+    return max(place.stop - place.start for place in places)
+
+
+def read_votes(group: h5py.Group, size: tuple[int, int]) -> StoredVotes:
+    """Read voted labels.
+
+    Args:
+        group: /labels/full-fp16.
+        size: (h, w) of the images.
+
+    Raises:
+        WorkError: if a seed does not draw here what it drew when the labels were made.
+    """
+    logits = torch.from_numpy(group["logits"][()])
+    families = tuple(get_json(group, "families"))
+    batch_size = int(group.attrs["batch_size"])
+    kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
+    seed = int(group.attrs["seed"]) if "seed" in group.attrs else None
+    if seed is None:
+        drawn = _read_drawn(group, kind)
+    else:
+        plan = ViewPlan(logits.shape[1], size, families, batch_size, kind)
+        drawn = plan.drawn(seed, logits.shape[0])
+        if _digest(drawn) != group.attrs["drawn"]:
+            raise WorkError(
+                f"{group.file.filename}: seed {seed} does not draw the views of its labels on "
+                "this machine; use the version of torch that made them, or make them again with "
+                "relabel.views = stored"
+            )
+    return StoredVotes(
+        *drawn[:2],
+        logits,
+        families,
+        batch_size,
+        float(group.attrs["temperature"]),
+        bool(group.attrs["batch_statistics"]),
+        drawn[2],
+        int(group.attrs.get("parts", 1)),
+        seed,
+    )
+
+
+def _read_drawn(group: h5py.Group, kind: MixKind) -> Drawn:
+    ids = torch.from_numpy(group["ids"][()].astype(np.int64))
+    views = torch.from_numpy(group["views"][()])
+    if kind == "none":
+        return ids, views, None
+    partners = torch.from_numpy(group["partners"][()].astype(np.int64))
+    return ids, views, StoredMixes(kind, partners, torch.from_numpy(group["mixes"][()]))
+
+
+def votes_problem(votes: StoredVotes, images: int, classes: int) -> str | None:
+    """What is wrong with voted labels of so many images and classes, or None."""
+    epochs = len(votes.ids)
+    if (
+        not epochs
+        or votes.logits.shape != (epochs, images, classes)
+        or votes.ids.shape != (epochs, images)
+        or votes.views.shape[:2] != (epochs, images)
+        or int(votes.ids.max()) >= images
+        or not _mixes_fit(votes, epochs, images)
+    ):
+        return "the voted labels do not fit the images"
+    if not bool(votes.logits.isfinite().all() and votes.views.isfinite().all()):
+        return "the voted labels hold NaN or infinite values"
+    return None
+
+
+def _mixes_fit(votes: StoredVotes, epochs: int, images: int) -> bool:
+    if votes.mixes is None:
+        return True
+    places = split_batches(images, votes.batch_size)
+    shape = (epochs, len(places), MIX_WIDTHS.get(votes.mixes.kind, 0))
+    if votes.mixes.partners.shape != (epochs, images) or votes.mixes.parameters.shape != shape:
+        return False
+    sizes = torch.tensor([place.stop - place.start for place in places])
+    largest = torch.stack([votes.mixes.partners[:, place].amax(dim=1) for place in places], dim=1)
+    return bool((largest < sizes).all() and votes.mixes.parameters.isfinite().all())
+
+
+def _digest(drawn: Drawn) -> str:
+    ids, views, mixes = drawn
+    total = hashlib.sha256()
+    for tensor in (ids, views, *(() if mixes is None else (mixes.partners, mixes.parameters))):
+        total.update(tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _place_type(count: int) -> np.dtype[Any]:
+    """The smallest unsigned integer type that can number `count` places."""
+    return np.min_scalar_type(max(count - 1, 0))
