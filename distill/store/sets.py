@@ -149,8 +149,7 @@ def read_set(path: Path) -> SetFile:
         learned = torch.from_numpy(labels["learned"][()]) if "learned" in labels else None
         measured = get_json(file, "measured") if "measured" in file.attrs else None
         images = torch.from_numpy(file["images"][()])
-        size = (images.shape[2], images.shape[3])
-        votes = read_votes(labels["full-fp16"], size) if "full-fp16" in labels else None
+        votes = read_votes(labels["full-fp16"], images.shape[2:]) if "full-fp16" in labels else None
         hard = torch.from_numpy(file["hard"][()].astype(np.int64))
         whitening = _read_whitening(file, images) if "preprocess" in file else None
         refined = torch.from_numpy(file["refined"][()]) if "refined" in file else None

@@ -9,6 +9,7 @@ seed, seed and drawn: a digest of what it must draw.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ def largest_batch(votes: StoredVotes) -> int:
     return max(place.stop - place.start for place in places)
 
 
-def read_votes(group: h5py.Group, size: tuple[int, int]) -> StoredVotes:
+def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     """Read voted labels.
 
     Args:
@@ -117,7 +118,8 @@ def read_votes(group: h5py.Group, size: tuple[int, int]) -> StoredVotes:
     if seed is None:
         drawn = _read_drawn(group, kind)
     else:
-        plan = ViewPlan(logits.shape[1], size, families, batch_size, kind)
+        height, width = size
+        plan = ViewPlan(logits.shape[1], (height, width), families, batch_size, kind)
         drawn = plan.drawn(seed, logits.shape[0])
         if _digest(drawn) != group.attrs["drawn"]:
             raise WorkError(
