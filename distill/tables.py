@@ -4,33 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from distill.by_ipc import at_ipc, ipc_of
+from distill.committee_table import VOTE_KEYS as VOTE_KEYS
+from distill.committee_table import CommitteeTable as CommitteeTable
 from distill.errors import RecipeError
 from distill.fitting import match_problem, recover_problem, select_problem
+from distill.keys import (
+    BatchSize,
+    Count,
+    Names,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    Share,
+    Table,
+    split,
+)
 
-
-def _split(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-Names = Annotated[list[str], BeforeValidator(_split)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, le=1)]
-NotNegativeCount = Annotated[int, Field(ge=0)]
-BatchSize = Annotated[int, Field(ge=2)]
 LabelSource = Literal["hard", "learned", "votes", "projector"]
-
-
-class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, and values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataTable(Table):
@@ -39,7 +32,7 @@ class DataTable(Table):
     source: str
     size: Annotated[int, Field(ge=4)] | None = None
     channels: Literal[1, 3] | None = None
-    classes: Annotated[list[str | int], BeforeValidator(_split)] = []
+    classes: Annotated[list[str | int], BeforeValidator(split)] = Field(default=[])
     subset: Count | None = None
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     zca: bool = False
@@ -130,79 +123,6 @@ class SelectTable(Table):
     crop_area: Share = 0.08
 
 
-class TrainingTable(Table):
-    """How a member of the committee is trained."""
-
-    epochs: Count = 20
-    batch_size: BatchSize = 64
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: Positive = 0.002
-    weight_decay: NotNegative = 0.01
-    augmentation: str = "crop_scale_rotate"
-    patience: Count | None = None
-
-
-class CommitteeTable(TrainingTable):
-    """Teachers that vote the soft labels; `recipes` holds what a member trains by instead."""
-
-    members: Annotated[Names, Field(min_length=1)]
-    recipes: dict[str, TrainingTable] = {}
-    vote: Literal["prior", "measured", "equal", "random", "similarity"] = "prior"
-    vote_temperature: Positive = 10.0
-    priors: list[Annotated[float, Field(ge=0, le=100)]] | None = None
-    measure_student: str = "convnet3:width=32"
-    measure_ipc: Count = 10
-    measure_epochs: Count = 30
-    measure_seeds: Count = 1
-    similarity_power: NotNegative | Literal["nearest"] = 1.0
-    similarity_images: Annotated[int, Field(ge=10)] = 500
-
-    def training(self, spec: str) -> TrainingTable:
-        """How a member is trained: by its own recipe, or by the keys of [committee]."""
-        return self.recipes.get(spec, self)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete_recipes(cls, raw: Any) -> Any:
-        """A member's recipe takes the keys that it leaves out from [committee]."""
-        recipes = raw.get("recipes") if isinstance(raw, dict) else None
-        if not isinstance(recipes, dict):
-            return raw
-        common = {key: raw[key] for key in TrainingTable.model_fields if key in raw}
-        completed = {
-            spec: {**common, **own} if isinstance(own, dict) else own
-            for spec, own in recipes.items()
-        }
-        return {**raw, "recipes": completed}
-
-    @model_validator(mode="after")
-    def _fits_its_members(self) -> CommitteeTable:
-        strangers = [spec for spec in self.recipes if spec not in self.members]
-        if strangers:
-            raise ValueError(
-                f"recipes names {strangers[0]}, which is no member; write a recipe for one of "
-                f"{', '.join(self.members)}"
-            )
-        if self.priors is None:
-            return self
-        if self.vote != "prior":
-            raise ValueError(f"priors are read by vote = prior, not {self.vote}; leave them out")
-        if len(self.priors) != len(self.members):
-            raise ValueError(
-                f"got {len(self.priors)} priors for {len(self.members)} members; write one "
-                "percentage for each, in their order"
-            )
-        return self
-
-
-# What weighs the members after they were trained: changing it trains no member anew.
-VOTE_KEYS = tuple(
-    name
-    for name in CommitteeTable.model_fields
-    if name not in ("members", "recipes", *TrainingTable.model_fields)
-)
-
-
 class RelabelTable(Table):
     """A voted soft label for every augmented view of every synthetic image."""
 
@@ -231,11 +151,11 @@ class ProjectorTable(Table):
 
     tower: str = "config:tiny-vit"
     rank: NotNegativeCount = 8
-    ranks: dict[Literal["attention", "mlp", "conv", "head"], NotNegativeCount] = {}
+    ranks: dict[Literal["attention", "mlp", "conv", "head"], NotNegativeCount] = Field(default={})
     alpha: Count = 16
     head: Literal["text", "random"] = "text"
     trained: Literal["all", "low-rank", "scale", "nothing"] = "all"
-    templates: Annotated[list[str], Field(min_length=1)] = ["a photo of a {}"]
+    templates: Annotated[list[str], Field(min_length=1)] = Field(default=["a photo of a {}"])
     teacher: str = "committee"
     loss: Literal["mse", "kl"] = "mse"
     temperature: Positive = 1.0
@@ -272,9 +192,9 @@ class EvaluateTable(Table):
     seeds: Count = 3
     labels: Annotated[
         list[LabelSource],
-        BeforeValidator(_split),
+        BeforeValidator(split),
         Field(min_length=1),
-    ] = ["hard", "learned", "votes", "projector"]
+    ] = Field(default=["hard", "learned", "votes", "projector"])
     epochs: Count = 300
     lr: Positive = 0.01
     soft_optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -286,7 +206,7 @@ class EvaluateTable(Table):
     whole_seeds: NotNegativeCount | None = None
     batch_size: BatchSize = 100
     protocol: Literal["auto", "trajectory", "kd", "hard"] = "auto"
-    lr_factors: Annotated[list[Positive], BeforeValidator(_split)] = []
+    lr_factors: Annotated[list[Positive], BeforeValidator(split)] = Field(default=[])
     equal_bytes: bool = False
     scores: bool = False
 
