@@ -1,10 +1,7 @@
 """A projector as one plain network, and as programs that run without this package."""
 
-import contextlib
 import importlib.util
-import io
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -114,14 +111,14 @@ def export_onnx(projector: Projector, path: Path) -> float:
         raise ProjectorError(f"{missing[0]} is not installed; pip install 'limbeck[onnx]'")
     import onnxruntime
 
-    with _quiet():
-        program = torch.onnx.export(
-            _program(projector),
-            (),
-            dynamo=True,
-            input_names=["images"],
-            output_names=["probabilities"],
-        )
+    program = torch.onnx.export(
+        _program(projector),
+        (),
+        dynamo=True,
+        input_names=["images"],
+        output_names=["probabilities"],
+        verbose=False,
+    )
     if program is None:
         raise ProjectorError("torch made no ONNX program; use another format")
     program.save(str(path))
@@ -149,15 +146,3 @@ def _program(projector: Projector) -> torch.export.ExportedProgram:
         raise ProjectorError(
             f"torch.export cannot trace this tower ({reason}); use --format merged"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The ONNX exporter prints its progress."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
