@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from distill.codec_specs import parse_codec
 from distill.errors import RecipeError
 from distill.fitting import match_problem, recover_problem, select_problem
 
@@ -23,7 +24,39 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 BatchSize = Annotated[int, Field(ge=2)]
-LabelSource = Literal["hard", "learned", "votes", "projector"]
+LABEL_SOURCES = ("hard", "learned", "votes", "projector")
+
+
+def _codec(text: str) -> str:
+    try:
+        return parse_codec(text).text
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _label_source(name: str) -> str:
+    if name in LABEL_SOURCES:
+        return name
+    try:
+        return parse_codec(name).text
+    except RecipeError as error:
+        sources = ", ".join(repr(source) for source in LABEL_SOURCES)
+        raise ValueError(f"it should be {sources}, or a codec of the set: {error}") from None
+
+
+Aggregate = Literal[
+    "logits",
+    "probabilities",
+    "standard",
+    "softmax",
+    "dawid-skene",
+    "glad",
+    "mace",
+    "wawa",
+    "zero-based-skill",
+]
+CodecText = Annotated[str, AfterValidator(_codec)]
+LabelSource = Annotated[str, AfterValidator(_label_source)]
 
 
 class Table(BaseModel):
@@ -210,6 +243,17 @@ class RelabelTable(Table):
     bssl: Literal["auto", "on", "off"] = "auto"
     temperature: Positive = 4.0
     augmentation: str = "crop_scale_rotate"
+    aggregate: Annotated[list[Aggregate], BeforeValidator(_split), Field(min_length=1)] = ["logits"]
+    zones: Literal["none", "ferkd"] = "none"
+
+    @model_validator(mode="after")
+    def _aggregates_one_kind(self) -> RelabelTable:
+        if len(self.aggregate) > 1 and {"logits", "probabilities"} & set(self.aggregate):
+            raise ValueError(
+                "relabel.aggregate: only crowd methods can be averaged; give logits or "
+                "probabilities alone"
+            )
+        return self
 
 
 class RefineTable(Table):
@@ -261,6 +305,23 @@ class ProjectorTable(Table):
         return self.ranks.get("head", max(self.rank, 1))
 
 
+class EncodeTable(Table):
+    """Voted labels in fewer bytes; exactly one of the keys says which codec."""
+
+    codec: CodecText | None = None
+    target_bytes: Count | None = None
+    max_loss: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> EncodeTable:
+        given = [key for key, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"got {', '.join(given) or 'nothing'}; give one of codec, target_bytes, max_loss"
+            )
+        return self
+
+
 class EvaluateTable(Table):
     """Fresh students, and the controls beside them."""
 
@@ -281,6 +342,9 @@ class EvaluateTable(Table):
     lr_factors: Annotated[list[Positive], BeforeValidator(_split)] = []
     equal_bytes: bool = False
     scores: bool = False
+    gift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hard_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.8
 
 
 class Recipe(Table):
@@ -300,6 +364,7 @@ class Recipe(Table):
     refine: RefineTable | None = None
     relabel: RelabelTable | None = None
     projector: ProjectorTable | None = None
+    encode: EncodeTable | None = None
     evaluate: EvaluateTable | None = None
 
     @property
@@ -338,6 +403,10 @@ class Recipe(Table):
         problem = match_problem(self) or recover_problem(self) or select_problem(self)
         if problem:
             raise ValueError(problem)
+        if self.encode is not None and self.relabel is None:
+            raise ValueError("[encode] needs voted labels; add a [relabel] table")
+        if self.encode is not None and self.encode.max_loss is not None and self.evaluate is None:
+            raise ValueError("encode.max_loss needs students; add an [evaluate] table")
         return self
 
 
@@ -354,5 +423,6 @@ TABLES: dict[str, type[Table]] = {
     "refine": RefineTable,
     "relabel": RelabelTable,
     "projector": ProjectorTable,
+    "encode": EncodeTable,
     "evaluate": EvaluateTable,
 }

@@ -74,13 +74,30 @@ def relabel_epoch(
         ids [n] int64, views [n, v] float16 and logits [n, k] float16.
     """
     n, _, h, w = images.shape
-    ids = torch.randperm(n, generator=generator)
-    view = augmentation.sample(n, (h, w), generator)
+    ids, view = draw_views(n, (h, w), augmentation, generator)
     logits = [
         labeller(view.select(places).apply(images[ids[places].to(images.device)]))
         for places in split_batches(n, batch_size)
     ]
     return ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu()
+
+
+def draw_views(
+    count: int, size: tuple[int, int], augmentation: Augmentation, generator: Generator
+) -> tuple[Tensor, View]:
+    """Draw the order and the views of one epoch, before anything is labelled.
+
+    Args:
+        count: n, images.
+        size: (h, w) of the images.
+        augmentation: families applied all in turn.
+        generator: draws both; the same generator draws the same again.
+
+    Returns:
+        ids [n] int64, and the view of the image at each place.
+    """
+    ids = torch.randperm(count, generator=generator)
+    return ids, augmentation.sample(count, size, generator)
 
 
 def labelled_online(
@@ -92,8 +109,7 @@ def labelled_online(
 ) -> Iterator[Batch]:
     """One epoch of views that `labeller` labels as they are drawn; nothing is stored."""
     n, _, h, w = images.shape
-    ids = torch.randperm(n, generator=generator)
-    view = augmentation.sample(n, (h, w), generator)
+    ids, view = draw_views(n, (h, w), augmentation, generator)
     for places in split_batches(n, batch_size):
         seen = view.select(places).apply(images[ids[places].to(images.device)])
         yield Batch(seen, labeller(seen))

@@ -164,6 +164,9 @@ def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
         id_bytes = smallest_unsigned(votes.ids.shape[1]).itemsize
         halves = votes.views.numel() + votes.logits.numel()
         sources["votes"] = votes.ids.numel() * id_bytes + halves * 2
+    for name, encoded in content.encoded.items():
+        views = encoded.view_bytes(len(content.seen_hard))
+        sources[name] = len(encoded.payload) + views
     whitening = content.whitening
     matrices = () if whitening is None else (whitening.mean, whitening.transform, whitening.inverse)
     return {

@@ -8,6 +8,7 @@ from torch import Tensor
 from distill.build import build_views
 from distill.context import Context
 from distill.errors import WorkError
+from distill.labelling import aggregated_vote, in_zones
 from distill.stages.committee import load_committee
 from distill.stages.synthetic import FILE as SET
 from distill.store.sets import add_votes, read_set
@@ -15,6 +16,7 @@ from distill.tables import RelabelTable
 from synth.augment import Augmentation
 from synth.committee import Committee
 from synth.relabel import StoredVotes, relabel_epoch
+from synth.strategies import Zones
 
 STAGE = "relabel"
 
@@ -28,10 +30,25 @@ def run_relabel(context: Context) -> None:
     images = read_set(path).seen_images.to(context.device)
     committee = load_committee(context)
     batch_statistics = use_batch_statistics(context, table, committee)
+    votes = vote_views(context, table, committee, images, batch_statistics=batch_statistics)
+    if table.zones == "ferkd":
+        votes = in_zones(votes, read_set(path).seen_hard, Zones())
+    add_votes(path, votes)
+
+
+def vote_views(
+    context: Context,
+    table: RelabelTable,
+    committee: Committee,
+    images: Tensor,
+    *,
+    batch_statistics: bool,
+) -> StoredVotes:
+    """The vote on every view of `images` [n, c, h, w], in as many epochs as the table says."""
     views = relabel_views(table)
 
     def vote(batch: Tensor) -> Tensor:
-        return committee.vote(batch, batch_statistics=batch_statistics)
+        return aggregated_vote(committee, batch, table.aggregate, batch_statistics)
 
     epochs = []
     progress = context.progress.task(STAGE, table.epochs)
@@ -43,7 +60,7 @@ def run_relabel(context: Context) -> None:
             epochs.append(relabel_epoch(images, vote, table.batch_size, views, generator))
             advance()
     ids, parameters, logits = (torch.stack(parts) for parts in zip(*epochs, strict=True))
-    votes = StoredVotes(
+    return StoredVotes(
         ids,
         parameters,
         logits,
@@ -52,7 +69,6 @@ def run_relabel(context: Context) -> None:
         table.temperature,
         batch_statistics,
     )
-    add_votes(path, votes)
 
 
 def relabel_views(table: RelabelTable) -> Augmentation:
