@@ -37,7 +37,7 @@ class Weights:
     up to 2^-10 of it. Vectors (biases, norms) are off by 2^-11 of themselves; integers are exact.
 
     >>> import torch
-    >>> state = {"w": torch.tensor([[1.0, 0.5], [-2.0, 0.1]]), "n": torch.tensor(3)}
+    >>> state = {"w": torch.tensor([[1.0, 0.6], [-2.0, 0.1]]), "n": torch.tensor(3)}
     >>> Weights(4).decode(Weights(4).encode(state, {}))[0]["w"].round(decimals=2)
     tensor([[ 1.0000,  0.5700],
             [-2.0000,  0.0000]])
