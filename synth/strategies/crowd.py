@@ -7,6 +7,7 @@ the methods that it implements.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -101,7 +102,10 @@ def _from_kit(kit: str, votes: Tensor, classes: int) -> Callable[[], Tensor]:
             }
         )
         options = {"random_state": 0} if kit == "MACE" else {}
-        found = getattr(aggregation, kit)(**options).fit_predict_proba(table)
+        # crowd-kit warns of what newer versions of its own dependencies deprecate.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = getattr(aggregation, kit)(**options).fit_predict_proba(table)
         found = found.reindex(index=range(tasks), columns=range(classes), fill_value=0.0).fillna(0)
         return torch.tensor(found.to_numpy(), dtype=torch.float64)
 
