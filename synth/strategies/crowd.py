@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_KIT = {"glad": "GLAD", "mace": "MACE", "wawa": "Wawa", "zero-based-skill": "ZeroBasedSkill"}
-CROWD_METHODS = ("standard", "softmax", "dawid-skene", *_KIT)
+_KIT = {"glad": "GLAD", "mace": "MACE"}
+CROWD_METHODS = ("standard", "softmax", "dawid-skene", "wawa", "zero-based-skill", *_KIT)
 _FLOOR = 1e-8
 
 
@@ -25,7 +25,9 @@ def crowd_posterior(method: str, votes: Tensor, classes: int) -> Tensor:
     - "standard": the fraction of workers that voted for a class.
     - "softmax": softmax of the numbers of votes.
     - "dawid-skene": expectation maximisation over a confusion matrix for each worker.
-    - "glad", "mace", "wawa", "zero-based-skill": as crowd-kit implements them.
+    - "wawa": a worker weighs as often as it agrees with the majority.
+    - "zero-based-skill": the same, settled: the weights follow the agreement with their own result.
+    - "glad", "mace": as crowd-kit implements them.
 
     Args:
         method: one of CROWD_METHODS.
@@ -41,6 +43,8 @@ def crowd_posterior(method: str, votes: Tensor, classes: int) -> Tensor:
         "standard": lambda: counts / len(votes),
         "softmax": lambda: torch.softmax(counts, dim=1),
         "dawid-skene": lambda: _dawid_skene(votes, counts),
+        "wawa": lambda: _weighed(votes, classes, _agreement(votes, counts)),
+        "zero-based-skill": lambda: _zero_based_skill(votes, classes),
         **{name: _from_kit(kit, votes, classes) for name, kit in _KIT.items()},
     }
     if method not in methods:
@@ -82,6 +86,27 @@ def _dawid_skene(
         if moved < tolerance:
             break
     return posterior
+
+
+def _weighed(votes: Tensor, classes: int, skills: Tensor) -> Tensor:
+    """Posterior [n, k]: the share of the workers' skills [m] behind each class."""
+    said = functional.one_hot(votes, classes).double()
+    weights = torch.einsum("w,wnc->nc", skills.clamp_min(_FLOOR), said)
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+def _agreement(votes: Tensor, scores: Tensor) -> Tensor:
+    """How often each worker [m] votes for the class of the largest score [n, k]."""
+    return (votes == scores.argmax(dim=1)).double().mean(dim=1)
+
+
+def _zero_based_skill(votes: Tensor, classes: int, rounds: int = 100) -> Tensor:
+    """Skills start at 1 / k and move by a halving rate towards the agreement; as crowd-kit's."""
+    skills, rate = torch.full((len(votes),), 1 / classes, dtype=torch.float64), 1.0
+    for index in range(rounds):
+        rate *= 0.5 if index % 20 == 0 else 1.0
+        skills = skills + rate * (_agreement(votes, _weighed(votes, classes, skills)) - skills)
+    return _weighed(votes, classes, skills)
 
 
 def _from_kit(kit: str, votes: Tensor, classes: int) -> Callable[[], Tensor]:

@@ -45,7 +45,7 @@ def test_members_are_aggregated_by_each_rule():
 def test_a_method_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "crowdkit", None)
     with pytest.raises(WorkError, match=r"install limbeck\[crowd\]"):
-        aggregated_vote(COMMITTEE, torch.zeros(2, 1, 2, 2), ["wawa"], False)
+        aggregated_vote(COMMITTEE, torch.zeros(2, 1, 2, 2), ["glad"], False)
 
 
 def test_zones_change_background_and_replace_what_shows_nothing():
