@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from distill.build import choose_device
 from distill.checks import check_data, check_names, check_networks
+from distill.codec_specs import parse_codec
 from distill.context import Context
 from distill.data import DataError, SourceError
 from distill.data.torchvision_sets import download
@@ -22,6 +23,7 @@ from distill.recipe import check_recipe
 from distill.reporting import FILE as REPORT
 from distill.reporting import write_report
 from distill.stages.committee import FILE as COMMITTEE
+from distill.stages.encode import encode_content
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
@@ -29,8 +31,9 @@ from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.stages.votes import FILE as VOTES
 from distill.store.run import MANIFEST, Run, open_run, read_manifest
-from distill.store.sets import add_measured, read_set
-from distill.tables import ExpertsTable, Recipe
+from distill.store.sets import add_encoded, add_measured, read_set, write_set
+from distill.sweep.run import run_sweep
+from distill.tables import EncodeTable, ExpertsTable, Recipe
 
 
 def run_recipe(
@@ -213,6 +216,83 @@ def verify_accuracy(
             now = None if again is None else again["mean"]
             claims.append(Claim(student, labels, stats["mean"], now, max(tolerance, 3 * error)))
     return claims
+
+
+def encode_set(
+    path: Path, choice: dict[str, Any], out: Path | None, device: str | None, quiet: bool
+) -> Any:
+    """Encode the votes of a set; returns what `distill encode --json` prints.
+
+    Args:
+        path: set.h5, or the folder of a run.
+        choice: one key of the recipe's [encode] table.
+        out: file for a copy of the set that has these labels instead of the full ones; None adds
+            them to the set itself.
+        device: auto, cpu or cuda; None for the recipe's.
+        quiet: show no progress.
+    """
+    place = path / SET if path.is_dir() else path
+    content = read_set(place)
+    recipe = check_recipe(content.manifest["recipe"], f"recipe of {place}")
+    recipe = _with_changes(recipe, {})
+    recipe = check_recipe({**recipe.model_dump(), "encode": choice}, "encode")
+    with tempfile.TemporaryDirectory() as scratch, listen() as stop:
+        context = _scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        name, encoded, found = encode_content(context, content, _encode_table(recipe))
+    if out is None:
+        add_encoded(place, name, encoded)
+    else:
+        write_set(out, replace(content, votes=None, encoded={name: encoded}, measured=None))
+    return {**found, "set": str(place if out is None else out)}
+
+
+def sweep_set(
+    path: Path,
+    codecs: Sequence[str],
+    changes: dict[str, Any],
+    out: Path,
+    *,
+    workers: int,
+    device: str | None,
+    quiet: bool,
+) -> Any:
+    """Train students on a set under every codec; returns what `distill sweep --json` prints.
+
+    Args:
+        path: set.h5, or the folder of a run; the committee is looked for beside it.
+        codecs: specs.
+        changes: keys of the recipe's [evaluate] table to replace.
+        out: folder of the sweep.
+        workers: processes.
+        device: auto, cpu or cuda; None for the recipe's.
+        quiet: show no progress.
+    """
+    place = path / SET if path.is_dir() else path
+    recipe = check_recipe(read_set(place).manifest["recipe"], f"recipe of {place}")
+    recipe = _with_changes(recipe, changes)
+    if device is not None:
+        recipe = recipe.model_copy(update={"device": device})
+    check_names(recipe)
+    for codec in codecs:
+        parse_codec(codec)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, listen() as stop:
+        context = _scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        check_networks(recipe, context.data)
+        try:
+            return run_sweep(context, place, out, codecs, workers)
+        except InterruptedRunError:
+            raise InterruptedRunError(
+                f"interrupted; what was measured is kept in {out}: run the same command to go on"
+            ) from None
+        except FloatingPointError as error:
+            raise DivergedRunError(f"sweep diverged: {error}") from None
+
+
+def _encode_table(recipe: Recipe) -> EncodeTable:
+    if recipe.encode is None:
+        raise WorkError("the recipe has no [encode] table; add one")
+    return recipe.encode
 
 
 def _with_changes(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

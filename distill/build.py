@@ -9,10 +9,12 @@ import torch
 from torch import Generator, nn
 
 import synth.networks
+from distill.codec_specs import CodecSpec
 from distill.data import DataError, RealData, SourceError, load_data
 from distill.errors import RecipeError, WorkError
 from distill.specs import parse_network
 from distill.tables import DataTable, MatchTable
+from projectors.codecs import CodecError, LabelCodec, get_codec
 from synth.augment import Augmentation, dsa, parse_families
 from synth.gradients import Adjoint, FrozenAdjoint, GradientMethod, Unrolled
 from synth.updates import Momentum, UpdateRule, adam
@@ -88,6 +90,18 @@ def build_views(families: str, *, one_per_batch: bool) -> Augmentation | None:
         return dsa(names) if one_per_batch else Augmentation(names)
     except ValueError as error:
         raise RecipeError(f"augmentation {families}: {error}") from None
+
+
+def build_codec(spec: CodecSpec, batch_size: int) -> LabelCodec:
+    """The label codec of a spec, for labels in batches of `batch_size`.
+
+    Raises:
+        RecipeError: for an option out of its range.
+    """
+    try:
+        return get_codec(spec.config(batch_size))
+    except CodecError as error:
+        raise RecipeError(f"codec {spec.text}: {error}") from None
 
 
 def build_data(table: DataTable) -> RealData:

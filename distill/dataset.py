@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from distill.encoding.votes import decode_votes
 from distill.stages.synthetic import FILE
 from distill.store.sets import SetFile, read_set
 from synth.relabel import StoredVotes
@@ -24,15 +25,16 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             views, else one-hot.
         hard: [n] int64 classes.
         preprocess: pixels in [0, 1] -> normalised; `preprocess.inverse` goes back.
-        votes: the voted label of every view, or None.
+        votes: the voted label of every view, in full or decoded from the first codec of the set,
+            or None.
         manifest: class names, student lr, augmentation, seed, recipe, measured accuracy.
     """
 
     def __init__(self, content: SetFile) -> None:
         self.images = content.seen_images
         self.hard = content.seen_hard
-        self.labels = _soft_labels(content)
-        self.votes: StoredVotes | None = content.votes
+        self.votes: StoredVotes | None = _votes(content)
+        self.labels = _soft_labels(content, self.votes)
         self.preprocess = content.preprocess
         self.manifest: dict[str, Any] = {**content.manifest, "measured": content.measured}
 
@@ -49,11 +51,18 @@ def open_set(path: str | Path) -> DistilledSet:
     return DistilledSet(read_set(place / FILE if place.is_dir() else place))
 
 
-def _soft_labels(content: SetFile) -> Tensor:
+def _votes(content: SetFile) -> StoredVotes | None:
+    if content.votes is not None or not content.encoded:
+        return content.votes
+    first = next(iter(content.encoded.values()))
+    return decode_votes(first, content.seen_images)
+
+
+def _soft_labels(content: SetFile, votes: StoredVotes | None) -> Tensor:
     if content.learned is not None:
         return content.learned.softmax(dim=1)
-    if content.votes is not None:
-        return content.votes.mean_probabilities()
+    if votes is not None:
+        return votes.mean_probabilities()
     return torch.nn.functional.one_hot(
         content.seen_hard, len(content.manifest["class_names"])
     ).float()

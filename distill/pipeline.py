@@ -14,6 +14,7 @@ from distill.memory import peak_bytes, reset_peak
 from distill.reporting import FILE as REPORT
 from distill.stages import (
     committee,
+    encode,
     evaluate,
     experts,
     match,
@@ -90,6 +91,13 @@ def _vote(recipe: Recipe) -> Any:
     return recipe.committee and recipe.committee.model_dump(mode="json", include=set(VOTE_KEYS))
 
 
+def _encoding(folder: Path) -> dict[str, str]:
+    """Only the labels that the stage chose: others may be added to the set by hand."""
+    found = _file(encode.FILE)(folder)
+    part = f"labels/{encode.encoding_name(folder / encode.FILE)}"
+    return {**found, **_set_parts("encoded", part, attributes=False)(folder)}
+
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -155,9 +163,17 @@ STAGES: dict[str, Stage] = {
             also_inputs=project.fit_inputs,
         ),
         Stage(
+            "encode",
+            ("data", "encode"),
+            (*MAKERS, "refine", "committee", "relabel", "project"),
+            encode.run_encode,
+            _encoding,
+            lambda recipe: [encode.judging_students(recipe), _vote(recipe)],
+        ),
+        Stage(
             "evaluate",
             ("data", "evaluate"),
-            (*MAKERS, "refine", "committee", "relabel", "project"),
+            (*MAKERS, "refine", "committee", "relabel", "project", "encode"),
             evaluate.run_evaluate,
             _evaluation,
             _vote,

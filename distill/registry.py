@@ -164,13 +164,140 @@ GRADIENTS: dict[str, Entry] = {
     )
 }
 
-CODECS: dict[str, Entry] = {
+
+@dataclass(frozen=True)
+class CodecEntry(Entry):
+    """A label codec, a part of one, or labels that are stored as they are.
+
+    Attributes:
+        role: "stored" (part of the set, never encoded), "views" (how a receiver gets the views),
+            "network" (a payload that labels views), "pool" (which labels are kept), "labels"
+            (how labels become bytes) or "name" (stands for `meaning`).
+        codec: id of the codec in `projectors.codecs`, for the roles pool and labels.
+        options: names and defaults; a spec may override each of them.
+        meaning: for a name, the spec that it stands for, with its options in braces.
+    """
+
+    role: str = "stored"
+    codec: str = ""
+    options: Mapping[str, int | float | str] = field(default_factory=dict)
+    meaning: str = ""
+
+
+CODECS: dict[str, CodecEntry] = {
     entry.name: entry
     for entry in (
-        Entry("hard", "the class of each image", "the set itself"),
-        Entry("learned", "one soft label per image, float32 logits", "DATM, Guo et al. 2024"),
-        Entry("full-fp16", "voted logits of every augmented view in half precision", "FKD, CV-DD"),
-        Entry("projector", "no stored label: an adapted CLIP tower labels every view", "HeLlO"),
+        CodecEntry("hard", "the class of each image", "the set itself"),
+        CodecEntry("learned", "one soft label per image, float32 logits", "DATM, Guo et al. 2024"),
+        CodecEntry(
+            "full-fp16",
+            "voted logits of every augmented view in half precision",
+            "FKD, CV-DD",
+            "name",
+            meaning="dense:dtype=float16",
+        ),
+        CodecEntry(
+            "seed",
+            "views drawn again from a seed instead of stored; goes before another part",
+            "Limbeck",
+            "views",
+        ),
+        CodecEntry(
+            "pruned",
+            "a part of the label epochs, drawn from over and over; goes before another part",
+            "LPLD, Xiao and He 2024",
+            "pool",
+            "pruned",
+            {"ratio": 0.9, "unit": "epoch", "seed": 0},
+        ),
+        CodecEntry(
+            "dense",
+            "every logit as float16, bfloat16 or int8",
+            "textbook",
+            "labels",
+            "dense",
+            {"dtype": "float16"},
+        ),
+        CodecEntry(
+            "topk",
+            "the k largest entries of each label; tail plain, marginal or renormalised",
+            "FKD, Shen and Xing 2022",
+            "labels",
+            "topk",
+            {"k": 5, "tail": "marginal"},
+        ),
+        CodecEntry(
+            "sampled-topk",
+            "the largest entries as they are, and unbiased samples of the others",
+            "sparse logit sampling",
+            "labels",
+            "sampled-topk",
+            {"kept": 3, "draws": 3, "seed": 0},
+        ),
+        CodecEntry(
+            "low-rank",
+            "the logits as a product of two thin matrices",
+            "Eckart and Young 1936",
+            "labels",
+            "low-rank",
+            {"rank": 4},
+        ),
+        CodecEntry(
+            "quantised",
+            "logits on a uniform grid, entropy-coded by lzma or zlib",
+            "textbook",
+            "labels",
+            "quantised",
+            {"step": 0.5, "coder": "lzma"},
+        ),
+        CodecEntry(
+            "roots",
+            "square roots of probabilities on a grid, coded in the context of earlier epochs",
+            "Limbeck",
+            "labels",
+            "roots",
+            {"step": 0.1},
+        ),
+        CodecEntry(
+            "two-scalars",
+            "top class, its log-odds and the sharpness of its class's mean shape",
+            "after NRR-DD, Tran et al. 2025",
+            "labels",
+            "two-scalars",
+        ),
+        CodecEntry("top1", "the voted class of every view", "FKD", "labels", "hard"),
+        CodecEntry(
+            "lpld",
+            "a pool of whole batches in float16",
+            "Xiao and He 2024",
+            "name",
+            options={"ratio": 0.975},
+            meaning="pruned:ratio={ratio}:unit=batch-to-epoch+dense:dtype=float16",
+        ),
+        CodecEntry(
+            "lpqld",
+            "a pool of whole epochs, the k largest entries of each label",
+            "Xiao and He 2026",
+            "name",
+            options={"ratio": 0.9, "k": 5},
+            meaning="pruned:ratio={ratio}:unit=epoch+topk:k={k}",
+        ),
+        CodecEntry(
+            "teacher",
+            "no stored label: the committee in 2 to 8 bits a weight labels every view; with labels "
+            "after it, those of the share where it is most wrong",
+            "Limbeck",
+            "network",
+            options={"bits": 8, "residual": 0.1},
+        ),
+        CodecEntry(
+            "projector",
+            "no stored label: an adapted CLIP tower labels every view; with labels after it, those "
+            "of the share where it is most wrong",
+            "HeLlO",
+            "network",
+            options={"residual": 0.1},
+        ),
     )
 }
 
@@ -237,6 +364,25 @@ MAKING: dict[str, Entry] = {
         Entry("select.method=mosaics", "crops that teachers find realistic, tiled", "RDED"),
         Entry("select.features=pixels", "features are the normalised pixels", "textbook"),
         Entry("select.features=committee", "features before the teachers' heads", "Sener 2018"),
+    )
+}
+
+
+LABELLING: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("relabel.aggregate=logits", "weighted mean of the members' logits", "CV-DD"),
+        Entry("relabel.aggregate=probabilities", "weighted mean of probabilities", "MEAL V2"),
+        Entry("relabel.aggregate=standard", "fraction of the members' votes", "Wu et al. 2023"),
+        Entry("relabel.aggregate=softmax", "softmax of the numbers of votes", "Wu et al. 2023"),
+        Entry("relabel.aggregate=dawid-skene", "a confusion matrix for each member", "1979"),
+        Entry("relabel.aggregate=glad", "skill and difficulty; needs crowd-kit", "crowd-kit"),
+        Entry("relabel.aggregate=mace", "members who may guess; needs crowd-kit", "crowd-kit"),
+        Entry("relabel.aggregate=wawa", "weighed by agreement with the majority", "crowd-kit"),
+        Entry("relabel.aggregate=zero-based-skill", "weighed by settled agreement", "crowd-kit"),
+        Entry("relabel.zones=ferkd", "drop labels that show nothing, correct background", "FerKD"),
+        Entry("evaluate.gift", "labels mixed with hard ones, cosine loss", "GIFT"),
+        Entry("evaluate.hard_share", "soft, then hard, then soft labels", "HALD"),
     )
 }
 

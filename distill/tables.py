@@ -22,8 +22,9 @@ from distill.keys import (
     Table,
     split,
 )
-
-LabelSource = Literal["hard", "learned", "votes", "projector"]
+from distill.label_keys import LABEL_SOURCES as LABEL_SOURCES
+from distill.label_keys import Aggregate, CodecText
+from distill.label_keys import LabelSource as LabelSource
 
 
 class DataTable(Table):
@@ -134,6 +135,19 @@ class RelabelTable(Table):
     bssl: Literal["auto", "on", "off"] = "auto"
     temperature: Positive = 4.0
     augmentation: str = "crop_scale_rotate"
+    aggregate: Annotated[list[Aggregate], BeforeValidator(split), Field(min_length=1)] = Field(
+        default=["logits"]
+    )
+    zones: Literal["none", "ferkd"] = "none"
+
+    @model_validator(mode="after")
+    def _aggregates_one_kind(self) -> RelabelTable:
+        if len(self.aggregate) > 1 and {"logits", "probabilities"} & set(self.aggregate):
+            raise ValueError(
+                "relabel.aggregate: only crowd methods can be averaged; give logits or "
+                "probabilities alone"
+            )
+        return self
 
 
 class RefineTable(Table):
@@ -185,6 +199,23 @@ class ProjectorTable(Table):
         return self.ranks.get("head", max(self.rank, 1))
 
 
+class EncodeTable(Table):
+    """Voted labels in fewer bytes; exactly one of the keys says which codec."""
+
+    codec: CodecText | None = None
+    target_bytes: Count | None = None
+    max_loss: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> EncodeTable:
+        given = [key for key, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"got {', '.join(given) or 'nothing'}; give one of codec, target_bytes, max_loss"
+            )
+        return self
+
+
 class EvaluateTable(Table):
     """Fresh students, and the controls beside them."""
 
@@ -209,6 +240,9 @@ class EvaluateTable(Table):
     lr_factors: Annotated[list[Positive], BeforeValidator(split)] = Field(default=[])
     equal_bytes: bool = False
     scores: bool = False
+    gift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hard_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.8
 
 
 class Recipe(Table):
@@ -228,6 +262,7 @@ class Recipe(Table):
     refine: RefineTable | None = None
     relabel: RelabelTable | None = None
     projector: ProjectorTable | None = None
+    encode: EncodeTable | None = None
     evaluate: EvaluateTable | None = None
 
     @property
@@ -280,6 +315,10 @@ class Recipe(Table):
         problem = match_problem(self) or recover_problem(self) or select_problem(self)
         if problem:
             raise ValueError(problem)
+        if self.encode is not None and self.relabel is None:
+            raise ValueError("[encode] needs voted labels; add a [relabel] table")
+        if self.encode is not None and self.encode.max_loss is not None and self.evaluate is None:
+            raise ValueError("encode.max_loss needs students; add an [evaluate] table")
         return self
 
 
@@ -296,5 +335,6 @@ TABLES: dict[str, type[Table]] = {
     "refine": RefineTable,
     "relabel": RelabelTable,
     "projector": ProjectorTable,
+    "encode": EncodeTable,
     "evaluate": EvaluateTable,
 }

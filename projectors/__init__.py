@@ -8,7 +8,7 @@ then asks it for the label of any view.
     probabilities = projector(images)   # [n, c, h, w] -> [n, k]
 """
 
-from projectors.accounting import ProjectorBytes, projector_bytes
+from projectors.accounting import FileBytes, ProjectorBytes, file_bytes, projector_bytes
 from projectors.compact import Storage
 from projectors.errors import DivergedError, ProjectorError
 from projectors.fidelity import Fidelity, measure_fidelity
@@ -29,6 +29,7 @@ __all__ = [
     "Best",
     "DivergedError",
     "Fidelity",
+    "FileBytes",
     "FitSettings",
     "FitState",
     "FitStep",
@@ -50,6 +51,7 @@ __all__ = [
     "bundled_towers",
     "check_adapters",
     "encode_text",
+    "file_bytes",
     "find_targets",
     "fit_projector",
     "image_encoder",

@@ -1,6 +1,7 @@
 """What a projector costs its receiver, in bytes."""
 
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,26 @@ class ProjectorBytes:
 
     shipped: int
     external: int
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """One file, or array, that a receiver needs.
+
+    Attributes:
+        name: what it is.
+        stored: bytes as they are.
+        compressed: bytes after zlib at its best level, as an archive ships them.
+    """
+
+    name: str
+    stored: int
+    compressed: int
+
+
+def file_bytes(name: str, data: bytes) -> FileBytes:
+    """Count the bytes of one file's content."""
+    return FileBytes(name, len(data), len(zlib.compress(data, 9)))
 
 
 def projector_bytes(path: str | os.PathLike[str]) -> ProjectorBytes:

@@ -32,16 +32,22 @@ class Committee:
                 running statistics do not move.
         """
         total: Tensor | None = None
-        for member, weight in zip(self.members, self.weights.tolist(), strict=True):
+        votes = self.votes(images, batch_statistics=batch_statistics)
+        for logits, weight in zip(votes, self.weights.tolist(), strict=True):
+            total = logits * weight if total is None else total + logits * weight
+        if total is None:
+            raise ValueError("got no members; a committee needs at least one")
+        return total
+
+    def votes(self, images: Tensor, *, batch_statistics: bool = False) -> Iterator[Tensor]:
+        """Logits [n, k] of each member in turn; arguments as of `vote`."""
+        for member in self.members:
             member.eval()
             with torch.no_grad(), ExitStack() as stack:
                 if batch_statistics:
                     stack.enter_context(_batch_statistics(member))
-                logits = member(images) * weight
-            total = logits if total is None else total + logits
-        if total is None:
-            raise ValueError("got no members; a committee needs at least one")
-        return total
+                logits = member(images)
+            yield logits
 
     @property
     def has_batch_norm(self) -> bool:

@@ -40,6 +40,20 @@ def soft_cross_entropy(logits: Tensor, label_logits: Tensor, temperature: float 
     return -(targets * log_softmax(logits / temperature)).sum(dim=-1).mean()
 
 
+def cosine_loss(logits: Tensor, label_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """1 - cos(logits, softmax(label_logits / T)), mean over the batch.
+
+    Source: Shang et al. 2025 (GIFT), with labels refined by `synth.strategies.refined_labels`.
+
+    Args:
+        logits: [n, k] of the student.
+        label_logits: [n, k]; their softmax is the soft label.
+        temperature: T > 0, of the labels alone.
+    """
+    targets = log_softmax(label_logits / temperature).exp()
+    return 1 - torch.nn.functional.cosine_similarity(logits, targets, dim=-1).mean()
+
+
 def hard_logits(labels: Tensor, classes: int) -> Tensor:
     """Label logits [n, classes] whose softmax is one-hot (to 1e-13) at `labels` [n]."""
     return torch.nn.functional.one_hot(labels, classes).float() * HARD_LOGIT

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from synth.augment import Augmentation
-from synth.losses import soft_cross_entropy
+from synth.losses import cosine_loss, soft_cross_entropy
 from synth.sharpness import Sharpness, sharpness_aware_backward
 
 
@@ -47,6 +47,8 @@ class TrainSettings:
             at half of the peak. Source: CV-DD's "smoothed" schedule.
         temperature: of the soft cross-entropy.
         sharpness: sharpness-aware gradients, at twice the cost; None for plain ones.
+        loss: "soft" (cross-entropy at the temperature) or "cosine" (one minus the cosine
+            similarity of logits and soft labels, GIFT).
         average: decay of a moving average of the weights after every step, which the network
             holds after the last epoch; 0 keeps the weights themselves.
     """
@@ -61,6 +63,7 @@ class TrainSettings:
     sharpness: Sharpness | None = None
     eta: float = 1.0
     average: float = 0.0
+    loss: Literal["soft", "cosine"] = "soft"
 
     def __post_init__(self) -> None:
         if not self.eta >= 1:
@@ -158,7 +161,8 @@ def _backward(network: nn.Module, batch: Batch, settings: TrainSettings) -> Tens
 
     def loss(piece: slice) -> Tensor:
         images, labels = batch.images[piece], batch.labels[piece]
-        mean = soft_cross_entropy(network(images), labels, settings.temperature)
+        measure = cosine_loss if settings.loss == "cosine" else soft_cross_entropy
+        mean = measure(network(images), labels, settings.temperature)
         return mean if len(images) == count else mean * (len(images) / count)
 
     pieces = split_parts(count, batch.parts)

@@ -15,7 +15,7 @@ from distill.commands.options import Names, as_json, debug, device, quiet, worke
 @click.argument("set_path", metavar="SET", type=click.Path(path_type=Path))
 @click.option("--students", help="Network specs, comma-separated; default: the recipe's.")
 @click.option("--seeds", type=click.IntRange(1), help="Students of each kind.")
-@click.option("--labels", help="Label sources, comma-separated: hard,learned,votes,projector.")
+@click.option("--labels", help="Label sources: hard,learned,votes,projector, or codecs.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of students on the set.")
 @click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
 @click.option(

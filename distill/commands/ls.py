@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import click
 
@@ -15,17 +15,17 @@ from distill.recipe import recipe_text
 Rows = list[dict[str, str]]
 
 
-def _entries(table: dict[str, registry.Entry] | dict[str, registry.NetworkEntry]) -> Rows:
+def _entries(table: Mapping[str, registry.Entry]) -> Rows:
     return [
         {"name": entry.name, "summary": entry.summary, "source": entry.source}
         for entry in table.values()
     ]
 
 
-def _networks() -> Rows:
-    rows = _entries(registry.NETWORKS)
+def _with_options(table: Mapping[str, registry.NetworkEntry | registry.CodecEntry]) -> Rows:
+    rows = _entries(table)
     for row in rows:
-        options = registry.NETWORKS[row["name"]].options
+        options = table[row["name"]].options
         row["options"] = ":".join(f"{key}={value}" for key, value in options.items())
     return rows
 
@@ -42,9 +42,11 @@ def _recipes() -> Rows:
 KINDS: dict[str, Callable[[], Rows]] = {
     "recipes": _recipes,
     "data": lambda: _entries(registry.DATA),
-    "networks": _networks,
-    "codecs": lambda: _entries(registry.CODECS),
-    "strategies": lambda: _entries(registry.STRATEGIES) + _entries(registry.MAKING),
+    "networks": lambda: _with_options(registry.NETWORKS),
+    "codecs": lambda: _with_options(registry.CODECS),
+    "strategies": lambda: _entries(
+        {**registry.STRATEGIES, **registry.MAKING, **registry.LABELLING}
+    ),
     "gradients": lambda: _entries(registry.GRADIENTS),
 }
 

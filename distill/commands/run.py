@@ -20,6 +20,7 @@ _STAGES = (
     "refine",
     "relabel",
     "project",
+    "encode",
     "evaluate",
 )
 

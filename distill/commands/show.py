@@ -91,6 +91,7 @@ def _artefact(path: Path) -> dict[str, Any]:
         "images": list(content.images.shape),
         "learned labels": content.learned is not None,
         "voted labels": None if votes is None else list(votes.logits.shape),
+        "encoded labels": {name: len(found.payload) for name, found in content.encoded.items()},
         **content.manifest,
         "measured": content.measured,
     }

@@ -23,7 +23,7 @@ class Job:
             "whole" (all training images) or "equal_bytes" (as many random real images as fit
             into the bytes of the synthetic set with the labels of `labels`).
         student: network spec.
-        labels: hard | learned | votes | projector.
+        labels: hard | learned | votes | projector, or the spec of a codec.
         seed: of the student's weights, of its batches and views, and of the random images.
         views: whether its images are augmented.
         lr_factor: its learning rate, as a multiple of its protocol's.

@@ -162,6 +162,9 @@ def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
         sources["learned"] = content.learned.numel() * 4
     if content.votes is not None:
         sources["votes"] = content.votes.logits.numel() * 2 + view_bytes(content.votes)
+    for name, encoded in content.encoded.items():
+        views = encoded.view_bytes(len(content.seen_hard))
+        sources[name] = len(encoded.payload) + views
     whitening = content.whitening
     matrices = () if whitening is None else (whitening.mean, whitening.transform, whitening.inverse)
     return {

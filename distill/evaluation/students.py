@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.build import build_views
 from distill.context import Context
+from distill.encoding.votes import decode_votes
 from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, Job
+from distill.labelling import refined, soft_hard_soft
 from distill.stages.relabel import relabel_views
 from distill.store.sets import SetFile
 from distill.tables import EvaluateTable, RelabelTable
@@ -19,10 +21,11 @@ from projectors import OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
 from synth.committee import Committee
 from synth.losses import hard_logits
-from synth.relabel import labelled_online
+from synth.relabel import StoredVotes, labelled_online
 from synth.synthetic_set import draw_real
 from synth.training import Batch, TrainSettings, accuracy, shuffled_batches, train
 
+_LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
 Epochs = Callable[[int], Iterable[Batch]]
 
 _SOURCES = ("hard", "learned", "votes", "projector")
@@ -60,7 +63,16 @@ class Judged:
             "votes": self.content.votes is not None,
             "projector": self.projector is not None,
         }
-        return [name for name, there in found.items() if there]
+        return [name for name, there in found.items() if there] + list(self.content.encoded)
+
+    def stored(self, labels: str) -> StoredVotes | None:
+        """The stored label of every view, as votes or encoded; None for other sources."""
+        if labels == "votes":
+            return self.content.votes
+        encoded = self.content.encoded.get(labels)
+        if encoded is None:
+            return None
+        return decode_votes(encoded, self.content.seen_images)
 
     @property
     def labellers(self) -> list[str]:
@@ -78,21 +90,27 @@ def train_student(context: Context, table: EvaluateTable, judged: Judged, job: J
     Raises:
         FloatingPointError: if a student that is no trial diverges.
     """
-    # The same weights for all label sources of a seed: they are compared in pairs.
-    network = context.network(job.student, "evaluate", job.seed)
-    settings = student_settings(table, judged, job)
-    batches = _batches(context, table, judged, job)
-    count = len(context.data.train if job.group == WHOLE else judged.content.images)
     try:
-        with context.threads(min(count, table.batch_size), network):
-            for _ in train(network, batches, settings):
-                context.stop.check()
+        network = trained_student(context, table, judged, job)
     except FloatingPointError:
         if job.trial:
             return 0.0
         raise
     images, labels = context.split("validation" if job.trial else "test")
     return accuracy(network, images, labels)
+
+
+def trained_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> nn.Module:
+    """The student of a job after its last epoch."""
+    # The same weights for all label sources of a seed: they are compared in pairs.
+    network = context.network(job.student, "evaluate", job.seed)
+    settings = student_settings(table, judged, job)
+    batches = _batches(context, table, judged, job)
+    count = len(context.data.train if job.group == WHOLE else judged.content.images)
+    with context.threads(min(count, table.batch_size), network):
+        for _ in train(network, batches, settings):
+            context.stop.check()
+    return network
 
 
 def student_settings(table: EvaluateTable, judged: Judged, job: Job) -> TrainSettings:
@@ -130,6 +148,7 @@ def _protocol_settings(table: EvaluateTable, judged: Judged, name: str) -> Train
         temperature=label_temperature(judged),
         eta=table.soft_eta,
         average=table.soft_average,
+        loss="cosine" if table.gift else "soft",
     )
 
 
@@ -175,7 +194,7 @@ def _words(context: Context, table: EvaluateTable, judged: Judged, source: str) 
     if name == "kd":
         found["weight_decay"] = settings.weight_decay
         found["average"] = settings.average
-        found["loss"] = f"KL at temperature {settings.temperature:g}"
+        found["loss"] = f"{_LOSSES[settings.loss]} at temperature {settings.temperature:g}"
     if source == "votes":
         size, parts, mix = _vote_batches(judged)
         return {**found, "batch_size": size, "parts": parts, "mix": mix, "views": "as stored"}
@@ -197,9 +216,9 @@ def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -
     generator = context.generator("evaluate", job.group, job.labels, job.seed)
     images, hard = _images(context, judged, job)
     size = table.batch_size
-    votes = judged.content.votes
-    if job.group == STUDENTS and job.labels == "votes" and votes is not None:
-        return lambda epoch: votes.batches(images, epoch)
+    votes = judged.stored(job.labels) if job.group == STUDENTS else None
+    if votes is not None:
+        return _stored(table, votes, images, hard)
     labeller = _labeller(judged, job)
     if labeller is not None:
         drawn = relabel_views(judged.relabel) if job.views else Augmentation(())
@@ -221,6 +240,18 @@ def _views(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> 
     if protocol_name(table, job) == "kd":
         return relabel_views(judged.relabel)
     return build_views(context.recipe.data.augmentation, one_per_batch=True)
+
+
+def _stored(table: EvaluateTable, votes: StoredVotes, images: Tensor, hard: Tensor) -> Epochs:
+    """Batches of stored labels, refined or with hard stages where the recipe says so."""
+    classes = hard.cpu()
+    if table.gift:
+        votes = refined(votes, classes, table.gift)
+    if table.hard_share:
+        return soft_hard_soft(
+            votes, images, classes, table.epochs, table.hard_share, table.hard_smoothing
+        )
+    return lambda epoch: votes.batches(images, epoch)
 
 
 def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from distill.build import build_views
 from distill.context import Context
 from distill.errors import WorkError
+from distill.labelling import aggregated_vote, in_zones
 from distill.stages.committee import load_committee
 from distill.stages.synthetic import FILE as SET
 from distill.store.sets import add_votes, read_set
@@ -16,6 +17,7 @@ from distill.tables import RelabelTable
 from synth.augment import Augmentation
 from synth.committee import Committee
 from synth.relabel import StoredMixes, StoredVotes, relabel_epoch
+from synth.strategies import Zones
 
 STAGE = "relabel"
 
@@ -34,6 +36,8 @@ def run_relabel(context: Context) -> None:
     for spec, weight in zip(names, committee.weights.tolist(), strict=True):
         context.log(STAGE, member=spec, weight=weight)
     votes = vote_views(context, table, committee, images, batch_statistics=batch_statistics)
+    if table.zones == "ferkd":
+        votes = in_zones(votes, read_set(path).seen_hard, Zones())
     add_votes(path, votes)
 
 
@@ -49,7 +53,7 @@ def vote_views(
     views = relabel_views(table)
 
     def vote(batch: Tensor) -> Tensor:
-        return committee.vote(batch, batch_statistics=batch_statistics)
+        return aggregated_vote(committee, batch, table.aggregate, batch_statistics)
 
     epochs = []
     progress = context.progress.task(STAGE, table.epochs)

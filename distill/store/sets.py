@@ -1,16 +1,18 @@
 """set.h5: a synthetic set that says all that a consumer needs.
 
 /images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
-/labels/learned (logits float32 [n, k]) and /labels/full-fp16 (voted logits of every view, see
-`distill.store.voted`). Root attributes, as JSON: class_names, preprocess, student_lr, augmentation,
-network, seed, recipe, recipe_digest, source, factor (each stored image decodes to factor^2 images,
-see `synth.formation`), and `measured` once the set was evaluated. A set of whitened images also
-holds /preprocess/mean, /transform and /inverse, see `synth.whitening`. Where /refined [n, c, h, w]
-is there, students see it in place of /images.
+/labels/learned (logits float32 [n, k]), /labels/full-fp16 (voted logits of every view, see
+`distill.store.voted`) and /labels/<codec> (see `distill.store.encoded`). Root attributes, as JSON:
+class_names, preprocess, student_lr, augmentation, network, seed, recipe, recipe_digest, source,
+factor (each stored image decodes to factor^2 images, see `synth.formation`), and `measured` once
+the set was evaluated. A set of whitened images also holds /preprocess/mean, /transform and
+/inverse, see `synth.whitening`. Where /refined [n, c, h, w] is there, students see it in place of
+/images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
+from distill.store.encoded import EncodedVotes, put_encoded, read_encoded
 from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
 from distill.store.voted import put_votes, read_votes, votes_problem
 from synth.formation import decode, decode_labels
@@ -43,6 +46,7 @@ _ATTRIBUTES = (
 )
 
 
+_LEARNED, _FULL = "learned", "full-fp16"
 _WHITENING = ("mean", "transform", "inverse")
 
 
@@ -59,6 +63,7 @@ class SetFile:
         measured: what an evaluation found, or None.
         whitening: the ZCA transform and its inverse, or None for per-channel normalisation.
         refined: [n, c, h, w] the images as a tower refined them, or None.
+        encoded: voted labels in fewer bytes, by their codec spec.
     """
 
     images: Tensor
@@ -69,6 +74,7 @@ class SetFile:
     measured: dict[str, Any] | None = None
     whitening: Whitening | None = None
     refined: Tensor | None = None
+    encoded: Mapping[str, EncodedVotes] = field(default_factory=dict)
 
     @property
     def factor(self) -> int:
@@ -105,9 +111,12 @@ def write_set(path: Path, content: SetFile) -> None:
         put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
         labels = file.create_group("labels")
         if content.learned is not None:
-            put(labels, "learned", content.learned.cpu().numpy().astype(np.float32), None)
+            put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
         if content.votes is not None:
-            put_votes(labels.create_group("full-fp16"), content.votes)
+            put_votes(labels.create_group(_FULL), content.votes)
+        for name, encoded in content.encoded.items():
+            images = len(content.images) * content.factor**2
+            put_encoded(labels.create_group(name), encoded, images)
         if content.measured is not None:
             put_json(file, "measured", content.measured)
         if content.whitening is not None:
@@ -118,13 +127,20 @@ def write_set(path: Path, content: SetFile) -> None:
 
 # All write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
 def add_votes(path: Path, votes: StoredVotes) -> None:
-    """Add or replace the voted labels; what was measured with others before is dropped."""
-    write_set(path, replace(read_set(path), votes=votes, measured=None))
+    """Add or replace the voted labels; what was encoded or measured from others is dropped."""
+    write_set(path, replace(read_set(path), votes=votes, encoded={}, measured=None))
+
+
+def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
+    """Add or replace the labels of one codec; what was measured before is dropped."""
+    content = read_set(path)
+    found = {**content.encoded, name: encoded}
+    write_set(path, replace(content, encoded=found, measured=None))
 
 
 def add_refined(path: Path, refined: Tensor | None) -> None:
     """Replace the refined images, or drop them; so is what was voted or measured with others."""
-    write_set(path, replace(read_set(path), refined=refined, votes=None, measured=None))
+    write_set(path, replace(read_set(path), refined=refined, votes=None, encoded={}, measured=None))
 
 
 def add_measured(path: Path, measured: dict[str, Any]) -> None:
@@ -146,14 +162,16 @@ def read_set(path: Path) -> SetFile:
     with open_h5(path, KIND) as file:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
-        learned = torch.from_numpy(labels["learned"][()]) if "learned" in labels else None
+        learned = torch.from_numpy(labels[_LEARNED][()]) if _LEARNED in labels else None
+        names = [name for name in labels if name not in (_LEARNED, _FULL)]
+        encoded = {name: read_encoded(labels[name]) for name in names}
         measured = get_json(file, "measured") if "measured" in file.attrs else None
         images = torch.from_numpy(file["images"][()])
-        votes = read_votes(labels["full-fp16"], images.shape[2:]) if "full-fp16" in labels else None
+        votes = read_votes(labels[_FULL], images.shape[2:]) if _FULL in labels else None
         hard = torch.from_numpy(file["hard"][()].astype(np.int64))
         whitening = _read_whitening(file, images) if "preprocess" in file else None
         refined = torch.from_numpy(file["refined"][()]) if "refined" in file else None
-    content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined=refined)
+    content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
     _check(path, content)
     return content
 

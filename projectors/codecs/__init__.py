@@ -17,10 +17,12 @@ from projectors.codecs.pool import Pool
 from projectors.codecs.pruned import Pruned
 from projectors.codecs.quantised import Quantised
 from projectors.codecs.registry import CODECS, decode, get_codec
+from projectors.codecs.roots import Roots
 from projectors.codecs.sampled import SampledTopK
 from projectors.codecs.sizes import encoded_bytes, imagenet_label_bytes
 from projectors.codecs.topk import TopK
 from projectors.codecs.twoscalar import TwoScalars
+from projectors.codecs.weights import Weights
 
 __all__ = [
     "CODECS",
@@ -36,11 +38,13 @@ __all__ = [
     "Pool",
     "Pruned",
     "Quantised",
+    "Roots",
     "SampledTopK",
     "Sources",
     "TopK",
     "TwoScalars",
     "UnknownCodecError",
+    "Weights",
     "decode",
     "encoded_bytes",
     "get_codec",

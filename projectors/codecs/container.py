@@ -44,7 +44,20 @@ class Container:
 
 def pack(codec: LabelCodec, spec: LabelSpec, body: bytes) -> bytes:
     """The container of a codec's bytes."""
-    header = _header(codec, spec)
+    return _seal(_header(codec, spec), body)
+
+
+def seal(document: dict[str, Any], body: bytes) -> bytes:
+    """A container of anything else that stands for labels, such as a network.
+
+    Args:
+        document: JSON-able; says what the body is.
+        body: any bytes.
+    """
+    return _seal(_text(document), body)
+
+
+def _seal(header: bytes, body: bytes) -> bytes:
     start = _PREFIX.pack(MAGIC, VERSION, len(header), len(body)) + header
     digest = hashlib.sha256(start)
     digest.update(body)
@@ -52,7 +65,18 @@ def pack(codec: LabelCodec, spec: LabelSpec, body: bytes) -> bytes:
 
 
 def unpack(payload: Payload) -> Container:
-    """Open a container, its length and checksum checked before anything of it is read.
+    """Open a container of labels, checked before anything of it is read.
+
+    Raises:
+        CodecError: as `unseal`, or for a header that does not describe labels.
+    """
+    document, body = unseal(payload)
+    config, spec = _parse(document)
+    return Container(config, spec, body)
+
+
+def unseal(payload: Payload) -> tuple[dict[str, Any], memoryview]:
+    """Document and body of a container, its length and checksum checked before they are read.
 
     Raises:
         CodecError: for bytes that are foreign, too new, cut short, too long or damaged, or whose
@@ -72,8 +96,7 @@ def unpack(payload: Payload) -> Container:
     if hashlib.sha256(view[:end]).digest() != bytes(view[end:]):
         raise CodecError(f"the checksum of the encoded labels is wrong: damaged bytes; {_AGAIN}")
     start = _PREFIX.size + header_bytes
-    config, spec = _parse(bytes(view[_PREFIX.size : start]))
-    return Container(config, spec, view[start:end])
+    return _document(bytes(view[_PREFIX.size : start])), view[start:end]
 
 
 def open_body(codec: LabelCodec, payload: Payload, limit: int) -> Container:
@@ -112,22 +135,36 @@ def container_bytes(codec: LabelCodec, spec: LabelSpec, body_bytes: int) -> int:
 
 
 def _header(codec: LabelCodec, spec: LabelSpec) -> bytes:
-    document = {"codec": codec.config(), "labels": asdict(spec)}
+    return _text({"codec": codec.config(), "labels": asdict(spec)})
+
+
+def _text(document: dict[str, Any]) -> bytes:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8")
 
 
-def _parse(header: bytes) -> tuple[dict[str, Any], LabelSpec]:
+def _document(header: bytes) -> dict[str, Any]:
     try:
         document = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise _broken_header(error) from error
+    if not isinstance(document, dict):
+        raise CodecError(f"the header of the encoded labels is no table; {_AGAIN}")
+    return document
+
+
+def _parse(document: dict[str, Any]) -> tuple[dict[str, Any], LabelSpec]:
+    try:
         config, spec = document["codec"], LabelSpec(**document["labels"])
     except CodecError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise CodecError(
-            f"the header of the encoded labels is broken ({reason}); {_AGAIN}"
-        ) from error
+    except (TypeError, KeyError) as error:
+        raise _broken_header(error) from error
     if not isinstance(config, dict):
         raise CodecError(f"the header of the encoded labels names no codec; {_AGAIN}")
     return config, spec
+
+
+def _broken_header(error: Exception) -> CodecError:
+    reason = " ".join(str(error).split())
+    return CodecError(f"the header of the encoded labels is broken ({reason}); {_AGAIN}")

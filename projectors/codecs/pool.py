@@ -83,16 +83,15 @@ class Pool:
             return replace(spec, epochs=kept)
         return replace(spec, epochs=1, images=self._labels(spec, kept))
 
-    def take(self, logits: Tensor) -> Tensor:
-        """The kept part of logits [e, n, k], in the shape of `spec`."""
-        epochs, images, classes = logits.shape
-        shape = self.spec(LabelSpec(epochs, images, classes))
+    def take(self, values: Tensor) -> Tensor:
+        """The kept part of values [e, n, ...], one for each label, in the shape of `spec`."""
+        epochs, images = values.shape[:2]
+        whole = LabelSpec(epochs, images, 2)
+        shape = self.spec(whole)
         if self.unit == "batch-to-epoch":
-            logits = logits[
-                :, : self._batches(LabelSpec(epochs, images, classes)) * self.batch_size
-            ]
-        rows = logits.reshape(-1, classes)[: shape.labels]
-        return rows.reshape(shape.epochs, shape.images, classes)
+            values = values[:, : self._batches(whole) * self.batch_size]
+        rows = values.flatten(0, 1)[: shape.labels]
+        return rows.unflatten(0, (shape.epochs, shape.images))
 
     def reads(self, spec: LabelSpec) -> Tensor:
         """[E, positions] int64, the kept unit that each training epoch and position reads.
@@ -122,7 +121,7 @@ class Pool:
         return Sources(units // batches, units % batches * self.batch_size + within)
 
     def expand(self, pool: Tensor, sources: Sources) -> Tensor:
-        """Training labels [E, n, k] out of a pool in the shape of `spec`."""
+        """Training values [E, n, ...] out of a pool in the shape of `spec`."""
         if self.unit == "epoch":
             return pool[sources.epochs[:, 0]]
         images = sources.places.shape[1]

@@ -14,13 +14,14 @@ from projectors.codecs.labels import Labels
 from projectors.codecs.lowrank import LowRank
 from projectors.codecs.pruned import Pruned
 from projectors.codecs.quantised import Quantised
+from projectors.codecs.roots import Roots
 from projectors.codecs.sampled import SampledTopK
 from projectors.codecs.topk import TopK
 from projectors.codecs.twoscalar import TwoScalars
 
 CODECS: dict[str, type[Any]] = {
     codec.codec_id: codec
-    for codec in (Dense, TopK, SampledTopK, Pruned, LowRank, Quantised, TwoScalars, Hard)
+    for codec in (Dense, TopK, SampledTopK, Pruned, LowRank, Quantised, Roots, TwoScalars, Hard)
 }
 
 

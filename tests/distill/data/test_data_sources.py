@@ -91,7 +91,8 @@ def test_options_out_of_range_are_refused(options, message):
         ("fashion_mnist", "did you mean 'fashion-mnist'"),
         (
             "",
-            "source '' is unknown, one of digits, fashion-mnist, glyphs, folder, npz is needed; write",
+            "source '' is unknown, one of digits, fashion-mnist, glyphs, folder, npz is needed; "
+            "write",
         ),
         ("[red]\nzzz", r"source '\[red\]\\nzzz' is unknown"),
         ("digits:8", "source 'digits:8' takes no path; write it as digits"),

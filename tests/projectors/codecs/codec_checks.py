@@ -16,6 +16,7 @@ from projectors.codecs import (
     LowRank,
     Pruned,
     Quantised,
+    Roots,
     SampledTopK,
     TopK,
     TwoScalars,
@@ -38,11 +39,14 @@ CASES = {
     "low-rank": LowRank(2),
     "quantised-lzma": Quantised(0.5, coder="lzma"),
     "quantised-zlib": Quantised(0.01, coder="zlib"),
+    "roots": Roots(0.1),
+    "roots-fine": Roots(0.01),
     "two-scalars": TwoScalars(),
     "hard": Hard(),
     "pruned-epoch": Pruned(Dense(), ratio=0.5, unit="epoch", seed=3),
     "pruned-batch": Pruned(TopK(2), ratio=0.25, unit="batch", batch_size=2, seed=3),
     "pruned-batch-to-epoch": Pruned(TopK(2), ratio=0.5, batch_size=2, seed=3),
+    "pruned-roots": Pruned(Roots(0.1), ratio=0.5, unit="epoch", seed=3),
     "pruned-quantised": Pruned(Quantised(0.5), ratio=0.5, unit="epoch", seed=3),
 }
 

@@ -1,0 +1,60 @@
+"""`distill encode SET`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from distill.commands.options import as_json, debug, device, quiet
+
+
+@click.command()
+@click.argument("set_path", metavar="SET", type=click.Path(path_type=Path))
+@click.option("--codec", help="Codec spec, see `distill ls codecs`.")
+@click.option("--target-bytes", type=click.IntRange(1), help="Most bytes of labels and views.")
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Most accuracy to lose on held-out images, a fraction; trains students.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a copy with these labels instead of the full ones; SET stays as it is.",
+)
+@device
+@as_json
+@quiet
+@debug
+def encode(
+    set_path: Path,
+    out: Path | None,
+    device: str | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+    **choice: Any,
+) -> None:
+    """Encode the voted labels of SET (a set.h5, or the folder of a run) in fewer bytes.
+
+    A codec spec joins parts by +: `seed+pruned:ratio=0.9+topk:k=5`. Without --codec, one is chosen
+    by --target-bytes or --max-loss.
+
+    \b
+    Example:
+      distill encode runs/digits --codec seed+topk:k=3 --out small.h5
+    """
+    from distill.application import encode_set
+
+    given = {key: value for key, value in choice.items() if value is not None}
+    found = encode_set(set_path, given, out, device, quiet)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(
+        f"{found['codec']}: {found['payload']:,} bytes of labels and {found['views']:,} of views, "
+        f"in place of {found['full']:,} bytes of labels ({found['ratio']:.1f}x); {found['set']}"
+    )

@@ -1,0 +1,44 @@
+"""What encoded labels cost: their receiver in bytes, their maker in teacher passes."""
+
+from __future__ import annotations
+
+from distill.encoding.networks import is_network
+from distill.store.encoded import EncodedVotes
+from distill.store.sets import smallest_unsigned
+from projectors import FileBytes, file_bytes
+from projectors.codecs import Pruned, get_codec, unpack
+from synth.relabel import StoredVotes
+
+
+def receiver_files(encoded: EncodedVotes, images: int) -> list[FileBytes]:
+    """What a receiver needs besides the images, part by part, as stored and compressed.
+
+    Args:
+        encoded: the labels.
+        images: n, images that students see.
+    """
+    found = [file_bytes("labels", encoded.payload)]
+    if encoded.ids is None or encoded.views is None:
+        digest = bytes.fromhex(encoded.views_digest)
+        return [*found, file_bytes("seed of the views", bytes(8) + digest)]
+    ids = encoded.ids.numpy().astype(smallest_unsigned(images)).tobytes()
+    views = encoded.views.half().numpy().astype("<f2").tobytes()
+    return [*found, file_bytes("order", ids), file_bytes("views", views)]
+
+
+def teacher_passes(encoded: EncodedVotes, votes: StoredVotes, members: int) -> dict[str, int]:
+    """Images that went through a teacher: once for the maker, and in every training of a student.
+
+    A pool needs only the labels that it keeps; a network is asked anew by every receiver.
+
+    Args:
+        encoded: the labels.
+        votes: the labels in full.
+        members: teachers of the committee.
+    """
+    if is_network(encoded.payload):
+        return {"maker": 0, "each student": votes.ids.numel() * members}
+    container = unpack(encoded.payload)
+    codec = get_codec(container.config)
+    kept = codec.pool.spec(container.spec) if isinstance(codec, Pruned) else container.spec
+    return {"maker": kept.labels * members, "each student": 0}

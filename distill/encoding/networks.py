@@ -1,0 +1,198 @@
+"""Labels that a network gives: the payload is the network, and perhaps labels where it is wrong."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.build import build_codec, build_network
+from distill.codec_specs import CodecSpec
+from distill.encoding.views import seeded_views
+from distill.store.committee import Member
+from distill.store.encoded import EncodedVotes
+from projectors import Projector, ProjectorError, load
+from projectors.archive import pack_projector, unpack_projector
+from projectors.codecs import CodecError
+from projectors.codecs.container import unseal
+from projectors.codecs.residual import choose_residual, pack_residual, unpack_residual
+from projectors.codecs.weights import Weights
+from synth.augment import View
+from synth.committee import Committee
+from synth.relabel import StoredVotes
+from synth.training import split_batches, split_parts
+
+Labeller = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What a set's labels came from, or can be asked of.
+
+    Attributes:
+        members: the teachers with their states; empty where there are none.
+        weights: [m] of the members' vote.
+        projector: folder of the projector, or None.
+        external: bytes of the projector that must be fetched elsewhere.
+    """
+
+    members: tuple[Member, ...] = ()
+    weights: tuple[float, ...] = ()
+    projector: Path | None = None
+    external: int = 0
+
+
+def encode_network(
+    votes: StoredVotes, spec: CodecSpec, seed: int, networks: Networks, images: Tensor
+) -> EncodedVotes:
+    """The network of a spec as the label of every view.
+
+    Args:
+        votes: the labels in full; their number of epochs, batches and temperature are kept.
+        spec: with a part "network"; with a part "labels" too, the views whose labels the network
+            misses most get theirs stored.
+        seed: of the run.
+        networks: where the network comes from.
+        images: [n, c, h, w] that students see.
+
+    Raises:
+        CodecError: if there is no such network, or labels do not fit the codec.
+    """
+    if votes.mixes is not None:
+        raise CodecError(
+            f"the labels belong to views mixed by {votes.mixes.kind}, which encoded labels do not "
+            "name; make them with relabel.mix = none"
+        )
+    about: dict[str, Any] = {"epochs": len(votes.ids), "temperature": votes.temperature}
+    part = spec.parts["network"]
+    if part.entry.name == "teacher":
+        payload = _teacher(
+            networks, int(part.options["bits"]), {**about, "classes": votes.logits.shape[2]}
+        )
+        external = 0
+    else:
+        if networks.projector is None:
+            raise CodecError("there is no projector beside the set; run the stage project first")
+        payload = pack_projector(networks.projector, about)
+        external = networks.external
+    encoded = EncodedVotes(
+        payload, votes.families, votes.batch_size, votes.batch_statistics, False, seed=seed,
+        external=external, parts=votes.parts,
+    )  # fmt: skip
+    if "labels" not in spec.parts:
+        return encoded
+    given = _label(payload, votes, images)
+    mask = choose_residual(
+        votes.logits, given.logits, votes.temperature, float(part.options["residual"])
+    )
+    codec = build_codec(replace(spec, parts={"labels": spec.parts["labels"]}), votes.batch_size)
+    both = pack_residual(payload, votes.logits, votes.temperature, mask, codec)
+    return replace(encoded, payload=both)
+
+
+def is_network(payload: bytes) -> bool:
+    """Whether a payload is a network, rather than labels. Raises CodecError for foreign bytes."""
+    document, _ = unseal(payload)
+    return "network" in document
+
+
+def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
+    """What students train on: the network's label of every view, or the stored one.
+
+    Raises:
+        CodecError: if the payload is damaged or foreign, or does not fit the images.
+    """
+    payload, residual = encoded.payload, None
+    if unseal(payload)[0]["network"] == "residual":
+        payload, residual = unpack_residual(payload)
+    document, _ = unseal(payload)
+    about = document["about"]
+    size = (images.shape[2], images.shape[3])
+    ids, views = seeded_views(
+        encoded.seed or 0, about["epochs"], len(images), size, encoded.families
+    )
+    plan = StoredVotes(
+        ids,
+        views,
+        torch.zeros(*ids.shape, 0),
+        encoded.families,
+        encoded.batch_size,
+        about["temperature"],
+        encoded.batch_statistics,
+        parts=encoded.parts,
+    )
+    votes = _label(payload, plan, images)
+    return votes if residual is None else replace(votes, logits=residual.over(votes.logits))
+
+
+def _teacher(networks: Networks, bits: int, about: dict[str, Any]) -> bytes:
+    if not networks.members:
+        raise CodecError("there is no committee beside the set; run the stage committee first")
+    state = {
+        f"{index}/{name}": value
+        for index, member in enumerate(networks.members)
+        for name, value in member.state.items()
+    }
+    about = {
+        **about,
+        "members": [member.spec for member in networks.members],
+        "weights": list(networks.weights),
+    }
+    return Weights(bits).encode(state, about)
+
+
+def _label(payload: bytes, plan: StoredVotes, images: Tensor) -> StoredVotes:
+    """The plan's views with the labels that a network gives them."""
+    labeller = _labeller(payload, images, plan.batch_statistics)
+    epochs = []
+    for ids, views in zip(plan.ids, plan.views, strict=True):
+        view = View.from_tensor(plan.families, views.float())
+        found = []
+        for places in split_batches(len(ids), plan.batch_size):
+            seen = view.select(places).apply(images[ids[places].long()])
+            found += [labeller(seen[piece]) for piece in split_parts(len(seen), plan.parts)]
+        epochs.append(torch.cat(found).half().cpu())
+    return replace(plan, logits=torch.stack(epochs))
+
+
+def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labeller:
+    document, _ = unseal(payload)
+    if document["network"] == "projector":
+        return _asks(_projector(payload).to(images.device))
+    state, about = Weights(document["bits"]).decode(payload)
+    _, channels, height, width = images.shape
+    members = []
+    for index, spec in enumerate(about["members"]):
+        network = build_network(spec, channels, (height, width), about["classes"], 0)
+        prefix = f"{index}/"
+        own = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        network.load_state_dict(own)
+        members.append(network.to(images.device).eval().requires_grad_(False))
+    committee = Committee(tuple(members), torch.tensor(about["weights"]))
+    return lambda batch: committee.vote(batch, batch_statistics=batch_statistics)
+
+
+def _projector(payload: bytes) -> Projector:
+    with tempfile.TemporaryDirectory() as folder:
+        unpack_projector(payload, Path(folder))
+        try:
+            return load(folder)
+        except (OSError, ProjectorError) as error:
+            raise CodecError(f"the projector in encoded labels cannot be used: {error}") from None
+
+
+def _asks(projector: Projector) -> Labeller:
+    @torch.no_grad()
+    def ask(batch: Tensor) -> Tensor:
+        return projector.logits(batch)
+
+    return ask

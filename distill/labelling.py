@@ -1,0 +1,116 @@
+"""Label strategies on the committee's votes, and on labels that are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from distill.errors import WorkError
+from synth.committee import Committee
+from synth.relabel import StoredVotes
+from synth.strategies import (
+    Zones,
+    aggregate_crowd,
+    calibrate,
+    mean_probabilities,
+    refined_labels,
+    replace_dropped,
+    schedule_is_hard,
+    smoothed_logits,
+    zone_of,
+)
+from synth.training import Batch
+
+# The smallest probability that a label's logit stands for; fp16 holds its logarithm well.
+_FLOOR = 1e-8
+
+
+def aggregated_vote(
+    committee: Committee, images: Tensor, rule: Sequence[str], batch_statistics: bool
+) -> Tensor:
+    """Label logits [n, k] of a batch of views.
+
+    Args:
+        committee: teachers and their weights.
+        images: [n, c, h, w].
+        rule: "logits" (weighted mean), "probabilities" (log of the weighted mean), or crowd methods
+            on the members' hard votes, whose posteriors are averaged.
+        batch_statistics: as of `Committee.vote`.
+
+    Raises:
+        WorkError: if a crowd method needs a package that is not installed.
+    """
+    if list(rule) == ["logits"]:
+        return committee.vote(images, batch_statistics=batch_statistics)
+    members = torch.stack(list(committee.votes(images, batch_statistics=batch_statistics)))
+    if list(rule) == ["probabilities"]:
+        return mean_probabilities(members, committee.weights)
+    try:
+        votes = members.argmax(dim=2).cpu()
+        found = aggregate_crowd(rule, votes, members.shape[2])
+    except ImportError as error:
+        raise WorkError(f"relabel.aggregate: {error}") from None
+    return found.clamp_min(_FLOOR).log().to(images.device)
+
+
+def in_zones(votes: StoredVotes, hard: Tensor, zones: Zones) -> StoredVotes:
+    """FerKD's zones on stored votes: background corrected, dropped views replaced.
+
+    Args:
+        votes: of every view.
+        hard: [n] classes of the images.
+        zones: thresholds on the probability of the image's class at the votes' temperature.
+    """
+    logits = votes.logits.float() / votes.temperature
+    classes = hard[votes.ids.long()]
+    probabilities = torch.softmax(logits, dim=2)
+    zone = zone_of(probabilities, classes, zones)
+    found = calibrate(probabilities, classes, zones).clamp_min(_FLOOR).log() * votes.temperature
+    source = replace_dropped(votes.ids, zone)
+    return replace(
+        votes,
+        logits=found.flatten(0, 1)[source].half(),
+        views=votes.views.flatten(0, 1)[source],
+    )
+
+
+def refined(votes: StoredVotes, hard: Tensor, share: float) -> StoredVotes:
+    """GIFT's labels: mixed with `share` of the hard label [n] of each image."""
+    classes = votes.logits.shape[2]
+    rows = refined_labels(
+        votes.logits.float().flatten(0, 1),
+        hard[votes.ids.long()].flatten(),
+        votes.temperature,
+        share,
+    )
+    logits = rows.clamp_min(_FLOOR).log() * votes.temperature
+    return replace(votes, logits=logits.view(*votes.ids.shape, classes).half())
+
+
+def soft_hard_soft(
+    votes: StoredVotes, images: Tensor, hard: Tensor, epochs: int, share: float, smoothing: float
+) -> Callable[[int], Iterable[Batch]]:
+    """Batches by epoch with HALD's stages: stored labels, then smoothed hard ones, then stored.
+
+    Hard labels are read at the temperature of the votes, as the whole training has one.
+
+    Args:
+        votes: of every view.
+        images: [n, c, h, w] that students see.
+        hard: [n] their classes.
+        epochs: of the training.
+        share: of the epochs that are hard.
+        smoothing: of the hard labels.
+    """
+    classes = votes.logits.shape[2]
+    smooth = smoothed_logits(hard.cpu(), classes, smoothing) * votes.temperature
+    stage = replace(votes, logits=smooth[votes.ids.long()].half())
+
+    def batches(epoch: int) -> Iterable[Batch]:
+        chosen = stage if schedule_is_hard(epoch, epochs, share) else votes
+        return chosen.batches(images, epoch)
+
+    return batches

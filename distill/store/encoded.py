@@ -1,0 +1,100 @@
+"""Encoded labels in set.h5: a codec's container, and the views that its labels belong to.
+
+/labels/<spec>/payload holds the container (see `projectors.codecs`). Views that are stored lie
+beside it as `ids` and `views`, cut to the labels that are kept; those that are drawn again are
+named by the attribute `seed` and checked by `views_digest`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.store.hdf5 import get_json, put, put_json
+
+
+@dataclass(frozen=True)
+class EncodedVotes:
+    """Labels of views, encoded.
+
+    Attributes:
+        payload: container of a codec.
+        families: augmentation families of the views.
+        batch_size: places that were labelled, and must be trained on, together.
+        batch_statistics: whether the teachers' BatchNorm used each part's own statistics.
+        by_image: whether an epoch's labels stand in the order of the images, not of its places.
+        ids: kept part of the places' images, or None for views from a seed.
+        views: float16 augmentation parameters of the kept part, or None.
+        seed: of the run that drew the views, or None for stored ones.
+        views_digest: sha256 of all ids and views; "" for stored ones, and for a network, which
+            can label any.
+        external: bytes that a receiver must fetch elsewhere.
+        parts: pieces that a batch was labelled in, and must be trained on in.
+    """
+
+    payload: bytes
+    families: tuple[str, ...]
+    batch_size: int
+    batch_statistics: bool
+    by_image: bool
+    ids: Tensor | None = None
+    views: Tensor | None = None
+    seed: int | None = None
+    views_digest: str = ""
+    external: int = 0
+    parts: int = 1
+
+    def view_bytes(self, images: int) -> int:
+        """Bytes of what names the views of `images` images, uncompressed."""
+        if self.ids is None or self.views is None:
+            return 8 + len(self.views_digest) // 2
+        width = np.min_scalar_type(max(images - 1, 0)).itemsize
+        return self.ids.numel() * width + self.views.numel() * 2
+
+
+def digest_views(ids: Tensor, views: Tensor) -> str:
+    """Digest of the order and the augmentation parameters of all views."""
+    total = hashlib.sha256(ids.to(torch.int32).numpy().astype("<i4").tobytes())
+    total.update(views.half().numpy().astype("<f2").tobytes())
+    return total.hexdigest()
+
+
+def put_encoded(group: h5py.Group, encoded: EncodedVotes, images: int) -> None:
+    """Write encoded labels of `images` images into a group."""
+    put(group, "payload", np.frombuffer(encoded.payload, np.uint8), None)
+    put_json(group, "families", list(encoded.families))
+    group.attrs["batch_size"] = encoded.batch_size
+    group.attrs["batch_statistics"] = encoded.batch_statistics
+    group.attrs["by_image"] = encoded.by_image
+    group.attrs["external"] = encoded.external
+    group.attrs["parts"] = encoded.parts
+    if encoded.ids is not None and encoded.views is not None:
+        kind = np.min_scalar_type(max(images - 1, 0))
+        put(group, "ids", encoded.ids.numpy().astype(kind), None)
+        put(group, "views", encoded.views.numpy(), None)
+    else:
+        put_json(group, "seed", encoded.seed)
+        group.attrs["views_digest"] = encoded.views_digest
+
+
+def read_encoded(group: h5py.Group) -> EncodedVotes:
+    """Read what `put_encoded` wrote; a missing part raises KeyError, as HDF5 does."""
+    stored = "ids" in group
+    return EncodedVotes(
+        payload=group["payload"][()].tobytes(),
+        families=tuple(get_json(group, "families")),
+        batch_size=int(group.attrs["batch_size"]),
+        batch_statistics=bool(group.attrs["batch_statistics"]),
+        by_image=bool(group.attrs["by_image"]),
+        ids=torch.from_numpy(group["ids"][()].astype(np.int64)) if stored else None,
+        views=torch.from_numpy(group["views"][()]) if stored else None,
+        seed=None if stored else int(get_json(group, "seed")),
+        views_digest="" if stored else str(group.attrs["views_digest"]),
+        external=int(group.attrs["external"]),
+        parts=int(group.attrs.get("parts", 1)),
+    )

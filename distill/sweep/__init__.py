@@ -1,0 +1,1 @@
+"""Every codec on one curve: bytes of labels against the accuracy of fresh students."""

@@ -1,0 +1,161 @@
+"""Run a sweep: resumable, over any number of worker processes, with the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distill.context import Context
+from distill.engines import run_jobs
+from distill.errors import WorkError
+from distill.evaluation.students import Judged, protocol
+from distill.progress import Advance
+from distill.stages.committee import FILE as COMMITTEE
+from distill.stages.committee import load_committee
+from distill.stages.relabel import vote_views
+from distill.store.files import digest_file, digest_json, write_json, write_text
+from distill.store.sets import SetFile, read_set, write_set
+from distill.sweep.jobs import Outcome, SweepJob, as_rows, curve, plan_sweep
+from distill.sweep.plot import draw_curves
+from distill.sweep.work import Bench, open_bench, random_file
+from distill.tables import EvaluateTable, RelabelTable
+from synth.committee import Committee
+from synth.synthetic_set import draw_real
+
+LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
+# Raise it when what a job does changes, so that older rows are not taken for it.
+_VERSION = 1
+
+
+def run_sweep(
+    context: Context, place: Path, folder: Path, codecs: Sequence[str], workers: int
+) -> dict[str, Any]:
+    """Train all students of a sweep; writes its table and its plot, and returns the table.
+
+    Args:
+        context: data and device; its recipe's [evaluate] table says how students are trained.
+        place: set.h5, with voted labels.
+        folder: of the sweep; rows that it holds of the same sweep are not trained again.
+        codecs: specs.
+        workers: processes; 1 is this one.
+    """
+    table = context.recipe.evaluate
+    if table is None:
+        raise WorkError("the recipe has no [evaluate] table; add one with its students")
+    content = read_set(place)
+    has_committee = (
+        context.recipe.committee is not None and (context.run.path / COMMITTEE).is_file()
+    )
+    jobs = plan_sweep(codecs, table.students, table.seeds, random=has_committee)
+    key = _key(context, place, table)
+    _make_random(context, content, folder, table.seeds, key, labelled=has_committee)
+    found = _read(folder / LOG, key)
+    left = [job for job in jobs if job.name not in found]
+    bench = Bench(context.recipe, place, folder, context.run.path)
+    with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
+        # One thread each, whatever the number of workers: sums of floats depend on it.
+        results = run_jobs(
+            left, partial(open_bench, bench), workers, threads=1, check=context.stop.check
+        )
+        for job, outcome in results:
+            found[job.name] = outcome
+            _append(folder / LOG, key, job, outcome)
+            _tell(advance, job, outcome)
+    points = curve(jobs, found)
+    result = {
+        "set": content.manifest["source"]["name"],
+        "points": as_rows(points),
+        "protocol": protocol(context, table, Judged(content)),
+    }
+    write_json(folder / TABLE, result)
+    draw_curves(points, folder / PLOT)
+    return result
+
+
+def _key(context: Context, place: Path, table: EvaluateTable) -> str:
+    """Digest of all that decides an outcome, besides the job itself."""
+    committee = context.run.path / COMMITTEE
+    evaluate = table.model_dump(mode="json", exclude={"students", "seeds", "labels"})
+    relabel = context.recipe.relabel
+    return digest_json(
+        {
+            "version": _VERSION,
+            "set": digest_file(place),
+            "committee": digest_file(committee) if committee.is_file() else None,
+            "data": context.data.digest,
+            "seed": context.recipe.seed,
+            "evaluate": evaluate,
+            "relabel": None if relabel is None else relabel.model_dump(mode="json"),
+        }
+    )
+
+
+def _make_random(
+    context: Context, content: SetFile, folder: Path, seeds: int, key: str, *, labelled: bool
+) -> None:
+    """Write the random real images of each seed, relabelled as the set was."""
+    committee = load_committee(context) if labelled else None
+    for seed in range(seeds):
+        path = random_file(folder, seed)
+        if path.is_file() and read_set(path).manifest["recipe_digest"] == key:
+            continue
+        write_set(path, _random_set(context, content, committee, seed, key))
+
+
+def _random_set(
+    context: Context, content: SetFile, committee: Committee | None, seed: int, key: str
+) -> SetFile:
+    images, labels = context.split("train")
+    ipc = len(content.images) // context.classes
+    generator = context.generator("evaluate", "random images", seed)
+    chosen = draw_real(labels.cpu(), context.classes, ipc, generator).to(context.device)
+    votes = None
+    if committee is not None:
+        table = context.recipe.relabel or RelabelTable()
+        # Real images have the statistics that the teachers were trained on: no BSSL.
+        votes = vote_views(context, table, committee, images[chosen], batch_statistics=False)
+    manifest = {**content.manifest, "factor": 1, "recipe_digest": key}
+    return replace(
+        content,
+        images=images[chosen].cpu(),
+        hard=labels[chosen].cpu(),
+        manifest=manifest,
+        learned=None,
+        refined=None,
+        votes=votes,
+        measured=None,
+        encoded={},
+    )
+
+
+def _tell(advance: Advance, job: SweepJob, outcome: Outcome) -> None:
+    size = outcome.payload + outcome.views
+    advance(f"{job.images} {job.codec} {job.student}: {outcome.accuracy:.3f} at {size:,} bytes")
+
+
+def _append(log: Path, key: str, job: SweepJob, outcome: Outcome) -> None:
+    row = {"key": key, "job": job.name, **asdict(outcome)}
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _read(log: Path, key: str) -> dict[str, Outcome]:
+    """Outcomes by job; rows of other sweeps, and a row cut short by a crash, are left out."""
+    if not log.is_file():
+        return {}
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if text and not text.endswith("\n"):
+        write_text(log, text + "\n")
+    found = {}
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+            if row.pop("key") == key:
+                found[str(row.pop("job"))] = Outcome(**row)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return found

@@ -1,0 +1,97 @@
+"""What a worker process of a sweep does: train one student at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distill.build import choose_device
+from distill.context import Context
+from distill.evaluation.jobs import STUDENTS, Job
+from distill.evaluation.results import count_bytes
+from distill.evaluation.students import Judged, trained_student
+from distill.interrupt import Stop
+from distill.progress import Progress
+from distill.stages.encode import encode_one, find_networks
+from distill.store.run import Run
+from distill.store.sets import SetFile, read_set
+from distill.sweep.jobs import FULL, HARD, SET, Outcome, SweepJob
+from distill.tables import EvaluateTable, Recipe
+from synth.training import accuracy
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a worker needs besides its jobs; plain values, so that they travel.
+
+    Attributes:
+        recipe: of the set, with the [evaluate] table of the sweep.
+        place: set.h5.
+        folder: of the sweep, which holds the random images.
+        artefacts: folder of committee and projector.
+    """
+
+    recipe: Recipe
+    place: Path
+    folder: Path
+    artefacts: Path
+
+
+def random_file(folder: Path, seed: int) -> Path:
+    """The random real images of a seed, with the committee's votes where there is one."""
+    return folder / f"random-{seed}.h5"
+
+
+class Worker:
+    """Trains the students of jobs; what it read and encoded last is kept for the next job."""
+
+    def __init__(self, bench: Bench, stop: Stop) -> None:
+        self._bench = bench
+        run = Run(bench.artefacts, {"recipe": {}, "stages": {}})
+        device = choose_device(bench.recipe.device)
+        self._context = Context(run, bench.recipe, device, Progress(quiet=True), stop)
+        self._networks = find_networks(self._context)
+        self._last: tuple[tuple[Path, str], SetFile] | None = None
+
+    def run(self, job: SweepJob) -> Outcome:
+        """Train and test the student of a job. The same job gives the same outcome anywhere."""
+        context, table = self._context, self._bench.recipe.evaluate
+        if table is None:
+            table = EvaluateTable(students=[job.student])
+        content = self._content(job)
+        source = {HARD: "hard", FULL: "votes"}.get(job.codec, job.codec)
+        student = Job(STUDENTS, job.student, source, job.seed)
+        network = trained_student(context, table, Judged(content), student)
+        test, held_out = (accuracy(network, *context.split(n)) for n in ("test", "validation"))
+        payload, views = _sizes(content, job.codec)
+        coded = content.encoded.get(job.codec)
+        return Outcome(test, held_out, payload, views, coded.external if coded else 0)
+
+    def _content(self, job: SweepJob) -> SetFile:
+        bench = self._bench
+        path = bench.place if job.images == SET else random_file(bench.folder, job.seed)
+        if self._last is None or self._last[0] != (path, job.codec):
+            content = replace(read_set(path), encoded={})
+            if job.codec not in (HARD, FULL):
+                encoded = encode_one(content, job.codec, self._networks)
+                content = replace(content, encoded={job.codec: encoded})
+            self._last = ((path, job.codec), content)
+        return self._last[1]
+
+
+def _sizes(content: SetFile, codec: str) -> tuple[int, int]:
+    """Bytes of labels and of views."""
+    sources = count_bytes(content, (0, 0))["sources"]
+    if codec == HARD:
+        return sources["hard"], 0
+    if codec == FULL and content.votes is not None:
+        labels = content.votes.logits.numel() * content.votes.logits.element_size()
+        return labels, sources["votes"] - labels
+    payload = len(content.encoded[codec].payload)
+    return payload, sources[codec] - payload
+
+
+def open_bench(bench: Bench) -> Callable[[SweepJob], Outcome]:
+    """What does the jobs of a sweep; every worker process calls this once."""
+    return Worker(bench, Stop()).run

@@ -1,0 +1,25 @@
+"""Label strategies: formulas that make labels from votes, or change labels that are stored."""
+
+from synth.strategies.active import draw_included, max_min_weights
+from synth.strategies.crowd import CROWD_METHODS, aggregate_crowd, crowd_posterior
+from synth.strategies.means import mean_logits, mean_probabilities
+from synth.strategies.refine import refined_labels, schedule_is_hard, smoothed_logits
+from synth.strategies.zones import Zones, calibrate, replace_dropped, self_mix, zone_of
+
+__all__ = [
+    "CROWD_METHODS",
+    "Zones",
+    "aggregate_crowd",
+    "calibrate",
+    "crowd_posterior",
+    "draw_included",
+    "max_min_weights",
+    "mean_logits",
+    "mean_probabilities",
+    "refined_labels",
+    "replace_dropped",
+    "schedule_is_hard",
+    "self_mix",
+    "smoothed_logits",
+    "zone_of",
+]

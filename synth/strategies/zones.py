@@ -1,0 +1,112 @@
+"""FerKD: labels of crops that show nothing, or the background, are dropped or corrected.
+
+Source: Shen 2023 (FerKD), whose code and thresholds are not public; the defaults are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DROPPED, BACKGROUND, KEPT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Thresholds on the teacher's confidence s in the image's class.
+
+    Below `low` or above `top` a label is dropped; from `low` to `middle` the class gets 1 - epsilon
+    and the others share epsilon; from there on the label stays.
+
+    Attributes:
+        low: T_L.
+        middle: T_M.
+        top: T_T; 1 drops none of the easy ones.
+        epsilon: of the smoothing.
+    """
+
+    low: float = 0.05
+    middle: float = 0.3
+    top: float = 1.0
+    epsilon: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.middle <= self.top <= 1 or not 0 <= self.epsilon < 1:
+            raise ValueError(f"{self}: need 0 <= low <= middle <= top <= 1 and epsilon in [0, 1)")
+
+
+def zone_of(probabilities: Tensor, hard: Tensor, zones: Zones) -> Tensor:
+    """Zone [...] of each label: 0 dropped, 1 background, 2 kept.
+
+    Args:
+        probabilities: [..., k] of the teacher.
+        hard: [...] int64, the image's class.
+        zones: thresholds.
+    """
+    score = probabilities.gather(-1, hard[..., None])[..., 0]
+    found = torch.where(score < zones.middle, BACKGROUND, KEPT)
+    outside = (score < zones.low) | (score > zones.top)
+    return torch.where(outside, DROPPED, found)
+
+
+def calibrate(probabilities: Tensor, hard: Tensor, zones: Zones) -> Tensor:
+    """Labels [..., k] with those of the background corrected; dropped ones stay as they are.
+
+    Args:
+        probabilities: [..., k].
+        hard: [...] int64.
+        zones: thresholds.
+    """
+    classes = probabilities.shape[-1]
+    smooth = torch.full_like(probabilities, zones.epsilon / (classes - 1))
+    smooth.scatter_(-1, hard[..., None], 1 - zones.epsilon)
+    background = zone_of(probabilities, hard, zones) == BACKGROUND
+    return torch.where(background[..., None], smooth, probabilities)
+
+
+def replace_dropped(ids: Tensor, zone: Tensor) -> Tensor:
+    """Where each label is to be read from, so that epochs keep their length.
+
+    A dropped one takes the next kept label of the same image, counted on from its own epoch and
+    round; one whose image has none stays.
+
+    Args:
+        ids: [e, n] int64, image at each place.
+        zone: [e, n] of `zone_of`.
+
+    Returns:
+        [e, n] int64, indices into the flattened labels.
+    """
+    flat_ids, kept = ids.flatten(), (zone != DROPPED).flatten()
+    found = torch.arange(len(flat_ids))
+    for image in flat_ids[~kept].unique().tolist():
+        of_image = torch.nonzero(flat_ids == image).flatten()
+        good = of_image[kept[of_image]]
+        if len(good):
+            bad = of_image[~kept[of_image]]
+            found[bad] = good[torch.searchsorted(good, bad) % len(good)]
+    return found.view_as(ids)
+
+
+def self_mix(first: Tensor, second: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+    """SelfMix: a box of one crop pasted into another crop of the same image.
+
+    Labels mix by the same fraction: q = lam q_first + (1 - lam) q_second.
+
+    Args:
+        first: crops [n, c, h, w].
+        second: crops of the same images.
+        box: [n, 4] int64, top, left, bottom, right of what is taken from `second`.
+
+    Returns:
+        Mixed crops, and lam [n], the fraction of pixels that stay.
+    """
+    height, width = first.shape[2:]
+    rows = torch.arange(height, device=first.device).view(1, height, 1)
+    columns = torch.arange(width, device=first.device).view(1, 1, width)
+    top, left, bottom, right = (edge.view(-1, 1, 1) for edge in box.to(first.device).unbind(dim=1))
+    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+    mixed = torch.where(inside[:, None], second, first)
+    return mixed, 1 - inside.flatten(1).float().mean(dim=1)
