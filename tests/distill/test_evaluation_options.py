@@ -2,10 +2,13 @@
 
 import json
 import math
+import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
-from distill_cases import STUDENT, contents
+from distill_cases import STUDENT, child, contents
 
 from distill.evaluation import students
 from distill.evaluation.jobs import (
@@ -185,12 +188,40 @@ def test_scores_compare_with_the_same_labels_or_the_harder_control():
     )
 
 
-def test_any_number_of_workers_gives_the_same_bits(finished, evaluate):
-    before = contents(finished)
-    asked = ("--labels", "hard,projector", "--lr-factors", "0.5,1", "--seeds", "1")
-    one = evaluate(*asked, "--workers", "1")
-    assert evaluate(*asked, "--workers", "2") == one
-    assert contents(finished) == before
+def test_any_number_of_workers_gives_the_same_bits(finished, command, tmp_path):
+    # Without the committee beside it, which every worker would load.
+    (tmp_path / "set.h5").write_bytes((finished / "set.h5").read_bytes())
+
+    def evaluate(workers):
+        asked = ("--labels", "hard,learned", "--seeds", "1", "--workers", workers, *QUICK)
+        outcome = command("evaluate", tmp_path / "set.h5", *asked)
+        assert outcome.code == 0, outcome.err
+        return json.loads(outcome.out)
+
+    assert evaluate("2") == evaluate("1")
+    assert set(contents(tmp_path)) == {"set.h5"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts processes under /proc")
+def test_interrupt_ends_all_workers_with_one_line(finished):
+    process = child("evaluate", str(finished), "--epochs", "1000000", "--workers", "2", "--quiet")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    # Two workers, and multiprocessing's own process that tracks resources.
+    while process.poll() is None and len(children.read_text().split()) < 3:
+        time.sleep(0.05)
+    begun = children.read_text().split()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err == "error: interrupted; nothing was kept: run the same command again\n"
+    # The tracker ends by itself once nobody holds its pipe.
+    deadline = time.monotonic() + 10
+    while (left := [pid for pid in begun if Path(f"/proc/{pid}/task").exists()]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    assert left == []
 
 
 def test_table_shows_intervals_and_scores(finished, command):
