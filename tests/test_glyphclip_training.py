@@ -148,7 +148,17 @@ def test_a_batch_has_all_digits_and_drawings_of_its_classes(found, small):
     assert found.classes[drawings].tolist() == [k for k in chosen for _ in range(2)]
 
 
+def test_an_untrained_model_reads_nothing(found):
+    tokenizer = tokens.load_tokenizer(glyphclip_folder())
+    clip = model.build(tokenizer.get_vocab_size(), 0)
+    measured = train_glyphclip.measure(clip, tokenizer, found)
+    assert measured["digits_validation"] < 0.4
+    assert measured["held_out_faces"] < 0.2
+    assert clip.training
+
+
 def test_a_resumed_training_ends_where_an_unbroken_one_does(found, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_glyphclip, "measure", lambda *_: {})
     tokenizer = tokens.load_tokenizer(glyphclip_folder())
     whole = train_glyphclip.train(found, found, tokenizer, tmp_path, 3, 0)
     broken = tmp_path / "broken"
