@@ -19,6 +19,7 @@ from projectors.errors import ProjectorError
 from projectors.random_base import draw_weights
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+GLYPHCLIP = "glyphclip"
 _TEXT_BATCH = 256
 # open_clip has several model classes without a common base but nn.Module, and no types.
 ClipModel: TypeAlias = Any
@@ -38,7 +39,8 @@ class Tower:
         std: as `mean`.
         digest: SHA-256, in hex, over the names, types, shapes and bytes of all tensors.
         external_bytes: bytes of the tensors that a receiver must get elsewhere; 0 for a
-            `config:` tower, which is drawn again from its seed.
+            `config:` tower, which is drawn again from its seed. Those of `glyphclip` count,
+            though they come with this package: someone has to send them.
     """
 
     clip: ClipModel
@@ -57,6 +59,8 @@ def load_tower(spec: str, seed: int = 0) -> Tower:
 
     Args:
         spec: one of
+            `glyphclip`, the small model bundled with this package that was trained on drawings
+            of characters and their names, and reads English in lower case;
             `config:NAME`, a small model bundled with this package whose weights are random,
             drawn from `seed`: it knows nothing about images or words, and serves where
             nothing can be downloaded;
@@ -70,15 +74,17 @@ def load_tower(spec: str, seed: int = 0) -> Tower:
     """
     scheme, _, rest = spec.partition(":")
     loaders = {"config": _load_config, "open_clip": _load_open_clip, "folder": _load_folder}
-    if scheme not in loaders or not rest:
+    if spec == GLYPHCLIP:
+        clip, preprocess = _load_folder(str(glyphclip_folder()), seed)
+    elif scheme in loaders and rest:
+        clip, preprocess = loaders[scheme](rest, seed)
+    else:
         raise ProjectorError(
-            f"tower {spec!r} is not known; write config:NAME, open_clip:MODEL:PRETRAINED "
-            "or folder:PATH"
+            f"tower {spec!r} is not known; write glyphclip, config:NAME, "
+            "open_clip:MODEL:PRETRAINED or folder:PATH"
         )
-    clip, preprocess = loaders[scheme](rest, seed)
     clip.requires_grad_(False).eval()
     height, width = _pair(clip.visual.image_size)
-    external = 0 if scheme == "config" else sum(t.nbytes for t in clip.state_dict().values())
     return Tower(
         clip=clip,
         spec=spec,
@@ -88,7 +94,7 @@ def load_tower(spec: str, seed: int = 0) -> Tower:
         mean=_triple(preprocess["mean"]),
         std=_triple(preprocess["std"]),
         digest=digest_of(clip),
-        external_bytes=external,
+        external_bytes=_external_bytes(scheme, clip),
     )
 
 
@@ -131,6 +137,21 @@ def bundled_towers() -> list[str]:
     """Names that `config:NAME` takes."""
     folder = resources.files("projectors") / "configs"
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".json"))
+
+
+def glyphclip_folder() -> Path:
+    """The folder of the bundled tower, which `open_clip` also loads as `local-dir:PATH`."""
+    return Path(str(resources.files("projectors"))) / GLYPHCLIP
+
+
+def _external_bytes(scheme: str, clip: ClipModel) -> int:
+    if scheme == "config":
+        return 0
+    tensors = clip.state_dict().values()
+    if scheme == GLYPHCLIP:
+        # Stored in half precision, and widened by open_clip.
+        return sum(t.numel() * 2 if t.is_floating_point() else t.nbytes for t in tensors)
+    return sum(t.nbytes for t in tensors)
 
 
 def _load_config(name: str, seed: int) -> tuple[ClipModel, dict[str, Any]]:
@@ -237,8 +258,9 @@ def _tokenizer(spec: str, context_length: int) -> Callable[[list[str]], Tensor]:
     scheme, _, rest = spec.partition(":")
     if scheme == "config":
         return open_clip.SimpleTokenizer(context_length=context_length)
-    name = f"local-dir:{rest}" if scheme == "folder" else rest.partition(":")[0]
-    return open_clip.get_tokenizer(name)
+    folder = glyphclip_folder() if spec == GLYPHCLIP else rest
+    local = scheme in ("folder", GLYPHCLIP)
+    return open_clip.get_tokenizer(f"local-dir:{folder}" if local else rest.partition(":")[0])
 
 
 def _embed_dim(clip: ClipModel, spec: str, size: tuple[int, int]) -> int:

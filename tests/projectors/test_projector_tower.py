@@ -47,7 +47,8 @@ def test_a_digest_sees_one_changed_number(tower):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("tiny-vit", "write config:NAME"),
+        ("tiny-vit", "write glyphclip, config:NAME"),
+        ("glyphclip:x", "write glyphclip, config:NAME"),
         ("config:tiny-vot", "did you mean tiny-vit"),
         ("open_clip:ViT-B-33:openai", "did you mean ViT-B-32"),
         ("open_clip:ViT-B-32", "names no weights"),
