@@ -37,7 +37,7 @@ from distill.build import build_data, build_network, build_views, seed_of
 from distill.recipe import load_recipe
 from distill.stages.experts import FILE as EXPERTS
 from distill.stages.experts import kept_epochs
-from distill.stages.match import FILE as SET
+from distill.stages.synthetic import FILE as SET
 from distill.store.deltas import share_of_mtt, trajectory_bytes
 from distill.store.experts import Trajectory, read_info, read_snapshots, write_experts
 from distill.store.sets import read_set
