@@ -1,8 +1,10 @@
-"""Read a run folder and write its report.html."""
+"""Read run folders, and write a report of one or a comparison of several."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from distill.build import build_data
 from distill.data import RealData
 from distill.errors import WorkError
-from distill.report import ReportInput, render_report
+from distill.report import ReportInput, render_comparison, render_report
 from distill.stages.synthetic import FILE as SET
 from distill.store.files import write_text
 from distill.store.run import METRICS, Run, read_manifest
@@ -21,23 +23,72 @@ from distill.tables import Recipe
 
 FILE = "report.html"
 _REAL_PER_CLASS = 5
+_SWEEP, _SWEEP_TABLE = "sweep", "sweep.json"
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, sweep: Path | None = None) -> Path:
     """Write report.html of the run in `folder`.
 
+    Args:
+        folder: of the run.
+        sweep: folder of a sweep of its set; None for the run's subfolder `sweep`, if there is one.
+
     Raises:
-        WorkError: if the folder is not a run that was evaluated.
+        WorkError: if the folder is not a run that was evaluated, or the sweep cannot be read.
     """
+    path = folder / FILE
+    write_text(path, render_report(read_report(folder, sweep)))
+    return path
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write a page to the file `out` that compares the runs in `folders`.
+
+    Raises:
+        WorkError: if a folder is not a run that was evaluated.
+    """
+    names = _short_names(folders)
+    reports = {name: read_report(folder) for name, folder in zip(names, folders, strict=True)}
+    write_text(out, render_comparison(reports))
+    return out
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' last parts, as many of them as tell the folders apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise WorkError("the same run is named twice; name each run once")
+    for count in range(1, max(map(len, parts))):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def read_report(folder: Path, sweep: Path | None = None) -> ReportInput:
+    """What the report of the run in `folder` shows; see `write_report`."""
     manifest = read_manifest(folder / "manifest.json")
     summary = _summary(folder)
     content = read_set(folder / SET)
     recipe = Recipe.model_validate(manifest["recipe"])
-    path = folder / FILE
     metrics = Run(folder, manifest).read_metrics() if (folder / METRICS).is_file() else []
     report = _report(manifest, summary, content, build_data(recipe.data), metrics)
-    write_text(path, render_report(report))
-    return path
+    return replace(report, sweep=_sweep(sweep or folder / _SWEEP, asked=sweep is not None))
+
+
+def _sweep(folder: Path, *, asked: bool) -> list[dict[str, Any]]:
+    """The points of a sweep's table."""
+    path = folder / _SWEEP_TABLE
+    if not asked and not path.is_file():
+        return []
+    try:
+        points = json.loads(path.read_text(encoding="utf-8"))["points"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WorkError(
+            f"{path} cannot be read as the table of a sweep; name a folder that `distill sweep` "
+            "wrote"
+        ) from None
+    return list(points)
 
 
 def _report(

@@ -1,4 +1,4 @@
-"""`distill report RUN`."""
+"""`distill report RUN...`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,38 @@ from distill.commands.options import as_json, debug
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN...")
+@click.option(
+    "--sweep",
+    type=click.Path(path_type=Path),
+    help="Folder of a sweep of RUN's set, for the plot of bytes against accuracy; default: "
+    "RUN/sweep, if it is there.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("comparison.html"),
+    show_default=True,
+    help="Of several runs: the page to write.",
+)
 @as_json
 @debug
-def report(run: Path, as_json: bool, debug: bool) -> None:
-    """Write RUN/report.html again from the run's files, and print its path.
+def report(
+    runs: tuple[Path, ...], sweep: Path | None, out: Path, as_json: bool, debug: bool
+) -> None:
+    """Write RUN/report.html again from the run's files, or a page that compares several runs.
+
+    Prints the page's path. A page is one file that needs no network.
 
     \b
     Example:
       distill report runs/digits
+      distill report runs/digits runs/digits-mtt runs/digits-tesla --out methods.html
     """
-    from distill.reporting import write_report
+    from distill.errors import RecipeError
+    from distill.reporting import write_comparison, write_report
 
-    path = write_report(run)
-    click.echo(json.dumps({"report": str(path)}) if as_json else path)
+    if len(runs) > 1 and sweep is not None:
+        raise RecipeError("--sweep belongs to one run; put it into that run's folder as RUN/sweep")
+    page = write_report(runs[0], sweep) if len(runs) == 1 else write_comparison(runs, out)
+    click.echo(json.dumps({"report": str(page)}) if as_json else page)

@@ -12,6 +12,7 @@ import projectors
 from distill.build import choose_device
 from distill.context import Context
 from distill.errors import WorkError
+from distill.evaluation.confusion import Grade
 from distill.evaluation.jobs import Job
 from distill.evaluation.students import Judged, train_student
 from distill.interrupt import Stop
@@ -43,7 +44,7 @@ class Desk:
     device: str
 
 
-def open_desk(desk: Desk) -> Callable[[Job], float]:
+def open_desk(desk: Desk) -> Callable[[Job], Grade]:
     """What trains and tests the student of a job; a worker calls this once."""
     recipe = check_recipe(desk.recipe, "evaluate")
     if recipe.evaluate is None:

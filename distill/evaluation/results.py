@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill.context import Context
 from distill.engines import run_jobs
+from distill.evaluation.confusion import Grade, sum_confusions
 from distill.evaluation.desk import Desk, open_desk
 from distill.evaluation.jobs import (
     EQUAL_BYTES,
@@ -69,10 +70,13 @@ def evaluate(
     factors: dict[str, float] = {}
     if table.lr_factors:
         trials = plan_trials(jobs, table.lr_factors)
-        factors = choose_factors(bench.measure("choose lr", trials))
+        factors = choose_factors(_accuracies(bench.measure("choose lr", trials)))
     jobs, plain = with_factors(jobs, factors), with_factors(plain, factors)
-    measured = dict(bench.measure("evaluate", jobs + plain))
+    graded = bench.measure("evaluate", jobs + plain)
+    measured = dict(_accuracies(graded))
     found = summarise((job, measured[job]) for job in jobs)
+    confusion = sum_confusions(graded[: len(jobs)])
+    found |= {"confusion": confusion} if confusion else {}
     found |= {"bytes": counted, "protocol": protocol(context, table, judged)}
     if factors:
         found["protocol"]["lr_factors"] = {
@@ -98,23 +102,23 @@ class Bench:
     log: Path
     desk: Desk
 
-    def measure(self, task: str, jobs: Sequence[Job]) -> list[tuple[Job, float]]:
-        """The accuracy of each job, in the order of the jobs."""
+    def measure(self, task: str, jobs: Sequence[Job]) -> list[tuple[Job, Grade]]:
+        """The grade of each job, in the order of the jobs."""
         known = _read(self.log)
         done = [job for job in jobs if job.name in known]
         for job in done:
-            _row(self.context, job, known[job.name])
+            _row(self.context, job, known[job.name].accuracy)
         waiting = [job for job in jobs if job.name not in known]
         with self.context.progress.task(task, len(jobs), len(done)) as advance:
             for job, value in self._results(waiting):
                 known[job.name] = value
                 with self.log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"job": job.name, "accuracy": value}) + "\n")
-                _row(self.context, job, value)
-                advance(f"{job.group} {job.student} {job.labels}: {value:.3f}")
+                    file.write(json.dumps({"job": job.name, **asdict(value)}) + "\n")
+                _row(self.context, job, value.accuracy)
+                advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
 
-    def _results(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, float]]:
+    def _results(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Grade]]:
         context, workers = self.context, self.context.workers
         if workers is None or workers == 1:
             yield from run_jobs(jobs, self._here, threads=workers)
@@ -125,7 +129,7 @@ class Bench:
         # One thread each: more would change the last bits with the number of workers.
         yield from run_jobs(order, prepare, workers, threads=1, check=context.stop.check)
 
-    def _here(self) -> Callable[[Job], float]:
+    def _here(self) -> Callable[[Job], Grade]:
         return partial(train_student, self.context, self.table, self.judged)
 
 
@@ -190,7 +194,11 @@ def _row(context: Context, job: Job, accuracy: float) -> None:
     )
 
 
-def _read(log: Path) -> dict[str, float]:
+def _accuracies(graded: Sequence[tuple[Job, Grade]]) -> list[tuple[Job, float]]:
+    return [(job, result.accuracy) for job, result in graded]
+
+
+def _read(log: Path) -> dict[str, Grade]:
     if not log.is_file():
         return {}
     found = {}
@@ -201,7 +209,7 @@ def _read(log: Path) -> dict[str, float]:
     for line in text.splitlines():
         try:
             row = json.loads(line)
-            found[str(row["job"])] = float(row["accuracy"])
+            found[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
         except (ValueError, KeyError, TypeError):
             continue
     return found

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distill.build import build_views
 from distill.context import Context
 from distill.encoding.votes import decode_votes
+from distill.evaluation.confusion import Grade, grade
 from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, Job
 from distill.labelling import refined, soft_hard_soft
 from distill.stages.relabel import relabel_views
@@ -23,7 +24,7 @@ from synth.committee import Committee
 from synth.losses import hard_logits
 from synth.relabel import StoredVotes, labelled_online
 from synth.synthetic_set import draw_real
-from synth.training import Batch, TrainSettings, accuracy, shuffled_batches, train
+from synth.training import Batch, TrainSettings, shuffled_batches, train
 
 _LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
 Epochs = Callable[[int], Iterable[Batch]]
@@ -81,8 +82,8 @@ class Judged:
         return [name for name, there in found.items() if there]
 
 
-def train_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> float:
-    """Accuracy of one fresh student, a fraction, after its last epoch.
+def train_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> Grade:
+    """The test of one fresh student after its last epoch.
 
     Of a trial, whose learning rate is up for choice, on the validation split: 0 if it diverged.
     Of any other, on the test split, which is used this once.
@@ -94,10 +95,10 @@ def train_student(context: Context, table: EvaluateTable, judged: Judged, job: J
         network = trained_student(context, table, judged, job)
     except FloatingPointError:
         if job.trial:
-            return 0.0
+            return Grade(0.0)
         raise
     images, labels = context.split("validation" if job.trial else "test")
-    return accuracy(network, images, labels)
+    return grade(network, images, labels, context.classes)
 
 
 def trained_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> nn.Module:

@@ -55,15 +55,28 @@ def line_chart(chart: LineChart) -> Markup:
     return figure(chart.name, chart.title, chart.note, text, (HEIGHT, body))
 
 
-def figure(name: str, title: str, note: str, text: str, drawing: tuple[int, Markup]) -> Markup:
-    """A captioned `<figure>` round a drawing (height, markup), named and described for readers."""
+def figure(
+    name: str, title: str, note: str, text: str, drawing: tuple[int, Markup], role: str = "img"
+) -> Markup:
+    """A captioned `<figure>` round a drawing (height, markup), named and described for readers.
+
+    Args:
+        name: slug, unique on its page.
+        title: of the figure.
+        note: one line below the title; may be empty.
+        text: what a reader who does not see the drawing is told.
+        drawing: height and markup, `WIDTH` wide.
+        role: "img", or "group" for a drawing with parts that can be focused.
+    """
     height, body = drawing
     return Markup(
         '<figure class="chart"><figcaption><strong>{title}</strong>{note}</figcaption>'
-        '<svg role="img" aria-labelledby="{name}-title {name}-desc" viewBox="0 0 {width} {height}">'
+        '<svg role="{role}" aria-labelledby="{name}-title {name}-desc" '
+        'viewBox="0 0 {width} {height}">'
         '<title id="{name}-title">{title}</title><desc id="{name}-desc">{text}</desc>{body}'
         "</svg></figure>"
     ).format(
+        role=role,
         name=name,
         title=title,
         note=Markup("<span>{}</span>").format(note) if note else "",

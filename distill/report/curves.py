@@ -28,6 +28,28 @@ def curves(metrics: Sequence[Row]) -> list[Markup]:
     return [chart for chart in map(line_chart, plans) if chart]
 
 
+def overlay(runs: Mapping[str, Sequence[Row]]) -> list[Markup]:
+    """Charts that hold a line for each run: what each way of making a set minimises.
+
+    Args:
+        runs: rows of metrics by the run's name.
+    """
+    wanted = (
+        ("match", "distance", "Parameter distance", "outer step", "distance"),
+        ("match", "student_lr", "Student learning rate", "outer step", "student lr"),
+        ("recover", "cross_entropy", "Recovery loss", "step", "cross-entropy"),
+        ("project", "kl", "Projector divergence", "step", "KL to the teacher"),
+    )
+    plans = []
+    for stage, key, title, x_label, y_label in wanted:
+        series = [
+            Series(name, _points([row for row in rows if row.get("stage") == stage], "step", key))
+            for name, rows in runs.items()
+        ]
+        plans.append(LineChart(f"{stage}-{key}", title, "", x_label, y_label, series))
+    return [chart for chart in map(line_chart, plans) if chart]
+
+
 def _points(rows: Iterable[Row], x: str, y: str) -> Points:
     """(x, y) of the rows that have both, in order; a repeated x (a resumed run) keeps the last."""
     found = {

@@ -87,6 +87,20 @@ def class_rows(report: ReportInput) -> list[ClassRow]:
     return rows
 
 
+def first_pictures(report: ReportInput, label: int, name: str, most: int = 3) -> list[Picture]:
+    """The first synthetic images of a class, for a page that shows several runs.
+
+    Args:
+        report: of the run.
+        label: the class.
+        name: of the run, for the images' texts.
+        most: how many images.
+    """
+    labels = [int(other) for other in report.synthetic_labels]
+    text = f"{name}: {class_name(report.class_names, label)}"
+    return _pictures(report.synthetic, labels, label, text, most)
+
+
 def _pictures(
     images: NDArray[Any],
     labels: Sequence[int],

@@ -26,6 +26,8 @@ class ReportInput:
         real: [m, h, w, c] real training images in [0, 1] to look at beside the synthetic ones.
         real_labels: [m] class of each real image.
         class_names: [k] names, in the order of the classes.
+        sweep: Rows of a sweep's table (`points` of sweep.json), for the plot of bytes against
+            accuracy; without them the plot shows the run's own label sources.
 
     Raises:
         ValueError: If images, labels and soft labels do not fit each other.
@@ -42,6 +44,7 @@ class ReportInput:
     real: NDArray[Any]
     real_labels: Sequence[int]
     class_names: Sequence[str]
+    sweep: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         _check_images("synthetic", self.synthetic, len(self.synthetic_labels))

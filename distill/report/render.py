@@ -3,18 +3,20 @@
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from distill.report.bars import soft_label_bars
+from distill.report.confusion import confusion_tables
 from distill.report.curves import curves
 from distill.report.dots import dot_chart, shared_scale
 from distill.report.images import MOST_CLASSES, class_rows
 from distill.report.inputs import ReportInput
+from distill.report.rate_section import rate_section
 from distill.report.scales import count_text, finite, percent, size_text
 from distill.report.tables import (
     Item,
@@ -42,11 +44,12 @@ def render_report(report: ReportInput) -> str:
         The HTML text, to be written as UTF-8.
     """
     classes = class_rows(report)
-    script = _asset("bars.js")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("template.html")).render(
+    bars = soft_label_bars(report, classes)
+    rates = rate_section(report.summary, report.sweep)
+    scripts = (["bars.js"] if bars else []) + (["tips.js"] if rates else [])
+    return render_page(
+        "template.html",
+        scripts,
         title=report.title,
         verdict=find_verdict(report.summary),
         facts=_facts(report),
@@ -55,7 +58,9 @@ def render_report(report: ReportInput) -> str:
         classes=classes,
         all_classes=len({int(x) for x in (*report.synthetic_labels, *report.real_labels)}),
         most_classes=MOST_CLASSES,
-        bars=soft_label_bars(report, classes),
+        bars=bars,
+        rates=rates,
+        confusions=confusion_tables(report.summary, report.class_names),
         curves=curves(report.metrics),
         stages=stage_rows(report.manifest, report.summary),
         protocol=items(report.summary.get("protocol") or {}),
@@ -63,9 +68,31 @@ def render_report(report: ReportInput) -> str:
         versions=items(report.manifest.get("versions") or {}),
         data=items(report.manifest.get("data") or {}),
         digests=digest_rows(report.manifest),
+    )
+
+
+def render_page(template: str, scripts: Sequence[str], **content: Any) -> str:
+    """A page from one of our templates, with its style and scripts inside it.
+
+    Args:
+        template: file name beside this module.
+        scripts: file names; the page's policy allows these and no other.
+        content: what the template names.
+    """
+    environment = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    texts = [_asset(name) for name in scripts]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    return environment.get_template(template).render(
         style=Markup(_asset("style.css")),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        scripts=[Markup(text) for text in texts],  # noqa: S704 - our own files
+        hashes=hashes,
+        **content,
     )
 
 

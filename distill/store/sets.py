@@ -144,8 +144,12 @@ def add_refined(path: Path, refined: Tensor | None) -> None:
 
 
 def add_measured(path: Path, measured: dict[str, Any]) -> None:
-    """Add or replace what an evaluation found."""
-    write_set(path, replace(read_set(path), measured=measured))
+    """Add or replace what an evaluation found, but for its confusion matrices.
+
+    An attribute of an HDF5 file holds 64 kB at most, and a receiver of a set has no use for them.
+    """
+    kept = {key: value for key, value in measured.items() if key != "confusion"}
+    write_set(path, replace(read_set(path), measured=kept))
 
 
 def smallest_unsigned(count: int) -> np.dtype[Any]:

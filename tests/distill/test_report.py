@@ -2,136 +2,18 @@ import json
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from report_cases import MARKUP, Page, entry, make_minimal, make_report, make_summary
 
-from distill.report import ReportInput, render_report
+from distill.report import render_report
 from distill.report.charts import LineChart, Series, line_chart
 from distill.report.images import png_data_uri, shown_size
 from distill.report.scales import Scale, fit_scale, tick_labels, ticks
 from distill.report.tables import plain_text, receiver_bytes
 from distill.report.verdict import find_verdict
-
-MARKUP = "<img src=x onerror=alert(1)>"
-VOID = {"meta", "img", "br", "hr", "input", "link"}
-SOURCES = {"hard": 0.61, "learned": 0.68, "votes": 0.783, "projector": 0.775}
-
-
-def entry(mean, std=0.004, seeds=3):
-    offsets = [0.0] if seeds == 1 else np.linspace(-std, std, seeds)
-    return {"mean": mean, "std": std, "runs": [mean + float(o) for o in offsets]}
-
-
-def make_summary(votes=0.783):
-    students = {
-        name: {source: entry(mean - drop) for source, mean in {**SOURCES, "votes": votes}.items()}
-        for name, drop in (("convnet3", 0.0), ("resnet18", 0.03))
-    }
-    random = {name: {"hard": entry(0.52), "votes": entry(0.641)} for name in students}
-    whole = {name: {"hard": entry(0.912, seeds=1)} for name in students}
-    return {
-        "students": students,
-        "controls": {"random": random, "whole": whole},
-        "bytes": {
-            "images": 78_400,
-            "labels": {"hard": 100, "learned": 2_000, "votes": 600_000},
-            "projector": 310_000,
-            "external": 351_000_000,
-        },
-        "protocol": {"steps": 300, "optimizer": {"name": "sgd", "lr": 0.01}, "flips": True},
-        "stages": {"match": {"seconds": 5.0, "peak_memory_bytes": 1}},
-    }
-
-
-def make_metrics():
-    rng = np.random.default_rng(0)
-    rows = [
-        {"stage": "experts", "expert": e, "epoch": i, "loss": 1 / i, "accuracy": 0.8 - 0.4 / i}
-        for e in range(3)
-        for i in range(1, 6)
-    ]
-    rows += [
-        {"stage": "match", "step": i, "distance": 1 / (1 + i / 50), "student_lr": 0.02 + i / 1e5}
-        | {"applied": i != 7}
-        for i in range(900)
-    ]
-    rows += [
-        {"stage": "committee", "member": name, "epoch": i, "loss": 0.1, "accuracy": rng.random()}
-        for name in ("convnet3", "resnet18", "vgg11")
-        for i in range(5)
-    ]
-    rows += [{"stage": "project", "step": i, "loss": 2.0 / (i + 1)} for i in range(50)]
-    rows += [
-        {"stage": "project", "step": i, "kl": 0.3, "agreement": 0.9, "accuracy": 0.8}
-        for i in range(0, 50, 10)
-    ]
-    evaluated = {"stage": "evaluate", "student": "convnet3", "labels": "votes", "seed": 0}
-    return [*rows, {**evaluated, "accuracy": 0.78}, {"stage": "something new"}, {}]
-
-
-def make_report(channels=1, side=8, classes=10, ipc=2):
-    rng = np.random.default_rng(1)
-    labels = [k for k in range(classes) for _ in range(ipc)]
-    stage = {"key": "ab" * 32, "outputs": {"set.h5": "cd" * 32}}
-    return ReportInput(
-        title="Digits, two images per class",
-        recipe={"seed": 3, "match": {"ipc": ipc, "gradient": "adjoint"}, "evaluate": {"seeds": 3}},
-        manifest={
-            "created": "2024-05-01T10:00:00Z",
-            "seed": 3,
-            "versions": {"torch": "2.6.0"},
-            "device": "cpu",
-            "data": {"source": "digits", "digest": "ef" * 32, "classes": classes},
-            "stages": {
-                "experts": {**stage, "seconds": 12.5, "peak_memory_bytes": 250_000_000},
-                "match": {**stage, "seconds": 100.0, "peak_memory_bytes": 500_000_000},
-            },
-        },
-        summary=make_summary(),
-        metrics=make_metrics(),
-        synthetic=rng.normal(0.5, 0.5, (len(labels), side, side, channels)),
-        synthetic_labels=labels,
-        soft_labels={
-            name: rng.dirichlet(np.ones(classes), len(labels)) for name in ("learned", "votes")
-        },
-        real=rng.random((len(labels), side, side, channels)),
-        real_labels=labels,
-        class_names=[f"digit {k}" for k in range(classes)],
-    )
-
-
-def make_minimal():
-    nothing = np.zeros((0, 1, 1, 1))
-    return ReportInput("Empty", {}, {}, {}, [], nothing, [], {}, nothing, [], [])
-
-
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.faults, self.texts = [], [], [], []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.faults.append((tag, self.getpos()))
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,67 @@
+"""Which classes students take for which others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distill.evaluation.jobs import STUDENTS, Job
+from synth.training import predict
+
+# A matrix grows with the square of the classes, and nobody reads one of hundreds.
+MOST_CLASSES = 30
+Matrix = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Grade:
+    """What the test of one student gave.
+
+    Attributes:
+        accuracy: top-1, a fraction in [0, 1].
+        confusion: [k][k] images of each true class (row) by predicted class (column); None for
+            more than `MOST_CLASSES` classes, and where it was not asked for.
+    """
+
+    accuracy: float
+    confusion: Matrix | None = None
+
+
+def grade(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> Grade:
+    """Test a student in evaluation mode.
+
+    Args:
+        network: maps images to logits [m, classes].
+        images: [m, c, h, w].
+        labels: [m] int64 true classes.
+        classes: how many there are.
+    """
+    network.eval()
+    predicted = predict(network, images).argmax(dim=1)
+    accuracy = float((predicted == labels).float().mean())
+    if classes > MOST_CLASSES:
+        return Grade(accuracy)
+    pairs = labels * classes + predicted
+    counts = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    return Grade(accuracy, counts.tolist())
+
+
+def sum_confusions(graded: Iterable[tuple[Job, Grade]]) -> dict[str, dict[str, Matrix]]:
+    """{student: {label source: matrix}}, summed over the seeds of students of the set."""
+    found: dict[str, dict[str, Matrix]] = {}
+    for job, result in graded:
+        if job.group != STUDENTS or result.confusion is None:
+            continue
+        by_label = found.setdefault(job.student, {})
+        before = by_label.get(job.labels)
+        by_label[job.labels] = (
+            result.confusion if before is None else _added(before, result.confusion)
+        )
+    return found
+
+
+def _added(a: Matrix, b: Matrix) -> Matrix:
+    return [[x + y for x, y in zip(*rows, strict=True)] for rows in zip(a, b, strict=True)]
