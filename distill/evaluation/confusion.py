@@ -22,7 +22,7 @@ class Grade:
 
     Attributes:
         accuracy: top-1, a fraction in [0, 1].
-        confusion: [k][k] images of each true class (row) by predicted class (column); None for
+        confusion: [k, k] images of each true class (row) by predicted class (column); None for
             more than `MOST_CLASSES` classes, and where it was not asked for.
     """
 

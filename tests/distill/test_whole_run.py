@@ -68,7 +68,7 @@ def test_manifest_says_what_was_done_with_what(finished):
 
 
 def check_statistics(entry, seeds):
-    assert set(entry) == {"mean", "std", "runs"}
+    assert set(entry) == {"mean", "std", "runs", "interval"}
     assert len(entry["runs"]) == seeds
     assert all(0 <= value <= 1 for value in entry["runs"])
     assert entry["mean"] == pytest.approx(np.mean(entry["runs"]))
@@ -111,6 +111,8 @@ def test_summary_is_the_evaluation_with_the_stages(finished):
     summary = read_json(finished / "summary.json")
     del summary["stages"]
     assert summary == read_json(finished / "evaluation.json")
+    # An attribute of HDF5 is small; the confusions stay in the run.
+    assert set(summary.pop("confusion")) == {STUDENT}
     assert summary == read_set(finished / "set.h5").measured
 
 
