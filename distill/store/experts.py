@@ -1,11 +1,11 @@
 """experts.h5: expert trajectories, read two snapshots at a time.
 
-With storage float32, /experts/0000/snapshots is float32 [m, p], one chunk per snapshot, each with
-a checksum. With float16 or bfloat16, /experts/0000/first is the first kept snapshot, float32 [p],
-and row i of /experts/0000/deltas [m-1, p] is kept snapshot i+1 less the first one, divided by the
-i-th of `scales` [m-1]; bfloat16 is stored as its bits, in uint16. `errors` [m-1] is the most by
-which a value of each snapshot can differ from the recorded one; see `distill.store.deltas`. With
-int4, row i of `deltas` [m-1, b * 32] is uint8, two 4-bit values to a byte, and kept snapshot i+1 less the one
+With storage float32, /experts/0000/snapshots is float32 [m, p], one chunk per snapshot, each with a
+checksum. With float16 or bfloat16, /experts/0000/first is the first kept snapshot, float32 [p], and
+row i of /experts/0000/deltas [m-1, p] is kept snapshot i+1 less the first one, divided by the i-th
+of `scales` [m-1]; bfloat16 is stored as its bits, in uint16. `errors` [m-1] is the most by which a
+value of each snapshot can differ from the recorded one; see `distill.store.deltas`. With int4, row
+i of `deltas` [m-1, b * 32] is uint8, two 4-bit values to a byte, and kept snapshot i+1 less the one
 before it; `steps` [m-1, b] float16 are those of its b blocks; see `distill.store.nibbles`.
 
 An expert's attribute `accuracies` holds the validation accuracy after each epoch, and `epochs`
