@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -18,12 +19,14 @@ from pathlib import Path
 import click
 import pytest
 import torch
+from pydantic.fields import FieldInfo
 
 from distill.__main__ import run
 from distill.cli import COMMANDS, cli
 from distill.errors import LimbeckError
 from distill.recipe import check_recipe, load_recipe
 from distill.registry import recipe_names
+from distill.tables import TABLES, Recipe
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -32,6 +35,7 @@ TUTORIAL = "tutorial.md"
 CONTINUES = "goes on from the run of the [tutorial]"
 NOT_RUN = "Not run by the tests: "
 LANGUAGES = {"python", "bash", "toml", "text"}
+_ROW = re.compile(r"^\| `(\w+)` \| *(.*?) *\| .*\|$", re.MULTILINE)
 _FENCE = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
@@ -181,6 +185,31 @@ def test_every_command_and_recipe_table_is_documented() -> None:
     commands = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
     missing = [name for name in COMMANDS if not re.search(rf"`{name}\b", commands)]
     assert missing == []
+
+
+def test_every_key_of_a_recipe_is_documented_with_its_default() -> None:
+    text = (DOCS / "reference" / "recipes.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
+    sections = {
+        title.strip("[]"): dict(_ROW.findall(body))
+        for title, body in zip(parts[1::2], parts[2::2], strict=True)
+    }
+    loose = {name: field for name, field in Recipe.model_fields.items() if name not in TABLES}
+    fields = {"Top level": loose, **{name: table.model_fields for name, table in TABLES.items()}}
+    wanted = {
+        title: {key: _shown(field) for key, field in keys.items()} for title, keys in fields.items()
+    }
+    assert sections == wanted
+
+
+def _shown(field: FieldInfo) -> str:
+    """A default as TOML writes it; a dash for none, nothing where a key must be set."""
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    if field.is_required() or value == "":
+        return ""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"`{value}`" if isinstance(value, str) else f"`{json.dumps(value)}`"
 
 
 @pytest.mark.skipif(
