@@ -24,6 +24,8 @@ _PLACES = (
     (-9, 4, "end"),
     (9, 16, "start"),
     (-9, 16, "end"),
+    (8, -12, "end"),
+    (8, 26, "end"),
 )
 # Up to so many points are all named; of more, only those that no other dominates.
 _NAMED_UP_TO = 8
@@ -114,7 +116,8 @@ def _names(
     """Names beside the points of the front; one that finds no free place is left to its text."""
     taken = [_round(*_place(point, scales)) for point in points]
     drawn = Markup("")
-    for point in own:
+    # From the right, where the edge leaves a name the fewest places.
+    for point in reversed(own):
         if point.dominated and len(own) > _NAMED_UP_TO:
             continue
         x, y = _place(point, scales)
@@ -127,7 +130,7 @@ def _names(
             if any(_overlap(box, other) for other in taken):
                 continue
             taken.append(box)
-            drawn += Markup('<text class="{}" x="{:.1f}" y="{:.1f}">{}</text>').format(
+            drawn += Markup('<text class="named {}" x="{:.1f}" y="{:.1f}">{}</text>').format(
                 anchor, x + dx, y + dy, point.name
             )
             break
