@@ -3,36 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-
-
-def features_of(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
-    """What the last linear layer of `network` reads, [n, d], without gradients.
-
-    Args:
-        network: images -> logits, in its own mode.
-        images: [n, c, h, w].
-        batch_size: images that go through together.
-
-    Raises:
-        ValueError: if the network has no linear layer.
-    """
-    heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not heads:
-        raise ValueError("the network has no linear layer, so it has no features to compare")
-    found: list[Tensor] = []
-
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0].flatten(1))
-
-    handle = heads[-1].register_forward_pre_hook(keep)
-    try:
-        with torch.no_grad():
-            for part in images.split(batch_size):
-                network(part)
-    finally:
-        handle.remove()
-    return torch.cat(found)
+from torch import Tensor
 
 
 def parc(features: Tensor, labels: Tensor, classes: int) -> float:

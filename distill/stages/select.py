@@ -13,7 +13,8 @@ from distill.stages.mosaics import realistic_mosaics
 from distill.stages.synthetic import write_synthetic
 from distill.tables import SelectTable
 from synth.committee import Committee
-from synth.selection import choose_per_class, committee_features, herding, k_center
+from synth.features import committee_features
+from synth.selection import choose_per_class, herding, k_center
 from synth.synthetic_set import draw_real
 
 STAGE = "select"

@@ -23,8 +23,9 @@ from distill.store.files import digest_bytes, digest_json, write_json
 from distill.tables import CommitteeTable, RelabelTable
 from synth.augment import Augmentation
 from synth.committee import Committee
+from synth.features import head_inputs
 from synth.relabel import labelled_online
-from synth.similarity import features_of, parc
+from synth.similarity import parc
 from synth.synthetic_set import draw_real
 from synth.training import TrainSettings, accuracy, train
 from synth.votes import Ballot
@@ -67,7 +68,7 @@ def _similarities(
     probe, classes = images[chosen], labels[chosen]
     try:
         return tuple(
-            parc(features_of(network, probe), classes, context.classes) for network in networks
+            parc(head_inputs(network, probe), classes, context.classes) for network in networks
         )
     except ValueError as error:
         raise WorkError(

@@ -1,7 +1,6 @@
 """Selection: real images, or mosaics of them, as the synthetic set."""
 
 from synth.selection.coresets import choose_per_class, herding, k_center
-from synth.selection.features import committee_features, head_inputs
 from synth.selection.mosaics import (
     MosaicDraw,
     MosaicSettings,
@@ -14,9 +13,7 @@ __all__ = [
     "MosaicDraw",
     "MosaicSettings",
     "choose_per_class",
-    "committee_features",
     "draw_mosaics",
-    "head_inputs",
     "herding",
     "k_center",
     "make_mosaics",

@@ -10,14 +10,13 @@ from torch.nn.functional import cross_entropy
 
 from synth.committee import Committee
 from synth.crops import crop_resized
+from synth.features import committee_features, head_inputs
 from synth.formation import encode
 from synth.selection import (
     MosaicDraw,
     MosaicSettings,
     choose_per_class,
-    committee_features,
     draw_mosaics,
-    head_inputs,
     herding,
     k_center,
     make_mosaics,
@@ -100,6 +99,7 @@ def test_features_are_what_the_head_sees(generator):
     images = torch.randn(7, 1, 8, 8, generator=generator)
     found = head_inputs(network.train(), images, batch_size=3)
     torch.testing.assert_close(network.head(found), network.eval()(images))
+    assert not found.requires_grad
     assert not any(module._forward_pre_hooks for module in network.modules())
     with pytest.raises(ValueError, match="no linear layer"):
         head_inputs(nn.Flatten(), images)

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 from scipy.stats import spearmanr
-from torch import nn
 
-from synth.networks import MLP, ConvNet
-from synth.similarity import features_of, parc
+from synth.features import head_inputs
+from synth.networks import MLP
+from synth.similarity import parc
 
 LABELS = torch.arange(12) % 4
 
@@ -57,20 +57,6 @@ def test_parc_refuses_too_little():
         parc(torch.randn(5, 3), torch.zeros(5, dtype=torch.long), 4)
 
 
-def test_features_are_what_the_last_linear_layer_reads(generator):
-    network = ConvNet(1, (8, 8), 4, depth=2, width=4)
-    images = torch.randn(7, 1, 8, 8, generator=generator)
-    found = features_of(network, images, batch_size=3)
-    torch.testing.assert_close(network.head(found), network(images))
-    assert not found.requires_grad
-    assert not network.head._forward_pre_hooks
-
-
-def test_features_need_a_linear_layer():
-    with pytest.raises(ValueError, match="has no linear layer"):
-        features_of(nn.Flatten(), torch.zeros(2, 1, 2, 2))
-
-
 def test_features_of_an_mlp_are_those_before_its_head(generator):
     network = MLP(1, (4, 4), 3, depth=1, width=6)
-    assert features_of(network, torch.randn(2, 1, 4, 4, generator=generator)).shape == (2, 6)
+    assert head_inputs(network, torch.randn(2, 1, 4, 4, generator=generator)).shape == (2, 6)
