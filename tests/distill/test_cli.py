@@ -241,7 +241,7 @@ def test_evaluate_prints_nothing_but_json(finished, command):
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     found = json.loads(outcome.out)
-    assert set(found) == {"students", "controls", "bytes", "protocol"}
+    assert set(found) == {"students", "controls", "bytes", "protocol", "confusion"}
     for group in (found["students"], found["controls"]["random"], found["controls"]["whole"]):
         assert list(group) == [STUDENT, "mlp:width=8"]
     entry = found["students"]["mlp:width=8"]["votes"]
