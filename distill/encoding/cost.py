@@ -23,7 +23,13 @@ def receiver_files(encoded: EncodedVotes, images: int) -> list[FileBytes]:
         return [*found, file_bytes("seed of the views", bytes(8) + digest)]
     ids = encoded.ids.numpy().astype(smallest_unsigned(images)).tobytes()
     views = encoded.views.half().numpy().astype("<f2").tobytes()
-    return [*found, file_bytes("order", ids), file_bytes("views", views)]
+    found += [file_bytes("order", ids), file_bytes("views", views)]
+    if encoded.mixes is not None:
+        kind = smallest_unsigned(encoded.batch_size + 1)
+        partners = encoded.mixes.partners.numpy().astype(kind).tobytes()
+        boxes = encoded.mixes.parameters.half().numpy().astype("<f2").tobytes()
+        found.append(file_bytes("mixes", partners + boxes))
+    return found
 
 
 def teacher_passes(encoded: EncodedVotes, votes: StoredVotes, members: int) -> dict[str, int]:
