@@ -5,6 +5,7 @@ from __future__ import annotations
 from distill.encoding.networks import is_network
 from distill.store.encoded import EncodedVotes
 from distill.store.sets import smallest_unsigned
+from distill.store.voted import Drawn
 from projectors import FileBytes, file_bytes
 from projectors.codecs import Pruned, get_codec, unpack
 from synth.relabel import StoredVotes
@@ -21,14 +22,30 @@ def receiver_files(encoded: EncodedVotes, images: int) -> list[FileBytes]:
     if encoded.ids is None or encoded.views is None:
         digest = bytes.fromhex(encoded.views_digest)
         return [*found, file_bytes("seed of the views", bytes(8) + digest)]
-    ids = encoded.ids.numpy().astype(smallest_unsigned(images)).tobytes()
-    views = encoded.views.half().numpy().astype("<f2").tobytes()
-    found += [file_bytes("order", ids), file_bytes("views", views)]
-    if encoded.mixes is not None:
-        kind = smallest_unsigned(encoded.batch_size + 1)
-        partners = encoded.mixes.partners.numpy().astype(kind).tobytes()
-        boxes = encoded.mixes.parameters.half().numpy().astype("<f2").tobytes()
-        found.append(file_bytes("mixes", partners + boxes))
+    return found + _view_files((encoded.ids, encoded.views, encoded.mixes), images, encoded)
+
+
+def full_files(votes: StoredVotes) -> list[FileBytes]:
+    """What a receiver of the labels in full needs besides the images; see `receiver_files`."""
+    found = [file_bytes("labels", votes.logits.numpy().astype("<f2").tobytes())]
+    if votes.seed is not None:
+        return found
+    drawn = (votes.ids, votes.views, votes.mixes)
+    return found + _view_files(drawn, votes.ids.shape[1], votes)
+
+
+def _view_files(drawn: Drawn, images: int, of: EncodedVotes | StoredVotes) -> list[FileBytes]:
+    ids, views, mixes = drawn
+    order = ids.numpy().astype(smallest_unsigned(images)).tobytes()
+    found = [
+        file_bytes("order", order),
+        file_bytes("views", views.half().numpy().astype("<f2").tobytes()),
+    ]
+    if mixes is not None:
+        # The last batch may take in an image that was left over.
+        partners = mixes.partners.numpy().astype(smallest_unsigned(of.batch_size + 1)).tobytes()
+        parameters = mixes.parameters.half().numpy().astype("<f2").tobytes()
+        found.append(file_bytes("mixes", partners + parameters))
     return found
 
 

@@ -80,12 +80,14 @@ def encode_content(
         )
     encoded = encode(name)
     full = votes.logits.numel() * votes.logits.element_size()
+    files = receiver_files(encoded, seen)
     found = {
         "codec": name,
         "payload": len(encoded.payload),
         "views": encoded.view_bytes(seen),
         "external": encoded.external,
-        "files": [asdict(part) for part in receiver_files(encoded, seen)],
+        "files": [asdict(part) for part in files],
+        "shipped": sum(part.shipped for part in files),
         "teacher_passes": teacher_passes(encoded, votes, max(len(networks.members), 1)),
         "full": full,
         "ratio": full / len(encoded.payload),
