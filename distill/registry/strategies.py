@@ -82,6 +82,7 @@ LABELLING: dict[str, Entry] = {
         Entry("relabel.aggregate=wawa", "weighed by agreement with the majority", "crowd-kit"),
         Entry("relabel.aggregate=zero-based-skill", "weighed by settled agreement", "crowd-kit"),
         Entry("relabel.zones=ferkd", "drop labels that show nothing, correct background", "FerKD"),
+        Entry("evaluate.self_mix", "a box of each view from another of the same image", "FerKD"),
         Entry("evaluate.gift", "labels mixed with hard ones, cosine loss", "GIFT"),
         Entry("evaluate.hard_share", "soft, then hard, then soft labels", "HALD"),
     )
