@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from distill.encoding.networks import is_network
+from distill.encoding.networks import Networks, is_network
 from distill.store.encoded import EncodedVotes
 from distill.store.sets import smallest_unsigned
 from distill.store.voted import Drawn
 from projectors import FileBytes, file_bytes
 from projectors.codecs import Pruned, get_codec, unpack
+from projectors.codecs.container import unseal
+from projectors.codecs.residual import unpack_residual
 from synth.relabel import StoredVotes
 
 
@@ -49,18 +51,28 @@ def _view_files(drawn: Drawn, images: int, of: EncodedVotes | StoredVotes) -> li
     return found
 
 
-def teacher_passes(encoded: EncodedVotes, votes: StoredVotes, members: int) -> dict[str, int]:
-    """Images that went through a teacher: once for the maker, and in every training of a student.
+def teacher_passes(encoded: EncodedVotes, votes: StoredVotes, networks: Networks) -> dict[str, int]:
+    """Images that went through a network: once for the maker, and in every training of a student.
 
-    A pool needs only the labels that it keeps; a network is asked anew by every receiver.
+    A pool needs only the labels that it keeps. A network is asked anew by every receiver; a
+    projector was fitted to teachers before, for as many steps as its recipe allows; what labels
+    are stored besides is chosen among all of them.
 
     Args:
         encoded: the labels.
         votes: the labels in full.
-        members: teachers of the committee.
+        networks: teachers and projector that they came from.
     """
+    members = max(len(networks.members), 1)
     if is_network(encoded.payload):
-        return {"maker": 0, "each student": votes.ids.numel() * members}
+        document, _ = unseal(encoded.payload)
+        made, residual = 0, document["network"] == "residual"
+        if residual:
+            made = votes.ids.numel() * members
+            document, _ = unseal(unpack_residual(encoded.payload)[0])
+        if document["network"] == "projector":
+            return {"maker": made + networks.fitted * members, "each student": votes.ids.numel()}
+        return {"maker": made, "each student": votes.ids.numel() * members}
     container = unpack(encoded.payload)
     codec = get_codec(container.config)
     kept = codec.pool.spec(container.spec) if isinstance(codec, Pruned) else container.spec

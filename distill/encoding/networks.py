@@ -38,12 +38,14 @@ class Networks:
         weights: [m] of the members' vote.
         projector: folder of the projector, or None.
         external: bytes of the projector that must be fetched elsewhere.
+        fitted: images that its fitting may have asked the teachers about.
     """
 
     members: tuple[Member, ...] = ()
     weights: tuple[float, ...] = ()
     projector: Path | None = None
     external: int = 0
+    fitted: int = 0
 
 
 def encode_network(

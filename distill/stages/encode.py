@@ -88,7 +88,7 @@ def encode_content(
         "external": encoded.external,
         "files": [asdict(part) for part in files],
         "shipped": sum(part.shipped for part in files),
-        "teacher_passes": teacher_passes(encoded, votes, max(len(networks.members), 1)),
+        "teacher_passes": teacher_passes(encoded, votes, networks),
         "full": full,
         "ratio": full / len(encoded.payload),
     }
@@ -123,7 +123,9 @@ def find_networks(context: Context) -> Networks:
         found = replace(found, members=tuple(members), weights=tuple(weights.tolist()))
     if (folder / PROJECTOR).is_dir():
         external = projectors.projector_bytes(folder / PROJECTOR).external
-        found = replace(found, projector=folder / PROJECTOR, external=external)
+        fit = context.recipe.projector
+        fitted = 0 if fit is None else fit.steps * fit.batch_size
+        found = replace(found, projector=folder / PROJECTOR, external=external, fitted=fitted)
     return found
 
 

@@ -86,14 +86,15 @@ def _cost(content: SetFile, codec: str, networks: Networks) -> Outcome:
     if codec == HARD:
         hard = content.hard.numpy().astype(smallest_unsigned(len(content.manifest["class_names"])))
         return replace(blank, payload=hard.nbytes, shipped=file_bytes(HARD, hard.tobytes()).shipped)
-    votes, members = full_votes(content), max(len(networks.members), 1)
+    votes = full_votes(content)
     coded = content.encoded.get(codec)
     if coded is None:
         files = full_files(votes)
+        members = max(len(networks.members), 1)
         passes = {"maker": votes.ids.numel() * members, "each student": 0}
     else:
         files = receiver_files(coded, len(content.seen_hard))
-        passes = teacher_passes(coded, votes, members)
+        passes = teacher_passes(coded, votes, networks)
     return replace(
         blank,
         payload=files[0].stored,

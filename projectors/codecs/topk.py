@@ -93,9 +93,9 @@ class TopK:
         classes = reader.indices(spec.classes, *shape)
         one = replace(spec, epochs=1)
         logits = torch.empty(spec.epochs, spec.images, spec.classes, dtype=DTYPES[spec.dtype])
-        parts = (values.split(spec.images), classes.split(spec.images))
-        for row, *entries in zip(logits, *parts, strict=True):
-            row.copy_(self._filled(*entries, one).logits[0])
+        parts = zip(values.split(spec.images), classes.split(spec.images), strict=True)
+        for row, (kept, places) in zip(logits, parts, strict=True):
+            row.copy_(self._filled(kept, places, one).logits[0])
         return Labels(logits, spec.temperature)
 
     def _entries(self, labels: Labels) -> tuple[Tensor, Tensor]:

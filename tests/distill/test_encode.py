@@ -9,7 +9,7 @@ from test_store import make_set, make_votes
 
 import distill
 from distill.codec_specs import parse_codec
-from distill.encoding.cost import receiver_files
+from distill.encoding.cost import receiver_files, teacher_passes
 from distill.encoding.networks import Networks, encode_network
 from distill.encoding.votes import decode_votes, encode_votes
 from distill.errors import WorkError
@@ -191,6 +191,18 @@ def test_residual_labels_replace_the_worst_ones():
     assert int((changed & (plain > 0)).sum()) == 9
     assert torch.equal(mended[~changed], plain[~changed])
     assert torch.equal(worst("teacher:bits=2:residual=1+dense"), torch.zeros(6, 6))
+
+
+def test_networks_cost_passes_of_their_receivers_and_residual_labels_those_of_their_maker():
+    networks, network = teacher()
+    full = taught(network)
+
+    def passes(spec):
+        encoded = encode_network(full, parse_codec(spec), SEED, networks, IMAGES)
+        return teacher_passes(encoded, full, networks)
+
+    assert passes("teacher") == {"maker": 0, "each student": 36}
+    assert passes("teacher:residual=0.5+dense") == {"maker": 36, "each student": 36}
 
 
 def test_a_missing_network_is_named():
