@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from distill.errors import WorkError
 from synth.committee import Committee
@@ -15,10 +15,13 @@ from synth.strategies import (
     Zones,
     aggregate_crowd,
     calibrate,
+    draw_boxes,
     mean_probabilities,
+    next_of_image,
     refined_labels,
     replace_dropped,
     schedule_is_hard,
+    self_mix,
     smoothed_logits,
     zone_of,
 )
@@ -112,5 +115,52 @@ def soft_hard_soft(
     def batches(epoch: int) -> Iterable[Batch]:
         chosen = stage if schedule_is_hard(epoch, epochs, share) else votes
         return chosen.batches(images, epoch)
+
+    return batches
+
+
+def self_mixed(
+    votes: StoredVotes, images: Tensor, generator: Generator
+) -> Callable[[int], Iterable[Batch]]:
+    """Batches by epoch in which a box of each view comes from the next view of the same image.
+
+    Labels mix by area at the votes' temperature. Source: Shen 2023 (FerKD's SelfMix).
+
+    Args:
+        votes: of every view.
+        images: [n, c, h, w] that students see.
+        generator: draws the boxes.
+
+    Raises:
+        WorkError: for views that are mixed already.
+    """
+    if votes.mixes is not None:
+        raise WorkError(
+            f"evaluate.self_mix: the views are mixed by {votes.mixes.kind} already; make them "
+            "with relabel.mix = none, or leave out self_mix"
+        )
+    flat = votes.ids.long().flatten()
+    partners = next_of_image(flat, torch.ones_like(flat, dtype=torch.bool)).view_as(votes.ids)
+    views, logits = votes.views.flatten(0, 1), votes.logits.flatten(0, 1)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        row = epoch % len(partners)
+        others = replace(
+            votes,
+            ids=votes.ids[row, None],
+            views=views[partners[row]][None],
+            logits=logits[partners[row]][None],
+        )
+        pairs = zip(votes.batches(images, row), others.batches(images, 0), strict=True)
+        for own, other in pairs:
+            size = (images.shape[2], images.shape[3])
+            boxes = draw_boxes(len(own.images), size, generator)
+            seen, share = self_mix(own.images, other.images, boxes)
+            soft, partner = (
+                torch.softmax(batch.labels / votes.temperature, dim=1) for batch in (own, other)
+            )
+            mixed = share[:, None] * soft + (1 - share[:, None]) * partner
+            labels = mixed.clamp_min(_FLOOR).log() * votes.temperature
+            yield Batch(seen, labels, own.parts)
 
     return batches

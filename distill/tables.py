@@ -243,6 +243,13 @@ class EvaluateTable(Table):
     gift: Annotated[float, Field(ge=0, lt=1)] = 0.0
     hard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     hard_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    self_mix: bool = False
+
+    @model_validator(mode="after")
+    def _mixes_soft_labels(self) -> EvaluateTable:
+        if self.self_mix and self.hard_share:
+            raise ValueError("evaluate.self_mix mixes soft labels; leave out hard_share, or it")
+        return self
 
 
 class Recipe(Table):

@@ -36,6 +36,11 @@ class FileBytes:
     stored: int
     compressed: int
 
+    @property
+    def shipped(self) -> int:
+        """Bytes in an archive, which stores a file as it is where compression gains nothing."""
+        return min(self.stored, self.compressed)
+
 
 def file_bytes(name: str, data: bytes) -> FileBytes:
     """Count the bytes of one file's content."""

@@ -11,6 +11,8 @@ from projectors.codecs.container import seal, unseal
 from projectors.codecs.errors import CodecError
 from projectors.description import DESCRIPTION, read_description
 
+_AGAIN = "encode them again"
+
 
 def pack_projector(path: str | os.PathLike[str], about: dict[str, Any]) -> bytes:
     """All files that `load` reads, compressed, in one checked container.
@@ -38,13 +40,20 @@ def unpack_projector(payload: bytes | memoryview, into: Path) -> dict[str, Any]:
     document, body = unseal(payload)
     if document.get("network") != "projector":
         raise CodecError("these encoded labels hold no projector; encode them again")
+    try:
+        files = [(Path(name), int(size)) for name, size in document["files"]]
+        about = dict(document["about"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CodecError(f"a projector whose files are not listed ({error}); {_AGAIN}") from error
     place = 0
-    for name, size in document["files"]:
-        if name != Path(name).name:
-            raise CodecError(f"a projector's file {name!r} lies outside its folder; refused")
+    for name, size in files:
+        if str(name) != name.name or size < 0:
+            raise CodecError(f"a projector's file {str(name)!r} lies outside its folder; refused")
         try:
             (into / name).write_bytes(zlib.decompress(body[place : place + size]))
         except zlib.error as error:
-            raise CodecError(f"a broken file {name!r} of a projector ({error})") from error
+            raise CodecError(f"a broken file {str(name)!r} of a projector ({error})") from error
         place += size
-    return document["about"]
+    if place != len(body):
+        raise CodecError(f"{len(body)} bytes for files that take {place}; {_AGAIN}")
+    return about

@@ -10,6 +10,7 @@ A folder that exists is left alone: its bytes are what shipped versions wrote.
 import json
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "projectors" / "codecs")]
 
 from codec_checks import CASES, FIXTURES, fixture_labels  # noqa: E402
+from network_cases import NETWORKS  # noqa: E402
 
 from projectors import codecs  # noqa: E402
 
@@ -36,10 +38,27 @@ def make(name: str, codec: codecs.LabelCodec) -> bool:
     return True
 
 
+def make_network(name: str) -> bool:
+    """Write the fixture of a payload that holds a network; False if it is already there."""
+    folder = FIXTURES / name / "v1"
+    if folder.exists():
+        return False
+    write, read = NETWORKS[name]
+    with TemporaryDirectory() as work:
+        payload = write(Path(work))
+    folder.mkdir(parents=True)
+    (folder / "encoded.bin").write_bytes(payload)
+    arrays = {key: value.numpy() for key, value in read(payload).items()}
+    np.savez(folder / "decoded.npz", allow_pickle=False, **arrays)
+    return True
+
+
 def main() -> None:
     """Make what is missing and say what was done."""
     for name, codec in CASES.items():
         print(f"{name}: {'made' if make(name, codec) else 'kept'}")
+    for name in NETWORKS:
+        print(f"{name}: {'made' if make_network(name) else 'kept'}")
 
 
 if __name__ == "__main__":

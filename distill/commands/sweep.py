@@ -48,7 +48,9 @@ def sweep(
     """Train students on SET under every codec: bytes of labels against accuracy.
 
     Full and hard labels, and random real images under the same labels, are always part of it. The
-    number of workers does not change the numbers.
+    number of workers does not change the numbers. Bytes are of labels and views; then as a
+    compressed archive ships them, what must be fetched elsewhere, and what the labels cost in
+    images that pass through a teacher: made once, and asked in the training of each student.
 
     \b
     Example:
@@ -69,12 +71,17 @@ def sweep(
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     width = max(len(point["codec"]) for point in found["points"])
-    yield f"{'images':<7} {'student':<24} {'codec':<{width}} {'bytes':>12} {'ratio':>8}  accuracy"
+    students = max(len(point["student"]) for point in found["points"])
+    yield (
+        f"{'images':<7} {'student':<{students}} {'codec':<{width}} {'bytes':>13} {'shipped':>13} "
+        f"{'to fetch':>12} {'ratio':>9} {'passes made':>12} {'asked':>10}  accuracy"
+    )
     for point in found["points"]:
         mark = " (dominated)" if point["dominated"] else ""
         yield (
-            f"{point['images']:<7} {point['student']:<24} {point['codec']:<{width}} "
-            f"{point['bytes']:>12,} {point['ratio']:>7.1f}x  "
+            f"{point['images']:<7} {point['student']:<{students}} {point['codec']:<{width}} "
+            f"{point['bytes']:>13,} {point['shipped']:>13,} {point['external']:>12,} "
+            f"{point['ratio']:>8.1f}x {point['made']:>12,} {point['asked']:>10,}  "
             f"{100 * point['mean']:.2f} ± {100 * point['std']:.2f} %{mark}"
         )
 

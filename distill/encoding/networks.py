@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill.build import build_codec, build_network
 from distill.codec_specs import CodecSpec
-from distill.encoding.views import seeded_views
+from distill.encoding.views import mix_of
 from distill.store.committee import Member
 from distill.store.encoded import EncodedVotes
 from projectors import Projector, ProjectorError, load
@@ -22,10 +22,9 @@ from projectors.codecs import CodecError
 from projectors.codecs.container import unseal
 from projectors.codecs.residual import choose_residual, pack_residual, unpack_residual
 from projectors.codecs.weights import Weights
-from synth.augment import View
 from synth.committee import Committee
 from synth.relabel import StoredVotes
-from synth.training import split_batches, split_parts
+from synth.training import split_parts
 
 Labeller = Callable[[Tensor], Tensor]
 
@@ -39,12 +38,14 @@ class Networks:
         weights: [m] of the members' vote.
         projector: folder of the projector, or None.
         external: bytes of the projector that must be fetched elsewhere.
+        fitted: images that its fitting may have asked the teachers about.
     """
 
     members: tuple[Member, ...] = ()
     weights: tuple[float, ...] = ()
     projector: Path | None = None
     external: int = 0
+    fitted: int = 0
 
 
 def encode_network(
@@ -63,11 +64,6 @@ def encode_network(
     Raises:
         CodecError: if there is no such network, or labels do not fit the codec.
     """
-    if votes.mixes is not None:
-        raise CodecError(
-            f"the labels belong to views mixed by {votes.mixes.kind}, which encoded labels do not "
-            "name; make them with relabel.mix = none"
-        )
     about: dict[str, Any] = {"epochs": len(votes.ids), "temperature": votes.temperature}
     part = spec.parts["network"]
     if part.entry.name == "teacher":
@@ -82,7 +78,7 @@ def encode_network(
         external = networks.external
     encoded = EncodedVotes(
         payload, votes.families, votes.batch_size, votes.batch_statistics, False, seed=seed,
-        external=external, parts=votes.parts,
+        external=external, parts=votes.parts, mix=mix_of(votes.mixes),
     )  # fmt: skip
     if "labels" not in spec.parts:
         return encoded
@@ -113,9 +109,7 @@ def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
     document, _ = unseal(payload)
     about = document["about"]
     size = (images.shape[2], images.shape[3])
-    ids, views = seeded_views(
-        encoded.seed or 0, about["epochs"], len(images), size, encoded.families
-    )
+    ids, views, mixes = encoded.plan(len(images), size).drawn(encoded.seed or 0, about["epochs"])
     plan = StoredVotes(
         ids,
         views,
@@ -124,7 +118,8 @@ def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
         encoded.batch_size,
         about["temperature"],
         encoded.batch_statistics,
-        parts=encoded.parts,
+        mixes,
+        encoded.parts,
     )
     votes = _label(payload, plan, images)
     return votes if residual is None else replace(votes, logits=residual.over(votes.logits))
@@ -150,11 +145,10 @@ def _label(payload: bytes, plan: StoredVotes, images: Tensor) -> StoredVotes:
     """The plan's views with the labels that a network gives them."""
     labeller = _labeller(payload, images, plan.batch_statistics)
     epochs = []
-    for ids, views in zip(plan.ids, plan.views, strict=True):
-        view = View.from_tensor(plan.families, views.float())
+    for epoch in range(len(plan.ids)):
         found = []
-        for places in split_batches(len(ids), plan.batch_size):
-            seen = view.select(places).apply(images[ids[places].long()])
+        for batch in plan.batches(images, epoch):
+            seen = batch.images
             found += [labeller(seen[piece]) for piece in split_parts(len(seen), plan.parts)]
         epochs.append(torch.cat(found).half().cpu())
     return replace(plan, logits=torch.stack(epochs))

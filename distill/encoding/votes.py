@@ -8,9 +8,10 @@ from torch import Tensor
 from distill.build import build_codec
 from distill.codec_specs import CodecSpec
 from distill.encoding.networks import decode_network, is_network
-from distill.encoding.views import Size, seed_gives, seeded_views
+from distill.encoding.views import Size, expand_views, mix_of, seed_gives, take_views
 from distill.errors import WorkError
 from distill.store.encoded import EncodedVotes, digest_views
+from distill.store.voted import Drawn
 from projectors import ProjectorError
 from projectors.codecs import CodecError, Labels, LabelSpec, Pruned, decode, get_codec, unpack
 from synth.relabel import StoredVotes
@@ -28,16 +29,13 @@ def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> 
     Raises:
         WorkError: if the labels do not fit the codec, or the seed does not give their views.
     """
-    if votes.mixes is not None:
-        raise WorkError(
-            f"codec {spec.text}: the labels belong to views mixed by {votes.mixes.kind}, which "
-            "encoded labels do not name; make them with relabel.mix = none"
-        )
     codec = build_codec(spec, votes.batch_size)
     pool = codec.pool if isinstance(codec, Pruned) else None
     by_image = (pool is None or pool.unit == "epoch") and _permutations(votes.ids)
     logits = _by_image(votes.logits, votes.ids) if by_image else votes.logits
+    drawn: Drawn = (votes.ids, votes.views, votes.mixes)
     try:
+        kept = drawn if pool is None else take_views(pool, drawn)
         payload = codec.encode(Labels(logits, votes.temperature))
     except CodecError as error:
         raise WorkError(f"codec {spec.text}: {error}") from None
@@ -48,12 +46,21 @@ def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> 
                 f"codec {spec.text}: seed {seed} does not give the views of these labels; leave "
                 "out `seed`, and they are stored"
             )
-        digest = digest_views(votes.ids, votes.views)
-        return EncodedVotes(*common, seed=seed, views_digest=digest, parts=votes.parts)
-    ids, views = votes.ids, votes.views
-    if pool is not None:
-        ids, views = pool.take(ids), pool.take(views)
-    return EncodedVotes(*common, ids=ids, views=views, parts=votes.parts)
+        return EncodedVotes(
+            *common,
+            seed=seed,
+            views_digest=digest_views(*drawn),
+            parts=votes.parts,
+            mix=mix_of(votes.mixes),
+        )
+    return EncodedVotes(
+        *common,
+        ids=kept[0],
+        views=kept[1],
+        mixes=kept[2],
+        parts=votes.parts,
+        mix=mix_of(votes.mixes),
+    )
 
 
 def decode_votes(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
@@ -83,10 +90,10 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
         raise WorkError(
             f"encoded labels of {spec.images} images, but the set has {images}; encode them again"
         )
-    ids, views = _views(encoded, spec, codec, size)
+    drawn = _views(encoded, spec, codec, size)
     if labels.sources is not None and isinstance(codec, Pruned):
-        ids = codec.pool.expand(ids, labels.sources)
-        views = codec.pool.expand(views, labels.sources)
+        drawn = expand_views(codec.pool, spec, drawn, labels.sources)
+    ids, views, mixes = drawn
     logits = labels.logits.half()
     return StoredVotes(
         ids,
@@ -96,31 +103,35 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
         encoded.batch_size,
         labels.temperature,
         encoded.batch_statistics,
-        parts=encoded.parts,
+        mixes,
+        encoded.parts,
     )
 
 
-def _views(
-    encoded: EncodedVotes, spec: LabelSpec, codec: object, size: Size
-) -> tuple[Tensor, Tensor]:
-    """Order and views of the kept labels, stored or drawn again."""
-    kept = codec.pool.spec(spec) if isinstance(codec, Pruned) else spec
-    ids, views = encoded.ids, encoded.views
-    if ids is None or views is None:
-        ids, views = seeded_views(
-            encoded.seed or 0, spec.epochs, spec.images, size, encoded.families
-        )
-        if digest_views(ids, views) != encoded.views_digest:
+def _views(encoded: EncodedVotes, spec: LabelSpec, codec: object, size: Size) -> Drawn:
+    """Order, views and mixes of the kept labels, stored or drawn again."""
+    pool = codec.pool if isinstance(codec, Pruned) else None
+    kept = spec if pool is None else pool.spec(spec)
+    if encoded.ids is not None and encoded.views is not None:
+        drawn: Drawn = (encoded.ids, encoded.views, encoded.mixes)
+    else:
+        drawn = encoded.plan(spec.images, size).drawn(encoded.seed or 0, spec.epochs)
+        if digest_views(*drawn) != encoded.views_digest:
             raise WorkError(
                 f"seed {encoded.seed} does not give the views of the encoded labels on this "
                 "machine; use the version of torch that made them, or ask for stored views"
             )
-        if isinstance(codec, Pruned):
-            ids, views = codec.pool.take(ids), codec.pool.take(views)
+        drawn = drawn if pool is None else take_views(pool, drawn)
+    ids, views, mixes = drawn
     shape = (kept.epochs, kept.images)
-    if ids.shape != shape or views.shape[:2] != shape or int(ids.max()) >= spec.images:
+    if (
+        ids.shape != shape
+        or views.shape[:2] != shape
+        or int(ids.max()) >= spec.images
+        or (mixes is not None and mixes.partners.shape != shape)
+    ):
         raise WorkError("the views of the encoded labels do not fit them; encode them again")
-    return ids, views
+    return drawn
 
 
 def _permutations(ids: Tensor) -> bool:

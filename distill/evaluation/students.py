@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from distill.build import build_views
 from distill.context import Context
 from distill.encoding.votes import decode_votes
 from distill.evaluation.confusion import Grade, grade
 from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, Job
-from distill.labelling import refined, soft_hard_soft
+from distill.labelling import refined, self_mixed, soft_hard_soft
 from distill.stages.relabel import relabel_views
 from distill.store.sets import SetFile
 from distill.tables import EvaluateTable, RelabelTable
@@ -219,7 +219,7 @@ def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -
     size = table.batch_size
     votes = judged.stored(job.labels) if job.group == STUDENTS else None
     if votes is not None:
-        return _stored(table, votes, images, hard)
+        return _stored(table, votes, images, hard, generator)
     labeller = _labeller(judged, job)
     if labeller is not None:
         drawn = relabel_views(judged.relabel) if job.views else Augmentation(())
@@ -243,11 +243,15 @@ def _views(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> 
     return build_views(context.recipe.data.augmentation, one_per_batch=True)
 
 
-def _stored(table: EvaluateTable, votes: StoredVotes, images: Tensor, hard: Tensor) -> Epochs:
-    """Batches of stored labels, refined or with hard stages where the recipe says so."""
+def _stored(
+    table: EvaluateTable, votes: StoredVotes, images: Tensor, hard: Tensor, generator: Generator
+) -> Epochs:
+    """Batches of stored labels; refined, mixed or with hard stages where the recipe says so."""
     classes = hard.cpu()
     if table.gift:
         votes = refined(votes, classes, table.gift)
+    if table.self_mix:
+        return self_mixed(votes, images, generator)
     if table.hard_share:
         return soft_hard_soft(
             votes, images, classes, table.epochs, table.hard_share, table.hard_smoothing

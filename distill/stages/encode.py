@@ -80,13 +80,15 @@ def encode_content(
         )
     encoded = encode(name)
     full = votes.logits.numel() * votes.logits.element_size()
+    files = receiver_files(encoded, seen)
     found = {
         "codec": name,
         "payload": len(encoded.payload),
         "views": encoded.view_bytes(seen),
         "external": encoded.external,
-        "files": [asdict(part) for part in receiver_files(encoded, seen)],
-        "teacher_passes": teacher_passes(encoded, votes, max(len(networks.members), 1)),
+        "files": [asdict(part) for part in files],
+        "shipped": sum(part.shipped for part in files),
+        "teacher_passes": teacher_passes(encoded, votes, networks),
         "full": full,
         "ratio": full / len(encoded.payload),
     }
@@ -121,7 +123,9 @@ def find_networks(context: Context) -> Networks:
         found = replace(found, members=tuple(members), weights=tuple(weights.tolist()))
     if (folder / PROJECTOR).is_dir():
         external = projectors.projector_bytes(folder / PROJECTOR).external
-        found = replace(found, projector=folder / PROJECTOR, external=external)
+        fit = context.recipe.projector
+        fitted = 0 if fit is None else fit.steps * fit.batch_size
+        found = replace(found, projector=folder / PROJECTOR, external=external, fitted=fitted)
     return found
 
 

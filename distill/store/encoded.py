@@ -1,8 +1,9 @@
 """Encoded labels in set.h5: a codec's container, and the views that its labels belong to.
 
 /labels/<spec>/payload holds the container (see `projectors.codecs`). Views that are stored lie
-beside it as `ids` and `views`, cut to the labels that are kept; those that are drawn again are
-named by the attribute `seed` and checked by `views_digest`.
+beside it as `ids` and `views`, and for mixed ones `partners` and `mixes`, cut to the labels that
+are kept; those that are drawn again are named by the attribute `seed` and checked by
+`views_digest`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import torch
 from torch import Tensor
 
 from distill.store.hdf5 import get_json, put, put_json
+from distill.store.voted import ViewPlan, place_type, read_drawn
+from synth.augment import MixKind
+from synth.relabel import StoredMixes
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class EncodedVotes:
             can label any.
         external: bytes that a receiver must fetch elsewhere.
         parts: pieces that a batch was labelled in, and must be trained on in.
+        mix: how the views of a batch were mixed before they were labelled.
+        mixes: the mixes of the kept part, or None for views from a seed or that are not mixed. A
+            pool of batches has one row of labels, and with it one of mixes.
     """
 
     payload: bytes
@@ -48,19 +55,31 @@ class EncodedVotes:
     views_digest: str = ""
     external: int = 0
     parts: int = 1
+    mix: MixKind = "none"
+    mixes: StoredMixes | None = None
+
+    def plan(self, images: int, size: tuple[int, int]) -> ViewPlan:
+        """What decides, with the seed, the views of `images` images of `size` (h, w)."""
+        return ViewPlan(images, size, self.families, self.batch_size, self.mix)
 
     def view_bytes(self, images: int) -> int:
         """Bytes of what names the views of `images` images, uncompressed."""
         if self.ids is None or self.views is None:
             return 8 + len(self.views_digest) // 2
-        width = np.min_scalar_type(max(images - 1, 0)).itemsize
-        return self.ids.numel() * width + self.views.numel() * 2
+        found = self.ids.numel() * place_type(images).itemsize + self.views.numel() * 2
+        if self.mixes is not None:
+            found += self.mixes.partners.numel() * place_type(self.batch_size + 1).itemsize
+            found += self.mixes.parameters.numel() * 2
+        return found
 
 
-def digest_views(ids: Tensor, views: Tensor) -> str:
-    """Digest of the order and the augmentation parameters of all views."""
+def digest_views(ids: Tensor, views: Tensor, mixes: StoredMixes | None) -> str:
+    """Digest of the order, the augmentation parameters and the mixes of all views."""
     total = hashlib.sha256(ids.to(torch.int32).numpy().astype("<i4").tobytes())
     total.update(views.half().numpy().astype("<f2").tobytes())
+    if mixes is not None:
+        total.update(mixes.partners.to(torch.int32).numpy().astype("<i4").tobytes())
+        total.update(mixes.parameters.half().numpy().astype("<f2").tobytes())
     return total.hexdigest()
 
 
@@ -73,10 +92,15 @@ def put_encoded(group: h5py.Group, encoded: EncodedVotes, images: int) -> None:
     group.attrs["by_image"] = encoded.by_image
     group.attrs["external"] = encoded.external
     group.attrs["parts"] = encoded.parts
+    group.attrs["mix"] = encoded.mix
     if encoded.ids is not None and encoded.views is not None:
-        kind = np.min_scalar_type(max(images - 1, 0))
-        put(group, "ids", encoded.ids.numpy().astype(kind), None)
+        put(group, "ids", encoded.ids.numpy().astype(place_type(images)), None)
         put(group, "views", encoded.views.numpy(), None)
+        if encoded.mixes is not None:
+            # The last batch may take in an image that was left over.
+            kind = place_type(encoded.batch_size + 1)
+            put(group, "partners", encoded.mixes.partners.numpy().astype(kind), None)
+            put(group, "mixes", encoded.mixes.parameters.numpy(), None)
     else:
         put_json(group, "seed", encoded.seed)
         group.attrs["views_digest"] = encoded.views_digest
@@ -85,6 +109,7 @@ def put_encoded(group: h5py.Group, encoded: EncodedVotes, images: int) -> None:
 def read_encoded(group: h5py.Group) -> EncodedVotes:
     """Read what `put_encoded` wrote; a missing part raises KeyError, as HDF5 does."""
     stored = "ids" in group
+    kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
     return EncodedVotes(
         payload=group["payload"][()].tobytes(),
         families=tuple(get_json(group, "families")),
@@ -97,4 +122,6 @@ def read_encoded(group: h5py.Group) -> EncodedVotes:
         views_digest="" if stored else str(group.attrs["views_digest"]),
         external=int(group.attrs["external"]),
         parts=int(group.attrs.get("parts", 1)),
+        mix=kind,
+        mixes=read_drawn(group, kind)[2] if stored else None,
     )

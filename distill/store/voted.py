@@ -75,10 +75,10 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
         group.attrs["seed"] = votes.seed
         group.attrs["drawn"] = _digest((votes.ids, votes.views, votes.mixes))
         return
-    put(group, "ids", votes.ids.numpy().astype(_place_type(votes.ids.shape[1])), None)
+    put(group, "ids", votes.ids.numpy().astype(place_type(votes.ids.shape[1])), None)
     put(group, "views", votes.views.numpy(), None)
     if votes.mixes is not None:
-        kind = _place_type(largest_batch(votes))
+        kind = place_type(largest_batch(votes))
         put(group, "partners", votes.mixes.partners.numpy().astype(kind), None)
         put(group, "mixes", votes.mixes.parameters.numpy(), None)
 
@@ -87,9 +87,9 @@ def view_bytes(votes: StoredVotes) -> int:
     """Bytes of ids, views and mixes as stored: none where they come from the seed."""
     if votes.seed is not None:
         return 0
-    found = votes.ids.numel() * _place_type(votes.ids.shape[1]).itemsize + votes.views.numel() * 2
+    found = votes.ids.numel() * place_type(votes.ids.shape[1]).itemsize + votes.views.numel() * 2
     if votes.mixes is not None:
-        found += votes.mixes.partners.numel() * _place_type(largest_batch(votes)).itemsize
+        found += votes.mixes.partners.numel() * place_type(largest_batch(votes)).itemsize
         found += votes.mixes.parameters.numel() * 2
     return found
 
@@ -116,7 +116,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
     seed = int(group.attrs["seed"]) if "seed" in group.attrs else None
     if seed is None:
-        drawn = _read_drawn(group, kind)
+        drawn = read_drawn(group, kind)
     else:
         height, width = size
         plan = ViewPlan(logits.shape[1], (height, width), families, batch_size, kind)
@@ -140,7 +140,8 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     )
 
 
-def _read_drawn(group: h5py.Group, kind: MixKind) -> Drawn:
+def read_drawn(group: h5py.Group, kind: MixKind) -> Drawn:
+    """Ids, views and mixes that lie beside labels."""
     ids = torch.from_numpy(group["ids"][()].astype(np.int64))
     views = torch.from_numpy(group["views"][()])
     if kind == "none":
@@ -186,6 +187,6 @@ def _digest(drawn: Drawn) -> str:
     return total.hexdigest()
 
 
-def _place_type(count: int) -> np.dtype[Any]:
+def place_type(count: int) -> np.dtype[Any]:
     """The smallest unsigned integer type that can number `count` places."""
     return np.min_scalar_type(max(count - 1, 0))

@@ -45,6 +45,9 @@ class Outcome:
         payload: bytes of the labels.
         views: bytes of what names the views.
         external: bytes that a receiver must fetch elsewhere.
+        shipped: bytes of labels and views in a compressed archive.
+        made: teacher passes that the labels cost their maker, in images.
+        asked: network passes that they cost in the training of each student, in images.
     """
 
     accuracy: float
@@ -52,6 +55,9 @@ class Outcome:
     payload: int
     views: int
     external: int = 0
+    shipped: int = 0
+    made: int = 0
+    asked: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,9 @@ class Point:
         payload: bytes of the labels.
         views: bytes of what names the views.
         external: bytes to fetch elsewhere.
+        shipped: bytes of payload and views in a compressed archive.
+        made: teacher passes that the labels cost their maker, in images.
+        asked: network passes that they cost in the training of each student, in images.
         bytes: payload and views.
         ratio: bytes of the full labels and views over `bytes`.
         dominated: whether another codec of the student takes no more bytes and is no less
@@ -85,6 +94,9 @@ class Point:
     payload: int
     views: int
     external: int
+    shipped: int
+    made: int
+    asked: int
     bytes: int
     ratio: float
     dominated: bool = False
@@ -160,6 +172,9 @@ def _point(key: tuple[str, str, str], rows: Sequence[Outcome], full: int) -> Poi
         payload,
         views,
         rows[0].external,
+        max(row.shipped for row in rows),
+        rows[0].made,
+        rows[0].asked,
         total,
         full / total if total else 0.0,
     )

@@ -50,7 +50,7 @@ def _panel(panel: Any, student: str, points: Sequence[Point]) -> None:
         )  # fmt: skip
         offset = (5, 4 + 9 * (index % 2))
         panel.annotate(
-            point.codec, (point.bytes, 100 * point.mean), xytext=offset,
+            _words(point), (point.bytes, 100 * point.mean), xytext=offset,
             textcoords="offset points", fontsize=6, color=colour,
         )  # fmt: skip
     best = sorted((point.bytes, point.mean) for point in own if not point.dominated)
@@ -73,6 +73,13 @@ def _panel(panel: Any, student: str, points: Sequence[Point]) -> None:
     )  # fmt: skip
     panel.grid(alpha=0.3)
     panel.legend(fontsize=7, loc="lower right")
+
+
+def _words(point: Point) -> str:
+    """The codec, and what a receiver must fetch besides its bytes."""
+    if not point.external:
+        return point.codec
+    return f"{point.codec} (and {point.external / 2**20:.1f} MiB to fetch)"
 
 
 def _hard(points: Sequence[Point]) -> list[tuple[Point, str]]:

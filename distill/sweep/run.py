@@ -28,7 +28,7 @@ from synth.synthetic_set import draw_real
 
 LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
 # Raise it when what a job does changes, so that older rows are not taken for it.
-_VERSION = 1
+_VERSION = 2
 
 
 def run_sweep(

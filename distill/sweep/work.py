@@ -8,16 +8,18 @@ from pathlib import Path
 
 from distill.build import choose_device
 from distill.context import Context
+from distill.encoding.cost import full_files, receiver_files, teacher_passes
+from distill.encoding.networks import Networks
 from distill.evaluation.jobs import STUDENTS, Job
-from distill.evaluation.results import count_bytes
 from distill.evaluation.students import Judged, trained_student
 from distill.interrupt import Stop
 from distill.progress import Progress
-from distill.stages.encode import encode_one, find_networks
+from distill.stages.encode import encode_one, find_networks, full_votes
 from distill.store.run import Run
-from distill.store.sets import SetFile, read_set
+from distill.store.sets import SetFile, read_set, smallest_unsigned
 from distill.sweep.jobs import FULL, HARD, SET, Outcome, SweepJob
 from distill.tables import EvaluateTable, Recipe
+from projectors import file_bytes
 from synth.training import accuracy
 
 
@@ -52,23 +54,21 @@ class Worker:
         device = choose_device(bench.recipe.device)
         self._context = Context(run, bench.recipe, device, Progress(quiet=True), stop)
         self._networks = find_networks(self._context)
-        self._last: tuple[tuple[Path, str], SetFile] | None = None
+        self._last: tuple[tuple[Path, str], SetFile, Outcome] | None = None
 
     def run(self, job: SweepJob) -> Outcome:
         """Train and test the student of a job. The same job gives the same outcome anywhere."""
         context, table = self._context, self._bench.recipe.evaluate
         if table is None:
             table = EvaluateTable(students=[job.student])
-        content = self._content(job)
+        content, cost = self._content(job)
         source = {HARD: "hard", FULL: "votes"}.get(job.codec, job.codec)
         student = Job(STUDENTS, job.student, source, job.seed)
         network = trained_student(context, table, Judged(content), student)
         test, held_out = (accuracy(network, *context.split(n)) for n in ("test", "validation"))
-        payload, views = _sizes(content, job.codec)
-        coded = content.encoded.get(job.codec)
-        return Outcome(test, held_out, payload, views, coded.external if coded else 0)
+        return replace(cost, accuracy=test, held_out=held_out)
 
-    def _content(self, job: SweepJob) -> SetFile:
+    def _content(self, job: SweepJob) -> tuple[SetFile, Outcome]:
         bench = self._bench
         path = bench.place if job.images == SET else random_file(bench.folder, job.seed)
         if self._last is None or self._last[0] != (path, job.codec):
@@ -76,20 +76,34 @@ class Worker:
             if job.codec not in (HARD, FULL):
                 encoded = encode_one(content, job.codec, self._networks)
                 content = replace(content, encoded={job.codec: encoded})
-            self._last = ((path, job.codec), content)
-        return self._last[1]
+            self._last = ((path, job.codec), content, _cost(content, job.codec, self._networks))
+        return self._last[1:]
 
 
-def _sizes(content: SetFile, codec: str) -> tuple[int, int]:
-    """Bytes of labels and of views."""
-    sources = count_bytes(content, (0, 0))["sources"]
+def _cost(content: SetFile, codec: str, networks: Networks) -> Outcome:
+    """What the labels of a codec cost; its accuracies are still to be found."""
+    blank = Outcome(0.0, 0.0, 0, 0)
     if codec == HARD:
-        return sources["hard"], 0
-    if codec == FULL and content.votes is not None:
-        labels = content.votes.logits.numel() * content.votes.logits.element_size()
-        return labels, sources["votes"] - labels
-    payload = len(content.encoded[codec].payload)
-    return payload, sources[codec] - payload
+        hard = content.hard.numpy().astype(smallest_unsigned(len(content.manifest["class_names"])))
+        return replace(blank, payload=hard.nbytes, shipped=file_bytes(HARD, hard.tobytes()).shipped)
+    votes = full_votes(content)
+    coded = content.encoded.get(codec)
+    if coded is None:
+        files = full_files(votes)
+        members = max(len(networks.members), 1)
+        passes = {"maker": votes.ids.numel() * members, "each student": 0}
+    else:
+        files = receiver_files(coded, len(content.seen_hard))
+        passes = teacher_passes(coded, votes, networks)
+    return replace(
+        blank,
+        payload=files[0].stored,
+        views=sum(part.stored for part in files[1:]),
+        external=coded.external if coded else 0,
+        shipped=sum(part.shipped for part in files),
+        made=passes["maker"],
+        asked=passes["each student"],
+    )
 
 
 def open_bench(bench: Bench) -> Callable[[SweepJob], Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ DTYPES = {"float16": torch.float16, "float32": torch.float32}
 FLOOR = 2.0**-26
 # Above it, temperature * log(FLOOR) would no longer fit float16.
 MAX_TEMPERATURE = 1000.0
+_REPEATED = "these labels repeat a pruned pool; encode the labels that it was made of"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,14 @@ def from_probabilities(rows: Tensor, spec: LabelSpec) -> Labels:
     return from_rows(spec.temperature * rows.clamp_min(FLOOR).log(), spec)
 
 
+def epochs_of(labels: Labels) -> Iterator[Labels]:
+    """The labels of one epoch after the other, so that wide copies of them stay small."""
+    if labels.sources is not None:
+        raise CodecError(_REPEATED)
+    for epoch in labels.logits:
+        yield Labels(epoch[None], labels.temperature)
+
+
 def log_probability_rows(labels: Labels) -> Tensor:
     """Log probabilities [e * n, k] in float64 at the labels' temperature, on the CPU."""
     rows = logit_rows(labels).double() / labels.temperature
@@ -146,7 +156,7 @@ def logit_rows(labels: Labels) -> Tensor:
         CodecError: for labels that a pruned pool gave: what a receiver needs is the pool.
     """
     if labels.sources is not None:
-        raise CodecError("these labels repeat a pruned pool; encode the labels that it was made of")
+        raise CodecError(_REPEATED)
     return labels.logits.detach().cpu().float().flatten(0, 1)
 
 

@@ -8,7 +8,7 @@ decoded before it. Source: Duda 2013 (asymmetric numeral systems), Giesen 2014 (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -45,11 +45,11 @@ def frequencies(counts: Array) -> Array:
     return found.astype(np.uint16)
 
 
-def encode_blocks(blocks: Sequence[Block], tables: Array, lanes: int) -> bytes:
+def encode_blocks(backwards: Iterable[Block], tables: Array, lanes: int) -> bytes:
     """Code blocks of (symbols, contexts), both [m] integers, with the tables of `frequencies`.
 
     Args:
-        blocks: in the order in which they will be decoded.
+        backwards: the blocks, the one that will be decoded last first.
         tables: [contexts, symbols]; every symbol of a block must occur in its context's table.
         lanes: coders at work, at least 1; each costs 4 bytes.
 
@@ -60,7 +60,7 @@ def encode_blocks(blocks: Sequence[Block], tables: Array, lanes: int) -> bytes:
     wide = tables.astype(np.uint64)
     states = np.full(lanes, _LOW, np.uint64)
     steps: list[Array] = []
-    for symbols, contexts in reversed(blocks):
+    for symbols, contexts in backwards:
         for first in reversed(range(0, len(symbols), lanes)):
             part, of = symbols[first : first + lanes], contexts[first : first + lanes]
             frequency, start = wide[of, part], starts[of, part]

@@ -100,13 +100,17 @@ def unpack_residual(payload: bytes) -> tuple[bytes, Residual]:
     """
     document, body = unseal(payload)
     try:
-        epochs, images = document["shape"]
+        epochs, images = (int(side) for side in document["shape"])
         network_bytes, mask_bytes = _HEAD.unpack(body[: _HEAD.size])
         start = _HEAD.size + network_bytes
         network = bytes(body[_HEAD.size : start])
-        raw = zlib.decompress(body[start : start + mask_bytes])
+        packed = -(-epochs * images // 8)
+        # No more than promised is unpacked, and no memory is taken for a promise alone.
+        raw = zlib.decompressobj().decompress(body[start : start + mask_bytes], packed + 1)
+        if epochs < 1 or images < 1 or len(raw) != packed:
+            raise ValueError(f"a mask of {len(raw)} bytes for {epochs} x {images} views")
         bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=epochs * images)
-    except (KeyError, ValueError, TypeError, struct.error, zlib.error) as error:
+    except (KeyError, ValueError, TypeError, struct.error, zlib.error, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise CodecError(f"broken residual labels ({reason}); encode them again") from error
     mask = torch.from_numpy(bits.astype(bool)).reshape(epochs, images)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,13 +17,15 @@ from projectors.codecs.base import DECODED_LIMIT, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import (
+    DTYPES,
     Labels,
     LabelSpec,
     check_real,
+    epochs_of,
     from_probabilities,
     log_probability_rows,
 )
-from projectors.codecs.rans import Decoder, check_tables, encode_blocks, frequencies
+from projectors.codecs.rans import Block, Decoder, check_tables, encode_blocks, frequencies
 
 _HEAD = struct.Struct("<IIIBHH")
 # Mean level of a class in the earlier epochs of its image, in eighths, that parts two contexts.
@@ -79,14 +82,20 @@ class Roots:
     def encode(self, labels: Labels) -> bytes:
         """See `LabelCodec.encode`."""
         spec = labels.spec
-        probabilities = log_probability_rows(labels).exp()
-        levels = (probabilities.sqrt() / self.step).round().to(torch.uint8).numpy()
-        by_epoch = levels.reshape(spec.epochs, -1)
-        bodies = [
-            self._body(spec, by_epoch, probabilities.reshape(spec.epochs, -1), choice)
-            for choice in range(len(_EDGES))
-        ]
-        return pack(self, spec, min(bodies, key=len))
+        levels = np.empty((spec.epochs, spec.images * spec.classes), np.uint8)
+        for row, epoch in zip(levels, epochs_of(labels), strict=True):
+            row[:] = self._quantise(epoch).numpy().ravel()
+        counted = [self._count(levels, choice) for choice in range(len(_EDGES))]
+        # The tables of a way of coding say what it takes; only the best one is coded.
+        choice = int(np.argmin([_bits(counts) + 64 * len(counts) for counts in counted]))
+        tables = frequencies(counted[choice])
+        lanes = _bits(counted[choice]) / 8 / _BYTES_PER_LANE
+        lanes = int(np.clip(lanes, 1, min(_MOST_LANES, levels.shape[1])))
+        table = zlib.compress(tables.astype("<u2").tobytes(), 9)
+        means = halves_to_bytes(self._means(levels, labels, choice), "means")
+        head = _HEAD.pack(spec.epochs, spec.images, spec.classes, choice, lanes, len(table))
+        coded = encode_blocks(_Backwards(levels, choice), tables, lanes)
+        return pack(self, spec, head + table + means + coded)
 
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
         """See `LabelCodec.decode`."""
@@ -104,37 +113,46 @@ class Roots:
         means = BodyReader(body).probabilities(contexts + self.levels - 1)
         decoder = Decoder(body[2 * len(means) :], tables, lanes)
         seen = _Seen(spec.images * spec.classes, choice)
-        rows = []
-        for _ in range(spec.epochs):
+        one = replace(spec, epochs=1)
+        logits = torch.empty(spec.epochs, spec.images, spec.classes, dtype=DTYPES[spec.dtype])
+        for row in logits:
             of = seen.contexts()
             found = decoder.block(of)
             seen.add(found)
-            rows.append(_cells(found, of, means, contexts))
+            values = _cells(found, of, means, contexts).reshape(spec.images, spec.classes)
+            values = values / values.sum(dim=1, keepdim=True).clamp_min(torch.finfo().tiny)
+            row.copy_(from_probabilities(values, one).logits[0])
         decoder.finish()
-        values = torch.cat(rows).reshape(spec.labels, spec.classes)
-        values = values / values.sum(dim=1, keepdim=True).clamp_min(torch.finfo().tiny)
-        return from_probabilities(values, spec)
+        return Labels(logits, spec.temperature)
 
-    def _body(
-        self, spec: LabelSpec, levels: np.ndarray, probabilities: Tensor, choice: int
-    ) -> bytes:
+    def _quantise(self, labels: Labels) -> Tensor:
+        """Levels [n, k] of one epoch, uint8."""
+        return (_probabilities(labels).sqrt() / self.step).round().to(torch.uint8)
+
+    def _count(self, levels: np.ndarray, choice: int) -> np.ndarray:
+        """How often each level occurs in each context of a way of coding."""
         seen = _Seen(levels.shape[1], choice)
-        blocks = []
+        size = (len(_EDGES[choice]) + 2) * self.levels
+        counts = np.zeros(size, np.int64)
         for row in levels:
-            blocks.append((row, seen.contexts()))
+            joint = seen.contexts().astype(np.uint16) * np.uint16(self.levels) + row
+            counts += np.bincount(joint, minlength=size)
             seen.add(row)
-        of = np.stack([contexts for _, contexts in blocks])
+        return counts.reshape(-1, self.levels)
+
+    def _means(self, levels: np.ndarray, labels: Labels, choice: int) -> Tensor:
+        """Mean probability of level 0 in each context, then of the levels 1 and above."""
         contexts = len(_EDGES[choice]) + 2
-        joint = of.astype(np.int64) * self.levels + levels
-        counts = np.bincount(joint.ravel(), minlength=contexts * self.levels)
-        counts = counts.reshape(contexts, self.levels)
-        tables = frequencies(counts)
-        bits = (counts * -np.log2(np.maximum(tables, 1) / 2.0**14)).sum()
-        lanes = int(np.clip(bits / 8 / _BYTES_PER_LANE, 1, min(_MOST_LANES, levels.shape[1])))
-        table = zlib.compress(tables.astype("<u2").tobytes(), 9)
-        means = halves_to_bytes(_means(levels, of, probabilities, contexts, self.levels), "means")
-        head = _HEAD.pack(spec.epochs, spec.images, spec.classes, choice, lanes, len(table))
-        return head + table + means + encode_blocks(blocks, tables, lanes)
+        seen = _Seen(levels.shape[1], choice)
+        size = contexts + self.levels - 1
+        sums, counts = np.zeros(size), np.zeros(size, np.int64)
+        for row, epoch in zip(levels, epochs_of(labels), strict=True):
+            cells = _cell_numbers(row, seen.contexts(), contexts)
+            weights = _probabilities(epoch).numpy().ravel()
+            sums += np.bincount(cells, weights=weights, minlength=size)
+            counts += np.bincount(cells, minlength=size)
+            seen.add(row)
+        return torch.from_numpy(sums / np.maximum(counts, 1))
 
     def _tables(self, body: memoryview, size: int, contexts: int) -> tuple[np.ndarray, memoryview]:
         expected = 2 * contexts * self.levels
@@ -158,32 +176,58 @@ class _Seen:
 
     def __init__(self, places: int, choice: int) -> None:
         self._edges = np.array(_EDGES[choice], np.int64)
-        self._sums = np.zeros(places, np.int64)
+        self._sums = np.zeros(places, np.uint32)
         self._epochs = 0
 
     def contexts(self) -> np.ndarray:
-        """[places] int64: 0 in the first epoch, else 1 + how many edges the mean lies above."""
+        """[places] uint8: 0 in the first epoch, else 1 + how many edges the mean lies above."""
         if not self._epochs:
-            return np.zeros(len(self._sums), np.int64)
-        return 1 + np.searchsorted(self._edges * self._epochs, 8 * self._sums, side="left")
+            return np.zeros(len(self._sums), np.uint8)
+        # Sums are small integers, so the context of each is looked up instead of searched for.
+        sums = np.arange(int(self._sums.max()) + 1) * 8
+        found = 1 + np.searchsorted(self._edges * self._epochs, sums, side="left")
+        return found.astype(np.uint8)[self._sums]
 
     def add(self, levels: np.ndarray) -> None:
         """Count an epoch's levels [places]."""
         self._sums += levels
         self._epochs += 1
 
+    def remove(self, levels: np.ndarray) -> None:
+        """Forget the epoch that was counted last."""
+        self._sums -= levels
+        self._epochs -= 1
 
-def _means(
-    levels: np.ndarray, of: np.ndarray, probabilities: Tensor, contexts: int, count: int
-) -> Tensor:
-    """Mean probability of level 0 in each context, then of the levels 1 ... count - 1."""
-    cells = np.where(levels == 0, of, contexts + levels.astype(np.int64) - 1).ravel()
-    size = contexts + count - 1
-    sums = np.bincount(cells, weights=probabilities.numpy().ravel(), minlength=size)
-    return torch.from_numpy(sums / np.maximum(np.bincount(cells, minlength=size), 1))
+
+class _Backwards:
+    """The blocks of all epochs, the last one first; the contexts of one at a time are in memory."""
+
+    def __init__(self, levels: np.ndarray, choice: int) -> None:
+        self._levels, self._choice = levels, choice
+
+    def __iter__(self) -> Iterator[Block]:
+        seen = _Seen(self._levels.shape[1], self._choice)
+        for row in self._levels:
+            seen.add(row)
+        for row in self._levels[::-1]:
+            seen.remove(row)
+            yield row, seen.contexts()
+
+
+def _probabilities(labels: Labels) -> Tensor:
+    return log_probability_rows(labels).exp()
+
+
+def _bits(counts: np.ndarray) -> float:
+    """Bits that levels so frequent take."""
+    return float((counts * -np.log2(np.maximum(frequencies(counts), 1) / 2.0**14)).sum())
+
+
+def _cell_numbers(levels: np.ndarray, of: np.ndarray, contexts: int) -> np.ndarray:
+    """Which mean each level has: that of its context for level 0, else its own."""
+    return np.where(levels == 0, of, contexts - 1 + levels.astype(np.uint16))
 
 
 def _cells(levels: np.ndarray, of: np.ndarray, means: Tensor, contexts: int) -> Tensor:
     """The probability that each level stands for, before a label is divided by its sum."""
-    cells = np.where(levels == 0, of, contexts + levels.astype(np.int64) - 1)
-    return means[torch.from_numpy(cells)]
+    return torch.from_numpy(means.numpy()[_cell_numbers(levels, of, contexts)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,10 +13,12 @@ from projectors.codecs.base import DECODED_LIMIT, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import (
+    DTYPES,
     Labels,
     LabelSpec,
     check_choice,
     check_whole,
+    epochs_of,
     from_probabilities,
     from_rows,
     log_probability_rows,
@@ -77,12 +79,8 @@ class TopK:
         """See `LabelCodec.encode`."""
         spec = labels.spec
         self.body_bytes(spec)
-        if self.tail == "plain":
-            rows = logit_rows(labels)
-            rows = rows - rows.mean(dim=1, keepdim=True)
-        else:
-            rows = log_probability_rows(labels).exp()
-        values, classes = rows.topk(self.k, dim=1)
+        entries = [self._entries(epoch) for epoch in epochs_of(labels)]
+        values, classes = (torch.cat(part) for part in zip(*entries, strict=True))
         body = halves_to_bytes(values, "logits") + indices_to_bytes(classes, spec.classes)
         return pack(self, spec, body)
 
@@ -93,13 +91,30 @@ class TopK:
         shape = (spec.labels, self.k)
         values = reader.halves(*shape) if self.tail == "plain" else reader.probabilities(*shape)
         classes = reader.indices(spec.classes, *shape)
+        one = replace(spec, epochs=1)
+        logits = torch.empty(spec.epochs, spec.images, spec.classes, dtype=DTYPES[spec.dtype])
+        parts = zip(values.split(spec.images), classes.split(spec.images), strict=True)
+        for row, (kept, places) in zip(logits, parts, strict=True):
+            row.copy_(self._filled(kept, places, one).logits[0])
+        return Labels(logits, spec.temperature)
+
+    def _entries(self, labels: Labels) -> tuple[Tensor, Tensor]:
+        """Values and classes [labels, k] of the largest entries."""
         if self.tail == "plain":
-            rest = torch.zeros(spec.labels, 1)
-        elif self.tail == "marginal":
-            rest = (1 - values.sum(dim=1, keepdim=True)) / (spec.classes - self.k)
+            rows = logit_rows(labels)
+            rows = rows - rows.mean(dim=1, keepdim=True)
         else:
+            rows = log_probability_rows(labels).exp()
+        values, classes = rows.topk(self.k, dim=1)
+        return values, classes
+
+    def _filled(self, values: Tensor, classes: Tensor, spec: LabelSpec) -> Labels:
+        """Labels of one epoch, the tail filled in."""
+        rest = torch.zeros(len(values), 1)
+        if self.tail == "marginal":
+            rest = (1 - values.sum(dim=1, keepdim=True)) / (spec.classes - self.k)
+        elif self.tail == "renormalised":
             values = values / values.sum(dim=1, keepdim=True).clamp_min(torch.finfo().tiny)
-            rest = torch.zeros(spec.labels, 1)
         rows = _scatter(rest.clamp_min(0.0), classes, values, spec.classes)
         return from_rows(rows, spec) if self.tail == "plain" else from_probabilities(rows, spec)
 

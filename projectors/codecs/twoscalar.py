@@ -15,6 +15,7 @@ from projectors.codecs.labels import Labels, LabelSpec, from_rows, log_probabili
 
 # Sharpness is sought in [-64, 64]; 28 halvings leave 5e-7, less than float16 can tell.
 _SHARPEST = 64.0
+_ROWS = 256
 _HALVINGS = 28
 
 
@@ -67,8 +68,10 @@ class TwoScalars:
         classes, shape_ids = torch.unique(tops, return_inverse=True)
         odds = rows.gather(1, tops[:, None]) - _log_rest(rows, tops)
         shapes = _shapes(rows, tops, shape_ids, min(spec.labels, spec.classes))
-        used = shapes.to(torch.float16).to(rows.dtype)[shape_ids]
-        sharpness = _sharpness(rows, tops, used)
+        used = shapes.to(torch.float16).to(rows.dtype)
+        # A few rows at a time: a search over them all would leave the cache at every step.
+        parts = (part.split(_ROWS) for part in (rows, tops, shape_ids))
+        sharpness = torch.cat([_sharpness(r, t, used[i]) for r, t, i in zip(*parts, strict=True)])
         padded = torch.zeros(len(shapes), dtype=torch.int64)
         padded[: len(classes)] = classes
         body = b"".join(

@@ -4,7 +4,15 @@ from synth.strategies.active import draw_included, max_min_weights
 from synth.strategies.crowd import CROWD_METHODS, aggregate_crowd, crowd_posterior
 from synth.strategies.means import mean_logits, mean_probabilities
 from synth.strategies.refine import refined_labels, schedule_is_hard, smoothed_logits
-from synth.strategies.zones import Zones, calibrate, replace_dropped, self_mix, zone_of
+from synth.strategies.zones import (
+    Zones,
+    calibrate,
+    draw_boxes,
+    next_of_image,
+    replace_dropped,
+    self_mix,
+    zone_of,
+)
 
 __all__ = [
     "CROWD_METHODS",
@@ -12,10 +20,12 @@ __all__ = [
     "aggregate_crowd",
     "calibrate",
     "crowd_posterior",
+    "draw_boxes",
     "draw_included",
     "max_min_weights",
     "mean_logits",
     "mean_probabilities",
+    "next_of_image",
     "refined_labels",
     "replace_dropped",
     "schedule_is_hard",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 DROPPED, BACKGROUND, KEPT = 0, 1, 2
 
@@ -80,14 +80,46 @@ def replace_dropped(ids: Tensor, zone: Tensor) -> Tensor:
         [e, n] int64, indices into the flattened labels.
     """
     flat_ids, kept = ids.flatten(), (zone != DROPPED).flatten()
+    dropped = torch.nonzero(~kept).flatten()
     found = torch.arange(len(flat_ids))
-    for image in flat_ids[~kept].unique().tolist():
-        of_image = torch.nonzero(flat_ids == image).flatten()
-        good = of_image[kept[of_image]]
-        if len(good):
-            bad = of_image[~kept[of_image]]
-            found[bad] = good[torch.searchsorted(good, bad) % len(good)]
+    found[dropped] = next_of_image(flat_ids, kept)[dropped]
     return found.view_as(ids)
+
+
+def next_of_image(ids: Tensor, allowed: Tensor) -> Tensor:
+    """For each label, the next allowed one of the same image, counted on and round; or itself.
+
+    Args:
+        ids: [m] int64, image of each label.
+        allowed: [m] bool.
+
+    Returns:
+        [m] int64 indices; a label whose image has no other allowed one keeps its own.
+    """
+    count = len(ids)
+    places = torch.arange(count)
+    keys = ids * count + places
+    good = keys[allowed].sort().values
+    first = torch.searchsorted(good, ids * count)
+    end = torch.searchsorted(good, (ids + 1) * count)
+    chosen = torch.searchsorted(good, keys + 1)
+    chosen = torch.where(chosen < end, chosen, first)
+    padded = torch.cat([good % count, torch.zeros(1, dtype=torch.int64)])
+    return torch.where(first < end, padded[chosen], places)
+
+
+def draw_boxes(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    """Draw a CutMix box [count, 4] (top, left, bottom, right) for each of `count` images.
+
+    The centre lies anywhere, and the sides are those of the image, `size` (h, w), times the root
+    of a uniform share; clipped. Source: Yun et al. 2019.
+    """
+    unit = torch.rand(count, 3, generator=generator)
+    sides = torch.tensor(size)
+    centres = (unit[:, :2] * sides).long()
+    halves = (sides * (1 - unit[:, 2:]).sqrt()).long() // 2
+    near = (centres - halves).clamp_min(0)
+    return torch.cat([near, torch.minimum(centres + halves, sides)], dim=1)
 
 
 def self_mix(first: Tensor, second: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:

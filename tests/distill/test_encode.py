@@ -9,14 +9,16 @@ from test_store import make_set, make_votes
 
 import distill
 from distill.codec_specs import parse_codec
+from distill.encoding.cost import receiver_files, teacher_passes
 from distill.encoding.networks import Networks, encode_network
-from distill.encoding.views import seeded_views
 from distill.encoding.votes import decode_votes, encode_votes
 from distill.errors import WorkError
 from distill.evaluation.students import Judged
 from distill.store.committee import Member
-from distill.store.encoded import EncodedVotes
+from distill.store.encoded import EncodedVotes, put_encoded, read_encoded
+from distill.store.hdf5 import create_h5, open_h5
 from distill.store.sets import add_encoded, add_votes, read_set, write_set
+from distill.store.voted import ViewPlan
 from projectors.codecs import Weights
 from synth.networks import MLP
 from synth.relabel import StoredVotes
@@ -25,12 +27,13 @@ SIZE = (4, 5)
 SEED = 3
 
 
-def votes(epochs=6, n=6, classes=3, batch_size=2):
+def votes(epochs=6, n=6, classes=3, batch_size=2, mix="none"):
     """Votes whose views the seed gives."""
-    ids, views = seeded_views(SEED, epochs, n, SIZE, ("rotate", "crop"))
+    plan = ViewPlan(n, SIZE, ("rotate", "crop"), batch_size, mix)
+    ids, views, mixes = plan.drawn(SEED, epochs)
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(epochs, n, classes, generator=generator).half()
-    return StoredVotes(ids, views, logits, ("rotate", "crop"), batch_size, 4.0, True)
+    return StoredVotes(ids, views, logits, ("rotate", "crop"), batch_size, 4.0, True, mixes)
 
 
 IMAGES = torch.randn(6, 1, *SIZE, generator=torch.Generator().manual_seed(0))
@@ -67,6 +70,54 @@ def test_a_pool_keeps_every_label_with_its_view_and_image(unit, views):
     assert len(found) == full.ids.numel()
     assert set(found) <= known
     assert len(set(found)) <= full.ids.numel() // 2
+
+
+def seen_and_taught(votes, epochs):
+    """What students see at each step: a batch of views, and its labels."""
+    for epoch in range(epochs):
+        for batch in votes.batches(IMAGES, epoch):
+            yield (*batch.images.flatten().tolist(), *batch.labels.flatten().tolist())
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+@pytest.mark.parametrize("views", ["", "seed+"])
+@pytest.mark.parametrize(
+    "pool", ["", *(f"pruned:ratio=0.5:unit={u}+" for u in ("epoch", "batch", "batch-to-epoch"))]
+)
+def test_mixed_views_reach_the_student_with_their_labels(pool, views, mix, tmp_path):
+    full = votes(mix=mix)
+    encoded = encode_votes(full, parse_codec(f"{views}{pool}dense"), SEED, SIZE)
+    with create_h5(tmp_path / "a.h5", "test") as file:
+        put_encoded(file.create_group("a"), encoded, len(IMAGES))
+    with open_h5(tmp_path / "a.h5", "test") as file:
+        decoded = decode_votes(read_encoded(file["a"]), IMAGES)
+    known, found = list(seen_and_taught(full, 6)), list(seen_and_taught(decoded, 6))
+    assert len(found) == len(known) == 18
+    assert set(found) <= set(known)
+    assert len(set(found)) <= (9 if pool else 18)
+    assert found == known or pool
+
+
+def test_mixes_cost_their_bytes():
+    stored = encode_votes(votes(mix="cutmix"), parse_codec("dense"), SEED, SIZE)
+    assert stored.view_bytes(6) == 6 * 6 * (1 + 2 * 3) + 6 * 6 + 6 * 3 * 4 * 2
+    parts = {part.name: part.stored for part in receiver_files(stored, 6)}
+    assert sum(parts.values()) - parts["labels"] == stored.view_bytes(6)
+    pruned = encode_votes(votes(mix="cutmix"), parse_codec("lpld:ratio=0.5"), SEED, SIZE)
+    assert pruned.view_bytes(6) == stored.view_bytes(6) / 2
+
+
+def test_a_pool_does_not_cut_a_batch_of_mixed_views():
+    full = votes(mix="cutmix", batch_size=4)
+    with pytest.raises(WorkError, match="6 images leave a part of one of 4; use unit=epoch"):
+        encode_votes(full, parse_codec("lpld:ratio=0.5"), SEED, SIZE)
+
+
+def test_a_network_labels_mixed_views_as_they_are_seen():
+    networks, network = teacher()
+    full = taught(network, mix="cutmix")
+    encoded = encode_network(full, parse_codec("teacher"), SEED, networks, IMAGES)
+    assert (decode_votes(encoded, IMAGES).logits - full.logits).abs().max() < 0.05
 
 
 def test_views_cost_what_is_kept_of_them_or_a_seed():
@@ -107,8 +158,8 @@ def teacher():
     return Networks((Member("mlp:depth=1:width=8", 0.9, network.state_dict()),), (1.0,)), network
 
 
-def taught(network, epochs=6):
-    full = votes(epochs)
+def taught(network, epochs=6, mix="none"):
+    full = votes(epochs, mix=mix)
     labelled = [
         torch.cat([b.images for b in full.batches(IMAGES, epoch)]) for epoch in range(epochs)
     ]
@@ -140,6 +191,18 @@ def test_residual_labels_replace_the_worst_ones():
     assert int((changed & (plain > 0)).sum()) == 9
     assert torch.equal(mended[~changed], plain[~changed])
     assert torch.equal(worst("teacher:bits=2:residual=1+dense"), torch.zeros(6, 6))
+
+
+def test_networks_cost_passes_of_their_receivers_and_residual_labels_those_of_their_maker():
+    networks, network = teacher()
+    full = taught(network)
+
+    def passes(spec):
+        encoded = encode_network(full, parse_codec(spec), SEED, networks, IMAGES)
+        return teacher_passes(encoded, full, networks)
+
+    assert passes("teacher") == {"maker": 0, "each student": 36}
+    assert passes("teacher:residual=0.5+dense") == {"maker": 36, "each student": 36}
 
 
 def test_a_missing_network_is_named():

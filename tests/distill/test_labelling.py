@@ -7,9 +7,10 @@ import torch
 from test_store import make_votes
 
 from distill.errors import WorkError
-from distill.labelling import aggregated_vote, in_zones, refined, soft_hard_soft
+from distill.labelling import aggregated_vote, in_zones, refined, self_mixed, soft_hard_soft
 from synth.committee import Committee
-from synth.strategies import Zones, crowd_posterior
+from synth.relabel import StoredMixes
+from synth.strategies import Zones, crowd_posterior, draw_boxes
 
 HARD = torch.tensor([0, 0, 1, 1, 2, 2])
 
@@ -84,3 +85,31 @@ def test_hard_stages_have_smoothed_labels_and_the_same_views():
             if not same:
                 top = torch.softmax(own.labels / 4.0, dim=1).amax(dim=1)
                 torch.testing.assert_close(top, torch.full((3,), 0.2 + 0.8 / 3), atol=2e-3, rtol=0)
+
+
+def test_self_mix_pastes_the_next_view_of_the_same_image_and_mixes_labels_by_area():
+    votes = make_votes()
+    votes = replace(votes, views=torch.zeros_like(votes.views))
+    images = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 1, 4, 5).contiguous()
+    plain = [votes.batches(images, epoch) for epoch in (0, 1)]
+    soft = torch.softmax(votes.logits.float() / 4.0, dim=2)
+    own = torch.cat([batch.images for batch in plain[0]])
+    generator, again = (torch.Generator().manual_seed(2) for _ in range(2))
+    mixed = list(self_mixed(votes, images, generator)(0))
+    # Both views show the same constant image, so only the label tells how much is whose.
+    assert torch.equal(torch.cat([batch.images for batch in mixed]), own)
+    labels = torch.softmax(torch.cat([batch.labels for batch in mixed]) / 4.0, dim=1)
+    boxes = torch.cat([draw_boxes(len(batch.images), (4, 5), again) for batch in mixed])
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / 20
+    for place in range(6):
+        other = int((votes.ids[1] == votes.ids[0, place]).nonzero())
+        expected = (1 - area[place]) * soft[0, place] + area[place] * soft[1, other]
+        torch.testing.assert_close(labels[place], expected, atol=1e-5, rtol=1e-4)
+    assert 0 < float(area.min()) + float(area.max()) < 2
+
+
+def test_self_mix_refuses_views_that_are_mixed():
+    votes = make_votes()
+    mixes = StoredMixes("cutmix", votes.ids, torch.zeros(2, 2, 4))
+    with pytest.raises(WorkError, match="mixed by cutmix already"):
+        self_mixed(replace(votes, mixes=mixes), torch.zeros(6, 1, 4, 5), torch.Generator())

@@ -1,6 +1,7 @@
 """Sweeps: the table, what dominates, resuming, and any number of workers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from distill_cases import STUDENT
@@ -31,7 +32,7 @@ def test_full_and_hard_labels_and_random_images_are_always_there():
 
 
 def points():
-    jobs = plan_sweep(["topk:k=2", "topk:k=1", "dense"], ["a"], 2, random=False)
+    jobs = plan_sweep(["topk:k=2", "topk:k=1", "dense"], ["a"], 2, random=True)
     values = {
         "full-fp16": (0.9, 1000, 200),
         "topk:k=2": (0.8, 400, 200),
@@ -43,6 +44,8 @@ def points():
     for job in jobs:
         accuracy, payload, views = values[job.codec]
         found[job.name] = outcome(accuracy + 0.02 * job.seed, payload, views)
+        if job.codec == "topk:k=1":
+            found[job.name] = replace(found[job.name], external=3 << 20)
     return curve(jobs, found)
 
 
@@ -62,6 +65,9 @@ def test_the_plot_is_the_same_for_the_same_points(tmp_path):
         draw_curves(points(), tmp_path / name)
     text = (tmp_path / "a.svg").read_text("utf-8")
     assert text == (tmp_path / "b.svg").read_text("utf-8")
+    for words in ("random real images, same labels", "synthetic set, hard labels"):
+        assert words in text
+    assert "topk:k=1 (and 3.0 MiB to fetch)" in text
     assert "topk:k=2" in text
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
@@ -79,6 +85,15 @@ def test_a_sweep_goes_on_and_does_not_depend_on_its_workers(run_copy, command, t
     log = tmp_path / "one" / "jobs.jsonl"
     rows = log.read_text("utf-8").splitlines()
     assert len(rows) == len(one["points"]) == 8
+    costs = {(p["images"], p["codec"]): p for p in one["points"]}
+    full, coded = costs["set", "full-fp16"], costs["set", "seed+roots"]
+    # Three members voted on 4 epochs of 10 images of 10 classes.
+    assert (full["made"], full["asked"], full["payload"]) == (3 * 4 * 10, 0, 4 * 10 * 10 * 2)
+    assert full["shipped"] < full["bytes"]
+    assert coded["views"] == 40
+    assert coded["payload"] < coded["shipped"] <= coded["bytes"]
+    assert costs["random", "hard"]["payload"] == 10
+    assert costs["random", "hard"]["made"] == 0
     assert {"one", "two"} > {path.name for path in tmp_path.iterdir() if path.name == "one"}
     log.write_text("\n".join(rows[:5]) + "\n" + rows[5][:20], encoding="utf-8")
     assert sweep(tmp_path / "one") == one

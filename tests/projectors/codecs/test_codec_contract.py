@@ -7,6 +7,7 @@ import codec_checks as checks
 import pytest
 import torch
 from codec_checks import CASES, FIXTURES, fixture_labels, make_labels
+from network_cases import NETWORKS
 
 from projectors.codecs import CODECS, CodecError, Hard, Labels, UnknownCodecError, get_codec
 
@@ -45,7 +46,7 @@ def test_fixture_decodes(name):
 
 
 def test_every_fixture_belongs_to_a_case():
-    assert {folder.name for folder in FIXTURES.iterdir()} == set(CASES)
+    assert {folder.name for folder in FIXTURES.iterdir()} == {*CASES, *NETWORKS}
 
 
 def test_the_fixture_script_never_overwrites(tmp_path, monkeypatch):

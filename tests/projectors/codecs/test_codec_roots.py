@@ -25,7 +25,7 @@ def test_blocks_come_back(symbols, contexts, lanes, seed):
         for row, of in blocks
     )
     tables = frequencies(joint.reshape(contexts, symbols))
-    coded = encode_blocks(blocks, tables, lanes)
+    coded = encode_blocks(blocks[::-1], tables, lanes)
     decoder = Decoder(memoryview(coded), tables, lanes)
     for row, of in blocks:
         assert (decoder.block(of) == row).all()
