@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from pathlib import Path
 
 import click
 
@@ -14,6 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from distill.cli import cli
 from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
+from distill.store.files import full, is_full
+
+_NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or free some"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,10 +45,25 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has gone; say nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except MemoryError as error:
+        return _fail(f"{_NO_MEMORY} ({error or 'no details'})", EXIT_FAILED, debug)
+    except OSError as error:
+        return _fail(_of_system(error), EXIT_FAILED, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         name = type(error).__name__
+        if "allocate memory" in str(error) or name == "OutOfMemoryError":
+            return _fail(f"{_NO_MEMORY} ({str(error)[-200:]})", EXIT_FAILED, debug)
         return _fail(f"{name}: {error}; add --debug for the traceback", EXIT_FAILED, debug)
     return EXIT_DONE
+
+
+def _of_system(error: OSError) -> str:
+    """One line for what the system refused: a folder that is read-only, a disk that is full."""
+    place = str(error.filename or "a file")
+    if is_full(error):
+        return full(Path(place))
+    reason = error.strerror or str(error)
+    return f"{place}: {reason}; check that the place is there and that you may read and write it"
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

@@ -73,7 +73,7 @@ def recipe_text(name: str) -> str:
 def _parse(name: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"recipe {name} is not TOML: {error}") from None
 
 
@@ -94,7 +94,7 @@ def _value(text: str) -> Any:
     """A TOML value, or plain text where it is none that a recipe could use."""
     try:
         found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
     plain = isinstance(found["value"], bool | int | float | str | list | dict)
     return found["value"] if plain and len(found) == 1 else text

@@ -9,8 +9,10 @@ from typing import Any
 
 from projectors.codecs.container import seal, unseal
 from projectors.codecs.errors import CodecError
-from projectors.description import DESCRIPTION, read_description
+from projectors.description import DESCRIPTION, is_plain_name, read_description
 
+_LEAST_LIMIT = 1 << 20
+_MOST_EXPANSION = 100
 _AGAIN = "encode them again"
 
 
@@ -35,25 +37,48 @@ def unpack_projector(payload: bytes | memoryview, into: Path) -> dict[str, Any]:
     """Write the files of a packed projector into a folder; returns what was said of it.
 
     Raises:
-        CodecError: for bytes that are cut short, damaged or no projector.
+        CodecError: for bytes that are cut short, damaged or no projector, and for files that
+            lie outside the folder or would fill the memory.
     """
     document, body = unseal(payload)
     if document.get("network") != "projector":
         raise CodecError("these encoded labels hold no projector; encode them again")
-    try:
-        files = [(Path(name), int(size)) for name, size in document["files"]]
-        about = dict(document["about"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CodecError(f"a projector whose files are not listed ({error}); {_AGAIN}") from error
     place = 0
-    for name, size in files:
-        if str(name) != name.name or size < 0:
-            raise CodecError(f"a projector's file {str(name)!r} lies outside its folder; refused")
-        try:
-            (into / name).write_bytes(zlib.decompress(body[place : place + size]))
-        except zlib.error as error:
-            raise CodecError(f"a broken file {str(name)!r} of a projector ({error})") from error
+    for name, size in _files(document):
+        (into / name).write_bytes(_inflate(name, body[place : place + size]))
         place += size
     if place != len(body):
         raise CodecError(f"{len(body)} bytes for files that take {place}; {_AGAIN}")
-    return about
+    return document["about"]
+
+
+def _files(document: dict[str, Any]) -> list[tuple[str, int]]:
+    """Names and packed sizes, each of the right kind, before anything is written."""
+    files, about = document.get("files"), document.get("about")
+    if not isinstance(files, list) or not isinstance(about, dict):
+        raise CodecError(f"the header of a packed projector lists no files; {_AGAIN}")
+    found: list[tuple[str, int]] = []
+    for entry in files:
+        if not isinstance(entry, list) or [type(part) for part in entry] != [str, int]:
+            raise CodecError(f"a packed projector lists {str(entry)[:80]} as a file; {_AGAIN}")
+        name, size = entry
+        if not is_plain_name(name) or size < 0:
+            raise CodecError(f"a projector's file {name[:80]!r} lies outside its folder; refused")
+        found.append((name, size))
+    return found
+
+
+def _inflate(name: str, packed: memoryview) -> bytes:
+    """A file of a packed projector; a small payload that would fill the memory is refused."""
+    # Fitted numbers hardly shrink; a thousandfold is what deflate makes of zeros alone.
+    most = _LEAST_LIMIT + _MOST_EXPANSION * len(packed)
+    inflater = zlib.decompressobj()
+    try:
+        content = inflater.decompress(packed, most)
+    except zlib.error as error:
+        raise CodecError(f"a broken file {name!r} of a projector ({error}); {_AGAIN}") from error
+    if not inflater.eof:
+        raise CodecError(
+            f"file {name!r} of a projector is cut short, or more than {most} bytes; {_AGAIN}"
+        )
+    return content

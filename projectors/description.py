@@ -16,6 +16,8 @@ from projectors.tower import Tower
 
 DESCRIPTION = "projector.json"
 FORMAT = "limbeck-projector-1"
+# Above the width of every tower that is known: a larger rank is damage or malice.
+_LARGEST_RANK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ def read_description(folder: Path) -> Description:
         if document["format"] != FORMAT:
             raise ProjectorError(f"its format is {document['format']!r}, not {FORMAT!r}")
         return _parse(document)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError, RecursionError
+    ) as error:  # fmt: skip
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ProjectorError(
             f"{path} is no description of a projector ({reason}); fetch the whole folder again"
@@ -146,8 +150,9 @@ def _parse(document: dict[str, Any]) -> Description:
     classes = [str(name) for name in document["classes"]]
     check_classes(classes)
     files = {str(name): str(digest) for name, digest in document["files"].items()}
-    if any(name != Path(name).name for name in files):
+    if not all(map(is_plain_name, files)):
         raise ProjectorError("a file name leads out of the folder")
+    _check_numbers(document)
     measured = document.get("fidelity")
     return Description(
         tower=_tower(document["tower"]),
@@ -171,6 +176,22 @@ def _parse(document: dict[str, Any]) -> Description:
         storage=Storage(**storage),
         fidelity=None if measured is None else Fidelity(**measured),
     )
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name is that of a file right in a folder, and leads nowhere else."""
+    return name == Path(name).name and name not in ("", ".", "..") and "\0" not in name
+
+
+def _check_numbers(document: dict[str, Any]) -> None:
+    """Memory is taken, and random numbers drawn, by these before any tensor is read."""
+    adapter, head = document["adapter"], document["head"]
+    ranks = [adapter["rank"], head.get("rank", 1), *adapter.get("ranks", {}).values()]
+    if not all(1 <= int(rank) <= _LARGEST_RANK for rank in ranks):
+        raise ProjectorError(f"a rank lies outside 1 to {_LARGEST_RANK}")
+    seeds = (adapter["seed"], head["seed"], document["tower"]["seed"])
+    if not all(0 <= int(seed) < 2**63 for seed in seeds):
+        raise ProjectorError("a seed is no whole number from 0 below 2^63")
 
 
 def _tower(document: dict[str, Any]) -> TowerRecord:

@@ -50,7 +50,7 @@ def _projector(path: Path) -> dict[str, Any]:
     try:
         found = json.loads((path / "projector.json").read_text("utf-8"))
         return {"kind": "projector", **found}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise WorkError(
             f"{path / 'projector.json'} cannot be read ({error}); make the projector again"
         ) from None

@@ -1,5 +1,6 @@
 """The `npz` source: NumPy arrays of images and labels in one file."""
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data.archives import check_expansion
 from distill.data.cutting import hold_out
 from distill.data.parts import Parts, Request
 from distill.data.splits import DataError, Split, check_images, check_labels
@@ -24,6 +26,11 @@ _READ_ERRORS = (
     MemoryError,
     zipfile.BadZipFile,
     zlib.error,
+    # NotImplementedError (a RuntimeError) and these: a damaged directory or header.
+    LookupError,
+    TypeError,
+    SyntaxError,
+    struct.error,
 )
 
 
@@ -63,6 +70,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     """All known arrays of the file, and the names of the others with empty arrays."""
     known = {*_WHOLE, *_CUT, "class_names"}
     try:
+        check_expansion(path)
         # Opened here, because numpy.load leaves a file open when it is no archive.
         with path.open("rb") as file:
             # Objects would be pickles, and a pickle can run any code.

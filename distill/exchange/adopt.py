@@ -131,6 +131,9 @@ def _class_names(foreign: Foreign, wishes: Wishes, data: RealData | None) -> tup
     names = wishes.class_names
     if not names and data is not None:
         names = data.class_names
+    if not names and not foreign.class_names and foreign.soft is None:
+        # Also bounds the list of names by the file.
+        _check_gaps(count, len(foreign.images))
     if not names:
         names = foreign.class_names or tuple(str(label) for label in range(count))
     too_few = count > len(names) or (foreign.soft is not None and count != len(names))
@@ -141,6 +144,14 @@ def _class_names(foreign: Foreign, wishes: Wishes, data: RealData | None) -> tup
             "--class-names for all of them, or the data that the set was made from"
         )
     return names
+
+
+def _check_gaps(count: int, images: int) -> None:
+    if count > images:
+        raise WorkError(
+            f"the set has label {count - 1}, but only {images} images; number the classes from 0 "
+            "without gaps, or give --class-names"
+        )
 
 
 def _hard(foreign: Foreign, names: tuple[str, ...], data: RealData | None) -> Tensor:

@@ -11,11 +11,11 @@ import h5py
 import numpy as np
 
 from distill.errors import WorkError
-from distill.store.hdf5 import create_h5, open_h5, put
+from distill.store.hdf5 import create_h5, open_h5, put, read_array
 from distill.store.sets import KIND, read_set
 
 META = "limbeck"
-_ARRAY_ERRORS = (LookupError, TypeError, ValueError, AttributeError)
+_ARRAY_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def read_archive(path: Path) -> Archive:
 
         def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Dataset):
-                arrays[name] = item[()]
+                arrays[name] = read_array(item.parent, item.name)
             else:
                 attributes[name] = _plain(item)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +16,12 @@ import torch
 from torch import Tensor
 
 from distill.data import DataError, Request
+from distill.data.archives import check_expansion
 from distill.data.folder import read_pictures
 from distill.errors import WorkError
 
 Space = Literal["normalised", "pixels", "zca"]
+_EXPANDED_LIMIT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ def read_dc(path: Path) -> Foreign:
     """
     found = load_tensors(path)
     data = found.get("data") if isinstance(found, dict) else None
-    if not isinstance(data, list | tuple) or not data or len(data[-1]) != 2:
+    last = data[-1] if isinstance(data, list | tuple) and data else None
+    if not isinstance(last, list | tuple) or len(last) != 2:
         raise WorkError(f'{path} holds no {{"data": [[images, labels], ...]}}; name a file of DC')
-    return _with_labels(path, data[-1][0], data[-1][1], None, "normalised")
+    return _with_labels(path, last[0], last[1], None, "normalised")
 
 
 def read_idc(path: Path) -> Foreign:
@@ -94,10 +99,17 @@ def read_npz(path: Path) -> Foreign:
     if not {"images", "labels"} <= set(arrays):
         raise WorkError(f"{path} holds {', '.join(arrays)}; the arrays images, labels are needed")
     images, labels = arrays["images"], arrays["labels"]
+    if images.dtype.kind not in "biuf" or labels.dtype.kind not in "biuf":
+        raise WorkError(
+            f"{path} holds images of {images.dtype} and labels of {labels.dtype}; numbers are needed"
+        )
     if labels.dtype.kind == "f":
-        labels = np.log(np.clip(labels, 1e-8, None))
+        labels = np.log(np.clip(labels.astype(np.float32), 1e-8, None))
     whole = images.dtype == np.uint8
-    pixels = images.astype(np.float32) / 255 if whole else images.astype(np.float32)
+    # Values beyond float32 become infinite, which no set may hold.
+    with np.errstate(over="ignore"):
+        pixels = images.astype(np.float32) / 255 if whole else images.astype(np.float32)
+    labels = labels if labels.dtype.kind == "f" else labels.astype(np.int64)
     space: Space = "pixels" if whole else "normalised"
     return _with_labels(path, torch.from_numpy(pixels), torch.from_numpy(labels), None, space)
 
@@ -132,6 +144,7 @@ LAYOUTS: dict[str, Callable[[Path], Foreign]] = {
 def load_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an npz file; arrays of objects, which are pickles, are refused."""
     try:
+        check_expansion(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
@@ -152,7 +165,9 @@ def load_tensors(path: Path) -> Any:
         type(np.dtype(np.int64)),
     ]
     try:
-        with torch.serialization.safe_globals(numbers):
+        check_expansion(path)
+        with torch.serialization.safe_globals(numbers), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
         raise _unreadable(path, error) from None
@@ -196,17 +211,37 @@ def _labels(images: Path) -> Any:
     return load_tensors(path)
 
 
+def is_plain(found: Any) -> bool:
+    """Whether it is a tensor of real numbers that are all in its file."""
+    if not isinstance(found, Tensor) or found.layout != torch.strided or found.device.type != "cpu":
+        return False
+    if found.is_complex() or found.is_quantized:
+        return False
+    # Strides of 0 could make terabytes of one number.
+    return found.nbytes <= max(found.untyped_storage().nbytes(), _EXPANDED_LIMIT)
+
+
+def _rate(path: Path) -> float:
+    """The learning rate that a file holds."""
+    found = load_tensors(path)
+    if isinstance(found, Tensor):
+        found = found.item() if is_plain(found) and found.numel() == 1 else None
+    if not isinstance(found, int | float) or not 0 < found < math.inf:
+        raise WorkError(f"{path} holds no learning rate above 0; make the file again or remove it")
+    return float(found)
+
+
 def _with_labels(path: Path, images: Any, labels: Any, lr: Path | None, space: Space) -> Foreign:
     """Check shapes, and tell classes from logits."""
-    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        raise WorkError(f"{path} holds no tensors of images and labels; name another file")
+    if not is_plain(images) or not is_plain(labels):
+        raise WorkError(f"{path} holds no plain tensors of images and labels; name another file")
     if images.ndim != 4 or len(images) == 0 or labels.shape[:1] != images.shape[:1]:
         raise WorkError(
             f"{path} holds images {tuple(images.shape)} and labels {tuple(labels.shape)}; "
             "[n, c, h, w] and n labels are needed"
         )
     images = images.detach().float()
-    rate = None if lr is None else float(load_tensors(lr))
+    rate = None if lr is None else _rate(lr)
     if labels.ndim == 2:
         return Foreign(images, None, labels.detach().float(), rate, space)
     if labels.ndim != 1 or labels.is_floating_point() or int(labels.min()) < 0:

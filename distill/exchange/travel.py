@@ -16,7 +16,7 @@ from distill.exchange.adopt import Wishes, adopt
 from distill.exchange.arrays import META, read_archive, write_archive
 from distill.exchange.card import data_card
 from distill.exchange.formats import FORMATS, Written
-from distill.exchange.layouts import LAYOUTS, load_npz, load_tensors
+from distill.exchange.layouts import LAYOUTS, is_plain, load_npz, load_tensors
 from distill.stages.synthetic import FILE
 from distill.store.sets import read_set, write_set
 
@@ -62,7 +62,11 @@ def import_set(path: Path, layout: str, out: Path, wishes: Wishes) -> None:
     if layout not in LAYOUTS:
         raise WorkError(f"{path} was not exported as {layout}; name a file that was")
     write_set(out, adopt(LAYOUTS[layout](path), wishes, layout, path))
-    read_set(out)
+    try:
+        read_set(out)
+    except WorkError as error:
+        out.unlink()
+        raise WorkError(f"{path} holds no usable set: {error}") from None
 
 
 def _restore(path: Path, layout: str, out: Path) -> bool:
@@ -90,7 +94,7 @@ def _from_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return arrays, (file.metadata() or {}).get(META)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise WorkError(
             f"{path} cannot be read as safetensors ({error}); export it again"
         ) from None
@@ -101,6 +105,8 @@ def _from_torch(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
     if not isinstance(found, dict) or META not in found:
         return {}, None
     meta = str(found.pop(META))
+    if not all(map(is_plain, found.values())):
+        raise WorkError(f"{path} is not a whole exported set; export the set again")
     return {str(name): np.asarray(tensor.numpy()) for name, tensor in found.items()}, meta
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
+from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json, read_array
 
 KIND = "committee"
 
@@ -62,7 +62,10 @@ def read_committee(path: Path) -> tuple[list[Member], str, list[str]]:
             Member(
                 str(entry.attrs["spec"]),
                 float(entry.attrs["accuracy"]),
-                {name: torch.as_tensor(entry[name][()]) for name in get_json(entry, "state")},
+                {
+                    name: torch.as_tensor(read_array(entry, name))
+                    for name in get_json(entry, "state")
+                },
                 int(entry.attrs.get("epoch", 0)),
             )
             for entry in (file["members"][name] for name in sorted(file["members"]))

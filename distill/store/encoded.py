@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.store.hdf5 import get_json, put, put_json
+from distill.store.hdf5 import get_json, put, put_json, read_array
 from distill.store.voted import ViewPlan, place_type, read_drawn
 from synth.augment import MixKind
 from synth.relabel import StoredMixes
@@ -111,13 +111,13 @@ def read_encoded(group: h5py.Group) -> EncodedVotes:
     stored = "ids" in group
     kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
     return EncodedVotes(
-        payload=group["payload"][()].tobytes(),
+        payload=read_array(group, "payload").tobytes(),
         families=tuple(get_json(group, "families")),
         batch_size=int(group.attrs["batch_size"]),
         batch_statistics=bool(group.attrs["batch_statistics"]),
         by_image=bool(group.attrs["by_image"]),
-        ids=torch.from_numpy(group["ids"][()].astype(np.int64)) if stored else None,
-        views=torch.from_numpy(group["views"][()]) if stored else None,
+        ids=torch.from_numpy(read_array(group, "ids").astype(np.int64)) if stored else None,
+        views=torch.from_numpy(read_array(group, "views")) if stored else None,
         seed=None if stored else int(get_json(group, "seed")),
         views_digest="" if stored else str(group.attrs["views_digest"]),
         external=int(group.attrs["external"]),

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from distill.errors import WorkError
 from distill.store.deltas import decode_delta, encode_delta, stated_error
-from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
+from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json, read_array, stored
 from distill.store.nibbles import BLOCK, block_count, decode_nibbles, encode_nibbles, nibble_error
 from synth.parameters import ParameterLayout
 
@@ -189,31 +189,33 @@ class _Stored:
     def rows(self, places: Iterable[int]) -> Iterator[Tensor]:
         """The kept snapshots [p] at `places`; the first one is read once for all of them."""
         if "snapshots" in self.group:
+            snapshots = stored(self.group, "snapshots")
             for place in places:
-                yield torch.from_numpy(self.group["snapshots"][place])
+                yield torch.from_numpy(snapshots[place])
             return
-        scales = self.group["scales"][()]
+        scales = read_array(self.group, "scales")
         decode = self._sums if "steps" in self.group else self._deltas
         yield from (torch.from_numpy(row) for row in decode(places, scales))
 
     def _deltas(self, places: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
-        first = self.group["first"][()]
+        first = read_array(self.group, "first")
         for place in places:
             if place == 0:
                 yield first.copy()
             else:
-                delta = self.group["deltas"][place - 1]
+                delta = stored(self.group, "deltas")[place - 1]
                 yield decode_delta(first, delta, float(scales[place - 1]))
 
     def _sums(self, places: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
         """Ascending places share one walk over the deltas."""
-        first = self.group["first"][()]
+        first = read_array(self.group, "first")
+        deltas, blocks = stored(self.group, "deltas"), stored(self.group, "steps")
         reached, found = 0, first
         for place in places:
             if place < reached:
                 reached, found = 0, first
             for row in range(reached, place):
-                packed, steps = self.group["deltas"][row], self.group["steps"][row]
+                packed, steps = deltas[row], blocks[row]
                 found = decode_nibbles(found, packed, steps, float(scales[row]))
             reached = place
             yield found.copy()
@@ -267,15 +269,15 @@ def read_snapshots(path: Path, expert: int, epochs: tuple[int, int]) -> tuple[Te
                 f"{path} holds {len(file['experts'])} experts, so there is no expert {expert}; "
                 "raise experts.count and run the stage experts"
             )
-        stored = _Stored(file["experts"][name])
-        kept = stored.epochs
+        found = _Stored(file["experts"][name])
+        kept = found.epochs
         missing = [epoch for epoch in epochs if epoch not in kept]
         if missing:
             raise WorkError(
                 f"{path} holds epochs {_spell(kept)} of expert {expert}, not {_spell(missing)}; "
                 'set experts.keep="all", or a window that reads them, and run the stage experts'
             )
-        first, second = stored.rows([kept.index(epoch) for epoch in epochs])
+        first, second = found.rows([kept.index(epoch) for epoch in epochs])
     return first, second
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distill.errors import WorkError
+
 _BLOCK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -24,8 +28,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        if is_full(error):
+            raise WorkError(full(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a write failed because the disk, a quota or a size limit allows no more.
+
+    HDF5 and safetensors only say so in their text.
+    """
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return any(sign in str(error) for number in _FULL for sign in _signs(number))
+
+
+def _signs(number: int) -> tuple[str, str, str]:
+    return f"errno = {number},", f"os error {number})", os.strerror(number)
+
+
+def full(path: Path) -> str:
+    """What to say of a place that allows no more bytes."""
+    return (
+        f"{path} cannot be written whole: no space is left, or a quota or size limit is reached; "
+        "free some and run the same command to go on"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

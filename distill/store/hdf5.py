@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,16 @@ from distill.store.files import atomic_path
 
 FORMAT_VERSION = 1
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
-_DAMAGE = (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError)
+_DAMAGE = (
+    OSError,
+    LookupError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 @contextmanager
@@ -45,12 +55,51 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
                     f"{path} has format {version}, this program reads {FORMAT_VERSION}; use the "
                     "version of the program that wrote it"
                 )
+            _refuse_foreign_links(file)
             yield file
     except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WorkError(
             f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
         ) from None
+
+
+def _refuse_foreign_links(file: h5py.File) -> None:
+    """A link can lead into any other file of the reader's disk: ours never do."""
+
+    def external(name: bytes, info: Any) -> bytes | None:
+        return name if info.type == h5py.h5l.TYPE_EXTERNAL else None
+
+    found = file.id.links.visit(external, info=True)
+    if found is not None:
+        raise OSError(f"{found.decode(errors='replace')} leads to another file")
+
+
+def stored(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset whose numbers lie in this file, uncompressed, as `put` writes them.
+
+    Memory is taken by what a header says, so a false one could ask for terabytes, and one of a
+    foreign kind could read other files.
+
+    Raises:
+        OSError: if it is none, or the file holds fewer bytes than it promises.
+    """
+    item = group[name]
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf":
+        raise OSError(f"{name} holds no numbers")
+    if item.is_virtual or item.external:
+        raise OSError(f"the numbers of {name} lie in another file")
+    # A read also takes memory for a whole chunk, which may be larger than the dataset.
+    chunk = math.prod(item.chunks or (0,)) * item.dtype.itemsize
+    held = min(item.id.get_storage_size(), group.file.id.get_filesize())
+    if max(item.nbytes, chunk) > held:
+        raise OSError(f"{name} promises {max(item.nbytes, chunk)} bytes, but the file holds {held}")
+    return item
+
+
+def read_array(group: h5py.Group, name: str) -> np.ndarray:
+    """All numbers of a dataset, see `stored`."""
+    return np.asarray(stored(group, name)[()])
 
 
 def read_kind(path: Path) -> str:
@@ -118,7 +167,7 @@ def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes:
             total.update(f"{name}@{key}={item.attrs[key]!r};".encode())
         if isinstance(item, h5py.Dataset):
             total.update(f"{name}:{item.dtype}{item.shape};".encode())
-            total.update(np.ascontiguousarray(item[()]).tobytes())
+            total.update(np.ascontiguousarray(read_array(item.parent, item.name)).tobytes())
 
     with open_h5(path, kind) as file:
         if attributes:

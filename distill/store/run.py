@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -81,9 +82,11 @@ class Run:
         rows = []
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(row, dict):
+                rows.append(row)
         return rows
 
 
@@ -161,13 +164,25 @@ def read_manifest(file: Path) -> dict[str, Any]:
     """
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WorkError(f"{file} cannot be read ({error}); name the folder of a run") from None
     if not isinstance(manifest, dict) or not all(
         isinstance(manifest.get(key), dict) for key in ("recipe", "stages")
     ):
         raise WorkError(f"{file} is not a run's manifest; name the folder of a run")
+    if not all(map(_is_entry, manifest["stages"].values())):
+        raise WorkError(f"{file} is not a run's manifest; name the folder of a run")
     return manifest
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a finished stage's entry holds what later runs read of it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("outputs"), dict):
+        return False
+    numbers = [entry.get(name) for name in ("seconds", "peak_memory_bytes")]
+    return isinstance(entry.get("key"), str) and all(
+        isinstance(number, int | float) and math.isfinite(number) for number in numbers
+    )
 
 
 def versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.store.encoded import EncodedVotes, put_encoded, read_encoded
-from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
+from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json, read_array
 from distill.store.voted import put_votes, read_votes, votes_problem
 from synth.formation import decode, decode_labels
 from synth.relabel import StoredVotes
@@ -166,15 +166,15 @@ def read_set(path: Path) -> SetFile:
     with open_h5(path, KIND) as file:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
-        learned = torch.from_numpy(labels[_LEARNED][()]) if _LEARNED in labels else None
+        learned = torch.from_numpy(read_array(labels, _LEARNED)) if _LEARNED in labels else None
         names = [name for name in labels if name not in (_LEARNED, _FULL)]
         encoded = {name: read_encoded(labels[name]) for name in names}
         measured = get_json(file, "measured") if "measured" in file.attrs else None
-        images = torch.from_numpy(file["images"][()])
+        images = torch.from_numpy(read_array(file, "images"))
         votes = read_votes(labels[_FULL], images.shape[2:]) if _FULL in labels else None
-        hard = torch.from_numpy(file["hard"][()].astype(np.int64))
+        hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
         whitening = _read_whitening(file, images) if "preprocess" in file else None
-        refined = torch.from_numpy(file["refined"][()]) if "refined" in file else None
+        refined = torch.from_numpy(read_array(file, "refined")) if "refined" in file else None
     content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
     _check(path, content)
     return content
@@ -182,7 +182,7 @@ def read_set(path: Path) -> SetFile:
 
 def _read_whitening(file: h5py.File, images: Tensor) -> Whitening:
     mean, transform, inverse = (
-        torch.from_numpy(file["preprocess"][name][()]) for name in _WHITENING
+        torch.from_numpy(read_array(file["preprocess"], name)) for name in _WHITENING
     )
     c, h, w = images.shape[1:]
     try:

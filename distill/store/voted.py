@@ -20,7 +20,7 @@ from torch import Tensor
 
 from distill.build import generator_for
 from distill.errors import WorkError
-from distill.store.hdf5 import get_json, put, put_json
+from distill.store.hdf5 import get_json, put, put_json, read_array
 from synth.augment import Augmentation, MixKind
 from synth.augment.mix import MIX_WIDTHS
 from synth.relabel import StoredMixes, StoredVotes, draw_mixes, draw_views
@@ -110,7 +110,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     Raises:
         WorkError: if a seed does not draw here what it drew when the labels were made.
     """
-    logits = torch.from_numpy(group["logits"][()])
+    logits = torch.from_numpy(read_array(group, "logits"))
     families = tuple(get_json(group, "families"))
     batch_size = int(group.attrs["batch_size"])
     kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
@@ -142,12 +142,12 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
 
 def read_drawn(group: h5py.Group, kind: MixKind) -> Drawn:
     """Ids, views and mixes that lie beside labels."""
-    ids = torch.from_numpy(group["ids"][()].astype(np.int64))
-    views = torch.from_numpy(group["views"][()])
+    ids = torch.from_numpy(read_array(group, "ids").astype(np.int64))
+    views = torch.from_numpy(read_array(group, "views"))
     if kind == "none":
         return ids, views, None
-    partners = torch.from_numpy(group["partners"][()].astype(np.int64))
-    return ids, views, StoredMixes(kind, partners, torch.from_numpy(group["mixes"][()]))
+    partners = torch.from_numpy(read_array(group, "partners").astype(np.int64))
+    return ids, views, StoredMixes(kind, partners, torch.from_numpy(read_array(group, "mixes")))
 
 
 def votes_problem(votes: StoredVotes, images: int, classes: int) -> str | None:
