@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ import torch
 from distill.build import build_data
 from distill.data import RealData
 from distill.errors import WorkError
+from distill.recipe import check_recipe
 from distill.report import ReportInput, render_comparison, render_report
 from distill.stages.synthetic import FILE as SET
 from distill.store.files import write_text
-from distill.store.run import METRICS, Run, read_manifest
+from distill.store.run import MANIFEST, METRICS, Run, read_manifest
 from distill.store.sets import SetFile, read_set
-from distill.tables import Recipe
 
 FILE = "report.html"
 _REAL_PER_CLASS = 5
 _SWEEP, _SWEEP_TABLE = "sweep", "sweep.json"
+# What values of another kind than a report shows lead to.
+_MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def write_report(folder: Path, sweep: Path | None = None) -> Path:
@@ -37,7 +40,10 @@ def write_report(folder: Path, sweep: Path | None = None) -> Path:
         WorkError: if the folder is not a run that was evaluated, or the sweep cannot be read.
     """
     path = folder / FILE
-    write_text(path, render_report(read_report(folder, sweep)))
+    report = read_report(folder, sweep)
+    with _whole(str(folder)):
+        page = render_report(report)
+    write_text(path, page)
     return path
 
 
@@ -49,8 +55,22 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """
     names = _short_names(folders)
     reports = {name: read_report(folder) for name, folder in zip(names, folders, strict=True)}
-    write_text(out, render_comparison(reports))
+    with _whole("these runs"):
+        page = render_comparison(reports)
+    write_text(out, page)
     return out
+
+
+@contextmanager
+def _whole(what: str) -> Iterator[None]:
+    """Damaged text of a run becomes one clear line."""
+    try:
+        yield
+    except _MISSHAPEN as error:
+        raise WorkError(
+            f"the summary, manifest or metrics of {what} are damaged or foreign "
+            f"({type(error).__name__}: {error}); run the recipe again to remake them"
+        ) from None
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
@@ -67,12 +87,14 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
 
 def read_report(folder: Path, sweep: Path | None = None) -> ReportInput:
     """What the report of the run in `folder` shows; see `write_report`."""
-    manifest = read_manifest(folder / "manifest.json")
+    manifest = read_manifest(folder / MANIFEST)
     summary = _summary(folder)
     content = read_set(folder / SET)
-    recipe = Recipe.model_validate(manifest["recipe"])
+    recipe = check_recipe(manifest["recipe"], f"recipe of {folder / MANIFEST}")
     metrics = Run(folder, manifest).read_metrics() if (folder / METRICS).is_file() else []
-    report = _report(manifest, summary, content, build_data(recipe.data), metrics)
+    data = build_data(recipe.data)
+    with _whole(str(folder)):
+        report = _report(manifest, summary, content, data, metrics)
     return replace(report, sweep=_sweep(sweep or folder / _SWEEP, asked=sweep is not None))
 
 
@@ -147,7 +169,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     path = folder / "summary.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise WorkError(
             f"{folder} has no summary.json to report on; run the stage evaluate first"
         ) from None

@@ -9,8 +9,10 @@ from typing import Any
 
 from projectors.codecs.container import seal, unseal
 from projectors.codecs.errors import CodecError
+from projectors.codecs.inflate import inflate
 from projectors.description import DESCRIPTION, is_plain_name, read_description
 
+# Fitted numbers hardly shrink; deflate makes a thousandth of zeros alone.
 _LEAST_LIMIT = 1 << 20
 _MOST_EXPANSION = 100
 _AGAIN = "encode them again"
@@ -45,7 +47,12 @@ def unpack_projector(payload: bytes | memoryview, into: Path) -> dict[str, Any]:
         raise CodecError("these encoded labels hold no projector; encode them again")
     place = 0
     for name, size in _files(document):
-        (into / name).write_bytes(_inflate(name, body[place : place + size]))
+        content = inflate(
+            body[place : place + size],
+            _LEAST_LIMIT + _MOST_EXPANSION * size,
+            f"{name!r} of a projector",
+        )
+        (into / name).write_bytes(content)
         place += size
     if place != len(body):
         raise CodecError(f"{len(body)} bytes for files that take {place}; {_AGAIN}")
@@ -66,19 +73,3 @@ def _files(document: dict[str, Any]) -> list[tuple[str, int]]:
             raise CodecError(f"a projector's file {name[:80]!r} lies outside its folder; refused")
         found.append((name, size))
     return found
-
-
-def _inflate(name: str, packed: memoryview) -> bytes:
-    """A file of a packed projector; a small payload that would fill the memory is refused."""
-    # Fitted numbers hardly shrink; a thousandfold is what deflate makes of zeros alone.
-    most = _LEAST_LIMIT + _MOST_EXPANSION * len(packed)
-    inflater = zlib.decompressobj()
-    try:
-        content = inflater.decompress(packed, most)
-    except zlib.error as error:
-        raise CodecError(f"a broken file {name!r} of a projector ({error}); {_AGAIN}") from error
-    if not inflater.eof:
-        raise CodecError(
-            f"file {name!r} of a projector is cut short, or more than {most} bytes; {_AGAIN}"
-        )
-    return content

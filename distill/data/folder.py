@@ -10,7 +10,7 @@ import torch
 from distill.data.cutting import hold_out
 from distill.data.parts import Parts, Request
 from distill.data.picture import Picture, read_picture, survey_picture
-from distill.data.pixels import check_size, resize_images, to_channels
+from distill.data.pixels import check_memory, check_size, resize_images, to_channels
 from distill.data.splits import DataError, Split
 
 _SUFFIXES = frozenset(
@@ -157,6 +157,7 @@ def _common_size(pictures: list[Picture]) -> int:
 
 def _read(listing: _Listing, channels: int, size: int) -> Split:
     check_size(size)
+    check_memory(len(listing.pictures), channels, size)
     images = torch.empty(len(listing.pictures), channels, size, size)
     for index, picture in enumerate(listing.pictures):
         # One by one: only the resized images are all in memory, not the originals.

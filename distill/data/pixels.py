@@ -5,9 +5,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.data.splits import DataError
+from distill.memory import available_bytes
 
 # ITU-R BT.601 luma, as Pillow uses for mode "L".
 _LUMA = (0.299, 0.587, 0.114)
+_LARGEST_SIDE = 1 << 14
 
 
 def check_channels(channels: int | None) -> None:
@@ -24,10 +26,26 @@ def check_size(size: int | None) -> None:
     """Check a wish for an image size in pixels.
 
     Raises:
-        DataError: when it is below 1.
+        DataError: when it is below 1 or above 16,384.
     """
+    if size is not None and size > _LARGEST_SIDE:
+        raise DataError(f"size={size} came, at most {_LARGEST_SIDE} pixels can be; lower size")
     if size is not None and size < 1:
         raise DataError(f"size={size} came, at least 1 pixel is needed; set for example size=32")
+
+
+def check_memory(count: int, channels: int, size: int | None) -> None:
+    """Check that images would fit, before memory is taken for them.
+
+    Raises:
+        DataError: when float32 [count, channels, size, size] takes more than is free.
+    """
+    needed, free = 4 * count * channels * (size or 0) ** 2, available_bytes()
+    if free is not None and needed > free:
+        raise DataError(
+            f"{count} images of {channels}x{size}x{size} take {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free; lower size or subset"
+        )
 
 
 def to_channels(images: Tensor, channels: int | None) -> Tensor:

@@ -11,7 +11,7 @@ from distill.data.glyphs import read_glyphs
 from distill.data.hugging_face import read_hugging_face
 from distill.data.npz import read_npz
 from distill.data.parts import Parts, Request
-from distill.data.pixels import check_channels, check_size, resize_images, to_channels
+from distill.data.pixels import check_channels, check_memory, check_size, resize_images, to_channels
 from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
 from distill.data.torchvision_sets import read_torchvision
 
@@ -76,6 +76,9 @@ def load_data(
         train, held_out = hold_out(train, count, validation, "validation")
     if subset is not None:
         train = keep_subset(train, count, subset)
+
+    images = len(train) + len(held_out) + len(parts.test)
+    check_memory(images, channels or parts.train.images.shape[1], size)
 
     def shaped(split: Split) -> Split:
         return Split(resize_images(to_channels(split.images, channels), size), split.labels)

@@ -20,6 +20,7 @@ from projectors import Projector, ProjectorError, load
 from projectors.archive import pack_projector, unpack_projector
 from projectors.codecs import CodecError
 from projectors.codecs.container import unseal
+from projectors.codecs.labels import MAX_TEMPERATURE
 from projectors.codecs.residual import choose_residual, pack_residual, unpack_residual
 from projectors.codecs.weights import Weights
 from synth.committee import Committee
@@ -27,6 +28,8 @@ from synth.relabel import StoredVotes
 from synth.training import split_parts
 
 Labeller = Callable[[Tensor], Tensor]
+_MOST_EPOCHS = 1_000_000
+_AGAIN = "encode them again"
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
     if unseal(payload)[0]["network"] == "residual":
         payload, residual = unpack_residual(payload)
     document, _ = unseal(payload)
-    about = document["about"]
+    about = _checked(document.get("about"))
     size = (images.shape[2], images.shape[3])
     ids, views, mixes = encoded.plan(len(images), size).drawn(encoded.seed or 0, about["epochs"])
     plan = StoredVotes(
@@ -158,21 +161,42 @@ def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labelle
     document, _ = unseal(payload)
     if document["network"] == "projector":
         return _asks(_projector(payload).to(images.device))
-    state, about = Weights(document["bits"]).decode(payload)
+    state, about = Weights(document.get("bits", 0)).decode(payload)
     _, channels, height, width = images.shape
     members = []
-    for index, spec in enumerate(about["members"]):
-        network = build_network(spec, channels, (height, width), about["classes"], 0)
-        prefix = f"{index}/"
-        own = {
-            key.removeprefix(prefix): value
-            for key, value in state.items()
-            if key.startswith(prefix)
-        }
-        network.load_state_dict(own)
-        members.append(network.to(images.device).eval().requires_grad_(False))
-    committee = Committee(tuple(members), torch.tensor(about["weights"]))
+    try:
+        for index, spec in enumerate(about["members"]):
+            prefix = f"{index}/"
+            own = {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
+            with torch.device("meta"):
+                # A spec can name any width: memory is taken only where the weights are there.
+                wanted = build_network(spec, channels, (height, width), about["classes"], 0)
+            wanted.load_state_dict(own, assign=True)
+            network = build_network(spec, channels, (height, width), about["classes"], 0)
+            network.load_state_dict(own)
+            members.append(network.to(images.device).eval().requires_grad_(False))
+        committee = Committee(tuple(members), torch.tensor(about["weights"]))
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CodecError(
+            f"the teachers in encoded labels do not fit ({reason}); {_AGAIN}"
+        ) from None
     return lambda batch: committee.vote(batch, batch_statistics=batch_statistics)
+
+
+def _checked(about: Any) -> dict[str, Any]:
+    """What a packed network says of its labels, before work is done by it."""
+    epochs = about.get("epochs") if isinstance(about, dict) else None
+    temperature = about.get("temperature") if isinstance(about, dict) else None
+    if type(epochs) is not int or not 1 <= epochs <= _MOST_EPOCHS:
+        raise CodecError(f"encoded labels of {epochs!r} epochs, need 1 to {_MOST_EPOCHS}; {_AGAIN}")
+    if type(temperature) not in (int, float) or not 0 < temperature <= MAX_TEMPERATURE:
+        raise CodecError(f"encoded labels at temperature {temperature!r}; {_AGAIN}")
+    return dict(about)
 
 
 def _projector(payload: bytes) -> Projector:

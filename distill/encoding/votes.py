@@ -10,11 +10,15 @@ from distill.codec_specs import CodecSpec
 from distill.encoding.networks import decode_network, is_network
 from distill.encoding.views import Size, expand_views, mix_of, seed_gives, take_views
 from distill.errors import WorkError
+from distill.memory import available_bytes
 from distill.store.encoded import EncodedVotes, digest_views
 from distill.store.voted import Drawn
 from projectors import ProjectorError
 from projectors.codecs import CodecError, Labels, LabelSpec, Pruned, decode, get_codec, unpack
 from synth.relabel import StoredVotes
+
+# Peak bytes while labels are decoded, over those of their logits in float16.
+_DECODING = 9
 
 
 def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> EncodedVotes:
@@ -83,13 +87,14 @@ def decode_votes(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
 
 def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVotes:
     container = unpack(encoded.payload)
-    labels = decode(encoded.payload)
-    codec = get_codec(container.config)
     spec = container.spec
     if spec.images != images:
         raise WorkError(
             f"encoded labels of {spec.images} images, but the set has {images}; encode them again"
         )
+    _check_memory(spec)
+    labels = decode(encoded.payload)
+    codec = get_codec(container.config)
     drawn = _views(encoded, spec, codec, size)
     if labels.sources is not None and isinstance(codec, Pruned):
         drawn = expand_views(codec.pool, spec, drawn, labels.sources)
@@ -106,6 +111,16 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
         mixes,
         encoded.parts,
     )
+
+
+def _check_memory(spec: LabelSpec) -> None:
+    """Refuse labels that would not fit: a few bytes can promise any number of them."""
+    needed, free = _DECODING * spec.decoded_bytes, available_bytes()
+    if free is not None and needed > free:
+        raise WorkError(
+            f"encoded labels take {needed / 1e9:.1f} GB to decode and {free / 1e9:.1f} GB are "
+            "free; free some, or encode fewer epochs"
+        )
 
 
 def _views(encoded: EncodedVotes, spec: LabelSpec, codec: object, size: Size) -> Drawn:

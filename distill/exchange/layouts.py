@@ -101,10 +101,11 @@ def read_npz(path: Path) -> Foreign:
     images, labels = arrays["images"], arrays["labels"]
     if images.dtype.kind not in "biuf" or labels.dtype.kind not in "biuf":
         raise WorkError(
-            f"{path} holds images of {images.dtype} and labels of {labels.dtype}; numbers are needed"
+            f"{path} holds images of {images.dtype} and labels of {labels.dtype}, numbers are "
+            "needed; store arrays of them"
         )
     if labels.dtype.kind == "f":
-        labels = np.log(np.clip(labels.astype(np.float32), 1e-8, None))
+        labels = np.asarray(np.log(np.clip(labels.astype(np.float32), 1e-8, None)))
     whole = images.dtype == np.uint8
     # Values beyond float32 become infinite, which no set may hold.
     with np.errstate(over="ignore"):

@@ -106,7 +106,14 @@ def _networks(context: Context, members: list[Member]) -> tuple[nn.Module, ...]:
     networks = []
     for index, member in enumerate(members):
         network = context.network(member.spec, STAGE, index)
-        network.load_state_dict(member.state)
+        try:
+            network.load_state_dict(member.state)
+        except (RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WorkError(
+                f"{context.run.path / FILE}: member {member.spec} does not fit its network "
+                f"({reason}); run the stage committee again"
+            ) from None
         networks.append(network.eval().requires_grad_(False))
     return tuple(networks)
 

@@ -13,10 +13,13 @@ from torch import Tensor
 from projectors.codecs.base import LabelCodec
 from projectors.codecs.container import seal, unseal
 from projectors.codecs.errors import CodecError
+from projectors.codecs.inflate import inflate
 from projectors.codecs.labels import Labels, check_real
 from projectors.codecs.registry import decode
 
 _HEAD = struct.Struct("<QQ")
+# No more can deflate make of a byte.
+_MOST_A_BYTE = 1032
 
 
 @dataclass(frozen=True)
@@ -104,13 +107,12 @@ def unpack_residual(payload: bytes) -> tuple[bytes, Residual]:
         network_bytes, mask_bytes = _HEAD.unpack(body[: _HEAD.size])
         start = _HEAD.size + network_bytes
         network = bytes(body[_HEAD.size : start])
-        packed = -(-epochs * images // 8)
-        # No more than promised is unpacked, and no memory is taken for a promise alone.
-        raw = zlib.decompressobj().decompress(body[start : start + mask_bytes], packed + 1)
-        if epochs < 1 or images < 1 or len(raw) != packed:
-            raise ValueError(f"a mask of {len(raw)} bytes for {epochs} x {images} views")
+        most = len(body) * _MOST_A_BYTE
+        raw = inflate(body[start : start + mask_bytes], most, "a mask")
+        if min(epochs, images) < 1 or len(raw) != -(-epochs * images // 8):
+            raise ValueError(f"{len(raw)} bytes for {epochs} x {images} views")
         bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=epochs * images)
-    except (KeyError, ValueError, TypeError, struct.error, zlib.error, OverflowError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, struct.error) as error:
         reason = " ".join(str(error).split())
         raise CodecError(f"broken residual labels ({reason}); encode them again") from error
     mask = torch.from_numpy(bits.astype(bool)).reshape(epochs, images)

@@ -20,11 +20,14 @@ from torch import Tensor
 from projectors.codecs.arrays import BodyReader, halves_to_bytes
 from projectors.codecs.container import seal, unseal
 from projectors.codecs.errors import CodecError
+from projectors.codecs.inflate import inflate
 from projectors.codecs.labels import check_whole
 from projectors.codecs.rans import Decoder, check_tables, encode_blocks, frequencies
 
 _HEAD = struct.Struct("<III")
 _LANES = 64
+_LAYOUT_LIMIT = 64 << 20
+_MOST_A_BYTE = 10_000
 _AGAIN = "encode the network again"
 
 
@@ -97,7 +100,14 @@ class Weights:
             raise CodecError(f"no weights of {self.bits} bits; {_AGAIN}")
         try:
             return self._read(body), document["about"]
-        except (ValueError, TypeError, KeyError, struct.error, zlib.error) as error:
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            RuntimeError,
+            OverflowError,
+            struct.error,
+        ) as error:
             reason = " ".join(str(error).split())
             raise CodecError(f"broken weights ({reason}); {_AGAIN}") from error
 
@@ -117,12 +127,15 @@ class Weights:
         for size in sizes:
             parts.append(body[place : place + size])
             place += size
-        layout = json.loads(zlib.decompress(parts[0]))
-        raw = zlib.decompress(parts[1])
+        layout = json.loads(inflate(parts[0], _LAYOUT_LIMIT, "layers"))
+        raw = inflate(parts[1], 2 << self.bits, "frequencies")
         tables = np.frombuffer(raw, "<u2").reshape(1, 1 << self.bits)
         check_tables(tables)
         words = BodyReader(parts[2]).halves(len(parts[2]) // 2)
         count = sum(math.prod(shape) for _, shape, kind, *_ in layout if kind == "levels")
+        # A weight that is surer costs less than a bit, but a network has others.
+        if not 0 <= count <= _MOST_A_BYTE * len(body):
+            raise CodecError(f"{count} weights in {len(body)} bytes, which cannot be; {_AGAIN}")
         decoder = Decoder(body[place:], tables, _LANES)
         levels = decoder.block(np.zeros(count, np.int64)) if count else np.zeros(0, np.uint8)
         decoder.finish()
