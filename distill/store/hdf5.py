@@ -15,6 +15,7 @@ import numpy as np
 
 from distill.errors import WorkError
 from distill.store.files import atomic_path
+from distill.store.sink import Sink
 
 FORMAT_VERSION = 1
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
@@ -127,13 +128,15 @@ def create_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     The format of HDF5 1.10 is asked for by name: its metadata carry checksums, attributes may
     be long, and a later library writes the same bytes.
     """
-    with (
-        atomic_path(path) as temporary,
-        h5py.File(temporary, "w", libver=("v110", "v110")) as file,
-    ):
-        file.attrs["limbeck"] = kind
-        file.attrs["format"] = FORMAT_VERSION
-        yield file
+    # Unbuffered, so that every error comes from the write that it belongs to.
+    with atomic_path(path) as temporary, temporary.open("w+b", buffering=0) as raw:
+        sink = Sink(raw)
+        with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+            file.attrs["limbeck"] = kind
+            file.attrs["format"] = FORMAT_VERSION
+            yield file
+        if sink.error is not None:
+            raise sink.error
 
 
 def put(group: h5py.Group, name: str, array: np.ndarray, chunks: tuple[int, ...] | None) -> None:
