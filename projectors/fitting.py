@@ -12,6 +12,8 @@ from projectors.errors import DivergedError, ProjectorError
 from projectors.projector import Projector
 
 LOSSES = ("mse", "kl")
+# A loss above it says nothing any more: the fit has exploded, though all is finite yet.
+EXPLODED = 1e8
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,8 @@ def fit_projector(
 
     Raises:
         ProjectorError: if shapes do not agree.
-        DivergedError: if the loss is no longer finite.
+        DivergedError: if the loss is not finite or above `EXPLODED`, or a fitted number not
+            finite.
 
     Source: HeLlO, whose loss is "mse" with ce_weight * cross-entropy (its weight is not
     published).
@@ -178,13 +181,18 @@ def fit_projector(
         with torch.no_grad():
             wanted = teacher(seen)
         loss = projector_loss(projector.logits(seen), wanted, hard[batch], settings)
-        if not math.isfinite(value := loss.item()):
+        if not (value := loss.item()) < EXPLODED:
             raise DivergedError(
                 f"the loss became {value} at step {index}; lower lr (now {settings.lr})", index
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        if not _all_finite(projector):
+            raise DivergedError(
+                f"a number is no longer finite after step {index}; lower lr (now {settings.lr})",
+                index,
+            )
         state.step += 1
         yield FitStep(index, value, lr)
 
@@ -217,6 +225,12 @@ def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSe
         distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
         distance = distance * settings.temperature**2
     return distance + settings.ce_weight * functional.cross_entropy(logits, hard)
+
+
+def _all_finite(projector: Projector) -> bool:
+    """Whether every fitted number is: an update can break them after its loss was still well."""
+    found = [p.detach().isfinite().all() for p in projector.parameters() if p.requires_grad]
+    return bool(torch.stack(found).all())
 
 
 def _check_data(projector: Projector, images: Tensor, hard: Tensor) -> None:

@@ -8,6 +8,9 @@ from torch import Tensor
 # A logit lead that leaves 1e-13 of the probability to the other classes: one-hot in float32.
 HARD_LOGIT = 30.0
 
+# A loss above it says nothing any more: the optimisation has exploded, though all is finite yet.
+EXPLODED = 1e8
+
 
 def log_softmax(logits: Tensor) -> Tensor:
     """Log softmax over the last dimension, [..., k] to [..., k].

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from synth.augment import Augmentation
-from synth.losses import cosine_loss, soft_cross_entropy
+from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
 from synth.sharpness import Sharpness, sharpness_aware_backward
 
 
@@ -102,7 +102,8 @@ def train(
         settings: optimiser and schedule.
 
     Raises:
-        FloatingPointError: if the loss of an epoch is not finite.
+        FloatingPointError: if the loss of an epoch is not finite or above `EXPLODED`, or its
+            last update left a weight that is not finite.
     """
     optimizer = _make_optimizer(network, settings)
     average = _MovingAverage(network, settings.average) if settings.average else None
@@ -121,14 +122,20 @@ def train(
             total = total.to(loss.device) + loss * len(batch.images)
             count += len(batch.images)
         mean = float(total) / max(count, 1)
-        if not math.isfinite(mean):
+        if not mean < EXPLODED or not _all_finite(network):
             raise FloatingPointError(
-                f"the training loss is {mean} in epoch {epoch + 1}; lower the learning rate "
-                f"({settings.lr})"
+                f"the training loss is {mean:.3g}, or a weight no longer finite, in epoch "
+                f"{epoch + 1}; lower the learning rate ({settings.lr})"
             )
         yield Epoch(epoch + 1, mean)
     if average is not None:
         network.load_state_dict(average.state)
+
+
+def _all_finite(network: nn.Module) -> bool:
+    """Whether every weight is: an update can break them after its loss was still well."""
+    found = [weight.detach().isfinite().all() for weight in network.parameters()]
+    return not found or bool(torch.stack(found).all())
 
 
 class _MovingAverage:

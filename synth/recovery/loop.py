@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from synth.losses import EXPLODED
 from synth.matching import DivergedError
 from synth.recovery.statistics import NormStatistics, statistics_distance, watch_batch_norms
 from synth.recovery.views import SharedView
@@ -111,7 +112,7 @@ def recover_images(
         settings: step size and weights.
 
     Raises:
-        DivergedError: when a loss or an image is no longer finite.
+        DivergedError: when a loss is not finite or above `EXPLODED`, or an image not finite.
     """
     for teacher in problem.teachers:
         teacher.network.eval()
@@ -123,7 +124,7 @@ def recover_images(
         )
         images = problem.keep(images)
         loss = step.cross_entropy + settings.statistics * step.statistics
-        if not math.isfinite(loss) or not bool(images.isfinite().all()):
+        if not loss < EXPLODED or not bool(images.isfinite().all()):
             raise DivergedError(
                 f"the loss was {loss:.3g}, or an image is no longer finite; lower recover.lr or "
                 "recover.bn_weight",
