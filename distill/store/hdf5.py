@@ -15,6 +15,7 @@ import numpy as np
 
 from distill.errors import WorkError
 from distill.store.files import atomic_path
+from distill.store.heaps import check_heaps
 from distill.store.sink import Sink
 
 FORMAT_VERSION = 1
@@ -43,6 +44,7 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     if not path.is_file():
         raise WorkError(f"{path} is not a file; name the {kind} file of a run")
     try:
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             found = file.attrs.get("limbeck", None)
             if found != kind:
@@ -112,6 +114,7 @@ def read_kind(path: Path) -> str:
     if not path.is_file():
         raise WorkError(f"{path} is not a file; name a file of a run")
     try:
+        check_heaps(path)
         with h5py.File(path, "r") as file:
             kind = file.attrs.get("limbeck")
     except _DAMAGE:

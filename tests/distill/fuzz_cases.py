@@ -99,7 +99,7 @@ class Tally:
         return code
 
     def call(self, seed: int, work: Callable[[], Any], *allowed: type[Exception]) -> Any:
-        """One call, which may only raise errors of `allowed` kinds; the command line joins lines."""
+        """One call, which may only raise errors of `allowed` kinds."""
         with self.case(seed):
             try:
                 return work()

@@ -104,6 +104,19 @@ def test_damaged_hdf5(name, count, finished, tmp_path):
     assert tally.codes[1] > count / 4
 
 
+def test_heap_that_never_ends_is_refused(run_copy, refused):
+    """HDF5 itself would walk on the spot for ever, and no signal could stop it."""
+    path = run_copy / "experts.h5"
+    raw = bytearray(path.read_bytes())
+    place = raw.index(b"GCOL\1\0\0\0") + 16
+    raw[place : place + 16] = bytes(16)
+    path.write_bytes(raw)
+    for name in ("show", "verify"):
+        refused(1, name, path)
+    with pytest.raises(LimbeckError, match="a heap of texts is damaged"):
+        read_last_snapshots(path)
+
+
 @cases(4, 40)
 def test_damaged_set_is_not_exported(count, finished, tmp_path):
     tally, path = Tally(), tmp_path / "set.h5"
