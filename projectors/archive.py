@@ -63,11 +63,11 @@ def _files(document: dict[str, Any]) -> list[tuple[str, int]]:
     """Names and packed sizes, each of the right kind, before anything is written."""
     files, about = document.get("files"), document.get("about")
     if not isinstance(files, list) or not isinstance(about, dict):
-        raise CodecError(f"the header of a packed projector lists no files; {_AGAIN}")
+        raise CodecError(f"a projector whose files are not listed; {_AGAIN}")
     found: list[tuple[str, int]] = []
     for entry in files:
         if not isinstance(entry, list) or [type(part) for part in entry] != [str, int]:
-            raise CodecError(f"a packed projector lists {str(entry)[:80]} as a file; {_AGAIN}")
+            raise CodecError(f"a projector whose files are not listed: {str(entry)[:80]}; {_AGAIN}")
         name, size = entry
         if not is_plain_name(name) or size < 0:
             raise CodecError(f"a projector's file {name[:80]!r} lies outside its folder; refused")

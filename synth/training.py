@@ -122,10 +122,11 @@ def train(
             total = total.to(loss.device) + loss * len(batch.images)
             count += len(batch.images)
         mean = float(total) / max(count, 1)
-        if not mean < EXPLODED or not _all_finite(network):
+        well = mean < EXPLODED
+        if not well or not _all_finite(network):
+            what = f"the training loss is {mean:.3g}" if not well else "a weight is not finite"
             raise FloatingPointError(
-                f"the training loss is {mean:.3g}, or a weight no longer finite, in epoch "
-                f"{epoch + 1}; lower the learning rate ({settings.lr})"
+                f"{what} in epoch {epoch + 1}; lower the learning rate ({settings.lr})"
             )
         yield Epoch(epoch + 1, mean)
     if average is not None:

@@ -190,13 +190,13 @@ def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labelle
 
 def _checked(about: Any) -> dict[str, Any]:
     """What a packed network says of its labels, before work is done by it."""
-    epochs = about.get("epochs") if isinstance(about, dict) else None
-    temperature = about.get("temperature") if isinstance(about, dict) else None
-    if type(epochs) is not int or not 1 <= epochs <= _MOST_EPOCHS:
+    found: dict[str, Any] = about if isinstance(about, dict) else {}
+    epochs, temperature = found.get("epochs"), found.get("temperature")
+    if not isinstance(epochs, int) or not 1 <= epochs <= _MOST_EPOCHS:
         raise CodecError(f"encoded labels of {epochs!r} epochs, need 1 to {_MOST_EPOCHS}; {_AGAIN}")
-    if type(temperature) not in (int, float) or not 0 < temperature <= MAX_TEMPERATURE:
+    if not isinstance(temperature, int | float) or not 0 < temperature <= MAX_TEMPERATURE:
         raise CodecError(f"encoded labels at temperature {temperature!r}; {_AGAIN}")
-    return dict(about)
+    return found
 
 
 def _projector(payload: bytes) -> Projector:

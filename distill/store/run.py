@@ -179,7 +179,7 @@ def _is_entry(entry: Any) -> bool:
     """Whether a finished stage's entry holds what later runs read of it."""
     if not isinstance(entry, dict) or not isinstance(entry.get("outputs"), dict):
         return False
-    numbers = [entry.get(name) for name in ("seconds", "peak_memory_bytes")]
+    numbers = [entry.get(name, 0) for name in ("seconds", "peak_memory_bytes")]
     return isinstance(entry.get("key"), str) and all(
         isinstance(number, int | float) and math.isfinite(number) for number in numbers
     )

@@ -71,7 +71,10 @@ def forged(name, body=None, **document):
         ({"files": [["projector.json"]]}, "not listed"),
         ({"files": None}, "not listed"),
         ({"about": 3}, "not listed"),
-        ({"files": [["projector.json", 3]]}, "a broken file 'projector.json'"),
+        (
+            {"files": [["projector.json", 3]]},
+            "stream of 'projector.json' of a projector is cut short",
+        ),
         ({"files": []}, "for files that take 0"),
     ],
 )
