@@ -20,6 +20,7 @@ from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, W
 from distill.interrupt import Stop, listen
 from distill.pipeline import SUMMARY, check_stages, run_stages, write_summary
 from distill.progress import Progress
+from distill.ranks import joined
 from distill.recipe import check_recipe
 from distill.reporting import FILE as REPORT
 from distill.reporting import write_report
@@ -28,6 +29,7 @@ from distill.stages.encode import encode_content
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
+from distill.stages.match import follow_match
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.stages.votes import FILE as VOTES
@@ -62,21 +64,34 @@ def run_recipe(
     check_stages(recipe, stages)
     device = choose_device(recipe.device)
     data = check_data(recipe)
-    with open_run(out, recipe.model_dump(mode="json")) as run, listen() as stop:
-        context = Context(run, recipe, device, Progress(quiet=quiet), stop)
-        context.engine = engine or context.engine
-        context.data = data
-        try:
-            run_stages(context, stages or None)
-        except InterruptedRunError:
-            raise InterruptedRunError(
-                f"interrupted; what was done is kept in {out}: run the same command to go on"
-            ) from None
-        if EVALUATE not in run.manifest["stages"]:
+    with joined(device, stages) as crew, listen() as stop:
+        if crew is not None and not crew.leads:
+            run = Run(out, {"recipe": {}, "stages": {}})
+            context = Context(run, recipe, device, Progress(quiet=True), stop, crew=crew)
+            context.data = data
+            follow_match(context, crew)
             return None
-        evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
-        write_summary(context, evaluation)
-        return write_report(run.path)
+        with open_run(out, recipe.model_dump(mode="json")) as run:
+            context = Context(run, recipe, device, Progress(quiet=quiet), stop, crew=crew)
+            context.engine = engine or context.engine
+            context.data = data
+            return _run_stages(context, stages)
+
+
+def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
+    """Run stages, or all; returns the report if the run has been evaluated."""
+    run = context.run
+    try:
+        run_stages(context, stages or None)
+    except InterruptedRunError:
+        raise InterruptedRunError(
+            f"interrupted; what was done is kept in {run.path}: run the same command to go on"
+        ) from None
+    if EVALUATE not in run.manifest["stages"]:
+        return None
+    evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
+    write_summary(context, evaluation)
+    return write_report(run.path)
 
 
 def run_outcome(out: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +20,9 @@ from distill.progress import Progress
 from distill.store.run import Run
 from distill.tables import Recipe
 from distill.threads import threads_for
+
+if TYPE_CHECKING:
+    from distill.ranks import Crew
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -38,6 +41,7 @@ class Context:
         stop: asked between steps.
         key: the key of the stage that is running; checkpoints belong to it.
         engine: where independent work is done.
+        crew: processes that share the segments of matching; None for this one alone.
     """
 
     run: Run
@@ -47,6 +51,7 @@ class Context:
     stop: Stop
     key: str = ""
     engine: Engine = field(default_factory=Local)
+    crew: Crew | None = None
     _seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @cached_property
