@@ -109,6 +109,8 @@ class Ray:
         # Nothing leaves the machine unasked; and which devices a task may use is our decision.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Ray's own 15 lets its processes starve, for minutes, where anything else is running.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         options: dict[str, Any] = {"address": self.address or "local"}
         if self.address is None:
             options |= {"num_cpus": self.workers, "include_dashboard": False}

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from distill_cases import TINY, CountingStop, listen_with, outputs_of, write_recipe
+from distill_cases import TINY, outputs_of, write_recipe
 from making_cases import RECOVER
 
 from distill.__main__ import run
 from distill.engines import ENGINES, Engine, build_engine, in_turn
-from distill.errors import DivergedRunError, RecipeError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
 
 MEMBERS = 'members = ["convnet2:width=8:norm=batch", "convnet2:width=6:norm=batch"]\n'
 
@@ -33,11 +33,14 @@ class Backwards:
     here: bool = False
     shared: bool = False
     threads: int = 1
+    most: int = 1000
 
     def run_jobs(self, jobs, prepare, check, *, gpu=False):
         work = prepare()
-        for job in reversed(jobs):
+        for count, job in enumerate(reversed(jobs)):
             check()
+            if count == self.most:
+                raise InterruptedRunError("interrupted")
             yield job, work(job)
 
 
@@ -91,16 +94,18 @@ def cluster():
     ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'limbeck[ray]'")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    # Workers import this file's functions by its name.
-    folder = str(Path(__file__).parent)
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=200 * 2**20,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([folder, *sys.path])}},
-    )
+    # Workers inherit it, and import this file's functions by its name.
+    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", folders)
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=200 * 2**20,
+        )
     yield ray
     ray.shutdown()
 
@@ -174,9 +179,8 @@ def test_work_that_was_done_far_away_is_gone_on_with_here(
     arguments = ["run", recipes["recover"], "--out", out, "--quiet"]
     assert command(*arguments, "--stage", "committee", "--workers", "1").code == 0
     with monkeypatch.context() as patch:
-        use(patch, Backwards())
-        # Stopped after the first of the two batches, which is the second in its turn.
-        patch.setattr("distill.application.listen", listen_with(CountingStop(2)))
+        # Stopped after one of the two batches, which is the second in its turn.
+        use(patch, Backwards(most=1))
         assert command(*arguments).code == 130
     kept = sorted(path.name for path in out.glob("checkpoints/recover-*/*"))
     assert kept == ["batch-0001.safetensors"]
