@@ -15,10 +15,12 @@ from distill.codec_specs import parse_codec
 from distill.context import Context
 from distill.data import DataError, SourceError
 from distill.data.torchvision_sets import download
+from distill.engines import Engine
 from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
 from distill.interrupt import Stop, listen
 from distill.pipeline import SUMMARY, check_stages, run_stages, write_summary
 from distill.progress import Progress
+from distill.ranks import joined
 from distill.recipe import check_recipe
 from distill.reporting import FILE as REPORT
 from distill.reporting import write_report
@@ -27,6 +29,7 @@ from distill.stages.encode import encode_content
 from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
+from distill.stages.match import follow_match
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.stages.votes import FILE as VOTES
@@ -42,7 +45,7 @@ def run_recipe(
     stages: Sequence[str] = (),
     *,
     quiet: bool = False,
-    workers: int | None = None,
+    engine: Engine | None = None,
 ) -> Path | None:
     """Run a recipe's stages into the folder `out`; returns the report if there is one.
 
@@ -51,7 +54,7 @@ def run_recipe(
         out: the run's folder.
         stages: names; empty for all.
         quiet: show no progress.
-        workers: processes that train students, see `Context.workers`.
+        engine: where independent work is done; None for this process.
 
     Raises:
         LimbeckError: of the kind that fits; the folder can be gone on with.
@@ -61,20 +64,34 @@ def run_recipe(
     check_stages(recipe, stages)
     device = choose_device(recipe.device)
     data = check_data(recipe)
-    with open_run(out, recipe.model_dump(mode="json")) as run, listen() as stop:
-        context = Context(run, recipe, device, Progress(quiet=quiet), stop, workers=workers)
-        context.data = data
-        try:
-            run_stages(context, stages or None)
-        except InterruptedRunError:
-            raise InterruptedRunError(
-                f"interrupted; what was done is kept in {out}: run the same command to go on"
-            ) from None
-        if EVALUATE not in run.manifest["stages"]:
+    with joined(device, stages) as crew, listen() as stop:
+        if crew is not None and not crew.leads:
+            run = Run(out, {"recipe": {}, "stages": {}})
+            context = Context(run, recipe, device, Progress(quiet=True), stop, crew=crew)
+            context.data = data
+            follow_match(context, crew)
             return None
-        evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
-        write_summary(context, evaluation)
-        return write_report(run.path)
+        with open_run(out, recipe.model_dump(mode="json")) as run:
+            context = Context(run, recipe, device, Progress(quiet=quiet), stop, crew=crew)
+            context.engine = engine or context.engine
+            context.data = data
+            return _run_stages(context, stages)
+
+
+def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
+    """Run stages, or all; returns the report if the run has been evaluated."""
+    run = context.run
+    try:
+        run_stages(context, stages or None)
+    except InterruptedRunError:
+        raise InterruptedRunError(
+            f"interrupted; what was done is kept in {run.path}: run the same command to go on"
+        ) from None
+    if EVALUATE not in run.manifest["stages"]:
+        return None
+    evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
+    write_summary(context, evaluation)
+    return write_report(run.path)
 
 
 def run_outcome(out: Path) -> dict[str, Any]:
@@ -114,7 +131,7 @@ def evaluate_set(
     changes: dict[str, Any],
     device: str | None,
     quiet: bool,
-    workers: int | None = None,
+    engine: Engine | None = None,
     *,
     record: bool = False,
 ) -> Any:
@@ -125,7 +142,7 @@ def evaluate_set(
         changes: keys of the recipe's [evaluate] table to replace.
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
-        workers: processes that train students, see `Context.workers`.
+        engine: where students are trained; None for this process.
         record: store what was found in the set.
 
     Raises:
@@ -140,9 +157,10 @@ def evaluate_set(
         )
     recipe = _with_changes(check_recipe(content.manifest["recipe"], f"recipe of {place}"), changes)
     check_names(recipe)
-    with tempfile.TemporaryDirectory() as scratch, listen() as stop:
+    within = place.parent if engine is not None and engine.shared else None
+    with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = _scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
-        context.workers = workers
+        context.engine = engine or context.engine
         check_networks(recipe, context.data)
         try:
             found = judge(context, place, Path(scratch) / "jobs.jsonl")
@@ -182,7 +200,7 @@ class Claim:
 
 
 def verify_accuracy(
-    path: Path, tolerance: float, device: str | None, quiet: bool, workers: int | None
+    path: Path, tolerance: float, device: str | None, quiet: bool, engine: Engine | None = None
 ) -> list[Claim]:
     """Train the students of a set's stored accuracy again, as they were, without controls.
 
@@ -207,7 +225,7 @@ def verify_accuracy(
         "equal_bytes": False,
         "scores": False,
     }
-    found = evaluate_set(path, changes, device, quiet, workers)["students"]
+    found = evaluate_set(path, changes, device, quiet, engine)["students"]
     claims = []
     for student, entries in measured["students"].items():
         for labels, stats in entries.items():
@@ -252,7 +270,7 @@ def sweep_set(
     changes: dict[str, Any],
     out: Path,
     *,
-    workers: int,
+    engine: Engine,
     device: str | None,
     quiet: bool,
 ) -> Any:
@@ -263,7 +281,7 @@ def sweep_set(
         codecs: specs.
         changes: keys of the recipe's [evaluate] table to replace.
         out: folder of the sweep.
-        workers: processes.
+        engine: where students are trained.
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
     """
@@ -276,11 +294,13 @@ def sweep_set(
     for codec in codecs:
         parse_codec(codec)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, listen() as stop:
+    within = out if engine.shared else None
+    with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = _scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        context.engine = engine
         check_networks(recipe, context.data)
         try:
-            return run_sweep(context, place, out, codecs, workers)
+            return run_sweep(context, place, out, codecs)
         except InterruptedRunError:
             raise InterruptedRunError(
                 f"interrupted; what was measured is kept in {out}: run the same command to go on"

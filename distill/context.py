@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from distill.build import build_data, build_network, generator_for, seed_of
 from distill.data import AnyPreprocess, RealData, Split, fit_preprocess, fit_zca
+from distill.engines import Engine, Local
 from distill.interrupt import Stop
 from distill.progress import Progress
 from distill.store.run import Run
 from distill.tables import Recipe
 from distill.threads import threads_for
+
+if TYPE_CHECKING:
+    from distill.ranks import Crew
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Prepare = Callable[[], Callable[[Job], Result]]
 
 
 @dataclass
@@ -31,8 +40,8 @@ class Context:
         progress: shows how far a task is.
         stop: asked between steps.
         key: the key of the stage that is running; checkpoints belong to it.
-        workers: processes that share independent work, each on one thread, or None: the work is
-            done here, one after another, with the threads that it keeps busy.
+        engine: where independent work is done.
+        crew: processes that share the segments of matching; None for this one alone.
     """
 
     run: Run
@@ -41,7 +50,8 @@ class Context:
     progress: Progress
     stop: Stop
     key: str = ""
-    workers: int | None = None
+    engine: Engine = field(default_factory=Local)
+    crew: Crew | None = None
     _seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -77,6 +87,21 @@ class Context:
         seed = seed_of(self.recipe.seed, "network", *keys)
         network = build_network(spec, self.data.channels, self.data.size, self.classes, seed)
         return network.to(self.device)
+
+    def share(
+        self, jobs: Sequence[Job], here: Prepare[Job, Result], away: Prepare[Job, Result]
+    ) -> Iterator[tuple[Job, Result]]:
+        """Do independent jobs by the engine; yields (job, result) as each is finished.
+
+        Args:
+            jobs: plain data and arrays.
+            here: prepares this process, which has this context at hand and asks its `stop`.
+            away: prepares another one; `functools.partial` of a module's function with plain data.
+        """
+        if self.engine.here:
+            return self.engine.run_jobs(jobs, here, lambda: None)
+        gpu = self.device.type == "cuda"
+        return self.engine.run_jobs(jobs, away, self.stop.check, gpu=gpu)
 
     def checkpoint(self, stage: str) -> Path:
         """The checkpoint folder of a stage."""

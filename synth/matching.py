@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from synth.averaging import Average
 from synth.gradients import GradientMethod, MatchingGradient, matching_gradient
+from synth.ranks import Ranks, average_over_ranks
 from synth.segments import Segment, SegmentChoice
 from synth.updates import Moments, UpdateRule, adam
 
@@ -39,6 +41,8 @@ class MatchProblem:
             are the same (see `synth.formation`).
         label: (segment, images that students see) -> label logits, taken anew at every outer
             step as TESLA does; None for labels that belong to the set.
+        ranks: processes that share the segments of an outer step, each with the same state; None
+            for this one alone.
     """
 
     network: nn.Module
@@ -46,6 +50,7 @@ class MatchProblem:
     read: Callable[[SegmentChoice], Segment]
     decode: Callable[[Tensor], Tensor] | None = None
     label: Callable[[Segment, Tensor], Tensor] | None = None
+    ranks: Ranks | None = None
 
 
 @dataclass(frozen=True)
@@ -190,8 +195,9 @@ def match_trajectories(
         DivergedError: after `settings.patience` refused updates in a row.
     """
     while state.step < steps:
-        found, labels = _gradients(state.now, problem.choose(state.step), problem, gradient)
-        distance = sum(float(part.distance) for part in found) / len(found)
+        distance, found, labels = mean_gradient(
+            state.now, problem.choose(state.step), problem, gradient
+        )
         updated = None
         if math.isfinite(distance) and distance <= settings.threshold:
             factor = 0.5 * (1 + math.cos(math.pi * state.step / steps)) if settings.cosine else 1.0
@@ -202,6 +208,39 @@ def match_trajectories(
         else:
             state = _refuse(state, distance, settings)
             yield state, OuterStep(state.step - 1, distance, float(state.lr), applied=False)
+
+
+def mean_gradient(
+    now: Learned,
+    choices: Sequence[SegmentChoice],
+    problem: MatchProblem,
+    method: GradientMethod,
+) -> tuple[float, tuple[Tensor, Tensor, Tensor], Tensor]:
+    """The mean over all segments of an outer step.
+
+    Returns:
+        The distance; the gradients of the stored images, the label logits and the student learning
+        rate; and the labels that were used last.
+
+    Raises:
+        ValueError: if there are fewer segments than ranks.
+    """
+    ranks, count = problem.ranks, len(choices)
+    mine = choices if ranks is None else ranks.share(choices)
+    found, labels = _gradients(now, mine, problem, method)
+    if ranks is None:
+        distance = sum(float(part.distance) for part in found) / count
+        images, logits, lr = (
+            torch.stack([getattr(part, name) for part in found]).mean(dim=0)
+            for name in ("images", "labels", "lr")
+        )
+        return distance, (images, logits, lr), labels
+    parts = [(part.images, part.labels, part.lr, part.distance) for part in found]
+    images, logits, lr, mean = average_over_ranks(parts, count)
+    if problem.label is not None:
+        labels = labels.contiguous()
+        torch.distributed.broadcast(labels, ranks.last_owner(count))
+    return float(mean), (images, logits, lr), labels
 
 
 def _gradients(
@@ -237,13 +276,10 @@ def _gradients(
 
 
 def _update(
-    now: Learned, found: Sequence[MatchingGradient], settings: MatchSettings, factor: float
+    now: Learned, found: tuple[Tensor, Tensor, Tensor], settings: MatchSettings, factor: float
 ) -> Learned:
     count = now.updates + 1
-    images, labels, lr = (
-        torch.stack([getattr(part, name) for part in found]).mean(dim=0)
-        for name in ("images", "labels", "lr")
-    )
+    images, labels, lr = found
     image_lr, label_lr = settings.image_lr * factor, settings.label_lr * factor
     steps = (
         settings.image_rule(now.images, images, now.moments[0], image_lr, count),

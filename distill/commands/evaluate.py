@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import Names, as_json, debug, device, quiet, workers
+from distill.commands.options import Names, address, as_json, debug, device, engine, quiet, workers
 
 
 @click.command()
@@ -43,6 +43,8 @@ from distill.commands.options import Names, as_json, debug, device, quiet, worke
 )
 @click.option("--record", is_flag=True, help="Store what was found in SET.")
 @device
+@engine
+@address
 @workers
 @as_json
 @quiet
@@ -50,6 +52,8 @@ from distill.commands.options import Names, as_json, debug, device, quiet, worke
 def evaluate(
     set_path: Path,
     device: str | None,
+    engine: str,
+    address: str | None,
     workers: int | None,
     record: bool,
     as_json: bool,
@@ -63,10 +67,13 @@ def evaluate(
     Example:
       distill evaluate runs/digits/set.h5 --students convnet3,resnet18 --seeds 3 --json
     """
+    from distill.engines import build_engine
+
+    chosen = build_engine(engine, workers, address)
     from distill.application import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    found = evaluate_set(set_path, given, device, quiet, workers, record=record)
+    found = evaluate_set(set_path, given, device, quiet, chosen, record=record)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

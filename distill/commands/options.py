@@ -29,14 +29,27 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 workers = click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Train so many students at once, each on one thread: the same numbers for any N. "
-    "Default: one after another, with as many threads as pay.",
+    help="Train so many networks at once, each on one thread: the same numbers for any N and any "
+    "engine. Default: one after another, with as many threads as pay; with Ray, as many as there "
+    "are CPUs.",
+)
+engine = click.option(
+    "--engine",
+    type=Names(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="What does independent work: processes of this machine, or a Ray cluster.",
+)
+address = click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="Ray cluster to use; default: one that is started on this machine.",
 )
 device = click.option("--device", type=DEVICES, help="Where to compute; default: the recipe's.")
 
 
 def recipe_options(command: Command) -> Command:
-    """RECIPE --out --set --seed --device --engine --workers --download --quiet --json --debug."""
+    """RECIPE --out --set --seed --device --engine --address --workers and so on."""
     options = (
         click.argument("recipe"),
         click.option(
@@ -54,13 +67,8 @@ def recipe_options(command: Command) -> Command:
         ),
         click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="Override the seed."),
         device,
-        click.option(
-            "--engine",
-            type=Names(["local"]),
-            default="local",
-            show_default=True,
-            help="What runs the stages.",
-        ),
+        engine,
+        address,
         workers,
         click.option(
             "--download", is_flag=True, help="First fetch the files of a torchvision data set."

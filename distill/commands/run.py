@@ -89,6 +89,7 @@ def _run(
     seed: int | None,
     device: str | None,
     engine: str,
+    address: str | None,
     workers: int | None,
     download: bool,
     quiet: bool,
@@ -96,6 +97,9 @@ def _run(
     debug: bool,
     verb: bool = False,
 ) -> None:
+    from distill.engines import build_engine
+
+    chosen = build_engine(engine, workers, address)
     from distill.application import fetch_data, run_outcome, run_recipe
     from distill.recipe import load_recipe
 
@@ -107,7 +111,7 @@ def _run(
         stages = tuple(stage for stage in stages if stage != "committee")
     if download:
         fetch_data(resolved)
-    report = run_recipe(resolved, out, stages, quiet=quiet, workers=workers)
+    report = run_recipe(resolved, out, stages, quiet=quiet, engine=chosen)
     if as_json:
         click.echo(json.dumps(run_outcome(out), indent=2))
     elif report is not None:

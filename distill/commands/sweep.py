@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device, quiet
+from distill.commands.options import address, as_json, debug, device, engine, quiet
 
 
 @click.command()
@@ -18,7 +18,9 @@ from distill.commands.options import as_json, debug, device, quiet
 @click.option("--students", help="Network specs, comma-separated; default: the recipe's.")
 @click.option("--seeds", type=click.IntRange(1), help="Students of each kind.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of students.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--workers", type=click.IntRange(1), help="Students at once; default: 1, or with Ray one a CPU."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -30,13 +32,17 @@ from distill.commands.options import as_json, debug, device, quiet
     help="Instead: bytes of each codec for a distilled ImageNet-1K, from the formulas alone.",
 )
 @device
+@engine
+@address
 @as_json
 @quiet
 @debug
 def sweep(
     set_path: Path | None,
     codecs: str | None,
-    workers: int,
+    workers: int | None,
+    engine: str,
+    address: str | None,
     out: Path | None,
     paper: bool,
     device: str | None,
@@ -62,10 +68,14 @@ def sweep(
         return
     if set_path is None or out is None or not names:
         raise click.UsageError("give SET, --codecs and --out, or --paper")
+    from distill.engines import build_engine
+
+    # One thread each, also where one is trained after another: sums of floats depend on it.
+    chosen = build_engine(engine, workers or (1 if engine == "local" else None), address)
     from distill.application import sweep_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    found = sweep_set(set_path, names, given, out, workers=workers, device=device, quiet=quiet)
+    found = sweep_set(set_path, names, given, out, engine=chosen, device=device, quiet=quiet)
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 
 

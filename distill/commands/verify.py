@@ -55,8 +55,9 @@ def verify(
     lines, failed = [f"{path}: {found['whole']}"], 0
     if accuracy:
         from distill.application import verify_accuracy
+        from distill.engines import Local
 
-        claims = verify_accuracy(path, tolerance, device, quiet, workers)
+        claims = verify_accuracy(path, tolerance, device, quiet, Local(workers))
         found["accuracy"] = [{**asdict(claim), "holds": claim.holds} for claim in claims]
         failed = sum(not claim.holds for claim in claims)
         lines += [

@@ -8,17 +8,52 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar
+from typing import Any
 
-from distill.errors import LimbeckError, WorkError
+from distill.engines.protocol import POLL_SECONDS, Job, Prepare, Result, attempt
+from distill.errors import WorkError
 
-Job = TypeVar("Job")
-Result = TypeVar("Result")
-Prepare = Callable[[], Callable[[Job], Result]]
 
-_POLL_SECONDS = 0.2
+@dataclass(frozen=True)
+class Local:
+    """This machine: this process, or so many worker processes with one thread each.
+
+    Attributes:
+        workers: processes; 1 is this one, on one thread; None is this one too, with the threads
+            that its work keeps busy, whose number may decide the last bits.
+    """
+
+    workers: int | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether jobs are done in this process, one after another."""
+        return self.workers in (None, 1)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may do jobs: never."""
+        return False
+
+    @property
+    def threads(self) -> int | None:
+        """CPU threads of each job; None for as many as torch is set to use."""
+        return None if self.workers is None else 1
+
+    def run_jobs(
+        self,
+        jobs: Sequence[Job],
+        prepare: Prepare[Job, Result],
+        check: Callable[[], None],
+        *,
+        gpu: bool = False,
+    ) -> Iterator[tuple[Job, Result]]:
+        """Do the jobs, see `Engine`; the workers of a machine share its GPU."""
+        return run_jobs(jobs, prepare, self.workers or 1, threads=self.threads, check=check)
 
 
 def run_jobs(
@@ -64,7 +99,7 @@ def _in_this_process(
     threads: int | None,
     check: Callable[[], None],
 ) -> Iterator[tuple[Job, Result]]:
-    with _torch_threads(threads):
+    with torch_threads(threads):
         work = prepare() if jobs else None
         for job in jobs:
             check()
@@ -73,7 +108,7 @@ def _in_this_process(
 
 
 @contextmanager
-def _torch_threads(threads: int | None) -> Iterator[None]:
+def torch_threads(threads: int | None) -> Iterator[None]:
     """So many threads in this process; what was set comes back."""
     if threads is None:
         yield
@@ -162,7 +197,7 @@ def _in_processes(
             pool[-1].give(waiting)
         while any(worker.busy for worker in pool):
             check()
-            ready = wait([worker.pipe for worker in pool if worker.busy], _POLL_SECONDS)
+            ready = wait([worker.pipe for worker in pool if worker.busy], POLL_SECONDS)
             for worker in pool:
                 if worker.pipe in ready:
                     job, result = worker.job, worker.take()
@@ -192,20 +227,13 @@ def _serve(pipe: Connection, threads: int) -> None:
     try:
         prepare: Prepare[Any, Any] = pipe.recv()
         work: Callable[[Any], Any] | None = None
+
+        def done(job: Any) -> Any:
+            nonlocal work
+            work = work or prepare()
+            return work(job)
+
         while True:
-            job = pipe.recv()
-            try:
-                work = work or prepare()
-                answer = (False, work(job))
-            except Exception as error:  # noqa: BLE001 - raised again by the parent
-                answer = (True, _portable(error))
-            pipe.send(answer)
+            pipe.send(attempt(partial(done, pipe.recv())))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-
-
-def _portable(error: Exception) -> Exception:
-    """An error that can travel; other kinds may need arguments to be built again."""
-    if isinstance(error, LimbeckError | FloatingPointError):
-        return type(error)(str(error))
-    return RuntimeError(f"{type(error).__name__}: {error}")

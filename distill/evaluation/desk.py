@@ -6,22 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import projectors
-from distill.build import choose_device
 from distill.context import Context
 from distill.errors import WorkError
 from distill.evaluation.confusion import Grade
 from distill.evaluation.jobs import Job
 from distill.evaluation.students import Judged, train_student
-from distill.interrupt import Stop
-from distill.progress import Progress
-from distill.recipe import check_recipe
+from distill.opening import Opening, open_context
 from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.committee import load_committee
 from distill.stages.project import FOLDER as PROJECTOR
-from distill.store.run import Run
 from distill.store.sets import read_set
 from distill.tables import RelabelTable
 from projectors import Projector
@@ -32,28 +27,22 @@ class Desk:
     """Plain data from which a process opens what an evaluation needs.
 
     Attributes:
-        folder: holds committee.h5 and the projector, where there are any.
+        opening: of a run that holds committee.h5 and the projector, where there are any; its
+            recipe has a table [evaluate].
         set_path: the set.h5 that is judged.
-        recipe: the resolved recipe, with its table [evaluate].
-        device: "cpu", "cuda" or "cuda:0".
     """
 
-    folder: Path
+    opening: Opening
     set_path: Path
-    recipe: dict[str, Any]
-    device: str
 
 
 def open_desk(desk: Desk) -> Callable[[Job], Grade]:
     """What trains and tests the student of a job; a worker calls this once."""
-    recipe = check_recipe(desk.recipe, "evaluate")
-    if recipe.evaluate is None:
+    context = open_context(desk.opening)
+    if context.recipe.evaluate is None:
         raise WorkError("the recipe has no [evaluate] table; add one with its students")
-    run = Run(desk.folder, {"recipe": {}, "stages": {}})
-    device = choose_device(desk.device.partition(":")[0])
-    context = Context(run, recipe, device, Progress(quiet=True), Stop())
     judged, _ = open_judged(context, desk.set_path)
-    return partial(train_student, context, recipe.evaluate, judged)
+    return partial(train_student, context, context.recipe.evaluate, judged)
 
 
 def open_judged(context: Context, path: Path) -> tuple[Judged, tuple[int, int]]:

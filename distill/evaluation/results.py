@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from distill.context import Context
-from distill.engines import run_jobs
 from distill.evaluation.confusion import Grade, sum_confusions
 from distill.evaluation.desk import Desk, open_desk
 from distill.evaluation.jobs import (
@@ -47,7 +46,7 @@ def evaluate(
     """Train and test all students; returns what `distill evaluate --json` prints.
 
     Args:
-        context: data, device, seeds, workers.
+        context: data, device, seeds, engine.
         table: students, seeds, labels and their training.
         judged: the set and its label sources.
         projector_bytes: bytes shipped, and bytes to fetch elsewhere.
@@ -94,7 +93,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Bench:
-    """Where jobs are measured: here, or over worker processes; finished ones are remembered."""
+    """Where jobs are measured: here, or by the engine; finished ones are remembered."""
 
     context: Context
     table: EvaluateTable
@@ -119,15 +118,12 @@ class Bench:
         return [(job, known[job.name]) for job in jobs]
 
     def _results(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Grade]]:
-        context, workers = self.context, self.context.workers
-        if workers is None or workers == 1:
-            yield from run_jobs(jobs, self._here, threads=workers)
-            return
         # The longest first, so that no worker is left alone with one at the end.
         order = sorted(jobs, key=lambda job: job.group != WHOLE)
-        prepare = partial(open_desk, self.desk)
-        # One thread each: more would change the last bits with the number of workers.
-        yield from run_jobs(order, prepare, workers, threads=1, check=context.stop.check)
+        context = self.context
+        yield from context.share(
+            jobs if context.engine.here else order, self._here, partial(open_desk, self.desk)
+        )
 
     def _here(self) -> Callable[[Job], Grade]:
         return partial(train_student, self.context, self.table, self.judged)

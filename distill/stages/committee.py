@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from distill.build import build_views
 from distill.context import Context
+from distill.engines import in_turn
 from distill.errors import WorkError
+from distill.opening import Opening, no_advance, open_context, opening_of
 from distill.progress import Advance
-from distill.stages.tensors import load_tensors, save_tensors
+from distill.stages.tensors import from_arrays, load_tensors, save_tensors, to_arrays
 from distill.stages.votes import make_ballot
 from distill.store.committee import Member, read_committee, write_committee
 from distill.tables import CommitteeTable
@@ -25,6 +33,15 @@ State = dict[str, Tensor]
 Curve = list[tuple[float, float]]
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What one training gives: the state of the epoch that is kept, the curve, and that epoch."""
+
+    state: dict[str, np.ndarray]
+    curve: Curve
+    kept: int
+
+
 def run_committee(context: Context) -> None:
     """Make committee.h5; a finished member is not trained again after an interruption."""
     table = _table(context)
@@ -33,23 +50,46 @@ def run_committee(context: Context) -> None:
     members = []
     total = sum(table.training(spec).epochs for spec in table.members)
     with context.progress.task(STAGE, total) as advance:
-        for index, spec in enumerate(table.members):
-            path = folder / f"{index:04d}.safetensors"
-            found = load_tensors(path)
-            if found is None:
-                state, curve, kept = _train_member(context, index, spec, advance)
-                save_tensors(path, state, {"curve": curve, "kept": kept, "order": list(state)})
-            else:
-                curve, kept = found[1]["curve"], found[1]["kept"]
-                state = {name: found[0][name] for name in found[1]["order"]}
-                advance(count=table.training(spec).epochs)
-            for epoch, (loss, value) in enumerate(curve, start=1):
+        for index, member in in_turn(_members(context, folder, advance)):
+            spec = table.members[index]
+            for epoch, (loss, value) in enumerate(member.curve, start=1):
                 context.log(STAGE, member=spec, epoch=epoch, loss=loss, accuracy=value)
-            members.append(Member(spec, curve[kept - 1][1], state, kept))
-    for member in members:
-        _refuse_chance(member, context.classes)
+            best = member.curve[member.kept - 1][1]
+            members.append(Member(spec, best, from_arrays(member.state), member.kept))
+    for trained in members:
+        _refuse_chance(trained, context.classes)
     path = context.run.path / FILE
     write_committee(path, members, context.data.digest, context.data.class_names)
+
+
+def open_training(opening: Opening) -> Callable[[int], Trained]:
+    """What trains the member of a number, in another process."""
+    return partial(_train_member, open_context(opening), no_advance)
+
+
+def _members(context: Context, folder: Path, advance: Advance) -> Iterator[tuple[int, Trained]]:
+    """Every member with its number, as they are found or trained, and kept."""
+    table = _table(context)
+    missing = []
+    for index, spec in enumerate(table.members):
+        found = load_tensors(folder / f"{index:04d}.safetensors")
+        if found is None:
+            missing.append(index)
+        else:
+            advance(count=table.training(spec).epochs)
+            state = {name: found[0][name] for name in found[1]["order"]}
+            yield index, Trained(to_arrays(state), found[1]["curve"], found[1]["kept"])
+    here, away = (
+        partial(_train_member, context, advance),
+        partial(open_training, opening_of(context)),
+    )
+    for index, member in context.share(missing, lambda: here, away):
+        header = {"curve": member.curve, "kept": member.kept, "order": list(member.state)}
+        save_tensors(folder / f"{index:04d}.safetensors", from_arrays(member.state), header)
+        if not context.engine.here:
+            spec = table.members[index]
+            advance(f"{spec}, accuracy {member.curve[-1][1]:.3f}", table.training(spec).epochs)
+        yield index, member
 
 
 def load_committee(context: Context, only: str | None = None) -> Committee:
@@ -69,6 +109,15 @@ def load_committee(context: Context, only: str | None = None) -> Committee:
     networks, ballot = load_members(context)
     weights = ballot.weights(_table(context).vote_temperature, context.generator("vote"))
     return Committee(networks, weights)
+
+
+def load_networks(context: Context) -> tuple[nn.Module, ...]:
+    """The members of this run in the order of the recipe, frozen.
+
+    Raises:
+        WorkError: if they were trained on other data or classes.
+    """
+    return _networks(context, _read_members(context))
 
 
 def load_members(context: Context) -> tuple[tuple[nn.Module, ...], Ballot]:
@@ -118,15 +167,14 @@ def _networks(context: Context, members: list[Member]) -> tuple[nn.Module, ...]:
     return tuple(networks)
 
 
-def _train_member(
-    context: Context, index: int, spec: str, advance: Advance
-) -> tuple[State, Curve, int]:
-    """Train one member; returns the state of the epoch that is kept, the curve, and that epoch.
+def _train_member(context: Context, advance: Advance, index: int) -> Trained:
+    """Train one member.
 
     Without patience the last epoch is kept. With it, the one that was best on the validation
     split, and the training ends when `patience` epochs brought nothing better: an overconfident
     teacher makes worse labels.
     """
+    spec = _table(context).members[index]
     table = _table(context).training(spec)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
@@ -155,7 +203,7 @@ def _train_member(
             elif epoch.index - kept >= table.patience:
                 advance(count=table.epochs - epoch.index)
                 break
-    return state, curve, kept
+    return Trained(to_arrays(state), curve, kept)
 
 
 def _copy(network: nn.Module) -> State:

@@ -9,6 +9,7 @@ from distill.context import Context
 from distill.errors import WorkError
 from distill.evaluation.desk import Desk, open_judged
 from distill.evaluation.results import evaluate
+from distill.opening import opening_of
 from distill.stages.synthetic import FILE as SET
 from distill.store.files import write_json
 from distill.store.sets import add_measured
@@ -31,6 +32,6 @@ def judge(context: Context, path: Path, log: Path) -> dict[str, Any]:
     table = context.recipe.evaluate
     if table is None:
         raise WorkError("the recipe has no [evaluate] table; add one with its students")
-    desk = Desk(context.run.path, path, context.recipe.model_dump(), str(context.device))
+    desk = Desk(opening_of(context), path.resolve())
     judged, sizes = open_judged(context, path)
     return evaluate(context, table, judged, sizes, log, desk)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from distill.build import build_views
 from distill.context import Context
+from distill.engines import in_turn
+from distill.opening import Opening, no_advance, open_context, opening_of
 from distill.progress import Advance
-from distill.stages.tensors import load_tensors, save_tensors
+from distill.stages.tensors import from_arrays, load_tensors, save_tensors
 from distill.store.experts import Trajectory, write_experts
 from distill.tables import MatchTable, Recipe
 from synth.losses import hard_logits
@@ -42,22 +48,21 @@ def window_epochs(match: MatchTable) -> set[int]:
     return {*starts, *(start + match.span for start in starts)}
 
 
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """What one training gives: snapshots float32 [m, p], and the accuracy after each epoch."""
+
+    snapshots: np.ndarray
+    accuracies: list[float]
+
+
 def run_experts(context: Context) -> None:
     """Make experts.h5; an expert that was finished before an interruption is not trained again."""
     table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
     folder = context.checkpoint(STAGE)
     context.run.keep_metrics(STAGE)
     with context.progress.task(STAGE, table.count * table.epochs) as advance:
-        for index in range(table.count):
-            path = folder / f"{index:04d}.safetensors"
-            found = load_tensors(path)
-            if found is None:
-                expert = _train_expert(context, index, advance)
-                save_tensors(path, {"snapshots": expert.snapshots}, expert.accuracies)
-                accuracies = expert.accuracies
-            else:
-                accuracies = found[1]
-                advance(count=table.epochs)
+        for index, accuracies in in_turn(_curves(context, folder, advance)):
             for epoch, value in enumerate(accuracies, start=1):
                 context.log(STAGE, expert=index, epoch=epoch, accuracy=value)
 
@@ -78,7 +83,35 @@ def run_experts(context: Context) -> None:
     )
 
 
-def _train_expert(context: Context, index: int, advance: Advance) -> Trajectory:
+def open_experts(opening: Opening) -> Callable[[int], Recorded]:
+    """What trains the expert of a number, in another process."""
+    return partial(_train_expert, open_context(opening), no_advance)
+
+
+def _curves(context: Context, folder: Path, advance: Advance) -> Iterator[tuple[int, list[float]]]:
+    """The accuracies of every expert, as they are found or trained; its snapshots are kept."""
+    table = context.recipe.matching()[0]
+    missing = []
+    for index in range(table.count):
+        found = load_tensors(folder / f"{index:04d}.safetensors")
+        if found is None:
+            missing.append(index)
+        else:
+            advance(count=table.epochs)
+            yield index, found[1]
+    here, away = (
+        partial(_train_expert, context, advance),
+        partial(open_experts, opening_of(context)),
+    )
+    for index, expert in context.share(missing, lambda: here, away):
+        path = folder / f"{index:04d}.safetensors"
+        save_tensors(path, from_arrays({"snapshots": expert.snapshots}), expert.accuracies)
+        if not context.engine.here:
+            advance(f"expert {index + 1}, accuracy {expert.accuracies[-1]:.3f}", table.epochs)
+        yield index, expert.accuracies
+
+
+def _train_expert(context: Context, advance: Advance, index: int) -> Recorded:
     table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
@@ -109,4 +142,4 @@ def _train_expert(context: Context, index: int, advance: Advance) -> Trajectory:
                 snapshots.append(parameter_vector(network).cpu())
             accuracies.append(accuracy(network, held_images, held_labels))
             advance(f"expert {index + 1}, loss {epoch.loss:.3f}, accuracy {accuracies[-1]:.3f}")
-    return Trajectory(torch.stack(snapshots), accuracies)
+    return Recorded(torch.stack(snapshots).numpy(), accuracies)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from distill.build import build_gradient, build_update, build_views
 from distill.context import Context
-from distill.errors import DivergedRunError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError, WorkError
+from distill.ranks import Crew
 from distill.stages.experts import FILE as EXPERTS
 from distill.stages.experts import window_epochs
 from distill.stages.match_checkpoint import Recorder
@@ -42,6 +43,9 @@ def run_match(context: Context) -> None:
     _check_window(table, info)
     recorder = Recorder(context)
     start = state = recorder.load() or starting_state(context, info, EXPERTS)
+    if context.crew is not None:
+        context.crew.tell(go=True)
+        start = state = context.crew.same_start(start)
     batch = min(table.batch_size or len(state.labels), len(state.labels))
     problem = _problem(context, info, len(state.labels))
     progress = context.progress.task(STAGE, table.iterations, state.step)
@@ -56,6 +60,28 @@ def run_match(context: Context) -> None:
         finally:
             recorder.flush()
     _write(context, state)
+
+
+def follow_match(context: Context, crew: Crew) -> None:
+    """Take part in the matching that the first rank runs and records, from its state on.
+
+    Raises:
+        InterruptedRunError: if it stopped.
+    """
+    if not crew.told():
+        return
+    table = context.recipe.matching()[1]
+    info = read_info(context.run.path / EXPERTS)
+    start = crew.same_start(starting_state(context, info, EXPERTS))
+    problem = _problem(context, info, len(start.labels))
+    try:
+        with context.threads(table.batch_size or len(start.labels), problem.network):
+            for _ in _outer_steps(table, problem, start):
+                pass
+    except DivergedError as error:
+        raise DivergedRunError(f"match diverged at outer step {error.step}: {error}") from None
+    except RuntimeError as error:
+        raise InterruptedRunError(f"the first process stopped ({error})") from None
 
 
 def _outer_steps(
@@ -109,6 +135,7 @@ def _problem(context: Context, info: ExpertsInfo, count: int) -> MatchProblem:
         read,
         decode=(lambda images: decode(images, table.factor)) if table.factor > 1 else None,
         label=label if table.labels == "target" else None,
+        ranks=None if context.crew is None else context.crew.ranks,
     )
 
 

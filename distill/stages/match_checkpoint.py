@@ -33,7 +33,7 @@ class Recorder:
     def load(self) -> MatchState | None:
         """The last checkpoint; metrics after it are dropped."""
         found = load_tensors(self._path)
-        state = None if found is None else _unpack(*found, device=self.context.device)
+        state = None if found is None else unpack_state(*found, device=self.context.device)
         self.context.run.keep_metrics(_STAGE, below=0 if state is None else state.step)
         return state
 
@@ -55,12 +55,13 @@ class Recorder:
     def flush(self) -> None:
         """Write state and rows."""
         if self._state is not None and self._rows:
-            save_tensors(self._path, *_pack(self._state))
+            save_tensors(self._path, *pack_state(self._state))
             self.context.run.append_metrics(self._rows)
             self._rows = []
 
 
-def _pack(state: MatchState) -> tuple[dict[str, Tensor], dict[str, int]]:
+def pack_state(state: MatchState) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """A state as named tensors and numbers."""
     tensors: dict[str, Tensor] = {}
     for part, learned in (("now", state.now), ("good", state.good)):
         for name in _LEARNED:
@@ -77,9 +78,11 @@ def _pack(state: MatchState) -> tuple[dict[str, Tensor], dict[str, int]]:
     return tensors, header
 
 
-def _unpack(
+def unpack_state(
     tensors: dict[str, Tensor], header: dict[str, int], *, device: torch.device
 ) -> MatchState:
+    """The state of `pack_state`, on a device."""
+
     def learned(part: str) -> Learned:
         images, labels, log_lr, average = (
             tensors[f"{part}.{name}"].to(device) for name in _LEARNED

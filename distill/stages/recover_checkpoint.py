@@ -39,6 +39,12 @@ class Unfinished:
         """Steps taken so far, where each batch takes `iterations`."""
         return self.batch * iterations + (self.inner.step if self.inner is not None else 0)
 
+    def with_batch(self, places: Tensor, images: Tensor) -> Unfinished:
+        """The next batch is finished: its images [b, c, h, w] belong at `places` [b]."""
+        found = self.images.clone()
+        found[places] = images
+        return Unfinished(found, self.batch + 1)
+
 
 class Recorder:
     """Writes states and metrics together: a row goes to disk with the state that it led to."""
@@ -48,11 +54,6 @@ class Recorder:
         self._path = context.checkpoint(_STAGE) / _CHECKPOINT
         self._rows: list[dict[str, Any]] = []
         self._state: Unfinished | None = None
-
-    @property
-    def batch(self) -> int:
-        """Number of the batch under way."""
-        return 0 if self._state is None else self._state.batch
 
     def load(self) -> Unfinished | None:
         """The last checkpoint; metrics after it are dropped."""
@@ -80,17 +81,28 @@ class Recorder:
         """Take note of a step; every `checkpoint_every` steps it goes to disk."""
         self._state = state
         steps = state.steps(self._table.iterations)
+        self._note(step, steps - 1)
+        if steps % self._table.checkpoint_every == 0:
+            self.flush()
+
+    def add_batch(self, state: Unfinished, steps: Sequence[RecoverStep]) -> None:
+        """Take note of a whole batch, or of its rest, that led to `state`; it goes to disk."""
+        self._state = state
+        first = state.steps(self._table.iterations) - self._table.iterations
+        for step in steps:
+            self._note(step, first + step.index)
+        self.flush()
+
+    def _note(self, step: RecoverStep, number: int) -> None:
         if step.index % _LOG_EVERY == 0 or step.index == self._table.iterations - 1:
             self._rows.append(
                 {
                     "stage": _STAGE,
-                    "step": steps - 1,
+                    "step": number,
                     "cross_entropy": step.cross_entropy,
                     "statistics": step.statistics,
                 }
             )
-        if steps % self._table.checkpoint_every == 0:
-            self.flush()
 
     def flush(self) -> None:
         """Write state and rows."""

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from distill.build import build_views
 from distill.context import Context
+from distill.engines import in_turn
 from distill.errors import WorkError
 from distill.labelling import aggregated_vote, in_zones
-from distill.stages.committee import load_committee
+from distill.opening import Opening, open_context, opening_of
+from distill.stages.committee import load_committee, load_networks
 from distill.stages.synthetic import FILE as SET
+from distill.stages.tensors import from_arrays, to_arrays
 from distill.store.sets import add_votes, read_set
 from distill.store.voted import RELABEL
 from distill.tables import RelabelTable
-from synth.augment import Augmentation
+from synth.augment import Augmentation, Mix, MixKind
 from synth.committee import Committee
-from synth.relabel import StoredMixes, StoredVotes, relabel_epoch
+from synth.relabel import LabelledEpoch, StoredMixes, StoredVotes, relabel_epoch
 from synth.strategies import Zones
 
 STAGE = "relabel"
@@ -24,9 +33,7 @@ STAGE = "relabel"
 
 def run_relabel(context: Context) -> None:
     """Add /labels/full-fp16 to set.h5."""
-    table = context.recipe.relabel
-    if table is None:
-        raise WorkError("the recipe has no [relabel] table; add one")
+    table = _table(context)
     path = context.run.path / SET
     images = read_set(path).seen_images.to(context.device)
     committee = load_committee(context)
@@ -35,7 +42,12 @@ def run_relabel(context: Context) -> None:
     names = context.recipe.committee.members if context.recipe.committee else []
     for spec, weight in zip(names, committee.weights.tolist(), strict=True):
         context.log(STAGE, member=spec, weight=weight)
-    votes = vote_views(context, table, committee, images, batch_statistics=batch_statistics)
+    away = Polling(
+        opening_of(context), path.resolve(), committee.weights.tolist(), batch_statistics
+    )
+    here = _labeller(context, table, committee, images, batch_statistics)
+    epochs = context.share(range(table.epochs), lambda: here, partial(open_polling, away))
+    votes = _collect(context, table, epochs, batch_statistics)
     if table.zones == "ferkd":
         votes = in_zones(votes, read_set(path).seen_hard, Zones())
     add_votes(path, votes)
@@ -50,30 +62,106 @@ def vote_views(
     batch_statistics: bool,
 ) -> StoredVotes:
     """The vote on every view of `images` [n, c, h, w], in as many epochs as the table says."""
+    label = _labeller(context, table, committee, images, batch_statistics)
+
+    def epochs() -> Iterator[tuple[int, Epoch]]:
+        for epoch in range(table.epochs):
+            yield epoch, label(epoch)
+
+    return _collect(context, table, epochs(), batch_statistics)
+
+
+@dataclass(frozen=True)
+class Polling:
+    """Plain data from which a process opens the votes on a set.
+
+    Attributes:
+        opening: of the run.
+        set_path: set.h5.
+        weights: of the members' votes.
+        batch_statistics: as of `Committee.vote`.
+    """
+
+    opening: Opening
+    set_path: Path
+    weights: list[float]
+    batch_statistics: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """A `LabelledEpoch` as plain arrays.
+
+    Attributes:
+        tensors: its ids, views and logits.
+        mixes: (kind, {partners, parameters}) of each batch, or nothing.
+    """
+
+    tensors: dict[str, np.ndarray]
+    mixes: list[tuple[MixKind, dict[str, np.ndarray]]]
+
+    def unpacked(self) -> LabelledEpoch:
+        """The epoch as tensors."""
+        mixes = [Mix(kind, **from_arrays(arrays)) for kind, arrays in self.mixes]
+        return LabelledEpoch(**from_arrays(self.tensors), mixes=mixes)
+
+
+def open_polling(polling: Polling) -> Callable[[int], Epoch]:
+    """What votes on the views of an epoch, in another process."""
+    context = open_context(polling.opening)
+    table = _table(context)
+    images = read_set(polling.set_path).seen_images.to(context.device)
+    committee = Committee(load_networks(context), torch.tensor(polling.weights))
+    return _labeller(context, table, committee, images, polling.batch_statistics)
+
+
+def _labeller(
+    context: Context,
+    table: RelabelTable,
+    committee: Committee,
+    images: Tensor,
+    batch_statistics: bool,
+) -> Callable[[int], Epoch]:
+    """What votes on the views of an epoch; its views depend on its number alone."""
     views = relabel_views(table)
 
     def vote(batch: Tensor) -> Tensor:
         return aggregated_vote(committee, batch, table.aggregate, batch_statistics)
 
+    def label(epoch: int) -> Epoch:
+        context.stop.check()
+        # A reader of views that come from the seed draws them with the same generator.
+        generator = context.generator(RELABEL, epoch)
+        size = table.batch_size
+        with context.threads(min(size, len(images)), *committee.members):
+            found = relabel_epoch(images, vote, size, views, generator, table.mix, table.parts)
+        tensors = {"ids": found.ids, "views": found.views, "logits": found.logits}
+        mixes = [
+            (mix.kind, to_arrays({"partners": mix.partners, "parameters": mix.parameters}))
+            for mix in found.mixes
+        ]
+        return Epoch(to_arrays(tensors), mixes)
+
+    return label
+
+
+def _collect(
+    context: Context,
+    table: RelabelTable,
+    results: Iterable[tuple[int, Epoch]],
+    batch_statistics: bool,
+) -> StoredVotes:
+    """The votes of all epochs, however they come."""
     epochs = []
-    progress = context.progress.task(STAGE, table.epochs)
-    batch = min(table.batch_size, len(images))
-    with progress as advance, context.threads(batch, *committee.members):
-        for epoch in range(table.epochs):
-            context.stop.check()
-            # A reader of views that come from the seed draws them with the same generator.
-            generator = context.generator(RELABEL, epoch)
-            epochs.append(
-                relabel_epoch(
-                    images, vote, table.batch_size, views, generator, table.mix, table.parts
-                )
-            )
+    with context.progress.task(STAGE, table.epochs) as advance:
+        for _, epoch in in_turn(results):
+            epochs.append(epoch.unpacked())
             advance()
     return StoredVotes(
         ids=torch.stack([epoch.ids for epoch in epochs]),
         views=torch.stack([epoch.views for epoch in epochs]),
         logits=torch.stack([epoch.logits for epoch in epochs]),
-        families=views.families,
+        families=relabel_views(table).families,
         batch_size=table.batch_size,
         temperature=table.temperature,
         batch_statistics=batch_statistics,
@@ -81,6 +169,12 @@ def vote_views(
         parts=table.parts,
         seed=context.recipe.seed if table.views == "seed" else None,
     )
+
+
+def _table(context: Context) -> RelabelTable:
+    if context.recipe.relabel is None:
+        raise WorkError("the recipe has no [relabel] table; add one")
+    return context.recipe.relabel
 
 
 def relabel_views(table: RelabelTable) -> Augmentation:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -37,3 +39,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any] | None:
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
+
+
+def to_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """Tensors as plain arrays, which travel between processes by their bytes."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """Tensors with memory of their own: arrays that have travelled may be read-only."""
+    return {name: torch.tensor(array) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""Run a sweep: resumable, over any number of worker processes, with the same numbers."""
+"""Run a sweep: resumable, by any engine, with the same numbers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.context import Context
-from distill.engines import run_jobs
 from distill.errors import WorkError
 from distill.evaluation.students import Judged, protocol
+from distill.opening import opening_of
 from distill.progress import Advance
 from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.committee import load_committee
@@ -31,17 +31,14 @@ LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
 _VERSION = 2
 
 
-def run_sweep(
-    context: Context, place: Path, folder: Path, codecs: Sequence[str], workers: int
-) -> dict[str, Any]:
+def run_sweep(context: Context, place: Path, folder: Path, codecs: Sequence[str]) -> dict[str, Any]:
     """Train all students of a sweep; writes its table and its plot, and returns the table.
 
     Args:
-        context: data and device; its recipe's [evaluate] table says how students are trained.
+        context: data, device and engine; its recipe's [evaluate] table says how to train students.
         place: set.h5, with voted labels.
         folder: of the sweep; rows that it holds of the same sweep are not trained again.
         codecs: specs.
-        workers: processes; 1 is this one.
     """
     table = context.recipe.evaluate
     if table is None:
@@ -55,11 +52,13 @@ def run_sweep(
     _make_random(context, content, folder, table.seeds, key, labelled=has_committee)
     found = _read(folder / LOG, key)
     left = [job for job in jobs if job.name not in found]
-    bench = Bench(context.recipe, place, folder, context.run.path)
+    bench = Bench(opening_of(context), place.resolve(), folder.resolve())
     with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
-        # One thread each, whatever the number of workers: sums of floats depend on it.
-        results = run_jobs(
-            left, partial(open_bench, bench), workers, threads=1, check=context.stop.check
+        results = context.engine.run_jobs(
+            left,
+            partial(open_bench, bench),
+            context.stop.check,
+            gpu=context.device.type == "cuda",
         )
         for job, outcome in results:
             found[job.name] = outcome

@@ -6,19 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill.build import choose_device
-from distill.context import Context
 from distill.encoding.cost import full_files, receiver_files, teacher_passes
 from distill.encoding.networks import Networks
 from distill.evaluation.jobs import STUDENTS, Job
 from distill.evaluation.students import Judged, trained_student
-from distill.interrupt import Stop
-from distill.progress import Progress
+from distill.opening import Opening, open_context
 from distill.stages.encode import encode_one, find_networks, full_votes
-from distill.store.run import Run
 from distill.store.sets import SetFile, read_set, smallest_unsigned
 from distill.sweep.jobs import FULL, HARD, SET, Outcome, SweepJob
-from distill.tables import EvaluateTable, Recipe
+from distill.tables import EvaluateTable
 from projectors import file_bytes
 from synth.training import accuracy
 
@@ -28,16 +24,15 @@ class Bench:
     """All that a worker needs besides its jobs; plain values, so that they travel.
 
     Attributes:
-        recipe: of the set, with the [evaluate] table of the sweep.
+        opening: of a run with committee and projector; its recipe is that of the set, with the
+            [evaluate] table of the sweep.
         place: set.h5.
         folder: of the sweep, which holds the random images.
-        artefacts: folder of committee and projector.
     """
 
-    recipe: Recipe
+    opening: Opening
     place: Path
     folder: Path
-    artefacts: Path
 
 
 def random_file(folder: Path, seed: int) -> Path:
@@ -48,17 +43,16 @@ def random_file(folder: Path, seed: int) -> Path:
 class Worker:
     """Trains the students of jobs; what it read and encoded last is kept for the next job."""
 
-    def __init__(self, bench: Bench, stop: Stop) -> None:
+    def __init__(self, bench: Bench) -> None:
         self._bench = bench
-        run = Run(bench.artefacts, {"recipe": {}, "stages": {}})
-        device = choose_device(bench.recipe.device)
-        self._context = Context(run, bench.recipe, device, Progress(quiet=True), stop)
+        self._context = open_context(bench.opening)
         self._networks = find_networks(self._context)
         self._last: tuple[tuple[Path, str], SetFile, Outcome] | None = None
 
     def run(self, job: SweepJob) -> Outcome:
         """Train and test the student of a job. The same job gives the same outcome anywhere."""
-        context, table = self._context, self._bench.recipe.evaluate
+        context = self._context
+        table = context.recipe.evaluate
         if table is None:
             table = EvaluateTable(students=[job.student])
         content, cost = self._content(job)
@@ -108,4 +102,4 @@ def _cost(content: SetFile, codec: str, networks: Networks) -> Outcome:
 
 def open_bench(bench: Bench) -> Callable[[SweepJob], Outcome]:
     """What does the jobs of a sweep; every worker process calls this once."""
-    return Worker(bench, Stop()).run
+    return Worker(bench).run

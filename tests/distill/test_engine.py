@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from distill.engines import run_jobs
+from distill.engines.local import run_jobs
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 
 

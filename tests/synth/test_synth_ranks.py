@@ -1,0 +1,94 @@
+"""Segments shared by processes: the mean of their gradients is that of one process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from synth.ranks import Ranks
+
+TWO_RANKS = """
+import sys
+
+import torch
+import torch.distributed
+from synth import Adjoint
+from synth.matching import MatchProblem, initial_state, mean_gradient
+from synth.networks import ConvNet
+from synth.parameters import parameter_vector
+from synth.ranks import Ranks
+from synth.segments import Segment, SegmentSampler, StartWindow
+
+torch.set_num_threads(1)
+rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+torch.distributed.init_process_group(
+    "gloo", init_method="file://" + store, rank=rank, world_size=2
+)
+torch.manual_seed(0)
+network = ConvNet(1, (8, 8), 4, width=4, depth=2)
+vector = parameter_vector(network)
+snapshots = [vector + 0.05 * k * torch.randn_like(vector) for k in range(4)]
+sampler = SegmentSampler(1, StartWindow(0, 2), 3, 4)
+
+
+def choose(step):
+    generators = [torch.Generator().manual_seed(10 * step + i) for i in range(count)]
+    return [sampler.draw(8, (8, 8), generator) for generator in generators]
+
+
+def read(choice):
+    return Segment(snapshots[choice.start_epoch], snapshots[choice.start_epoch + 1])
+
+
+def label(segment, images):
+    return images.flatten(1)[:, :4] * segment.target.sum()
+
+
+state = initial_state(torch.randn(8, 1, 8, 8), torch.randn(8, 4), 0.02)
+for count in (2, 3):
+    for own in (None, label):
+        alone, shared = (
+            mean_gradient(
+                state.now,
+                choose(0),
+                MatchProblem(network, choose, read, label=own, ranks=ranks),
+                Adjoint(),
+            )
+            for ranks in (None, Ranks(rank, 2))
+        )
+        values = [torch.tensor(shared[0]), *shared[1], shared[2]]
+        wanted = [torch.tensor(alone[0]), *alone[1], alone[2]]
+        for found, value in zip(values, wanted, strict=True):
+            assert value.abs().max() > 0
+            largest = float(value.abs().max())
+            torch.testing.assert_close(found, value, rtol=1e-6, atol=1e-6 * largest)
+    torch.save(shared[1][0], f"{out}-{count}-{rank}.pt")
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_average_the_gradients_of_their_segments(tmp_path: Path) -> None:
+    program = tmp_path / "rank.py"
+    program.write_text(TWO_RANKS)
+    words = [sys.executable, str(program)]
+    files = [str(tmp_path / "store"), str(tmp_path / "out")]
+    running = [
+        subprocess.Popen([*words, str(rank), *files], stderr=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    for count in (2, 3):
+        first, second = (torch.load(f"{files[1]}-{count}-{rank}.pt") for rank in range(2))
+        assert torch.equal(first, second)
+
+
+def test_segments_are_shared_and_none_is_left_without_one() -> None:
+    assert [list(Ranks(rank, 2).share([0, 1, 2])) for rank in range(2)] == [[0, 2], [1]]
+    assert Ranks(0, 2).last_owner(3) == 0
+    assert Ranks(0, 2).last_owner(2) == 1
+    with pytest.raises(ValueError, match=r"1 segment.*match\.segments"):
+        Ranks(0, 2).share([0])
