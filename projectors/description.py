@@ -187,8 +187,8 @@ def _check_numbers(document: dict[str, Any]) -> None:
     """Memory is taken, and random numbers drawn, by these before any tensor is read."""
     adapter, head = document["adapter"], document["head"]
     ranks = [adapter["rank"], head.get("rank", 1), *adapter.get("ranks", {}).values()]
-    if not all(1 <= int(rank) <= _LARGEST_RANK for rank in ranks):
-        raise ProjectorError(f"a rank lies outside 1 to {_LARGEST_RANK}")
+    if not all(0 <= int(rank) <= _LARGEST_RANK for rank in ranks):
+        raise ProjectorError(f"a rank lies outside 0 to {_LARGEST_RANK}")
     seeds = (adapter["seed"], head["seed"], document["tower"]["seed"])
     if not all(0 <= int(seed) < 2**63 for seed in seeds):
         raise ProjectorError("a seed is no whole number from 0 below 2^63")
