@@ -94,7 +94,7 @@ def test_published_parameter_count_of_convnet3():
 
 
 def test_plan_knows_the_shape_of_sources_without_their_files():
-    shape = shape_of(load_recipe("fashion-mnist-ipc1", ["data.source=fashion-mnist:/none"]).data)
+    shape = shape_of(load_recipe("fashion-mnist-quick", ["data.source=fashion-mnist:/none"]).data)
     assert shape == DataShape(10, 1, (28, 28), 20_000, 6_000, 10_000, 4 * 70_000 * 28**2)
 
 

@@ -13,7 +13,15 @@ def pixels(split):
 
 
 def test_every_source_has_a_reader_with_a_docstring():
-    assert list(SOURCES) == ["digits", "fashion-mnist", "glyphs", "folder", "npz"]
+    assert list(SOURCES) == [
+        "digits",
+        "fashion-mnist",
+        "glyphs",
+        "folder",
+        "npz",
+        "torchvision",
+        "hf",
+    ]
     assert all(reader.__doc__ for reader in SOURCES.values())
 
 
@@ -91,8 +99,8 @@ def test_options_out_of_range_are_refused(options, message):
         ("fashion_mnist", "did you mean 'fashion-mnist'"),
         (
             "",
-            "source '' is unknown, one of digits, fashion-mnist, glyphs, folder, npz is needed; "
-            "write",
+            "source '' is unknown, one of digits, fashion-mnist, glyphs, folder, npz, "
+            "torchvision, hf is needed; write",
         ),
         ("[red]\nzzz", r"source '\[red\]\\nzzz' is unknown"),
         ("digits:8", "source 'digits:8' takes no path; write it as digits"),
