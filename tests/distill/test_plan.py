@@ -46,7 +46,9 @@ def test_bytes_of_files_are_those_of_a_real_run(plan, finished):
     for name, file in FILES.items():
         real = (finished / file).stat().st_size
         assert plan["disk"][name]["bytes"] == pytest.approx(real, rel=0.25), name
-    assert plan["disk"]["projector"]["bytes"] == tree_bytes(finished / "projector")
+    # Its description holds measured numbers, whose digits nobody can count beforehand.
+    real = tree_bytes(finished / "projector")
+    assert plan["disk"]["projector"]["bytes"] == pytest.approx(real, rel=0.01)
     assert plan["disk"]["projector"]["external"] == 0
 
 
