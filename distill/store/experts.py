@@ -173,7 +173,8 @@ class _Stored:
     def shape(self) -> tuple[int, int]:
         """(m, p)."""
         if "snapshots" in self.group:
-            return self.group["snapshots"].shape
+            kept, values = self.group["snapshots"].shape
+            return kept, values
         count, width = self.group["deltas"].shape
         (values,) = self.group["first"].shape
         expected = block_count(values) * BLOCK // 2 if "steps" in self.group else values

@@ -77,7 +77,7 @@ def meddle(path: Path, random: Random) -> None:
                 item[place] = np.array(random.choice((0, 1, 255, 1e30, np.nan))).astype(item.dtype)
         else:
             item = random.choice(datasets)
-            parent, name, values = item.parent, item.name, item[()]
+            parent, name, values = item.parent, item.name, np.atleast_1d(item[()])
             del parent[name]
             shapes = [values.reshape(-1), values[:0], values[None], values.astype("f8")]
             parent.create_dataset(name, data=random.choice(shapes))
