@@ -92,6 +92,7 @@ def _here(work: Recovery, members: Sequence[nn.Module], state: Unfinished) -> It
                 state = state.with_batch(places, found.images)
                 recorder.add_batch(state, found.steps)
                 work.advance(count=len(found.steps))
+                yield state
                 continue
             for inner, step in bench.steps(shard):
                 state = replace(state, inner=inner)
