@@ -56,13 +56,16 @@ def recipes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wanted(recipes, tmp_path_factory, one_thread):
-    """The digests that the local engine gives with one worker."""
-    found = {}
-    for name, recipe in recipes.items():
+    """By recipe, the digests that the local engine gives with one worker."""
+
+    @functools.cache
+    def digests(name):
         out = tmp_path_factory.mktemp(name) / "run"
-        assert run(["run", str(recipe), "--out", str(out), "--quiet", "--workers", "1"]) == 0
-        found[name] = outputs_of(out)
-    return found
+        words = ["run", str(recipes[name]), "--out", str(out), "--quiet", "--workers", "1"]
+        assert run(words) == 0
+        return outputs_of(out)
+
+    return digests
 
 
 def prepare_square(word):
@@ -169,7 +172,7 @@ def test_every_stage_gives_the_same_bytes_far_away(name, recipes, wanted, monkey
     use(monkeypatch, Backwards())
     out = tmp_path / "run"
     assert run(["run", str(recipes[name]), "--out", str(out), "--quiet"]) == 0
-    assert outputs_of(out) == wanted[name]
+    assert outputs_of(out) == wanted(name)
 
 
 def test_work_that_was_done_far_away_is_gone_on_with_here(
@@ -185,7 +188,7 @@ def test_work_that_was_done_far_away_is_gone_on_with_here(
     kept = sorted(path.name for path in out.glob("checkpoints/recover-*/*"))
     assert kept == ["batch-0001.safetensors"]
     assert command(*arguments, "--workers", "1").code == 0
-    assert outputs_of(out) == wanted["recover"]
+    assert outputs_of(out) == wanted("recover")
 
 
 def descendants(name: str) -> list[int]:
@@ -232,7 +235,7 @@ def test_ray_gives_the_same_bytes_though_a_worker_is_killed(
     assert run(arguments) == 0
     killer.join()
     assert len(killed) == 1
-    assert outputs_of(out) == wanted[name]
+    assert outputs_of(out) == wanted(name)
 
 
 @pytest.mark.slow
@@ -240,4 +243,4 @@ def test_ray_gives_the_same_bytes_though_a_worker_is_killed(
 def test_two_processes_give_the_same_bytes(name, recipes, wanted, tmp_path):
     out = tmp_path / "run"
     assert run(["run", str(recipes[name]), "--out", str(out), "--quiet", "--workers", "2"]) == 0
-    assert outputs_of(out) == wanted[name]
+    assert outputs_of(out) == wanted(name)
