@@ -9,7 +9,7 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from projectors.errors import ProjectorError
-from projectors.tower import Tower
+from projectors.tower import GLYPHCLIP, Tower, glyphclip_folder
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -69,9 +69,10 @@ def _config(tower: Tower) -> dict[str, Any]:
     if scheme == "config":
         place = resources.files("projectors") / "configs" / f"{model}.json"
         found = json.loads(place.read_text("utf-8"))
-    elif scheme == "folder":
-        path = Path(tower.spec.partition(":")[2]) / CONFIG
-        found = json.loads(path.read_text("utf-8"))
+    elif scheme in ("folder", GLYPHCLIP):
+        bundled = scheme == GLYPHCLIP
+        place = glyphclip_folder() if bundled else Path(tower.spec.partition(":")[2])
+        found = json.loads((place / CONFIG).read_text("utf-8"))
     elif scheme == "open_clip":
         found = {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": {}}
     else:

@@ -4,10 +4,12 @@ import hashlib
 import json
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 
 import projectors
+from projectors.base import write_base
 from projectors.tower import glyphclip_folder
 
 MOST_BYTES = 4_000_000
@@ -123,3 +125,11 @@ def test_another_glyphclip_is_refused(glyphclip, tmp_path):
     path.write_text(text)
     with pytest.raises(projectors.ProjectorError, match="'glyphclip' has"):
         projectors.load(tmp_path / "projector")
+
+
+def test_it_is_written_anew_in_open_clips_layout(glyphclip, tmp_path):
+    write_base(glyphclip, tmp_path / "base")
+    clip = open_clip.create_model(f"local-dir:{tmp_path / 'base'}").eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(clip.visual(images), glyphclip.clip.visual(images))
