@@ -34,9 +34,11 @@ def started(*arguments, **options):
 def progress_of(run):
     """Bytes written so far: how far a run is, whatever the load of the machine."""
     found = 0
-    for path in run.rglob("*") if run.is_dir() else ():
-        with contextlib.suppress(OSError):
-            found += path.stat().st_size
+    # Not Path.rglob, which fails where a folder vanishes: the run removes its own on the way.
+    for folder, _, names in os.walk(run):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += os.stat(os.path.join(folder, name)).st_size
     return found
 
 
