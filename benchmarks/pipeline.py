@@ -1,0 +1,124 @@
+"""What each stage of a recipe costs, and how near it comes to what the machine can compute.
+
+    python benchmarks/pipeline.py digits
+    python benchmarks/pipeline.py fashion-mnist-ipc1 --set experts.count=1 --set match.iterations=20
+
+Each stage runs twice. First in a process of its own, which gives its seconds and its peak memory;
+then in this process under a counter of multiplications and additions (convolutions and matrix
+products, forwards and backwards; everything else counts as nothing). The last column is their
+quotient beside the rate of one large float32 matrix product on as many threads, measured here
+before and after. Writes benchmarks/results/pipeline-RECIPE.json. Run it on a machine that does
+nothing else: the counts are exact, the seconds are the machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import RESULTS, commit, machine_class
+from torch.utils.flop_counter import FlopCounterMode
+
+from distill.application import run_recipe
+from distill.recipe import load_recipe
+from distill.store.run import versions
+from distill.tables import Recipe
+
+STAGES = (
+    "experts", "match", "committee", "recover", "select", "refine", "relabel", "project",
+    "encode", "evaluate",
+)  # fmt: skip
+
+
+def product_rate(size: int = 1536, repeats: int = 12) -> float:
+    """Operations a second of a float32 matrix product [size, size] x [size, size], the median."""
+    left, right = torch.randn(2, size, size)
+    torch.mm(left, right)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.mm(left, right)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / statistics.median(seconds)
+
+
+def timed(words: list[str], stage: str, folder: Path, threads: int) -> dict[str, Any]:
+    """Run a stage in a process of its own; what the run's manifest says of it."""
+    subprocess.run(
+        [sys.executable, "-m", "distill", "run", *words, "--out", str(folder), "--stage", stage,
+         "--quiet"],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+    entry: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["stages"][stage]
+    return entry
+
+
+def counted(recipe: Recipe, stage: str, folder: Path) -> int:
+    """Multiplications and additions of a stage."""
+    with FlopCounterMode(display=False) as counter:
+        run_recipe(recipe, folder, [stage], quiet=True)
+    return counter.get_total_flops()
+
+
+def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """A row for every stage, and the machine's rate."""
+    words = [options.recipe, *(word for change in options.set for word in ("--set", change))]
+    recipe = load_recipe(options.recipe, options.set)
+    torch.set_num_threads(options.threads)
+    rates, rows = [product_rate()], {}
+    tables = recipe.model_dump()
+    for stage in STAGES:
+        if tables.get("projector" if stage == "project" else stage) is None:
+            continue
+        entry = timed(words, stage, scratch / "timed", options.threads)
+        operations = counted(recipe, stage, scratch / "counted")
+        rows[stage] = {
+            "seconds": entry["seconds"],
+            "peak_memory_bytes": entry["peak_memory_bytes"],
+            "operations": operations,
+        }
+        rates.append(product_rate())
+        print(f"{stage}: {entry['seconds']:.1f} s", file=sys.stderr, flush=True)
+    rate = statistics.median(rates)
+    for row in rows.values():
+        row["share_of_peak"] = round(row["operations"] / row["seconds"] / rate, 3)
+    return {"product_operations_per_second": rate, "threads": options.threads, "stages": rows}
+
+
+def main() -> None:
+    """Measure, and write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser.add_argument("recipe")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(options, Path(scratch))
+    result = {
+        "command": "python benchmarks/pipeline.py " + " ".join(sys.argv[1:]),
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine_class(),
+        "seed": load_recipe(options.recipe, options.set).seed,
+        "versions": versions(),
+        **found,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"pipeline-{Path(options.recipe).stem}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
