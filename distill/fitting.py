@@ -26,7 +26,7 @@ def match_problem(recipe: Recipe) -> str | None:
 
 
 def recover_problem(recipe: Recipe) -> str | None:
-    """Recovery can draw no more members than there are."""
+    """Recovery can draw no more members than there are, and a background has pixels."""
     table, committee = recipe.recover, recipe.committee
     if table is None or committee is None:
         return None
@@ -42,6 +42,8 @@ def recover_problem(recipe: Recipe) -> str | None:
             f"recover.drawn asks for {table.drawn} members at once, but {len(pool)} may be drawn; "
             "lower it or add members"
         )
+    if table.background == "kept" and recipe.data.zca:
+        return 'recover.background = "kept" reads pixels; set data.zca = false or drop it'
     return _candidates_problem("recover", table) if table.init == "mosaics" else None
 
 

@@ -109,6 +109,7 @@ class RecoverTable(Table):
     view_area: Share = 0.08
     flip: bool = True
     roll: NotNegativeCount = 4
+    background: Literal["free", "kept"] = "free"
     checkpoint_every: Count = 200
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from distill.plan.calibration import Timed
 from distill.plan.clock import exhaust
@@ -18,6 +18,7 @@ from synth.recovery import (
     SharedView,
     SharedViews,
     Teacher,
+    ValidImages,
     first_state,
     recover_images,
     running_statistics,
@@ -60,10 +61,9 @@ def _problem(units: Units, network: nn.Module, size: int, table: RecoverTable) -
     def view(step: int) -> SharedView:
         return views.sample(units.clock.shape.size, generator)
 
-    def keep(images: Tensor) -> Tensor:
-        return images.clamp(-3, 3)
-
-    return RecoverProblem([Teacher(network, 1.0, targets)], labels, view, keep)
+    limit = torch.tensor(3.0, device=units.clock.device)
+    valid = ValidImages(-limit, limit, table.background)
+    return RecoverProblem([Teacher(network, 1.0, targets)], labels, view, valid)
 
 
 def judged_crops(units: Units, batch: int) -> Timed:

@@ -28,6 +28,7 @@ from synth.recovery import (
     SharedView,
     SharedViews,
     Teacher,
+    ValidImages,
     class_statistics,
     plan_batches,
     recover_images,
@@ -208,14 +209,15 @@ def _problem(
     def view(step: int) -> SharedView:
         return views.sample(context.data.size, context.generator(STAGE, "view", number, step))
 
-    return RecoverProblem(teachers, batch.labels.to(context.device), view, _valid_images(context))
+    return RecoverProblem(
+        teachers, batch.labels.to(context.device), view, _valid_images(context, table)
+    )
 
 
-def _valid_images(context: Context) -> Callable[[Tensor], Tensor]:
+def _valid_images(context: Context, table: RecoverTable) -> Callable[[Tensor, Tensor], Tensor]:
     """To the nearest images whose pixels lie in [0, 1]."""
     preprocess = context.preprocess
     if not isinstance(preprocess, Preprocess):
-        return lambda images: preprocess(preprocess.inverse(images).clamp(0, 1))
+        return lambda images, _: preprocess(preprocess.inverse(images).clamp(0, 1))
     pixel = context.split("train")[0].new_ones(context.data.channels, 1, 1)
-    low, high = preprocess(0 * pixel), preprocess(pixel)
-    return lambda images: images.clamp(low, high)
+    return ValidImages(preprocess(0 * pixel), preprocess(pixel), table.background)

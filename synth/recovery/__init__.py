@@ -10,6 +10,7 @@ from synth.recovery.loop import (
     RecoverState,
     RecoverStep,
     Teacher,
+    ValidImages,
     first_state,
     recover_images,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "SharedView",
     "SharedViews",
     "Teacher",
+    "ValidImages",
     "class_statistics",
     "draw_members",
     "first_state",

@@ -176,6 +176,7 @@ CHANGES = [
     ["recover.view_area=0.2"],
     ["recover.flip=false"],
     ["recover.roll=3"],
+    ["recover.background=kept"],
     ["recover.iterations=3"],
     ["data.zca=true"],
 ]
@@ -194,6 +195,14 @@ def test_every_option_changes_the_set(changes, taught, recovered, recovery, comm
     assert outputs_of(taught)["recover"] != outputs_of(recovered)["recover"]
     before = read_set(recovered / "set.h5").images
     assert content.images.shape != before.shape or not torch.equal(content.images, before)
+
+
+def test_background_of_whitened_images_is_refused(recovery, tmp_path, command):
+    settings = ["--set", "recover.background=kept", "--set", "data.zca=true"]
+    outcome = command("recover", recovery, "--out", tmp_path / "run", *settings)
+    assert outcome.code == 2
+    assert 'recover.background = "kept" reads pixels; set data.zca = false' in outcome.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_option_of_the_table_is_used_in_a_test():

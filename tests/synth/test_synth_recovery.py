@@ -17,6 +17,7 @@ from synth.recovery import (
     RecoverSettings,
     SharedViews,
     Teacher,
+    ValidImages,
     class_statistics,
     first_state,
     recover_images,
@@ -55,7 +56,7 @@ def make_problem(members: int = 2, weights=(0.7, 0.3), views=MOVING):
     def view(step):
         return views.sample(SIZE, torch.Generator().manual_seed(step))
 
-    return RecoverProblem(teachers, torch.arange(10), view, lambda images: images.clamp(-2, 2))
+    return RecoverProblem(teachers, torch.arange(10), view, lambda images, _: images.clamp(-2, 2))
 
 
 @pytest.fixture
@@ -168,6 +169,18 @@ def test_recovery_lowers_its_loss_and_keeps_images_valid(images):
     assert float(found[-1][0].images.abs().max()) <= 2
 
 
+def test_kept_background_stays_black_and_the_rest_is_recovered_in_its_range(images):
+    valid = ValidImages(torch.full((1, 1, 1), -2.0), torch.full((1, 1, 1), 2.0), "kept")
+    images[:, :, :4] = -2
+    end = run(replace(make_problem(views=WHOLE), keep=valid), images, 5)[-1][0].images
+    free = replace(valid, background="free")
+    freed = run(replace(make_problem(views=WHOLE), keep=free), images, 5)[-1][0].images
+    assert torch.equal(end[:, :, :4], images[:, :, :4])
+    assert bool((end[:, :, 4:] != images[:, :, 4:]).float().mean() > 0.9)
+    assert float(end.abs().max()) <= 2
+    assert bool((freed[:, :, :4] > -2).float().mean() > 0.2)
+
+
 def test_recovery_repeats_to_the_bit_and_goes_on_from_any_state(images):
     whole = run(make_problem(), images, 6)
     again = run(make_problem(), images, 6)
@@ -239,7 +252,7 @@ def test_memory_does_not_grow_with_the_committee(images):
 
 
 def test_diverging_recovery_says_where(images):
-    problem = replace(make_problem(), keep=lambda images: images)
+    problem = replace(make_problem(), keep=lambda images, before: images)
     with pytest.raises(DivergedError, match=r"lower recover\.lr") as caught:
         run(problem, images, 5, RecoverSettings(lr=math.inf))
     assert caught.value.step == 0
@@ -271,7 +284,7 @@ def test_network_without_batch_norm_is_recovered_by_cross_entropy_alone(images):
 
 
 def test_step_falls_to_zero_along_a_cosine(images):
-    problem = replace(make_problem(views=WHOLE), keep=lambda images: images)
+    problem = replace(make_problem(views=WHOLE), keep=lambda images, before: images)
     sizes = []
 
     def rule(value, gradient, moments, size, count):
