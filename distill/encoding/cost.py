@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from distill.encoding.networks import Networks, is_network
 from distill.store.encoded import EncodedVotes
-from distill.store.sets import smallest_unsigned
+from distill.store.hdf5 import smallest_unsigned
 from distill.store.voted import Drawn
 from projectors import FileBytes, file_bytes
 from projectors.codecs import Pruned, get_codec, unpack

@@ -30,7 +30,8 @@ from distill.evaluation.jobs import (
 from distill.evaluation.scores import score_students
 from distill.evaluation.students import Judged, protocol, train_student
 from distill.store.files import write_text
-from distill.store.sets import SetFile, smallest_unsigned
+from distill.store.hdf5 import smallest_unsigned
+from distill.store.sets import SetFile
 from distill.store.voted import view_bytes
 from distill.tables import EvaluateTable
 

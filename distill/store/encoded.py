@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.store.hdf5 import get_json, put, put_json, read_array
-from distill.store.voted import ViewPlan, place_type, read_drawn
+from distill.store.hdf5 import get_json, put, put_json, read_array, smallest_unsigned
+from distill.store.voted import ViewPlan, read_drawn
 from synth.augment import MixKind
 from synth.relabel import StoredMixes
 
@@ -66,9 +66,9 @@ class EncodedVotes:
         """Bytes of what names the views of `images` images, uncompressed."""
         if self.ids is None or self.views is None:
             return 8 + len(self.views_digest) // 2
-        found = self.ids.numel() * place_type(images).itemsize + self.views.numel() * 2
+        found = self.ids.numel() * smallest_unsigned(images).itemsize + self.views.numel() * 2
         if self.mixes is not None:
-            found += self.mixes.partners.numel() * place_type(self.batch_size + 1).itemsize
+            found += self.mixes.partners.numel() * smallest_unsigned(self.batch_size + 1).itemsize
             found += self.mixes.parameters.numel() * 2
         return found
 
@@ -94,11 +94,11 @@ def put_encoded(group: h5py.Group, encoded: EncodedVotes, images: int) -> None:
     group.attrs["parts"] = encoded.parts
     group.attrs["mix"] = encoded.mix
     if encoded.ids is not None and encoded.views is not None:
-        put(group, "ids", encoded.ids.numpy().astype(place_type(images)), None)
+        put(group, "ids", encoded.ids.numpy().astype(smallest_unsigned(images)), None)
         put(group, "views", encoded.views.numpy(), None)
         if encoded.mixes is not None:
             # The last batch may take in an image that was left over.
-            kind = place_type(encoded.batch_size + 1)
+            kind = smallest_unsigned(encoded.batch_size + 1)
             put(group, "partners", encoded.mixes.partners.numpy().astype(kind), None)
             put(group, "mixes", encoded.mixes.parameters.numpy(), None)
     else:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from distill.build import generator_for
 from distill.errors import WorkError
-from distill.store.hdf5 import get_json, put, put_json, read_array
+from distill.store.hdf5 import get_json, put, put_json, read_array, smallest_unsigned
 from synth.augment import Augmentation, MixKind
 from synth.augment.mix import MIX_WIDTHS
 from synth.relabel import StoredMixes, StoredVotes, draw_mixes, draw_views
@@ -75,10 +74,10 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
         group.attrs["seed"] = votes.seed
         group.attrs["drawn"] = _digest((votes.ids, votes.views, votes.mixes))
         return
-    put(group, "ids", votes.ids.numpy().astype(place_type(votes.ids.shape[1])), None)
+    put(group, "ids", votes.ids.numpy().astype(smallest_unsigned(votes.ids.shape[1])), None)
     put(group, "views", votes.views.numpy(), None)
     if votes.mixes is not None:
-        kind = place_type(largest_batch(votes))
+        kind = smallest_unsigned(largest_batch(votes))
         put(group, "partners", votes.mixes.partners.numpy().astype(kind), None)
         put(group, "mixes", votes.mixes.parameters.numpy(), None)
 
@@ -87,9 +86,11 @@ def view_bytes(votes: StoredVotes) -> int:
     """Bytes of ids, views and mixes as stored: none where they come from the seed."""
     if votes.seed is not None:
         return 0
-    found = votes.ids.numel() * place_type(votes.ids.shape[1]).itemsize + votes.views.numel() * 2
+    found = (
+        votes.ids.numel() * smallest_unsigned(votes.ids.shape[1]).itemsize + votes.views.numel() * 2
+    )
     if votes.mixes is not None:
-        found += votes.mixes.partners.numel() * place_type(largest_batch(votes)).itemsize
+        found += votes.mixes.partners.numel() * smallest_unsigned(largest_batch(votes)).itemsize
         found += votes.mixes.parameters.numel() * 2
     return found
 
@@ -185,8 +186,3 @@ def _digest(drawn: Drawn) -> str:
     for tensor in (ids, views, *(() if mixes is None else (mixes.partners, mixes.parameters))):
         total.update(tensor.contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def place_type(count: int) -> np.dtype[Any]:
-    """The smallest unsigned integer type that can number `count` places."""
-    return np.min_scalar_type(max(count - 1, 0))

@@ -27,14 +27,19 @@ from distill.store.files import (
     write_json,
     write_text,
 )
-from distill.store.hdf5 import digest_attribute, digest_content, open_h5, read_kind
+from distill.store.hdf5 import (
+    digest_attribute,
+    digest_content,
+    open_h5,
+    read_kind,
+    smallest_unsigned,
+)
 from distill.store.run import Run, open_run
 from distill.store.sets import (
     SetFile,
     add_measured,
     add_votes,
     read_set,
-    smallest_unsigned,
     write_set,
 )
 from synth.parameters import ParameterLayout
