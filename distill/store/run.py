@@ -14,6 +14,7 @@ from typing import Any
 
 from distill.errors import RecipeError, WorkError
 from distill.store.files import remove, write_json, write_text
+from distill.store.lines import append_rows, read_rows
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -62,8 +63,7 @@ class Run:
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        append_rows(self.path / METRICS, rows)
 
     def keep_metrics(self, stage: str, below: int = 0) -> None:
         """Drop a stage's rows, except those whose `step` lies below `below`."""
@@ -76,18 +76,7 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line cut short by a crash is left out."""
-        path = self.path / METRICS
-        if not path.is_file():
-            return []
-        rows = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-        return rows
+        return read_rows(self.path / METRICS)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +16,8 @@ from distill.progress import Advance
 from distill.stages.committee import FILE as COMMITTEE
 from distill.stages.committee import load_committee
 from distill.stages.relabel import vote_views
-from distill.store.files import digest_file, digest_json, write_json, write_text
+from distill.store.files import digest_file, digest_json, write_json
+from distill.store.lines import append_rows, read_rows
 from distill.store.sets import SetFile, read_set, write_set
 from distill.sweep.jobs import Outcome, SweepJob, as_rows, curve, plan_sweep
 from distill.sweep.plot import draw_curves
@@ -62,7 +62,7 @@ def run_sweep(context: Context, place: Path, folder: Path, codecs: Sequence[str]
         )
         for job, outcome in results:
             found[job.name] = outcome
-            _append(folder / LOG, key, job, outcome)
+            append_rows(folder / LOG, [{"key": key, "job": job.name, **asdict(outcome)}])
             _tell(advance, job, outcome)
     points = curve(jobs, found)
     result = {
@@ -136,25 +136,13 @@ def _tell(advance: Advance, job: SweepJob, outcome: Outcome) -> None:
     advance(f"{job.images} {job.codec} {job.student}: {outcome.accuracy:.3f} at {size:,} bytes")
 
 
-def _append(log: Path, key: str, job: SweepJob, outcome: Outcome) -> None:
-    row = {"key": key, "job": job.name, **asdict(outcome)}
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
 def _read(log: Path, key: str) -> dict[str, Outcome]:
-    """Outcomes by job; rows of other sweeps, and a row cut short by a crash, are left out."""
-    if not log.is_file():
-        return {}
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if text and not text.endswith("\n"):
-        write_text(log, text + "\n")
+    """Outcomes by job; rows of other sweeps are left out."""
     found = {}
-    for line in text.splitlines():
+    for row in read_rows(log):
         try:
-            row = json.loads(line)
             if row.pop("key") == key:
                 found[str(row.pop("job"))] = Outcome(**row)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError):
             continue
     return found
