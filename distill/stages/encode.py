@@ -18,7 +18,7 @@ from distill.errors import WorkError
 from distill.evaluation.jobs import STUDENTS, Job
 from distill.evaluation.students import Judged, trained_student
 from distill.stages.committee import FILE as COMMITTEE
-from distill.stages.committee import load_committee
+from distill.stages.committee import has_committee, load_committee
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.store.committee import read_committee
@@ -116,8 +116,7 @@ def find_networks(context: Context) -> Networks:
     """Committee and projector of the context's run, where there are any."""
     folder = context.run.path
     found = Networks()
-    table = context.recipe.committee
-    if table is not None and (folder / COMMITTEE).is_file():
+    if has_committee(context):
         members, _, _ = read_committee(folder / COMMITTEE)
         weights = load_committee(context).weights
         found = replace(found, members=tuple(members), weights=tuple(weights.tolist()))

@@ -29,7 +29,7 @@ from distill.stages.recover_shards import (
 )
 from distill.stages.synthetic import write_synthetic
 from synth.recovery import draw_members, first_state
-from synth.synthetic_set import draw_noise, draw_real
+from synth.synthetic_set import draw_noise
 from synth.votes import Ballot
 
 STAGE = "recover"
@@ -129,9 +129,7 @@ def _recovered(work: Recovery, shards: Sequence[Shard]) -> Iterator[tuple[int, R
             work.advance(count=len(found.steps))
             yield index, found
     away = partial(open_recovery, opening_of(context))
-    for (index, shard), (arrays, steps) in context.engine.run_jobs(
-        missing, away, context.stop.check, gpu=context.device.type == "cuda"
-    ):
+    for (index, shard), (arrays, steps) in context.send(missing, away):
         found = Recovered.of_arrays(arrays, steps)
         save_recovered(context, shard, found)
         last = found.steps[-1]
@@ -169,18 +167,13 @@ def _starting_images(context: Context) -> Tensor:
     table, _ = recover_tables(context)
     generator = context.generator(STAGE, "init")
 
-    def real() -> Tensor:
-        images, labels = context.split("train")
-        chosen = draw_real(labels.cpu(), context.classes, table.ipc, generator)
-        return images[chosen.to(images.device)]
-
     def noise() -> Tensor:
         shape = (context.classes * table.ipc, context.data.channels, *context.data.size)
         return draw_noise(shape, generator).to(context.device)
 
     starts: dict[str, Callable[[], Tensor]] = {
         "mosaics": lambda: realistic_mosaics(context, load_committee(context), table, STAGE),
-        "real": real,
+        "real": lambda: context.random_real(table.ipc, generator)[0],
         "noise": noise,
     }
     return starts[table.init]()

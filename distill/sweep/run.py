@@ -14,7 +14,7 @@ from distill.evaluation.students import Judged, protocol
 from distill.opening import opening_of
 from distill.progress import Advance
 from distill.stages.committee import FILE as COMMITTEE
-from distill.stages.committee import load_committee
+from distill.stages.committee import has_committee, load_committee
 from distill.stages.relabel import vote_views
 from distill.store.files import digest_file, digest_json, write_json
 from distill.store.lines import append_rows, read_rows
@@ -24,7 +24,6 @@ from distill.sweep.plot import draw_curves
 from distill.sweep.work import Bench, open_bench, random_file
 from distill.tables import EvaluateTable, RelabelTable
 from synth.committee import Committee
-from synth.synthetic_set import draw_real
 
 LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
 # Raise it when what a job does changes, so that older rows are not taken for it.
@@ -44,23 +43,15 @@ def run_sweep(context: Context, place: Path, folder: Path, codecs: Sequence[str]
     if table is None:
         raise WorkError("the recipe has no [evaluate] table; add one with its students")
     content = read_set(place)
-    has_committee = (
-        context.recipe.committee is not None and (context.run.path / COMMITTEE).is_file()
-    )
-    jobs = plan_sweep(codecs, table.students, table.seeds, random=has_committee)
+    labelled = has_committee(context)
+    jobs = plan_sweep(codecs, table.students, table.seeds, random=labelled)
     key = _key(context, place, table)
-    _make_random(context, content, folder, table.seeds, key, labelled=has_committee)
+    _make_random(context, content, folder, table.seeds, key, labelled=labelled)
     found = _read(folder / LOG, key)
     left = [job for job in jobs if job.name not in found]
     bench = Bench(opening_of(context), place.resolve(), folder.resolve())
     with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
-        results = context.engine.run_jobs(
-            left,
-            partial(open_bench, bench),
-            context.stop.check,
-            gpu=context.device.type == "cuda",
-        )
-        for job, outcome in results:
+        for job, outcome in context.send(left, partial(open_bench, bench)):
             found[job.name] = outcome
             append_rows(folder / LOG, [{"key": key, "job": job.name, **asdict(outcome)}])
             _tell(advance, job, outcome)
@@ -108,20 +99,19 @@ def _make_random(
 def _random_set(
     context: Context, content: SetFile, committee: Committee | None, seed: int, key: str
 ) -> SetFile:
-    images, labels = context.split("train")
     ipc = len(content.images) // context.classes
     generator = context.generator("evaluate", "random images", seed)
-    chosen = draw_real(labels.cpu(), context.classes, ipc, generator).to(context.device)
+    images, labels = context.random_real(ipc, generator)
     votes = None
     if committee is not None:
         table = context.recipe.relabel or RelabelTable()
         # Real images have the statistics that the teachers were trained on: no BSSL.
-        votes = vote_views(context, table, committee, images[chosen], batch_statistics=False)
+        votes = vote_views(context, table, committee, images, batch_statistics=False)
     manifest = {**content.manifest, "factor": 1, "recipe_digest": key}
     return replace(
         content,
-        images=images[chosen].cpu(),
-        hard=labels[chosen].cpu(),
+        images=images.cpu(),
+        hard=labels.cpu(),
         manifest=manifest,
         learned=None,
         refined=None,
