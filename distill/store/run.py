@@ -15,6 +15,7 @@ from typing import Any
 from distill.errors import RecipeError, WorkError
 from distill.store.files import remove, write_json, write_text
 from distill.store.lines import append_rows, read_rows
+from distill.store.watch import Watch
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -31,11 +32,18 @@ _VERSIONED = (
 
 
 class Run:
-    """An open run folder. Made by `open_run`, which holds its lock."""
+    """An open run folder. Made by `open_run`, which holds its lock.
+
+    Attributes:
+        path: the folder.
+        manifest: what manifest.json says.
+        watch: counts the seconds of the stage that is running; its count is kept with metrics.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self.watch: Watch | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -64,6 +72,8 @@ class Run:
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl."""
         append_rows(self.path / METRICS, rows)
+        if self.watch is not None:
+            self.watch.note()
 
     def keep_metrics(self, stage: str, below: int = 0) -> None:
         """Drop a stage's rows, except those whose `step` lies below `below`."""
