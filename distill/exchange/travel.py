@@ -17,7 +17,7 @@ from distill.exchange.arrays import META, read_archive, write_archive
 from distill.exchange.card import data_card
 from distill.exchange.formats import FORMATS, Written
 from distill.exchange.layouts import LAYOUTS, is_plain, load_npz, load_tensors
-from distill.stages.synthetic import FILE
+from distill.stages.synthetic import set_path
 from distill.store.sets import read_set, write_set
 
 CARD = "README.md"
@@ -36,7 +36,7 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     Raises:
         WorkError: if the set cannot be read, the format cannot hold it, or `out` is taken.
     """
-    place = path / FILE if path.is_dir() else path
+    place = set_path(path)
     archive = read_archive(place)
     data = DistilledSet(read_set(place))
     with _new_folder(out) as folder:
