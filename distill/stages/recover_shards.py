@@ -217,6 +217,5 @@ def _valid_images(context: Context) -> Callable[[Tensor], Tensor]:
     preprocess = context.preprocess
     if not isinstance(preprocess, Preprocess):
         return lambda images: preprocess(preprocess.inverse(images).clamp(0, 1))
-    pixel = context.split("train")[0].new_ones(context.data.channels, 1, 1)
-    low, high = preprocess(0 * pixel), preprocess(pixel)
+    low, high = preprocess.bounds(context.split("train")[0])
     return lambda images: images.clamp(low, high)
