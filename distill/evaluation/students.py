@@ -46,6 +46,7 @@ class Judged:
     committee: Committee | None = None
     projector: Projector | None = None
     relabel: RelabelTable = field(default_factory=RelabelTable)
+    _decoded: dict[str, StoredVotes] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def online(self) -> OnlineLabels:
@@ -72,7 +73,11 @@ class Judged:
         encoded = self.content.encoded.get(labels)
         if encoded is None:
             return None
-        return decode_votes(encoded, self.content.seen_images)
+        if labels not in self._decoded:
+            # One source at a time: in full they may take gigabytes.
+            self._decoded.clear()
+            self._decoded[labels] = decode_votes(encoded, self.content.seen_images)
+        return self._decoded[labels]
 
     @property
     def labellers(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def encode_content(
 
     networks = find_networks(context)
 
+    # The choice by bytes ends with the codec that it chooses.
+    @lru_cache(maxsize=1)
     def encode(spec: str) -> EncodedVotes:
         context.stop.check()
         return encode_one(content, spec, networks)
