@@ -31,7 +31,7 @@ from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
 from distill.stages.match import follow_match
 from distill.stages.project import FOLDER as PROJECTOR
-from distill.stages.synthetic import FILE as SET
+from distill.stages.synthetic import set_path
 from distill.stages.votes import FILE as VOTES
 from distill.store.run import MANIFEST, Run, open_run, read_manifest
 from distill.store.sets import add_encoded, add_measured, read_set, write_set
@@ -148,7 +148,7 @@ def evaluate_set(
     Raises:
         LimbeckError: of the kind that fits.
     """
-    place = path / SET if path.is_dir() else path
+    place = set_path(path)
     content = read_set(place)
     if not content.manifest["source"]["digest"]:
         raise WorkError(
@@ -210,7 +210,7 @@ def verify_accuracy(
     Raises:
         WorkError: if the set stores no accuracy.
     """
-    place = path / SET if path.is_dir() else path
+    place = set_path(path)
     measured = read_set(place).measured
     if not measured:
         raise WorkError(f"{place} states no accuracy; store one with `distill evaluate --record`")
@@ -249,7 +249,7 @@ def encode_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
     """
-    place = path / SET if path.is_dir() else path
+    place = set_path(path)
     content = read_set(place)
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {place}")
     recipe = _with_changes(recipe, {})
@@ -285,7 +285,7 @@ def sweep_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
     """
-    place = path / SET if path.is_dir() else path
+    place = set_path(path)
     recipe = check_recipe(read_set(place).manifest["recipe"], f"recipe of {place}")
     recipe = _with_changes(recipe, changes)
     if device is not None:

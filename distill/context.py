@@ -20,6 +20,7 @@ from distill.progress import Progress
 from distill.store.run import Run
 from distill.tables import Recipe
 from distill.threads import threads_for
+from synth.synthetic_set import draw_real
 
 if TYPE_CHECKING:
     from distill.ranks import Crew
@@ -78,6 +79,16 @@ class Context:
             self._seen[name] = (images, split.labels.to(self.device))
         return self._seen[name]
 
+    def random_real(self, ipc: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Images [k * ipc, c, h, w] drawn from the train split, in class order, and their labels.
+
+        Raises:
+            ValueError: if a class has fewer images than `ipc`.
+        """
+        images, labels = self.split("train")
+        chosen = draw_real(labels.cpu(), self.classes, ipc, generator).to(self.device)
+        return images[chosen], labels[chosen]
+
     def generator(self, *keys: int | str) -> Generator:
         """A generator for one purpose of this run."""
         return generator_for(self.recipe.seed, *keys)
@@ -100,8 +111,14 @@ class Context:
         """
         if self.engine.here:
             return self.engine.run_jobs(jobs, here, lambda: None)
+        return self.send(jobs, away)
+
+    def send(
+        self, jobs: Sequence[Job], prepare: Prepare[Job, Result]
+    ) -> Iterator[tuple[Job, Result]]:
+        """Do independent jobs in other processes; see `share` and its `away`."""
         gpu = self.device.type == "cuda"
-        return self.engine.run_jobs(jobs, away, self.stop.check, gpu=gpu)
+        return self.engine.run_jobs(jobs, prepare, self.stop.check, gpu=gpu)
 
     def checkpoint(self, stage: str) -> Path:
         """The checkpoint folder of a stage."""

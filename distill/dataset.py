@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.encoding.votes import decode_votes
-from distill.stages.synthetic import FILE
+from distill.stages.synthetic import set_path
 from distill.store.sets import SetFile, read_set
 from synth.relabel import StoredVotes
 
@@ -47,8 +47,7 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
 
 def open_set(path: str | Path) -> DistilledSet:
     """See `distill.load`."""
-    place = Path(path)
-    return DistilledSet(read_set(place / FILE if place.is_dir() else place))
+    return DistilledSet(read_set(set_path(Path(path))))
 
 
 def _votes(content: SetFile) -> StoredVotes | None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,8 @@ from distill.build import build_data
 from distill.data import Preprocess
 from distill.errors import WorkError
 from distill.recipe import check_recipe
+from distill.stages.project import FOLDER
+from distill.store.files import new_folder
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import read_set
 from projectors import Projector, ProjectorError
@@ -25,7 +23,6 @@ from projectors.card import model_card
 from projectors.description import read_description
 from projectors.exports import EXPORTERS, Exported, export_compact, export_peft, write_about
 
-_FOLDER = "projector"
 _CARD = "README.md"
 
 
@@ -60,13 +57,13 @@ def export_projector(path: Path, out: Path, request: ExportRequest) -> dict[str,
     Raises:
         WorkError: if it cannot be read, written in this format, or gives other labels there.
     """
-    place = path / _FOLDER if (path / MANIFEST).is_file() else path
+    place = path / FOLDER if (path / MANIFEST).is_file() else path
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkError(f"--out {out} exists and is not empty; name a new folder")
     try:
         tower = projectors.load_tower(request.tower) if request.tower else None
         projector = projectors.load(place, tower=tower)
-        with _staged(out) as folder:
+        with new_folder(out) as folder:
             return _write(place, projector, folder, request)
     except ProjectorError as error:
         raise WorkError(f"export: {error}") from None
@@ -149,19 +146,3 @@ def _sizes(folder: Path) -> dict[str, int]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes `out` only if the block ends well."""
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
-    fresh.mkdir()
-    try:
-        yield fresh
-        if out.exists():
-            out.rmdir()
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)

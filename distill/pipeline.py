@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.context import Context
-from distill.errors import DivergedRunError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.memory import peak_bytes, reset_peak
 from distill.reporting import FILE as REPORT
 from distill.stages import (
@@ -30,6 +29,7 @@ from distill.store.hdf5 import digest_attribute, digest_content
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import KIND as SET_KIND
 from distill.store.sets import add_refined
+from distill.store.watch import Watch
 from distill.tables import MAKERS, VOTE_KEYS, Recipe
 
 KEY_VERSION = 1
@@ -240,9 +240,12 @@ def _run_stage(context: Context, stage: Stage) -> None:
         remove(context.checkpoint(stage.name))
         return
     reset_peak(context.device)
-    started = time.monotonic()
+    run.watch = Watch(context.checkpoint(stage.name))
     try:
         stage.run(context)
+    except InterruptedRunError:
+        run.watch.note(at_most_every=0)
+        raise
     except FloatingPointError as error:
         raise DivergedRunError(f"{stage.name} diverged: {error}") from None
     outputs = stage.outputs(run.path)
@@ -253,7 +256,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
         {
             "key": key,
             "outputs": outputs,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(run.watch.seconds, 3),
             "peak_memory_bytes": peak_bytes(context.device),
         },
     )

@@ -8,7 +8,7 @@ compact         this package's own folder in few bits
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from projectors.deployment import (
     probe_images,
 )
 from projectors.errors import ProjectorError
+from projectors.files import safetensors_bytes
 from projectors.projector import Projector
 from projectors.storage import (
     ADAPTER,
@@ -80,7 +81,7 @@ def export_peft(projector: Projector, folder: Path, *, base: bool | None = None)
     if not projector.adapter.targets:
         raise ProjectorError("the projector has no adapter for PEFT; use --format merged")
     (folder / ADAPTER_CONFIG).write_text(adapter_config(projector), encoding="utf-8")
-    _write_tensors(folder / ADAPTER, adapter_tensors(projector))
+    (folder / ADAPTER).write_bytes(safetensors_bytes(adapter_tensors(projector)))
     _write_head(projector, folder)
     has_base = not is_fetched_by_name(projector.tower) if base is None else base
     if has_base:
@@ -177,12 +178,7 @@ def _check_parts(projector: Projector, visual: nn.Module, folder: Path, what: st
 
 
 def _write_head(projector: Projector, folder: Path) -> None:
-    _write_tensors(folder / HEAD, head_tensors(projector))
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    safetensors.torch.save_file(own, path, metadata={"format": "pt"})
+    (folder / HEAD).write_bytes(safetensors_bytes(head_tensors(projector)))
 
 
 def _prepared(projector: Projector) -> str:

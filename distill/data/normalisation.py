@@ -68,6 +68,11 @@ class Preprocess:
         mean, std = self._columns(images)
         return images * std + mean
 
+    def bounds(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Black and white [c, 1, 1] as normalised, on the device and of the dtype of images."""
+        pixel = images.new_ones(len(self.mean), 1, 1)
+        return self(0 * pixel), self(pixel)
+
     def to_dict(self) -> dict[str, list[float]]:
         """A form for JSON; `from_dict` reads it back exactly."""
         return {"mean": list(self.mean), "std": list(self.std)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from distill.encoding.networks import Networks, is_network
 from distill.store.encoded import EncodedVotes
-from distill.store.sets import smallest_unsigned
-from distill.store.voted import Drawn
+from distill.store.voted import stored_views
 from projectors import FileBytes, file_bytes
 from projectors.codecs import Pruned, get_codec, unpack
 from projectors.codecs.container import unseal
@@ -21,10 +22,10 @@ def receiver_files(encoded: EncodedVotes, images: int) -> list[FileBytes]:
         images: n, images that students see.
     """
     found = [file_bytes("labels", encoded.payload)]
-    if encoded.ids is None or encoded.views is None:
+    if encoded.ids is None:
         digest = bytes.fromhex(encoded.views_digest)
         return [*found, file_bytes("seed of the views", bytes(8) + digest)]
-    return found + _view_files((encoded.ids, encoded.views, encoded.mixes), images, encoded)
+    return found + _view_files(encoded.view_arrays(images))
 
 
 def full_files(votes: StoredVotes) -> list[FileBytes]:
@@ -32,22 +33,14 @@ def full_files(votes: StoredVotes) -> list[FileBytes]:
     found = [file_bytes("labels", votes.logits.numpy().astype("<f2").tobytes())]
     if votes.seed is not None:
         return found
-    drawn = (votes.ids, votes.views, votes.mixes)
-    return found + _view_files(drawn, votes.ids.shape[1], votes)
+    return found + _view_files(stored_views(votes))
 
 
-def _view_files(drawn: Drawn, images: int, of: EncodedVotes | StoredVotes) -> list[FileBytes]:
-    ids, views, mixes = drawn
-    order = ids.numpy().astype(smallest_unsigned(images)).tobytes()
-    found = [
-        file_bytes("order", order),
-        file_bytes("views", views.half().numpy().astype("<f2").tobytes()),
-    ]
-    if mixes is not None:
-        # The last batch may take in an image that was left over.
-        partners = mixes.partners.numpy().astype(smallest_unsigned(of.batch_size + 1)).tobytes()
-        parameters = mixes.parameters.half().numpy().astype("<f2").tobytes()
-        found.append(file_bytes("mixes", partners + parameters))
+def _view_files(arrays: dict[str, np.ndarray]) -> list[FileBytes]:
+    parts = {name: array.tobytes() for name, array in arrays.items()}
+    found = [file_bytes("order", parts["ids"]), file_bytes("views", parts["views"])]
+    if "mixes" in parts:
+        found.append(file_bytes("mixes", parts["partners"] + parts["mixes"]))
     return found
 
 

@@ -14,8 +14,7 @@ from distill.evaluation.confusion import Grade
 from distill.evaluation.jobs import Job
 from distill.evaluation.students import Judged, train_student
 from distill.opening import Opening, open_context
-from distill.stages.committee import FILE as COMMITTEE
-from distill.stages.committee import load_committee
+from distill.stages.committee import has_committee, load_committee
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.store.sets import read_set
 from distill.tables import RelabelTable
@@ -62,9 +61,8 @@ def open_judged(context: Context, path: Path) -> tuple[Judged, tuple[int, int]]:
             "evaluate it with the data it was made from"
         )
     folder = context.run.path
-    has_committee = context.recipe.committee is not None and (folder / COMMITTEE).is_file()
     projector, sizes = _projector(context, folder / PROJECTOR)
-    committee = load_committee(context) if has_committee else None
+    committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
     return Judged(content, committee, projector, relabel), sizes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,8 +28,9 @@ from distill.evaluation.jobs import (
 )
 from distill.evaluation.scores import score_students
 from distill.evaluation.students import Judged, protocol, train_student
-from distill.store.files import write_text
-from distill.store.sets import SetFile, smallest_unsigned
+from distill.store.hdf5 import smallest_unsigned
+from distill.store.lines import append_rows, read_rows
+from distill.store.sets import SetFile
 from distill.store.voted import view_bytes
 from distill.tables import EvaluateTable
 
@@ -111,8 +111,7 @@ class Bench:
         with self.context.progress.task(task, len(jobs), len(done)) as advance:
             for job, value in self._results(waiting):
                 known[job.name] = value
-                with self.log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"job": job.name, **asdict(value)}) + "\n")
+                append_rows(self.log, [{"job": job.name, **asdict(value)}])
                 _row(self.context, job, value.accuracy)
                 advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
@@ -195,16 +194,9 @@ def _accuracies(graded: Sequence[tuple[Job, Grade]]) -> list[tuple[Job, float]]:
 
 
 def _read(log: Path) -> dict[str, Grade]:
-    if not log.is_file():
-        return {}
     found = {}
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if text and not text.endswith("\n"):
-        # The last line of a killed run is cut short; the next row must not be glued to it.
-        write_text(log, text + "\n")
-    for line in text.splitlines():
+    for row in read_rows(log):
         try:
-            row = json.loads(line)
             found[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
         except (ValueError, KeyError, TypeError):
             continue

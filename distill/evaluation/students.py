@@ -23,7 +23,6 @@ from synth.augment import Augmentation, MixKind
 from synth.committee import Committee
 from synth.losses import hard_logits
 from synth.relabel import StoredVotes, labelled_online
-from synth.synthetic_set import draw_real
 from synth.training import Batch, TrainSettings, shuffled_batches, train
 
 _LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
@@ -47,6 +46,7 @@ class Judged:
     committee: Committee | None = None
     projector: Projector | None = None
     relabel: RelabelTable = field(default_factory=RelabelTable)
+    _decoded: dict[str, StoredVotes] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def online(self) -> OnlineLabels:
@@ -73,7 +73,11 @@ class Judged:
         encoded = self.content.encoded.get(labels)
         if encoded is None:
             return None
-        return decode_votes(encoded, self.content.seen_images)
+        if labels not in self._decoded:
+            # One source at a time: in full they may take gigabytes.
+            self._decoded.clear()
+            self._decoded[labels] = decode_votes(encoded, self.content.seen_images)
+        return self._decoded[labels]
 
     @property
     def labellers(self) -> list[str]:
@@ -263,13 +267,11 @@ def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]
     if job.group == STUDENTS:
         content = judged.content
         return content.seen_images.to(context.device), content.seen_hard.to(context.device)
-    images, labels = context.split("train")
     if job.group in (RANDOM, EQUAL_BYTES):
         ipc = job.ipc or len(judged.content.images) // context.classes
         generator = context.generator("evaluate", "random images", job.seed)
-        chosen = draw_real(labels.cpu(), context.classes, ipc, generator).to(context.device)
-        return images[chosen], labels[chosen]
-    return images, labels
+        return context.random_real(ipc, generator)
+    return context.split("train")
 
 
 def _labeller(judged: Judged, job: Job) -> Callable[[Tensor], Tensor] | None:

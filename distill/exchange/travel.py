@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +13,8 @@ from distill.exchange.arrays import META, read_archive, write_archive
 from distill.exchange.card import data_card
 from distill.exchange.formats import FORMATS, Written
 from distill.exchange.layouts import LAYOUTS, is_plain, load_npz, load_tensors
-from distill.stages.synthetic import FILE
+from distill.stages.synthetic import set_path
+from distill.store.files import new_folder
 from distill.store.sets import read_set, write_set
 
 CARD = "README.md"
@@ -36,13 +33,18 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     Raises:
         WorkError: if the set cannot be read, the format cannot hold it, or `out` is taken.
     """
-    place = path / FILE if path.is_dir() else path
+    place = set_path(path)
     archive = read_archive(place)
     data = DistilledSet(read_set(place))
-    with _new_folder(out) as folder:
-        written = FORMATS[form](folder, data, archive)
-        card = data_card(data, written.load, written.files, licence)
-        (folder / CARD).write_text(card, encoding="utf-8")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise WorkError(f"--out {out} exists and is not an empty folder; name another")
+    try:
+        with new_folder(out) as folder:
+            written = FORMATS[form](folder, data, archive)
+            card = data_card(data, written.load, written.files, licence)
+            (folder / CARD).write_text(card, encoding="utf-8")
+    except OSError as error:
+        raise WorkError(f"--out {out} cannot be written: {error.strerror or error}") from None
     return written
 
 
@@ -111,20 +113,3 @@ def _from_torch(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 
 _READERS = {"npz": _from_npz, "safetensors": _from_safetensors, "torch": _from_torch}
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out`; it becomes `out` only if the block ends well."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise WorkError(f"--out {out} exists and is not an empty folder; name another")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, out)
-    except OSError as error:
-        raise WorkError(f"--out {out} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -64,11 +64,11 @@ class Clock:
 
     def images(self, count: int) -> Tensor:
         """Random images [count, c, h, w] on the device."""
-        return torch.randn(count, *self.shape.image, generator=_generator()).to(self.device)
+        return torch.randn(count, *self.shape.image, generator=fixed_generator()).to(self.device)
 
     def labels(self, count: int) -> Tensor:
         """Random label logits [count, k] on the device."""
-        return torch.randn(count, self.shape.classes, generator=_generator()).to(self.device)
+        return torch.randn(count, self.shape.classes, generator=fixed_generator()).to(self.device)
 
     @property
     def measured(self) -> tuple[Timed, ...]:
@@ -150,7 +150,8 @@ class Clock:
             torch.cuda.synchronize(self.device)
 
 
-def _generator() -> Generator:
+def fixed_generator() -> Generator:
+    """Numbers for measurements, which need only be the same each time."""
     return torch.Generator().manual_seed(0)
 
 

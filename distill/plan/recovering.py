@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Generator, nn
+from torch import nn
 
 from distill.plan.calibration import Timed
-from distill.plan.clock import exhaust
+from distill.plan.clock import exhaust, fixed_generator
 from distill.plan.units import Units
 from distill.tables import RecoverTable
 from synth.crops import crop_resized, draw_box
@@ -56,7 +56,7 @@ def _problem(units: Units, network: nn.Module, size: int, table: RecoverTable) -
     network = network.eval().requires_grad_(False)
     targets = running_statistics(network) if table.bn_weight else ()
     labels = torch.arange(size, device=units.clock.device) % units.clock.shape.classes
-    views, generator = SharedViews(table.view_area, table.flip, table.roll), _generator()
+    views, generator = SharedViews(table.view_area, table.flip, table.roll), fixed_generator()
 
     def view(step: int) -> SharedView:
         return views.sample(units.clock.shape.size, generator)
@@ -71,7 +71,7 @@ def judged_crops(units: Units, batch: int) -> Timed:
     size = units.clock.shape.size
 
     def work(count: int) -> tuple[Callable[[], object], int]:
-        committee, images, generator = units.committee, units.clock.images(count), _generator()
+        committee, images, generator = units.committee, units.clock.images(count), fixed_generator()
 
         def call() -> None:
             boxes = [draw_box(size, generator, 0.08, stretch=1.0) for _ in images]
@@ -89,7 +89,3 @@ def judged_crops(units: Units, batch: int) -> Timed:
     return units.price(
         f"judged crops of {units.listed}", work, dry, batch, units.size(units.members)
     )
-
-
-def _generator() -> Generator:
-    return torch.Generator().manual_seed(0)

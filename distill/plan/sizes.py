@@ -14,7 +14,7 @@ from distill.plan.shapes import DataShape
 from distill.stages.experts import kept_epochs
 from distill.stages.relabel import relabel_views
 from distill.store.deltas import share_of_mtt, trajectory_bytes
-from distill.store.sets import smallest_unsigned
+from distill.store.hdf5 import smallest_unsigned
 from distill.tables import Recipe, RelabelTable
 from synth.augment import FAMILIES
 from synth.augment.mix import MIX_WIDTHS

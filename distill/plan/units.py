@@ -9,13 +9,13 @@ from functools import cached_property, partial
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 import projectors
 from distill.build import build_gradient, build_network, build_views
 from distill.plan.calibration import Timed
-from distill.plan.clock import Clock, Unit, exhaust
+from distill.plan.clock import Clock, Unit, exhaust, fixed_generator
 from distill.plan.dry import Cost, run_dry
 from distill.plan.memory import inner_step_cost
 from distill.plan.sizes import meta_network, parameter_count
@@ -107,7 +107,7 @@ class Units:
         settings = TrainSettings(1, 1e-6, how.optimizer, sharpness=sharpness)
 
         def work(size: int) -> tuple[Callable[[], object], int]:
-            network, generator = self.network(spec), _generator()
+            network, generator = self.network(spec), fixed_generator()
             images, labels = self.clock.images(_STEPS * size), self.clock.labels(_STEPS * size)
 
             def call() -> None:
@@ -160,9 +160,9 @@ class Units:
         views = build_views(recipe.data.augmentation, one_per_batch=True)
 
         def work(size: int) -> tuple[Callable[[], object], int]:
-            network, generator = self.network(spec), _generator()
+            network, generator = self.network(spec), fixed_generator()
             start = parameter_vector(network)
-            move = torch.randn(len(start), generator=_generator()).to(start.device)
+            move = torch.randn(len(start), generator=fixed_generator()).to(start.device)
             images, labels = clock.images(size), clock.labels(size)
             batches = [torch.arange(size) for _ in range(steps)]
             lr = torch.tensor(table.lr, device=clock.device)
@@ -184,7 +184,7 @@ class Units:
 
     def vote(self, table: RelabelTable, batch: int) -> Timed:
         """One batch of views voted for and rounded, as they are stored."""
-        views, generator = relabel_views(table), _generator()
+        views, generator = relabel_views(table), fixed_generator()
 
         def work(size: int) -> tuple[Callable[[], object], int]:
             committee, images = self.committee, self.clock.images(size)
@@ -203,7 +203,7 @@ class Units:
 
     def online(self, source: str, batch: int) -> Timed:
         """One batch of views labelled online by the committee ("votes") or the projector."""
-        views, generator = relabel_views(self.recipe.relabel or RelabelTable()), _generator()
+        views, generator = relabel_views(self.recipe.relabel or RelabelTable()), fixed_generator()
         votes = source == "votes"
         if not votes:
             _ = self.projector  # its tower is missed here, not in the middle of a dry run
@@ -232,7 +232,7 @@ class Units:
             settings = replace(fit_settings(table, size), steps=_STEPS, lr=1e-6)
 
             def call() -> None:
-                state = projectors.FitState(projector, settings, _generator())
+                state = projectors.FitState(projector, settings, fixed_generator())
                 exhaust(
                     projectors.fit_projector(state, images, self.committee.vote, hard, view=view)
                 )
@@ -241,7 +241,7 @@ class Units:
 
         def dry(size: int) -> None:
             images, _ = self.meta_batch(size)
-            seen = images if view is None else view(images, _generator())
+            seen = images if view is None else view(images, fixed_generator())
             with torch.no_grad():
                 wanted = self.meta_committee().vote(seen)
             fitted = copy.deepcopy(projector).to("meta")
@@ -306,7 +306,7 @@ def _view(views: Augmentation | None, images: Tensor) -> Tensor:
     if views is None:
         return images
     size = (images.shape[2], images.shape[3])
-    return views.sample(len(images), size, _generator()).apply(images)
+    return views.sample(len(images), size, fixed_generator()).apply(images)
 
 
 def _inner_steps(table: MatchTable) -> int:
@@ -320,7 +320,3 @@ def _ask(projector: Projector) -> Callable[[Tensor], Tensor]:
         return projector.logits(images)
 
     return ask
-
-
-def _generator() -> Generator:
-    return torch.Generator().manual_seed(0)

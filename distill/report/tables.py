@@ -9,7 +9,7 @@ from distill.report.scales import MISSING, count_text, finite, percent
 from distill.report.verdict import SOURCE_NAMES, Score, read_score, runs_of, source_name
 
 _SHORT_LIST = 12
-_CONTROL_NAMES = {"random": "random images", "whole": "whole data set"}
+CONTROL_NAMES = {"random": "random images", "whole": "whole data set"}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _source_row(
         for student, entry in zip(students, entries, strict=True)
     ]
     seeds = str(counts[0]) if same else f"{min(counts)}{MISSING}{max(counts)}"
-    real = _CONTROL_NAMES.get(control, control)
+    real = CONTROL_NAMES.get(control, control)
     label = f"{real}, {source_name(source)}" if control else source_name(source)
     receiver, external = (MISSING, MISSING) if control else receiver_bytes(bytes_, source)
     return SourceRow(label[0].upper() + label[1:], bool(control), cells, seeds, receiver, external)

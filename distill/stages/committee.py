@@ -92,6 +92,11 @@ def _members(context: Context, folder: Path, advance: Advance) -> Iterator[tuple
         yield index, member
 
 
+def has_committee(context: Context) -> bool:
+    """Whether this run has a committee."""
+    return context.recipe.committee is not None and (context.run.path / FILE).is_file()
+
+
 def load_committee(context: Context, only: str | None = None) -> Committee:
     """The committee of this run with the votes of its recipe, or one member alone.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from distill.errors import WorkError
 from distill.evaluation.jobs import STUDENTS, Job
 from distill.evaluation.students import Judged, trained_student
 from distill.stages.committee import FILE as COMMITTEE
-from distill.stages.committee import load_committee
+from distill.stages.committee import has_committee, load_committee
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import FILE as SET
 from distill.store.committee import read_committee
@@ -57,6 +58,8 @@ def encode_content(
 
     networks = find_networks(context)
 
+    # The choice by bytes ends with the codec that it chooses.
+    @lru_cache(maxsize=1)
     def encode(spec: str) -> EncodedVotes:
         context.stop.check()
         return encode_one(content, spec, networks)
@@ -116,8 +119,7 @@ def find_networks(context: Context) -> Networks:
     """Committee and projector of the context's run, where there are any."""
     folder = context.run.path
     found = Networks()
-    table = context.recipe.committee
-    if table is not None and (folder / COMMITTEE).is_file():
+    if has_committee(context):
         members, _, _ = read_committee(folder / COMMITTEE)
         weights = load_committee(context).weights
         found = replace(found, members=tuple(members), weights=tuple(weights.tolist()))

@@ -16,6 +16,7 @@ from distill.stages.committee import load_committee, load_members
 from distill.stages.mosaics import realistic_mosaics
 from distill.stages.recover_checkpoint import Recorder, Unfinished
 from distill.stages.recover_shards import (
+    STAGE,
     Bench,
     Recovered,
     Shard,
@@ -28,11 +29,9 @@ from distill.stages.recover_shards import (
     save_recovered,
 )
 from distill.stages.synthetic import write_synthetic
-from synth.recovery import draw_members, first_state
-from synth.synthetic_set import draw_noise, draw_real
+from synth.recovery import RecoverBatch, draw_members, first_state
+from synth.synthetic_set import draw_noise
 from synth.votes import Ballot
-
-STAGE = "recover"
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ class Recovery:
 
     Attributes:
         context: of the run.
+        batches: all of them, in order.
         ballot: how members are weighed.
         recorder: of checkpoints and metrics.
         advance: counts steps as done.
     """
 
     context: Context
+    batches: Sequence[RecoverBatch]
     ballot: Ballot
     recorder: Recorder
     advance: Advance
@@ -63,10 +64,11 @@ def run_recover(context: Context) -> None:
     members, ballot = load_members(context)
     recorder = Recorder(context, table)
     state = recorder.load() or Unfinished(_starting_images(context), 0)
-    total = len(planned_batches(context)) * table.iterations
+    batches = planned_batches(context)
+    total = len(batches) * table.iterations
     progress = context.progress.task(STAGE, total, state.steps(table.iterations))
     with progress as advance:
-        work = Recovery(context, ballot, recorder, advance)
+        work = Recovery(context, batches, ballot, recorder, advance)
         steps = _here(work, members, state) if context.engine.here else _away(work, state)
         try:
             for reached in steps:
@@ -80,7 +82,7 @@ def run_recover(context: Context) -> None:
 
 def _here(work: Recovery, members: Sequence[nn.Module], state: Unfinished) -> Iterator[Unfinished]:
     """Batch after batch in this process; yields the state after each step."""
-    context, recorder, batches = work.context, work.recorder, planned_batches(work.context)
+    context, recorder, batches = work.context, work.recorder, work.batches
     table, _ = recover_tables(context)
     with torch_threads(context.engine.threads):
         bench = Bench(context, members)
@@ -105,7 +107,7 @@ def _here(work: Recovery, members: Sequence[nn.Module], state: Unfinished) -> It
 
 def _away(work: Recovery, state: Unfinished) -> Iterator[Unfinished]:
     """All batches by the engine; each is kept as soon as it is there, and joined in its turn."""
-    first, batches = state, planned_batches(work.context)
+    first, batches = state, work.batches
     numbers = range(state.batch, len(batches))
     # Batches share no image, so all start from the images as they are now.
     starts = [first, *(replace(first, batch=n, inner=None) for n in numbers[1:])]
@@ -129,9 +131,7 @@ def _recovered(work: Recovery, shards: Sequence[Shard]) -> Iterator[tuple[int, R
             work.advance(count=len(found.steps))
             yield index, found
     away = partial(open_recovery, opening_of(context))
-    for (index, shard), (arrays, steps) in context.engine.run_jobs(
-        missing, away, context.stop.check, gpu=context.device.type == "cuda"
-    ):
+    for (index, shard), (arrays, steps) in context.send(missing, away):
         found = Recovered.of_arrays(arrays, steps)
         save_recovered(context, shard, found)
         last = found.steps[-1]
@@ -143,7 +143,7 @@ def _recovered(work: Recovery, shards: Sequence[Shard]) -> Iterator[tuple[int, R
 def _shard(work: Recovery, state: Unfinished) -> Shard:
     """The batch that is next, the members that recover it and the weights of their votes."""
     context, (table, _) = work.context, recover_tables(work.context)
-    batch, pool = planned_batches(context)[state.batch], eligible(context)
+    batch, pool = work.batches[state.batch], eligible(context)
     priors = [work.ballot.scores[place] for place, _ in pool]
     generator = context.generator(STAGE, "members", batch.call)
     drawn = draw_members(table.schedule, priors, table.drawn, batch.call, generator)
@@ -159,7 +159,7 @@ def _begin(work: Recovery, state: Unfinished, shard: Shard) -> None:
     """Note a batch's members before its first step."""
     if shard.step == 0:
         specs = dict(eligible(work.context))
-        call = planned_batches(work.context)[shard.number].call
+        call = work.batches[shard.number].call
         names = [specs[place] for place in shard.members]
         work.recorder.begin(state, call, names, shard.weights)
 
@@ -169,18 +169,13 @@ def _starting_images(context: Context) -> Tensor:
     table, _ = recover_tables(context)
     generator = context.generator(STAGE, "init")
 
-    def real() -> Tensor:
-        images, labels = context.split("train")
-        chosen = draw_real(labels.cpu(), context.classes, table.ipc, generator)
-        return images[chosen.to(images.device)]
-
     def noise() -> Tensor:
         shape = (context.classes * table.ipc, context.data.channels, *context.data.size)
         return draw_noise(shape, generator).to(context.device)
 
     starts: dict[str, Callable[[], Tensor]] = {
         "mosaics": lambda: realistic_mosaics(context, load_committee(context), table, STAGE),
-        "real": real,
+        "real": lambda: context.random_real(table.ipc, generator)[0],
         "noise": noise,
     }
     return starts[table.init]()

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from distill.context import Context
+from distill.stages.recover_shards import STAGE
 from distill.stages.tensors import load_tensors, save_tensors
 from distill.tables import RecoverTable
 from synth.recovery import RecoverState, RecoverStep
 from synth.updates import Moments
 
-_STAGE = "recover"
 _CHECKPOINT = "state.safetensors"
 # Losses change slowly: every tenth step and the last are enough for a curve.
 _LOG_EVERY = 10
@@ -51,7 +51,7 @@ class Recorder:
 
     def __init__(self, context: Context, table: RecoverTable) -> None:
         self._context, self._table = context, table
-        self._path = context.checkpoint(_STAGE) / _CHECKPOINT
+        self._path = context.checkpoint(STAGE) / _CHECKPOINT
         self._rows: list[dict[str, Any]] = []
         self._state: Unfinished | None = None
 
@@ -60,7 +60,7 @@ class Recorder:
         found = load_tensors(self._path)
         self._state = None if found is None else _unpack(*found, device=self._context.device)
         done = 0 if self._state is None else self._state.steps(self._table.iterations)
-        self._context.run.keep_metrics(_STAGE, below=done)
+        self._context.run.keep_metrics(STAGE, below=done)
         return self._state
 
     def begin(
@@ -69,7 +69,7 @@ class Recorder:
         """Take note of a batch's members before its first step."""
         self._rows.append(
             {
-                "stage": _STAGE,
+                "stage": STAGE,
                 "step": state.steps(self._table.iterations),
                 "call": call,
                 "members": list(members),
@@ -97,7 +97,7 @@ class Recorder:
         if step.index % _LOG_EVERY == 0 or step.index == self._table.iterations - 1:
             self._rows.append(
                 {
-                    "stage": _STAGE,
+                    "stage": STAGE,
                     "step": number,
                     "cross_entropy": step.cross_entropy,
                     "statistics": step.statistics,

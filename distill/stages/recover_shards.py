@@ -83,6 +83,7 @@ class Bench:
         """
         self._context, self._members = context, members
         table, _ = recover_tables(context)
+        self._batches = planned_batches(context)
         self._statistics: dict[int, Sequence[NormStatistics]] = {}
         for place, spec in eligible(context):
             try:
@@ -97,13 +98,13 @@ class Bench:
             DivergedRunError: if the loss diverges.
         """
         context, (table, _) = self._context, recover_tables(self._context)
-        batch = planned_batches(context)[shard.number]
+        batch = self._batches[shard.number]
         problem = _problem(context, self._teachers(table, shard, batch), batch, shard.number)
         settings = RecoverSettings(table.lr, table.bn_weight, table.first_bn)
         start = {name: part.to(context.device) for name, part in from_arrays(shard.state).items()}
         state = RecoverState(shard.step, start["images"], Moments(start["mean"], start["square"]))
         networks = [self._members[place] for place, _ in eligible(context)]
-        largest = max(len(planned.places) for planned in planned_batches(context))
+        largest = max(len(planned.places) for planned in self._batches)
         try:
             with context.threads(largest, *networks):
                 yield from recover_images(state, table.iterations, problem, settings)
@@ -219,5 +220,4 @@ def _valid_images(context: Context, table: RecoverTable) -> Callable[[Tensor, Te
     preprocess = context.preprocess
     if not isinstance(preprocess, Preprocess):
         return lambda images, _: preprocess(preprocess.inverse(images).clamp(0, 1))
-    pixel = context.split("train")[0].new_ones(context.data.channels, 1, 1)
-    return ValidImages(preprocess(0 * pixel), preprocess(pixel), table.background)
+    return ValidImages(*preprocess.bounds(context.split("train")[0]), table.background)

@@ -69,9 +69,8 @@ def _bounds(context: Context, images: Tensor) -> tuple[Tensor, Tensor]:
 
     Matched images may lie outside, and are not pulled in.
     """
-    preprocess = _preprocess(context)
-    pixel = torch.ones(1, len(preprocess.mean), 1, 1, device=context.device)
-    return torch.minimum(images, preprocess(0 * pixel)), torch.maximum(images, preprocess(pixel))
+    low, high = _preprocess(context).bounds(images)
+    return torch.minimum(images, low), torch.maximum(images, high)
 
 
 def _preprocess(context: Context) -> Preprocess:

@@ -15,7 +15,6 @@ from distill.tables import SelectTable
 from synth.committee import Committee
 from synth.features import committee_features
 from synth.selection import choose_per_class, herding, k_center
-from synth.synthetic_set import draw_real
 
 STAGE = "select"
 
@@ -40,13 +39,11 @@ def _needs_committee(table: SelectTable) -> bool:
 
 def _images(context: Context, table: SelectTable) -> Tensor:
     """Normalised images [k * ipc, c, h, w] in class order."""
-    real, labels = context.split("train")
     if table.method == "mosaics":
         return realistic_mosaics(context, load_committee(context), table, STAGE)
     if table.method == "random":
-        generator = context.generator(STAGE)
-        chosen = draw_real(labels.cpu(), context.classes, table.ipc, generator)
-        return real[chosen.to(real.device)]
+        return context.random_real(table.ipc, context.generator(STAGE))[0]
+    real, labels = context.split("train")
     rules: dict[str, Callable[[Tensor, int], Tensor]] = {"herding": herding, "k-center": k_center}
     committee = load_committee(context) if _needs_committee(table) else None
     features = _features(real, committee)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
 from distill.context import Context
@@ -13,6 +15,11 @@ from distill.tables import EvaluateTable
 from synth.synthetic_set import class_labels
 
 FILE = "set.h5"
+
+
+def set_path(path: Path) -> Path:
+    """The file of a set that is named by itself, or by the folder of its run."""
+    return path / FILE if path.is_dir() else path
 
 
 def write_synthetic(

@@ -26,7 +26,6 @@ from synth.committee import Committee
 from synth.features import head_inputs
 from synth.relabel import labelled_online
 from synth.similarity import parc
-from synth.synthetic_set import draw_real
 from synth.training import TrainSettings, accuracy, train
 from synth.votes import Ballot
 
@@ -109,10 +108,8 @@ def _distil_alone(context: Context, table: CommitteeTable, network: nn.Module) -
 
 
 def _student_of(context: Context, table: CommitteeTable, network: nn.Module, seed: int) -> float:
-    images, labels = context.split("train")
     generator = context.generator("vote", "measured", seed)
-    chosen = draw_real(labels.cpu(), context.classes, table.measure_ipc, generator)
-    selected = images[chosen.to(images.device)]
+    selected, _ = context.random_real(table.measure_ipc, generator)
     teacher = Committee((network,), torch.ones(1))
     relabel = context.recipe.relabel or RelabelTable()
     views = build_views(relabel.augmentation, one_per_batch=False) or Augmentation(())

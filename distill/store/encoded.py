@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from distill.store.hdf5 import get_json, put, put_json, read_array
-from distill.store.voted import ViewPlan, place_type, read_drawn
+from distill.store.voted import ViewPlan, drawn_arrays, read_drawn
 from synth.augment import MixKind
 from synth.relabel import StoredMixes
 
@@ -64,13 +64,15 @@ class EncodedVotes:
 
     def view_bytes(self, images: int) -> int:
         """Bytes of what names the views of `images` images, uncompressed."""
-        if self.ids is None or self.views is None:
+        if self.ids is None:
             return 8 + len(self.views_digest) // 2
-        found = self.ids.numel() * place_type(images).itemsize + self.views.numel() * 2
-        if self.mixes is not None:
-            found += self.mixes.partners.numel() * place_type(self.batch_size + 1).itemsize
-            found += self.mixes.parameters.numel() * 2
-        return found
+        return sum(array.nbytes for array in self.view_arrays(images).values())
+
+    def view_arrays(self, images: int) -> dict[str, np.ndarray]:
+        """What is stored to name the views, see `drawn_arrays`; nothing for views from a seed."""
+        if self.ids is None or self.views is None:
+            return {}
+        return drawn_arrays((self.ids, self.views, self.mixes), images, self.batch_size + 1)
 
 
 def digest_views(ids: Tensor, views: Tensor, mixes: StoredMixes | None) -> str:
@@ -93,15 +95,9 @@ def put_encoded(group: h5py.Group, encoded: EncodedVotes, images: int) -> None:
     group.attrs["external"] = encoded.external
     group.attrs["parts"] = encoded.parts
     group.attrs["mix"] = encoded.mix
-    if encoded.ids is not None and encoded.views is not None:
-        put(group, "ids", encoded.ids.numpy().astype(place_type(images)), None)
-        put(group, "views", encoded.views.numpy(), None)
-        if encoded.mixes is not None:
-            # The last batch may take in an image that was left over.
-            kind = place_type(encoded.batch_size + 1)
-            put(group, "partners", encoded.mixes.partners.numpy().astype(kind), None)
-            put(group, "mixes", encoded.mixes.parameters.numpy(), None)
-    else:
+    for name, array in encoded.view_arrays(images).items():
+        put(group, name, array, None)
+    if encoded.ids is None:
         put_json(group, "seed", encoded.seed)
         group.attrs["views_digest"] = encoded.views_digest
 
@@ -110,18 +106,19 @@ def read_encoded(group: h5py.Group) -> EncodedVotes:
     """Read what `put_encoded` wrote; a missing part raises KeyError, as HDF5 does."""
     stored = "ids" in group
     kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
+    ids, views, mixes = read_drawn(group, kind) if stored else (None, None, None)
     return EncodedVotes(
         payload=read_array(group, "payload").tobytes(),
         families=tuple(get_json(group, "families")),
         batch_size=int(group.attrs["batch_size"]),
         batch_statistics=bool(group.attrs["batch_statistics"]),
         by_image=bool(group.attrs["by_image"]),
-        ids=torch.from_numpy(read_array(group, "ids").astype(np.int64)) if stored else None,
-        views=torch.from_numpy(read_array(group, "views")) if stored else None,
+        ids=ids,
+        views=views,
         seed=None if stored else int(get_json(group, "seed")),
         views_digest="" if stored else str(group.attrs["views_digest"]),
         external=int(group.attrs["external"]),
         parts=int(group.attrs.get("parts", 1)),
         mix=kind,
-        mixes=read_drawn(group, kind)[2] if stored else None,
+        mixes=mixes,
     )

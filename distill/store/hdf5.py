@@ -164,6 +164,11 @@ def get_json(group: h5py.Group, name: str) -> Any:
     return json.loads(group.attrs[name])
 
 
+def smallest_unsigned(count: int) -> np.dtype[Any]:
+    """The smallest unsigned integer type that can number `count` things."""
+    return np.min_scalar_type(max(count - 1, 0))
+
+
 def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes: bool) -> str:
     """Digest of the datasets under `prefixes`, with the root attributes if `attributes`."""
     total = hashlib.sha256()

@@ -14,6 +14,8 @@ from typing import Any
 
 from distill.errors import RecipeError, WorkError
 from distill.store.files import remove, write_json, write_text
+from distill.store.lines import append_rows, read_rows
+from distill.store.watch import Watch
 
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
@@ -30,11 +32,18 @@ _VERSIONED = (
 
 
 class Run:
-    """An open run folder. Made by `open_run`, which holds its lock."""
+    """An open run folder. Made by `open_run`, which holds its lock.
+
+    Attributes:
+        path: the folder.
+        manifest: what manifest.json says.
+        watch: counts the seconds of the stage that is running; its count is kept with metrics.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path = path
         self.manifest = manifest
+        self.watch: Watch | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -62,8 +71,9 @@ class Run:
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        append_rows(self.path / METRICS, rows)
+        if self.watch is not None:
+            self.watch.note()
 
     def keep_metrics(self, stage: str, below: int = 0) -> None:
         """Drop a stage's rows, except those whose `step` lies below `below`."""
@@ -76,18 +86,7 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line cut short by a crash is left out."""
-        path = self.path / METRICS
-        if not path.is_file():
-            return []
-        rows = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-        return rows
+        return read_rows(self.path / METRICS)
 
 
 @contextmanager

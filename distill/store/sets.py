@@ -25,7 +25,15 @@ from torch import Tensor
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.store.encoded import EncodedVotes, put_encoded, read_encoded
-from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json, read_array
+from distill.store.hdf5 import (
+    create_h5,
+    get_json,
+    open_h5,
+    put,
+    put_json,
+    read_array,
+    smallest_unsigned,
+)
 from distill.store.voted import put_votes, read_votes, votes_problem
 from synth.formation import decode, decode_labels
 from synth.relabel import StoredVotes
@@ -150,11 +158,6 @@ def add_measured(path: Path, measured: dict[str, Any]) -> None:
     """
     kept = {key: value for key, value in measured.items() if key != "confusion"}
     write_set(path, replace(read_set(path), measured=kept))
-
-
-def smallest_unsigned(count: int) -> np.dtype[Any]:
-    """The smallest unsigned integer type that can number `count` things."""
-    return np.min_scalar_type(max(count - 1, 0))
 
 
 def read_set(path: Path) -> SetFile:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from distill.build import generator_for
 from distill.errors import WorkError
-from distill.store.hdf5 import get_json, put, put_json, read_array
+from distill.store.hdf5 import get_json, put, put_json, read_array, smallest_unsigned
 from synth.augment import Augmentation, MixKind
 from synth.augment.mix import MIX_WIDTHS
 from synth.relabel import StoredMixes, StoredVotes, draw_mixes, draw_views
@@ -75,29 +74,38 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
         group.attrs["seed"] = votes.seed
         group.attrs["drawn"] = _digest((votes.ids, votes.views, votes.mixes))
         return
-    put(group, "ids", votes.ids.numpy().astype(place_type(votes.ids.shape[1])), None)
-    put(group, "views", votes.views.numpy(), None)
-    if votes.mixes is not None:
-        kind = place_type(largest_batch(votes))
-        put(group, "partners", votes.mixes.partners.numpy().astype(kind), None)
-        put(group, "mixes", votes.mixes.parameters.numpy(), None)
+    for name, array in stored_views(votes).items():
+        put(group, name, array, None)
 
 
 def view_bytes(votes: StoredVotes) -> int:
     """Bytes of ids, views and mixes as stored: none where they come from the seed."""
     if votes.seed is not None:
         return 0
-    found = votes.ids.numel() * place_type(votes.ids.shape[1]).itemsize + votes.views.numel() * 2
-    if votes.mixes is not None:
-        found += votes.mixes.partners.numel() * place_type(largest_batch(votes)).itemsize
-        found += votes.mixes.parameters.numel() * 2
+    return sum(array.nbytes for array in stored_views(votes).values())
+
+
+def stored_views(votes: StoredVotes) -> dict[str, np.ndarray]:
+    """Ids, views and mixes as they are stored where no seed draws them, see `drawn_arrays`."""
+    images = votes.ids.shape[1]
+    largest = max(place.stop - place.start for place in split_batches(images, votes.batch_size))
+    return drawn_arrays((votes.ids, votes.views, votes.mixes), images, largest)
+
+
+def drawn_arrays(drawn: Drawn, images: int, largest_batch: int) -> dict[str, np.ndarray]:
+    """Ids, views, partners and mixes as they are stored, by their datasets' names.
+
+    Args:
+        drawn: ids [e, n], float16 views [e, n, v] and mixes, or a part of them.
+        images: that the ids number.
+        largest_batch: images of one; the last batch may take in an image that was left over.
+    """
+    ids, views, mixes = drawn
+    found = {"ids": ids.numpy().astype(smallest_unsigned(images)), "views": views.numpy()}
+    if mixes is not None:
+        found["partners"] = mixes.partners.numpy().astype(smallest_unsigned(largest_batch))
+        found["mixes"] = mixes.parameters.numpy()
     return found
-
-
-def largest_batch(votes: StoredVotes) -> int:
-    """Images of the largest batch; the last one may take in an image that was left over."""
-    places = split_batches(votes.ids.shape[1], votes.batch_size)
-    return max(place.stop - place.start for place in places)
 
 
 def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
@@ -185,8 +193,3 @@ def _digest(drawn: Drawn) -> str:
     for tensor in (ids, views, *(() if mixes is None else (mixes.partners, mixes.parameters))):
         total.update(tensor.contiguous().numpy().tobytes())
     return total.hexdigest()
-
-
-def place_type(count: int) -> np.dtype[Any]:
-    """The smallest unsigned integer type that can number `count` places."""
-    return np.min_scalar_type(max(count - 1, 0))

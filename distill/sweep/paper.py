@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from distill.build import build_codec
 from distill.codec_specs import CodecSpec, parse_codec
 from distill.errors import RecipeError
+from distill.store.hdf5 import smallest_unsigned
 from projectors.codecs import CodecError, LabelSpec, Pruned, encoded_bytes
 
 CLASSES, EPOCHS, BATCH = 1000, 300, 100
@@ -75,7 +74,7 @@ def _network_bytes(spec: CodecSpec) -> int | None:
 def _label_bytes(spec: CodecSpec, shape: LabelSpec) -> tuple[int | None, int]:
     codec = build_codec(spec, BATCH)
     kept = codec.pool.spec(shape).labels if isinstance(codec, Pruned) else shape.labels
-    index = np.min_scalar_type(shape.images - 1).itemsize
+    index = smallest_unsigned(shape.images).itemsize
     views = 40 if spec.seeded else kept * (index + 2 * _VIEW_NUMBERS)
     try:
         if codec.body_bytes(shape) is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,16 +14,16 @@ from distill.evaluation.students import Judged, protocol
 from distill.opening import opening_of
 from distill.progress import Advance
 from distill.stages.committee import FILE as COMMITTEE
-from distill.stages.committee import load_committee
+from distill.stages.committee import has_committee, load_committee
 from distill.stages.relabel import vote_views
-from distill.store.files import digest_file, digest_json, write_json, write_text
+from distill.store.files import digest_file, digest_json, write_json
+from distill.store.lines import append_rows, read_rows
 from distill.store.sets import SetFile, read_set, write_set
 from distill.sweep.jobs import Outcome, SweepJob, as_rows, curve, plan_sweep
 from distill.sweep.plot import draw_curves
 from distill.sweep.work import Bench, open_bench, random_file
 from distill.tables import EvaluateTable, RelabelTable
 from synth.committee import Committee
-from synth.synthetic_set import draw_real
 
 LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
 # Raise it when what a job does changes, so that older rows are not taken for it.
@@ -44,25 +43,17 @@ def run_sweep(context: Context, place: Path, folder: Path, codecs: Sequence[str]
     if table is None:
         raise WorkError("the recipe has no [evaluate] table; add one with its students")
     content = read_set(place)
-    has_committee = (
-        context.recipe.committee is not None and (context.run.path / COMMITTEE).is_file()
-    )
-    jobs = plan_sweep(codecs, table.students, table.seeds, random=has_committee)
+    labelled = has_committee(context)
+    jobs = plan_sweep(codecs, table.students, table.seeds, random=labelled)
     key = _key(context, place, table)
-    _make_random(context, content, folder, table.seeds, key, labelled=has_committee)
+    _make_random(context, content, folder, table.seeds, key, labelled=labelled)
     found = _read(folder / LOG, key)
     left = [job for job in jobs if job.name not in found]
     bench = Bench(opening_of(context), place.resolve(), folder.resolve())
     with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
-        results = context.engine.run_jobs(
-            left,
-            partial(open_bench, bench),
-            context.stop.check,
-            gpu=context.device.type == "cuda",
-        )
-        for job, outcome in results:
+        for job, outcome in context.send(left, partial(open_bench, bench)):
             found[job.name] = outcome
-            _append(folder / LOG, key, job, outcome)
+            append_rows(folder / LOG, [{"key": key, "job": job.name, **asdict(outcome)}])
             _tell(advance, job, outcome)
     points = curve(jobs, found)
     result = {
@@ -108,20 +99,19 @@ def _make_random(
 def _random_set(
     context: Context, content: SetFile, committee: Committee | None, seed: int, key: str
 ) -> SetFile:
-    images, labels = context.split("train")
     ipc = len(content.images) // context.classes
     generator = context.generator("evaluate", "random images", seed)
-    chosen = draw_real(labels.cpu(), context.classes, ipc, generator).to(context.device)
+    images, labels = context.random_real(ipc, generator)
     votes = None
     if committee is not None:
         table = context.recipe.relabel or RelabelTable()
         # Real images have the statistics that the teachers were trained on: no BSSL.
-        votes = vote_views(context, table, committee, images[chosen], batch_statistics=False)
+        votes = vote_views(context, table, committee, images, batch_statistics=False)
     manifest = {**content.manifest, "factor": 1, "recipe_digest": key}
     return replace(
         content,
-        images=images[chosen].cpu(),
-        hard=labels[chosen].cpu(),
+        images=images.cpu(),
+        hard=labels.cpu(),
         manifest=manifest,
         learned=None,
         refined=None,
@@ -136,25 +126,13 @@ def _tell(advance: Advance, job: SweepJob, outcome: Outcome) -> None:
     advance(f"{job.images} {job.codec} {job.student}: {outcome.accuracy:.3f} at {size:,} bytes")
 
 
-def _append(log: Path, key: str, job: SweepJob, outcome: Outcome) -> None:
-    row = {"key": key, "job": job.name, **asdict(outcome)}
-    with log.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
 def _read(log: Path, key: str) -> dict[str, Outcome]:
-    """Outcomes by job; rows of other sweeps, and a row cut short by a crash, are left out."""
-    if not log.is_file():
-        return {}
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if text and not text.endswith("\n"):
-        write_text(log, text + "\n")
+    """Outcomes by job; rows of other sweeps are left out."""
     found = {}
-    for line in text.splitlines():
+    for row in read_rows(log):
         try:
-            row = json.loads(line)
             if row.pop("key") == key:
                 found[str(row.pop("job"))] = Outcome(**row)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError):
             continue
     return found

@@ -12,7 +12,8 @@ from distill.evaluation.jobs import STUDENTS, Job
 from distill.evaluation.students import Judged, trained_student
 from distill.opening import Opening, open_context
 from distill.stages.encode import encode_one, find_networks, full_votes
-from distill.store.sets import SetFile, read_set, smallest_unsigned
+from distill.store.hdf5 import smallest_unsigned
+from distill.store.sets import SetFile, read_set
 from distill.sweep.jobs import FULL, HARD, SET, Outcome, SweepJob
 from distill.tables import EvaluateTable
 from projectors import file_bytes

@@ -102,6 +102,19 @@ def test_metrics_of_a_stopped_run_are_those_of_an_unbroken_one(
     assert artefacts(tmp_path / "run") == artefacts(finished)
 
 
+def test_seconds_of_a_stopped_stage_are_counted_on(recipe, command, monkeypatch, tmp_path):
+    arguments = ("experts", recipe, "--out", tmp_path / "run", "--quiet")
+    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(4)))
+    assert command(*arguments).code == 130
+    (kept,) = (tmp_path / "run" / "checkpoints").glob("experts-*/seconds.json")
+    assert 0 < json.loads(kept.read_text()) < 1000
+    kept.write_text("1000.5")
+    monkeypatch.setattr("distill.application.listen", listen_with(Stop()))
+    assert command(*arguments).code == 0
+    assert read_json(tmp_path / "run" / "manifest.json")["stages"]["experts"]["seconds"] > 1000.5
+    assert not checkpoints(tmp_path / "run")
+
+
 def test_evaluation_goes_on_from_the_students_that_were_judged(
     run_copy, recipe, command, monkeypatch
 ):

@@ -12,7 +12,7 @@ import time
 from random import Random
 
 import pytest
-from distill_cases import artefacts, child, contents, outputs_of
+from distill_cases import STAGES, artefacts, child, contents, outputs_of
 
 LIMIT = 120
 
@@ -102,12 +102,22 @@ def files_at_most(size):
     return limit
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5])
-def test_full_disk_ends_in_one_line_and_the_run_goes_on(share, finished, recipe, command, tmp_path):
+@pytest.mark.parametrize(
+    ("share", "stages"),
+    [
+        (0.02, ("experts",)),
+        pytest.param(0.02, STAGES, marks=pytest.mark.slow),
+        pytest.param(0.5, STAGES, marks=pytest.mark.slow),
+    ],
+)
+def test_full_disk_ends_in_one_line_and_the_run_goes_on(
+    share, stages, finished, recipe, command, tmp_path
+):
     """A limit on the size of files fails a write as a full disk does, and needs no rights."""
     run = tmp_path / "run"
     size = int(share * (finished / "committee.h5").stat().st_size)
-    words = ("run", recipe, "--out", run, "--quiet")
+    chosen = [word for stage in stages for word in ("--stage", stage)]
+    words = ("run", recipe, "--out", run, "--quiet", *chosen)
     done = started(*words, preexec_fn=files_at_most(size))
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
@@ -115,8 +125,9 @@ def test_full_disk_ends_in_one_line_and_the_run_goes_on(share, finished, recipe,
     assert "cannot be written whole: no space is left" in done.stderr
     assert not [path for path in run.rglob("*.tmp") if path.is_file()]
     assert command(*words).code == 0
-    assert outputs_of(run) == outputs_of(finished)
-    assert artefacts(run) == artefacts(finished)
+    assert outputs_of(run) == {stage: outputs_of(finished)[stage] for stage in stages}
+    whole = artefacts(finished)
+    assert artefacts(run) == {name: whole[name] for name in artefacts(run)}
 
 
 @pytest.fixture

@@ -23,20 +23,26 @@ from distill.store.files import (
     digest_json,
     digest_tree,
     remove,
-    tree_bytes,
     write_json,
     write_text,
 )
-from distill.store.hdf5 import digest_attribute, digest_content, open_h5, read_kind
+from distill.store.hdf5 import (
+    digest_attribute,
+    digest_content,
+    open_h5,
+    read_kind,
+    smallest_unsigned,
+)
+from distill.store.lines import append_rows, read_rows
 from distill.store.run import Run, open_run
 from distill.store.sets import (
     SetFile,
     add_measured,
     add_votes,
     read_set,
-    smallest_unsigned,
     write_set,
 )
+from distill.store.watch import Watch
 from synth.parameters import ParameterLayout
 from synth.relabel import StoredVotes
 
@@ -135,7 +141,6 @@ def test_digests_depend_on_names_and_contents_only(tmp_path):
         write_text(tmp_path / folder / "a.txt", "1")
         write_text(tmp_path / folder / "sub" / "b.txt", "22")
     assert digest_tree(tmp_path / "x") == digest_tree(tmp_path / "y")
-    assert tree_bytes(tmp_path / "x") == 3
     (tmp_path / "y" / "a.txt").rename(tmp_path / "y" / "c.txt")
     assert digest_tree(tmp_path / "x") != digest_tree(tmp_path / "y")
     remove(tmp_path / "y")
@@ -385,3 +390,32 @@ def test_run_is_held_by_one_user_at_a_time(tmp_path):
     opened.__exit__(None, None, None)
     with open_run(tmp_path / "run", {"name": "x"}):
         pass
+
+
+def test_seconds_are_kept_with_metrics_for_a_process_that_is_killed(monkeypatch, tmp_path):
+    now = [50.0]
+    monkeypatch.setattr("distill.store.watch.time.monotonic", lambda: now[0])
+    run = Run(tmp_path, {"stages": {}})
+    run.watch = Watch(tmp_path)
+    for moment in (52.0, 57.0, 57.5):
+        now[0] = moment
+        run.append_metrics([{"step": moment}])
+    now[0] = 10.0
+    # The count of 57.5 is not kept: that of 57.0 was kept less than a second before.
+    again = Watch(tmp_path)
+    now[0] = 13.0
+    assert again.seconds == 7.0 + 3.0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "-1", "NaN", "1e999", '"x"', "["])
+def test_damaged_count_of_seconds_begins_anew(text, tmp_path):
+    (tmp_path / "seconds.json").write_text(text)
+    assert 0 <= Watch(tmp_path).seconds < 1000
+
+
+@pytest.mark.parametrize("left", ["", '{"a": 1}\n', '{"a": 1}\n{"a": 2', "[1]\n"])
+def test_rows_are_not_glued_to_a_line_that_was_cut_short(left, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(left)
+    append_rows(tmp_path / "rows.jsonl", [{"a": 3}, {"a": 4}])
+    whole = [{"a": 1}] if '"a": 1' in left else []
+    assert read_rows(tmp_path / "rows.jsonl") == [*whole, {"a": 3}, {"a": 4}]
