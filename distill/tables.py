@@ -154,7 +154,7 @@ class RelabelTable(Table):
 class RefineTable(Table):
     """Images moved to where a tower sees them the same after they lost their fine detail."""
 
-    tower: str = "config:tiny-vit"
+    tower: str = "glyphclip"
     steps: Count = 10
     lr: Positive = 0.01
     factor: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
@@ -164,7 +164,7 @@ class RefineTable(Table):
 class ProjectorTable(Table):
     """An image -> label model that replaces the stored labels."""
 
-    tower: str = "config:tiny-vit"
+    tower: str = "glyphclip"
     rank: NotNegativeCount = 8
     ranks: dict[Literal["attention", "mlp", "conv", "head"], NotNegativeCount] = Field(default={})
     alpha: Count = 16
