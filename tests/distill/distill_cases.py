@@ -52,6 +52,7 @@ epochs = 4
 batch_size = 10
 
 [projector]
+tower = "config:tiny-vit"
 rank = 2
 templates = ["the handwritten digit {}"]
 steps = 5

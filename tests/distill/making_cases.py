@@ -30,6 +30,7 @@ SELECT = DATA + "[select]\nipc = 1\ncandidates = 4\ncrops = 2\ncrop_area = 0.5\n
 SELECT_TAUGHT = SELECT.replace("[evaluate]", REST + "[evaluate]")
 PROJECTOR = """
 [projector]
+tower = "config:tiny-vit"
 rank = 2
 templates = ["the handwritten digit {}"]
 steps = 2

@@ -453,7 +453,7 @@ def test_text_names_what_was_measured(tmp_path, command):
 
 
 def test_tower_that_is_not_here_leaves_its_times_unknown(tmp_path, command):
-    recipe = write_recipe(tmp_path, TINY.replace("[projector]", '[projector]\ntower = "config:no"'))
+    recipe = write_recipe(tmp_path, TINY.replace("config:tiny-vit", "config:no"))
     found = json.loads(command("plan", recipe, "--json").out)
     assert found["disk"]["projector"]["bytes"] is None
     assert found["time"]["seconds"] is None

@@ -115,7 +115,7 @@ def test_the_views_are_those_of_the_students_unless_others_are_named():
     assert student_view(none) is None
 
 
-REFINED = TINY + "\n[refine]\nsteps = 3\nlr = 0.02\n"
+REFINED = TINY + '\n[refine]\ntower = "config:tiny-vit"\nsteps = 3\nlr = 0.02\n'
 
 
 def test_refined_images_are_what_students_see(run_copy, recipe, command, tmp_path):
