@@ -11,7 +11,6 @@ from typing import Any
 
 from distill.build import choose_device
 from distill.checks import check_data, check_names, check_networks
-from distill.codec_specs import parse_codec
 from distill.context import Context
 from distill.data import DataError, SourceError
 from distill.data.torchvision_sets import download
@@ -35,6 +34,7 @@ from distill.stages.synthetic import set_path
 from distill.stages.votes import FILE as VOTES
 from distill.store.run import MANIFEST, Run, open_run, read_manifest
 from distill.store.sets import add_encoded, add_measured, read_set, write_set
+from distill.sweep.jobs import Asked
 from distill.sweep.run import run_sweep
 from distill.tables import EncodeTable, ExpertsTable, Recipe
 
@@ -266,7 +266,7 @@ def encode_set(
 
 def sweep_set(
     path: Path,
-    codecs: Sequence[str],
+    asked: Asked,
     changes: dict[str, Any],
     out: Path,
     *,
@@ -278,7 +278,7 @@ def sweep_set(
 
     Args:
         path: set.h5, or the folder of a run; the committee is looked for beside it.
-        codecs: specs.
+        asked: codecs and controls.
         changes: keys of the recipe's [evaluate] table to replace.
         out: folder of the sweep.
         engine: where students are trained.
@@ -291,8 +291,6 @@ def sweep_set(
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
     check_names(recipe)
-    for codec in codecs:
-        parse_codec(codec)
     out.mkdir(parents=True, exist_ok=True)
     within = out if engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
@@ -300,7 +298,7 @@ def sweep_set(
         context.engine = engine
         check_networks(recipe, context.data)
         try:
-            return run_sweep(context, place, out, codecs)
+            return run_sweep(context, place, out, asked)
         except InterruptedRunError:
             raise InterruptedRunError(
                 f"interrupted; what was measured is kept in {out}: run the same command to go on"

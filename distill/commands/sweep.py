@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -18,6 +18,13 @@ from distill.commands.options import address, as_json, debug, device, engine, qu
 @click.option("--students", help="Network specs, comma-separated; default: the recipe's.")
 @click.option("--seeds", type=click.IntRange(1), help="Students of each kind.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of students.")
+@click.option(
+    "--controls",
+    type=click.Choice(["all", "ends"]),
+    default="all",
+    show_default=True,
+    help="Codecs for random real images too: all, or full and hard labels alone (half the time).",
+)
 @click.option(
     "--workers", type=click.IntRange(1), help="Students at once; default: 1, or with Ray one a CPU."
 )
@@ -40,6 +47,7 @@ from distill.commands.options import address, as_json, debug, device, engine, qu
 def sweep(
     set_path: Path | None,
     codecs: str | None,
+    controls: Literal["all", "ends"],
     workers: int | None,
     engine: str,
     address: str | None,
@@ -73,9 +81,11 @@ def sweep(
     # One thread each, also where one is trained after another: sums of floats depend on it.
     chosen = build_engine(engine, workers or (1 if engine == "local" else None), address)
     from distill.application import sweep_set
+    from distill.sweep.jobs import Asked
 
     given = {key: value for key, value in changes.items() if value is not None}
-    found = sweep_set(set_path, names, given, out, engine=chosen, device=device, quiet=quiet)
+    asked = Asked(names, controls)
+    found = sweep_set(set_path, asked, given, out, engine=chosen, device=device, quiet=quiet)
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 
 

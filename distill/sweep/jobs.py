@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from distill.codec_specs import parse_codec
 from distill.evaluation.jobs import statistics_of
 
 SET, RANDOM = "set", "random"
 HARD, FULL = "hard", "full-fp16"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a sweep was asked to compare.
+
+    Attributes:
+        codecs: specs.
+        controls: codecs that random real images are put under as well: "all" of them, or the
+            "ends", full and hard labels.
+    """
+
+    codecs: Sequence[str]
+    controls: Literal["all", "ends"] = "all"
+
+    def __post_init__(self) -> None:
+        """Refuse a codec that does not exist.
+
+        Raises:
+            RecipeError: for its name or its options.
+        """
+        for codec in self.codecs:
+            if codec != HARD:
+                parse_codec(codec)
 
 
 @dataclass(frozen=True)
@@ -103,25 +127,20 @@ class Point:
 
 
 def plan_sweep(
-    codecs: Sequence[str], students: Sequence[str], seeds: int, *, random: bool
+    asked: Asked, students: Sequence[str], seeds: int, *, labelled: bool
 ) -> list[SweepJob]:
     """All jobs: the codecs that were asked for, full and hard labels, and the controls.
 
     Args:
-        codecs: specs.
+        asked: codecs and controls.
         students: network specs.
         seeds: students of each kind.
-        random: whether random real images can be labelled too; with hard labels they always are.
-
-    Raises:
-        RecipeError: for a codec that does not exist.
+        labelled: whether random real images can be labelled; with hard labels they always are.
     """
-    asked = [codec for codec in codecs if codec != HARD]
-    for codec in asked:
-        parse_codec(codec)
-    every = list(dict.fromkeys([FULL, *asked, HARD]))
-    kinds = [(SET, codec) for codec in every]
-    kinds += [(RANDOM, codec) for codec in every if random or codec == HARD]
+    every = list(dict.fromkeys([FULL, *(codec for codec in asked.codecs if codec != HARD), HARD]))
+    ends = [FULL, HARD] if labelled else [HARD]
+    controls = every if labelled and asked.controls == "all" else ends
+    kinds = [(SET, codec) for codec in every] + [(RANDOM, codec) for codec in controls]
     return [
         SweepJob(images, codec, student, seed)
         for images, codec in kinds

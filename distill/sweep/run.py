@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from distill.stages.relabel import vote_views
 from distill.store.files import digest_file, digest_json, write_json
 from distill.store.lines import append_rows, read_rows
 from distill.store.sets import SetFile, read_set, write_set
-from distill.sweep.jobs import Outcome, SweepJob, as_rows, curve, plan_sweep
+from distill.sweep.jobs import Asked, Outcome, SweepJob, as_rows, curve, plan_sweep
 from distill.sweep.plot import draw_curves
 from distill.sweep.work import Bench, open_bench, random_file
 from distill.tables import EvaluateTable, RelabelTable
@@ -30,21 +29,21 @@ LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
 _VERSION = 2
 
 
-def run_sweep(context: Context, place: Path, folder: Path, codecs: Sequence[str]) -> dict[str, Any]:
+def run_sweep(context: Context, place: Path, folder: Path, asked: Asked) -> dict[str, Any]:
     """Train all students of a sweep; writes its table and its plot, and returns the table.
 
     Args:
         context: data, device and engine; its recipe's [evaluate] table says how to train students.
         place: set.h5, with voted labels.
         folder: of the sweep; rows that it holds of the same sweep are not trained again.
-        codecs: specs.
+        asked: codecs and controls.
     """
     table = context.recipe.evaluate
     if table is None:
         raise WorkError("the recipe has no [evaluate] table; add one with its students")
     content = read_set(place)
     labelled = has_committee(context)
-    jobs = plan_sweep(codecs, table.students, table.seeds, random=labelled)
+    jobs = plan_sweep(asked, table.students, table.seeds, labelled=labelled)
     key = _key(context, place, table)
     _make_random(context, content, folder, table.seeds, key, labelled=labelled)
     found = _read(folder / LOG, key)
