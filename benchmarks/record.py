@@ -1,10 +1,13 @@
-"""Record a finished run as benchmarks/results/NAME.json.
+"""Record a finished run, or a sweep with its plot, as benchmarks/results/NAME.json.
 
     python benchmarks/record.py runs/fashion-mnist-ipc1 fashion-mnist-ipc1 \
         --command "distill run fashion-mnist-ipc1 --out runs/fashion-mnist-ipc1"
 
-The file holds the run's summary with the command, the commit, the seed, the versions, the
-machine's class and the date. README tables are made from such files by benchmarks/tables.py.
+    python benchmarks/record.py runs/curve fashion-mnist-labels --command "distill sweep ..."
+
+The file holds the run's summary (or the sweep's points) with the command, the commit, the seed,
+the versions, the machine's class and the date. README tables are made from such files by
+benchmarks/tables.py.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from distill.store.run import versions
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -42,24 +48,40 @@ def commit() -> str:
     return git("rev-parse", "HEAD").strip() + ("+" if changed else "")
 
 
+def run_result(run: Path) -> dict[str, Any]:
+    """What is recorded of a run."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    return {
+        "seed": manifest["seed"],
+        "versions": manifest["versions"],
+        "recipe": manifest["recipe"],
+        "outputs": {name: stage["outputs"] for name, stage in manifest["stages"].items()},
+        "summary": json.loads((run / "summary.json").read_text()),
+    }
+
+
+def sweep_result(sweep: Path, plot: Path) -> dict[str, Any]:
+    """What is recorded of a sweep; its plot is copied."""
+    table = json.loads((sweep / "sweep.json").read_text())
+    shutil.copy2(sweep / "curve.svg", plot)
+    return {"versions": versions(), "sweep": table}
+
+
 def main() -> None:
-    """Read a run and write its result file."""
+    """Read a run or a sweep and write its result file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--command", required=True, help="the command that made the run")
     options = parser.parse_args()
-    manifest = json.loads((options.run / "manifest.json").read_text())
+    is_sweep = (options.run / "sweep.json").is_file()
+    plot = RESULTS / f"{options.name}.svg"
     result = {
         "command": options.command,
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine_class(),
-        "seed": manifest["seed"],
-        "versions": manifest["versions"],
-        "recipe": manifest["recipe"],
-        "outputs": {name: stage["outputs"] for name, stage in manifest["stages"].items()},
-        "summary": json.loads((options.run / "summary.json").read_text()),
+        **(sweep_result(options.run, plot) if is_sweep else run_result(options.run)),
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{options.name}.json"

@@ -132,6 +132,78 @@ def ablation_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def curve_table(result: dict[str, Any]) -> str:
+    """A sweep: one row per codec, from most bytes to least, then the controls, as Markdown."""
+    points = result["sweep"]["points"]
+    students = list(dict.fromkeys(point["student"] for point in points))
+    heads = " | ".join(f"`{student}`" for student in students)
+    lines = [
+        f"| labels | bytes | smaller by | shipped | to fetch | {heads} | `random` |",
+        "|---|---:|---:|---:|---:|" + "---:|" * (len(students) + 1),
+    ]
+    by_codec: dict[str, list[dict[str, Any]]] = {}
+    for point in points:
+        by_codec.setdefault(point["codec"], []).append(point)
+    for codec, rows in sorted(by_codec.items(), key=lambda item: -item[1][0]["bytes"]):
+        first = rows[0]
+        cells = [_accuracy(rows, "set", student) for student in students]
+        control = ", ".join(_accuracy(rows, "random", student) for student in students)
+        ratio = f"{first['ratio']:,.1f}x"
+        sizes = [f"{first['bytes']:,}", ratio, f"{first['shipped']:,}", f"{first['external']:,}"]
+        lines.append(f"| `{codec}` | {' | '.join(sizes)} | {' | '.join(cells)} | {control} |")
+    machine, seeds = result["machine"], len(points[0]["runs"])
+    lines += [
+        "",
+        "Bytes of labels and of what names their views; shipped, the same in a compressed archive; "
+        "to fetch, what a receiver must get elsewhere. Test accuracy in percent, mean ± standard "
+        f"deviation over {seeds} fresh students, after their last epoch, **bold** where no codec "
+        "takes fewer bytes and is as accurate; `random`: random real images under the same labels. "
+        f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _accuracy(rows: list[dict[str, Any]], images: str, student: str) -> str:
+    """A cell of `curve_table`."""
+    for row in rows:
+        if (row["images"], row["student"]) == (images, student):
+            text = percent(row)
+            return text if row["dominated"] or images == "random" else f"**{text}**"
+    return "–"
+
+
+def projector_table(result: dict[str, Any]) -> str:
+    """The projector ablation: one row per way of labelling, as Markdown."""
+    students, found = result["students"], result["projectors"]
+    columns = [(ipc, spec) for ipc, by in students.items() for spec in by]
+    heads = " | ".join(f"`{spec}`, IPC {ipc}" for ipc, spec in columns)
+    lines = [
+        f"| labels | {heads} | label bytes | its own accuracy | agreement |",
+        "|---|" + "---:|" * (len(columns) + 3),
+    ]
+    for row in next(iter(students[columns[0][0]].values())):
+        cells = [percent(students[ipc][spec][row]) for ipc, spec in columns]
+        size, own, agreement = "–", "–", "–"
+        if row in found:
+            size = f"{found[row]['bytes']:,}"
+            own = f"{100 * found[row]['test accuracy']:.1f}"
+            agreement = f"{100 * found[row]['validation']['agreement']:.1f}"
+        elif row == "stored":
+            size = " / ".join(f"{count:,}" for count in result["stored label bytes"].values())
+        lines.append(f"| {row} | {' | '.join(cells)} | {size} | {own} | {agreement} |")
+    machine, options = result["machine"], result["options"]
+    external = max(projector["external bytes"] for projector in found.values())
+    lines += [
+        "",
+        f"Each row adds to the one above it; tower `{options['tower']}` ({external:,} bytes, "
+        "counted apart). Test accuracy in percent, mean ± standard deviation over "
+        f"{options['seeds']} fresh students after {options['epochs']} epochs, on the same views "
+        f"of the same images; agreement with the committee on validation images. "
+        f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
@@ -143,7 +215,12 @@ def updated(text: str) -> str:
 
     def make(match: re.Match[str]) -> str:
         result = json.loads((RESULTS / f"{match['name']}.json").read_text())
-        kinds = {"peak_bytes": gradient_table, "variants": ablation_table}
+        kinds = {
+            "peak_bytes": gradient_table,
+            "variants": ablation_table,
+            "sweep": curve_table,
+            "projectors": projector_table,
+        }
         make_table = next((table for key, table in kinds.items() if key in result), run_table)
         return f"{match[1]}{make_table(result)}{match[3]}"
 
