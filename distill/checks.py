@@ -129,5 +129,7 @@ def _specs(recipe: Recipe) -> list[str]:
     if recipe.committee is not None:
         specs += recipe.committee.members
         specs += [recipe.committee.measure_student] if recipe.committee.vote == "measured" else []
+    if recipe.relabel is not None and recipe.relabel.active == "robust":
+        specs.append(recipe.relabel.active_student)
     specs += recipe.evaluate.students if recipe.evaluate else []
     return specs

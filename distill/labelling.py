@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from distill.errors import WorkError
 from synth.committee import Committee
+from synth.losses import hard_logits
 from synth.relabel import StoredVotes
 from synth.strategies import (
     Zones,
@@ -78,6 +80,30 @@ def in_zones(votes: StoredVotes, hard: Tensor, zones: Zones) -> StoredVotes:
         logits=found.flatten(0, 1)[source].half(),
         views=votes.views.flatten(0, 1)[source],
     )
+
+
+def with_unasked(
+    votes: StoredVotes, chosen: Tensor, hard: Tensor, rule: Literal["reuse", "hard"]
+) -> StoredVotes:
+    """Votes whose views without a teacher's label have another, or are left out.
+
+    Args:
+        votes: of every view; the logits of those that were not chosen mean nothing.
+        chosen: [e, n] bool, views that the teachers labelled.
+        hard: [n] classes of the images.
+        rule: "reuse" shows in the place of such a view the next labelled one of the same image,
+            counted on and round; "hard" gives the view its image's class. An image of which no
+            view was labelled has its class in both.
+    """
+    classes = votes.logits.shape[2]
+    own = hard_logits(hard[votes.ids.long()].flatten(), classes) * votes.temperature
+    flat = chosen.flatten()
+    logits = torch.where(flat[:, None], votes.logits.flatten(0, 1).float(), own).half()
+    source = torch.arange(len(flat))
+    if rule == "reuse":
+        source = torch.where(flat, source, next_of_image(votes.ids.long().flatten(), flat))
+    source = source.view_as(votes.ids)
+    return replace(votes, logits=logits[source], views=votes.views.flatten(0, 1)[source])
 
 
 def refined(votes: StoredVotes, hard: Tensor, share: float) -> StoredVotes:

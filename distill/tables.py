@@ -12,7 +12,6 @@ from distill.committee_table import CommitteeTable as CommitteeTable
 from distill.errors import RecipeError
 from distill.fitting import match_problem, recover_problem, select_problem
 from distill.keys import (
-    BatchSize,
     Count,
     Names,
     NotNegative,
@@ -23,8 +22,10 @@ from distill.keys import (
     split,
 )
 from distill.label_keys import LABEL_SOURCES as LABEL_SOURCES
-from distill.label_keys import Aggregate, CodecText
+from distill.label_keys import CodecText
 from distill.label_keys import LabelSource as LabelSource
+from distill.label_tables import EvaluateTable as EvaluateTable
+from distill.label_tables import RelabelTable as RelabelTable
 
 
 class DataTable(Table):
@@ -125,32 +126,6 @@ class SelectTable(Table):
     crop_area: Share = 0.08
 
 
-class RelabelTable(Table):
-    """A voted soft label for every augmented view of every synthetic image."""
-
-    epochs: Count = 300
-    batch_size: BatchSize = 100
-    parts: Count = 1
-    mix: Literal["none", "cutmix", "mixup"] = "none"
-    views: Literal["stored", "seed"] = "stored"
-    bssl: Literal["auto", "on", "off"] = "auto"
-    temperature: Positive = 4.0
-    augmentation: str = "crop_scale_rotate"
-    aggregate: Annotated[list[Aggregate], BeforeValidator(split), Field(min_length=1)] = Field(
-        default=["logits"]
-    )
-    zones: Literal["none", "ferkd"] = "none"
-
-    @model_validator(mode="after")
-    def _aggregates_one_kind(self) -> RelabelTable:
-        if len(self.aggregate) > 1 and {"logits", "probabilities"} & set(self.aggregate):
-            raise ValueError(
-                "relabel.aggregate: only crowd methods can be averaged; give logits or "
-                "probabilities alone"
-            )
-        return self
-
-
 class RefineTable(Table):
     """Images moved to where a tower sees them the same after they lost their fine detail."""
 
@@ -214,42 +189,6 @@ class EncodeTable(Table):
             raise ValueError(
                 f"got {', '.join(given) or 'nothing'}; give one of codec, target_bytes, max_loss"
             )
-        return self
-
-
-class EvaluateTable(Table):
-    """Fresh students, and the controls beside them."""
-
-    students: Annotated[Names, Field(min_length=1)]
-    seeds: Count = 3
-    labels: Annotated[
-        list[LabelSource],
-        BeforeValidator(split),
-        Field(min_length=1),
-    ] = Field(default=["hard", "learned", "votes", "projector"])
-    epochs: Count = 300
-    lr: Positive = 0.01
-    soft_optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    soft_lr: Positive = 0.002
-    soft_weight_decay: NotNegative = 0.01
-    soft_eta: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
-    soft_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    whole_epochs: Count = 20
-    whole_seeds: NotNegativeCount | None = None
-    batch_size: BatchSize = 100
-    protocol: Literal["auto", "trajectory", "kd", "hard"] = "auto"
-    lr_factors: Annotated[list[Positive], BeforeValidator(split)] = Field(default=[])
-    equal_bytes: bool = False
-    scores: bool = False
-    gift: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    hard_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    self_mix: bool = False
-
-    @model_validator(mode="after")
-    def _mixes_soft_labels(self) -> EvaluateTable:
-        if self.self_mix and self.hard_share:
-            raise ValueError("evaluate.self_mix mixes soft labels; leave out hard_share, or it")
         return self
 
 

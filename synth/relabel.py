@@ -60,6 +60,7 @@ class StoredVotes:
         mixes: how the views of a batch were mixed before they were labelled, or None.
         parts: pieces that a batch was labelled in, and must be trained on in.
         seed: of the run that drew ids, views and mixes, where they need not be stored; or None.
+        asked: views that went through the teachers, where these were not all of them; or None.
     """
 
     ids: Tensor
@@ -72,6 +73,7 @@ class StoredVotes:
     mixes: StoredMixes | None = None
     parts: int = 1
     seed: int | None = None
+    asked: int | None = None
 
     def batches(self, images: Tensor, epoch: int) -> Iterator[Batch]:
         """The batches of training epoch `epoch`; stored epochs are read in turn, over and over."""
@@ -165,6 +167,60 @@ def relabel_epoch(
     mixes = draw_mixes(mix, places, (h, w), generator)
     logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, places, mixes)]
     return LabelledEpoch(ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu(), mixes)
+
+
+@dataclass(frozen=True)
+class AskedViews:
+    """Views of one epoch, and of which of them the teachers are asked.
+
+    Attributes:
+        ids: [n] int64 image at each place.
+        view: of each place.
+        chosen: [n] bool, places whose label is wanted.
+    """
+
+    ids: Tensor
+    view: View
+    chosen: Tensor
+
+
+def relabel_chosen(
+    images: Tensor,
+    asked: AskedViews,
+    labeller: Labeller,
+    classes: int,
+    batch_size: int,
+    parts: int = 1,
+    whole: bool = False,
+) -> tuple[LabelledEpoch, int]:
+    """Label the chosen views of an epoch; the logits of the others are 0.
+
+    Args:
+        images: [n, c, h, w] of the synthetic set.
+        asked: the epoch's views, and which are chosen.
+        labeller: images [b, c, h, w] -> logits [b, k].
+        classes: k.
+        batch_size: as of `relabel_epoch`.
+        parts: as of `relabel_epoch`.
+        whole: whether the labeller must see a part of a batch whole, for its BatchNorm statistics,
+            as soon as one view of it is chosen.
+
+    Returns:
+        The epoch, and how many views the labeller saw.
+    """
+    n, count = len(asked.ids), 0
+    logits = torch.zeros(n, classes)
+    for place in split_batches(n, batch_size):
+        for piece in split_parts(place.stop - place.start, parts):
+            places = torch.arange(place.start, place.stop)[piece]
+            chosen = asked.chosen[places]
+            seen = places if whole and bool(chosen.any()) else places[chosen]
+            if len(seen):
+                views = asked.view.select(seen).apply(images[asked.ids[seen].to(images.device)])
+                logits[seen] = labeller(views).float().cpu()
+                count += len(seen)
+    logits[~asked.chosen] = 0.0
+    return LabelledEpoch(asked.ids, asked.view.to_tensor(n).half(), logits.half()), count
 
 
 def labelled_online(

@@ -47,7 +47,8 @@ def _view_files(arrays: dict[str, np.ndarray]) -> list[FileBytes]:
 def teacher_passes(encoded: EncodedVotes, votes: StoredVotes, networks: Networks) -> dict[str, int]:
     """Images that went through a network: once for the maker, and in every training of a student.
 
-    A pool needs only the labels that it keeps. A network is asked anew by every receiver; a
+    A pool needs only the labels that it keeps; where the teachers were asked about a part of the
+    views, at most as many as these. A network is asked anew by every receiver; a
     projector was fitted to teachers before, for as many steps as its recipe allows; what labels
     are stored besides is chosen among all of them.
 
@@ -61,7 +62,7 @@ def teacher_passes(encoded: EncodedVotes, votes: StoredVotes, networks: Networks
         document, _ = unseal(encoded.payload)
         made, residual = 0, document["network"] == "residual"
         if residual:
-            made = votes.ids.numel() * members
+            made = (votes.ids.numel() if votes.asked is None else votes.asked) * members
             document, _ = unseal(unpack_residual(encoded.payload)[0])
         if document["network"] == "projector":
             return {"maker": made + networks.fitted * members, "each student": votes.ids.numel()}
@@ -69,4 +70,5 @@ def teacher_passes(encoded: EncodedVotes, votes: StoredVotes, networks: Networks
     container = unpack(encoded.payload)
     codec = get_codec(container.config)
     kept = codec.pool.spec(container.spec) if isinstance(codec, Pruned) else container.spec
-    return {"maker": kept.labels * members, "each student": 0}
+    labelled = kept.labels if votes.asked is None else min(kept.labels, votes.asked)
+    return {"maker": labelled * members, "each student": 0}

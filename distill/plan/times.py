@@ -182,6 +182,8 @@ def _mosaics(units: Units, table: RecoverTable | SelectTable) -> list[Task]:
 
 
 def _relabel(units: Units, table: RelabelTable) -> StageTime:
+    if table.active != "none":
+        return StageTime((), f"not measured: relabel.active = {table.active} is not priced")
     count = synthetic_shape(units.recipe, units.clock.shape).seen
     batch = min(table.batch_size, count)
     return _stage([Task(table.epochs, (Part(_batches(count, batch), units.vote(table, batch)),))])

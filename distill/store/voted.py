@@ -3,7 +3,7 @@
 Its datasets are logits [e, n, k] and, unless they come from the seed of the run, ids [e, n],
 views [e, n, v] and, for mixed views, partners [e, n] and mixes [e, b, m]. Its attributes are
 families, batch_size, temperature, batch_statistics, parts, mix and, for views that come from the
-seed, seed and drawn: a digest of what it must draw.
+seed, seed and drawn: a digest of what it must draw. asked is there where teachers saw only some.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
     group.attrs["batch_statistics"] = votes.batch_statistics
     group.attrs["parts"] = votes.parts
     group.attrs["mix"] = "none" if votes.mixes is None else votes.mixes.kind
+    if votes.asked is not None:
+        group.attrs["asked"] = votes.asked
     put(group, "logits", votes.logits.numpy(), None)
     if votes.seed is not None:
         group.attrs["seed"] = votes.seed
@@ -145,6 +147,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
         drawn[2],
         int(group.attrs.get("parts", 1)),
         seed,
+        int(group.attrs["asked"]) if "asked" in group.attrs else None,
     )
 
 

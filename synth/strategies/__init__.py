@@ -1,6 +1,6 @@
 """Label strategies: formulas that make labels from votes, or change labels that are stored."""
 
-from synth.strategies.active import draw_included, max_min_weights
+from synth.strategies.active import draw_included, margin_gains, max_min_weights
 from synth.strategies.crowd import CROWD_METHODS, aggregate_crowd, crowd_posterior
 from synth.strategies.means import mean_logits, mean_probabilities
 from synth.strategies.refine import refined_labels, schedule_is_hard, smoothed_logits
@@ -22,6 +22,7 @@ __all__ = [
     "crowd_posterior",
     "draw_boxes",
     "draw_included",
+    "margin_gains",
     "max_min_weights",
     "mean_logits",
     "mean_probabilities",

@@ -9,6 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+# A gain of 0 would weigh infinitely much: a point whose class is sure still gains next to nothing.
+_LEAST_GAIN = 1e-6
+
+
+def margin_gains(logits: Tensor) -> Tensor:
+    """1 - (p_1 - p_2) [n] in (0, 1], p the student's two largest probabilities for each point.
+
+    >>> margin_gains(torch.tensor([[0.7, 0.2, 0.1]]).log())
+    tensor([0.5000])
+
+    Args:
+        logits: [n, k] of a student, k >= 2.
+    """
+    best = torch.softmax(logits, dim=1).topk(2, dim=1).values
+    return (1 - (best[:, 0] - best[:, 1])).clamp_min(_LEAST_GAIN)
+
 
 def max_min_weights(gains: Tensor, mistakes: int) -> Tensor:
     """P [n] that maximises the least sum of p_i g_i when any `mistakes` points gain nothing.
@@ -39,10 +55,10 @@ def max_min_weights(gains: Tensor, mistakes: int) -> Tensor:
 
 
 def draw_included(weights: Tensor, budget: int, generator: Generator) -> Tensor:
-    """Indices of about `budget` points, each included with probability min(1, budget * p_i).
+    """Indices, in order, of `budget` points, or of all that weigh anything where these are fewer.
 
-    Systematic sampling in a random order: as many points as the probabilities add up to, rounded
-    up or down.
+    Each is included with probability min(1, c p_i), c such that the probabilities add up to the
+    budget. Systematic sampling in a random order.
 
     Args:
         weights: p [n], summing to 1.
@@ -50,8 +66,24 @@ def draw_included(weights: Tensor, budget: int, generator: Generator) -> Tensor:
         generator: makes the choice.
     """
     order = torch.randperm(len(weights), generator=generator)
-    chances = (budget * weights.double()).clamp(max=1)[order]
+    chances = _chances(weights.double(), budget)[order]
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     ends = chances.cumsum(dim=0)
-    taken = (ends + offset).floor() > (ends - chances + offset).floor()
+    # They add up to a whole number, which rounding must not take one point from.
+    ends[-1] = ends[-1].round()
+    marks = (ends + offset).floor()
+    taken = marks > torch.cat([torch.zeros(1, dtype=torch.float64), marks[:-1]])
     return order[taken].sort().values
+
+
+def _chances(weights: Tensor, budget: int) -> Tensor:
+    """min(1, c p_i) [n] that add up to the budget, or to the number of points above 0."""
+    there = weights > 0
+    if int(there.sum()) <= budget:
+        return there.double()
+    chances = budget * weights
+    while bool((chances > 1).any()):
+        sure = chances >= 1
+        left = budget - int(sure.sum())
+        chances = torch.where(sure, 1.0, left * weights / weights[~sure].sum())
+    return chances

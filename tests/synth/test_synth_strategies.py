@@ -16,6 +16,7 @@ from synth.strategies import (
     calibrate,
     crowd_posterior,
     draw_included,
+    margin_gains,
     max_min_weights,
     mean_logits,
     mean_probabilities,
@@ -180,3 +181,28 @@ def test_the_cosine_loss_by_hand():
     loss = cosine_loss(student, labels, 2.0)
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-6)
     assert torch.autograd.grad(loss, student)[0].abs().sum() > 0
+
+
+def test_max_min_weights_and_gains_by_hand():
+    # Margins of 0.5, 0.75 and 0.9: gains 0.5, 0.25 and 0.1. With one mistake (k - m) / sum 1/g is
+    # 1 / 6 for k = 2 and 2 / 16 for k = 3, so the last point gets nothing: p = (2, 4) / 6.
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.85, 0.1, 0.05], [0.94, 0.04, 0.02]])
+    gains = margin_gains(probabilities.log())
+    torch.testing.assert_close(gains, torch.tensor([0.5, 0.25, 0.1]))
+    torch.testing.assert_close(max_min_weights(gains, 1), torch.tensor([1 / 3, 2 / 3, 0.0]))
+    # Without mistakes 1 / 2 (k = 1) beats 2 / 6: all on the point of most gain.
+    torch.testing.assert_close(max_min_weights(gains, 0), torch.tensor([1.0, 0.0, 0.0]))
+    assert float(margin_gains(torch.tensor([[100.0, 0.0]]))) > 0
+
+
+def test_a_budget_is_filled_though_some_points_are_certain(generator):
+    # c = 3: the first point for certain, and of the budget of 2 that is left p_i / 0.4 * 2.
+    weights = torch.tensor([0.6, 0.1, 0.1, 0.1, 0.1, 0.0])
+    counts = torch.zeros(6)
+    for _ in range(1000):
+        chosen = draw_included(weights, 3, generator)
+        assert len(chosen) == 3
+        counts[chosen] += 1
+    expected = torch.tensor([1.0, 0.5, 0.5, 0.5, 0.5, 0.0])
+    torch.testing.assert_close(counts / 1000, expected, atol=0.06, rtol=0)
+    assert draw_included(weights, 6, generator).tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,102 @@
+"""The tables [relabel] and [evaluate]: labels of views, and students. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from distill.keys import (
+    BatchSize,
+    Count,
+    Names,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    Share,
+    Table,
+    split,
+)
+from distill.label_keys import Aggregate, LabelSource
+
+
+class RelabelTable(Table):
+    """A voted soft label for every augmented view of every synthetic image."""
+
+    epochs: Count = 300
+    batch_size: BatchSize = 100
+    parts: Count = 1
+    mix: Literal["none", "cutmix", "mixup"] = "none"
+    views: Literal["stored", "seed"] = "stored"
+    bssl: Literal["auto", "on", "off"] = "auto"
+    temperature: Positive = 4.0
+    augmentation: str = "crop_scale_rotate"
+    aggregate: Annotated[list[Aggregate], BeforeValidator(split), Field(min_length=1)] = Field(
+        default=["logits"]
+    )
+    zones: Literal["none", "ferkd"] = "none"
+    active: Literal["none", "robust", "random"] = "none"
+    budget: Share = 0.5
+    unasked: Literal["reuse", "hard"] = "reuse"
+    active_student: str = "convnet3:width=32"
+    active_epochs: Count = 30
+
+    @model_validator(mode="after")
+    def _aggregates_one_kind(self) -> RelabelTable:
+        if len(self.aggregate) > 1 and {"logits", "probabilities"} & set(self.aggregate):
+            raise ValueError(
+                "relabel.aggregate: only crowd methods can be averaged; give logits or "
+                "probabilities alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _changes_plain_views(self) -> RelabelTable:
+        """A rule that moves labels between views needs views that stand alone and are stored."""
+        moved = {
+            "zones = ferkd": self.zones != "none",
+            f"active = {self.active}": self.active != "none",
+        }
+        stored = self.zones != "none" or (self.active != "none" and self.unasked == "reuse")
+        for name in (name for name, there in moved.items() if there):
+            if self.mix != "none":
+                raise ValueError(f"relabel.{name} labels views by themselves; set mix = none")
+            if stored and self.views != "stored":
+                raise ValueError(f"relabel.{name} changes which views there are; store them")
+        return self
+
+
+class EvaluateTable(Table):
+    """Fresh students, and the controls beside them."""
+
+    students: Annotated[Names, Field(min_length=1)]
+    seeds: Count = 3
+    labels: Annotated[
+        list[LabelSource],
+        BeforeValidator(split),
+        Field(min_length=1),
+    ] = Field(default=["hard", "learned", "votes", "projector"])
+    epochs: Count = 300
+    lr: Positive = 0.01
+    soft_optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    soft_lr: Positive = 0.002
+    soft_weight_decay: NotNegative = 0.01
+    soft_eta: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    soft_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    whole_epochs: Count = 20
+    whole_seeds: NotNegativeCount | None = None
+    batch_size: BatchSize = 100
+    protocol: Literal["auto", "trajectory", "kd", "hard"] = "auto"
+    lr_factors: Annotated[list[Positive], BeforeValidator(split)] = Field(default=[])
+    equal_bytes: bool = False
+    scores: bool = False
+    gift: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hard_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    self_mix: bool = False
+
+    @model_validator(mode="after")
+    def _mixes_soft_labels(self) -> EvaluateTable:
+        if self.self_mix and self.hard_share:
+            raise ValueError("evaluate.self_mix mixes soft labels; leave out hard_share, or it")
+        return self
