@@ -29,6 +29,7 @@ from distill.stages.evaluate import FILE as EVALUATION
 from distill.stages.evaluate import STAGE as EVALUATE
 from distill.stages.evaluate import judge
 from distill.stages.match import follow_match
+from distill.stages.pretrained import fetch_weights
 from distill.stages.project import FOLDER as PROJECTOR
 from distill.stages.synthetic import set_path
 from distill.stages.votes import FILE as VOTES
@@ -112,7 +113,7 @@ def run_outcome(out: Path) -> dict[str, Any]:
 
 
 def fetch_data(recipe: Recipe) -> None:
-    """Fetch the files of the recipe's data where they can be downloaded.
+    """Fetch the files of the recipe's data and members where they can be downloaded.
 
     Raises:
         RecipeError: for an unknown set.
@@ -124,6 +125,7 @@ def fetch_data(recipe: Recipe) -> None:
         raise RecipeError(f"data.source: {error}") from None
     except (DataError, OSError) as error:
         raise WorkError(f"data {recipe.data.source}: {error}") from None
+    fetch_weights(recipe)
 
 
 def evaluate_set(

@@ -30,6 +30,7 @@ _NETWORK_CLASSES: dict[str, Callable[..., nn.Module]] = {
     "VGG11": synth.networks.VGG11,
     "AlexNet": synth.networks.AlexNet,
     "MLP": synth.networks.MLP,
+    "TorchvisionNetwork": synth.networks.TorchvisionNetwork,
 }
 
 
@@ -59,6 +60,11 @@ def build_network(
             return _NETWORK_CLASSES[entry.kind](channels, size, classes, **options)
         except ValueError as error:
             raise RecipeError(f"network {spec}: {error}") from None
+
+
+def is_torchvision(spec: str) -> bool:
+    """Whether a spec names a model of torchvision, which has published weights."""
+    return parse_network(spec)[0].kind == "TorchvisionNetwork"
 
 
 def build_gradient(table: MatchTable) -> GradientMethod:

@@ -19,6 +19,7 @@ class TrainingTable(Table):
     weight_decay: NotNegative = 0.01
     augmentation: str = "crop_scale_rotate"
     patience: Count | None = None
+    weights: str | None = None
 
 
 class CommitteeTable(TrainingTable):
@@ -53,6 +54,16 @@ class CommitteeTable(TrainingTable):
             for spec, own in recipes.items()
         }
         return {**raw, "recipes": completed}
+
+    @model_validator(mode="after")
+    def _starts_from_published_weights(self) -> CommitteeTable:
+        for spec in self.members:
+            if self.training(spec).weights is not None and not spec.startswith("torchvision:"):
+                raise ValueError(
+                    f"weights are read for members such as torchvision:resnet18, not {spec}; write "
+                    "them into the recipe of the member that they belong to"
+                )
+        return self
 
     @model_validator(mode="after")
     def _fits_its_members(self) -> CommitteeTable:

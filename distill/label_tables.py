@@ -94,9 +94,29 @@ class EvaluateTable(Table):
     hard_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     hard_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.8
     self_mix: bool = False
+    discriminator: NotNegative = 0.0
+    anneal: Literal["none", "step", "cosine"] = "none"
+    anneal_every: Count = 30
+    anneal_factor: Share = 0.7
+    anneal_least: Positive = 1.0
+    calibrated: bool = False
 
     @model_validator(mode="after")
     def _mixes_soft_labels(self) -> EvaluateTable:
         if self.self_mix and self.hard_share:
             raise ValueError("evaluate.self_mix mixes soft labels; leave out hard_share, or it")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_labels_as_stored(self) -> EvaluateTable:
+        """Changed labels are made for one temperature, at which students must then read them."""
+        changed = [name for name in ("gift", "hard_share", "self_mix") if getattr(self, name)]
+        moving = [
+            name for name in ("anneal", "calibrated") if getattr(self, name) not in (False, "none")
+        ]
+        if changed and moving:
+            raise ValueError(
+                f"evaluate.{moving[0]} moves temperatures, but evaluate.{changed[0]} makes labels "
+                "for one; leave out either"
+            )
         return self

@@ -23,6 +23,7 @@ from distill.stages import (
     relabel,
     select,
 )
+from distill.stages.pretrained import weights_digests
 from distill.stages.synthetic import FILE as SET
 from distill.store.files import digest_json, digest_tree, remove, write_json
 from distill.store.hdf5 import digest_attribute, digest_content
@@ -122,6 +123,7 @@ STAGES: dict[str, Stage] = {
             (),
             committee.run_committee,
             _file(committee.FILE),
+            weights_digests,
             ignored=VOTE_KEYS,
         ),
         Stage(

@@ -1,4 +1,7 @@
-"""Network specs: `name[:option=value]...`, as in convnet3:width=32:norm=batch. No torch."""
+"""Network specs: `name[:option=value]...`, as in convnet3:width=32:norm=batch. No torch.
+
+The options of a few may be written without their names: torchvision:resnet50.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, int | str]]:
     options = dict(entry.options)
     for part in parts:
         key, separator, value = part.partition("=")
+        if entry.bare and not separator:
+            key, separator, value = entry.bare, "=", part
         if not separator or key not in options:
             raise RecipeError(f"network {spec}: unknown option {key}; {suggestion(key, options)}")
         options[key] = _value(spec, key, value, options[key])

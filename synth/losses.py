@@ -21,15 +21,22 @@ def log_softmax(logits: Tensor) -> Tensor:
     return shifted - shifted.exp().sum(dim=-1, keepdim=True).log()
 
 
-def soft_cross_entropy(logits: Tensor, label_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """-sum_k softmax(label_logits / T) log softmax(logits / T), mean over the batch.
+def soft_cross_entropy(
+    logits: Tensor,
+    label_logits: Tensor,
+    temperature: float = 1.0,
+    student_temperature: float | None = None,
+) -> Tensor:
+    """-sum_k softmax(label_logits / T) log softmax(logits / s), mean over the batch.
 
-    Its gradient in `logits` is that of the KL divergence at temperature T, with no T^2 factor.
+    With s = T its gradient in `logits` is that of the KL divergence at temperature T, with no T^2
+    factor.
 
     Args:
         logits: [n, k] of the student.
         label_logits: [n, k]; their softmax is the soft label.
         temperature: T > 0.
+        student_temperature: s > 0; None for T.
 
     Raises:
         ValueError: if the shapes differ; they would be broadcast without a word.
@@ -40,7 +47,8 @@ def soft_cross_entropy(logits: Tensor, label_logits: Tensor, temperature: float 
             f"{tuple(label_logits.shape)}; need one row per image and one column per class in both"
         )
     targets = log_softmax(label_logits / temperature).exp()
-    return -(targets * log_softmax(logits / temperature)).sum(dim=-1).mean()
+    own = temperature if student_temperature is None else student_temperature
+    return -(targets * log_softmax(logits / own)).sum(dim=-1).mean()
 
 
 def cosine_loss(logits: Tensor, label_logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -12,8 +12,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from synth.augment import Augmentation
+from synth.discriminator import Discriminator, discriminator_loss
 from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
 from synth.sharpness import Sharpness, sharpness_aware_backward
+from synth.temperatures import Annealing, calibrated_temperature
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class TrainSettings:
             similarity of logits and soft labels, GIFT).
         average: decay of a moving average of the weights after every step, which the network
             holds after the last epoch; 0 keeps the weights themselves.
+        annealing: how the temperature of the labels falls; None keeps it.
+        calibrated: the student has a temperature of its own, 1 at first and after each epoch that
+            which brings the last batch's outputs nearest to their labels.
     """
 
     epochs: int
@@ -64,12 +69,22 @@ class TrainSettings:
     eta: float = 1.0
     average: float = 0.0
     loss: Literal["soft", "cosine"] = "soft"
+    annealing: Annealing | None = None
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
+        if self.calibrated and (self.loss != "soft" or self.sharpness is not None):
+            raise ValueError("calibrated temperatures go with the soft loss and plain gradients")
         if not self.eta >= 1:
             raise ValueError(f"eta is {self.eta}; the cosine must last as long as the training")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is {self.average}; a decay must be in [0, 1)")
+
+    def temperature_at(self, epoch: int) -> float:
+        """The labels' temperature in an epoch, counted from 0."""
+        if self.annealing is None:
+            return self.temperature
+        return self.annealing.at(self.temperature, epoch, self.epochs)
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 0."""
@@ -90,6 +105,7 @@ def train(
     network: nn.Module,
     batches: Callable[[int], Iterable[Batch]],
     settings: TrainSettings,
+    discriminator: Discriminator | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place; yields after each epoch.
 
@@ -100,27 +116,36 @@ def train(
         network: images -> logits.
         batches: epoch number (from 0) -> the batches of that epoch.
         settings: optimiser and schedule.
+        discriminator: trained beside the network, by the same optimiser, on the sum of both
+            losses; None for none.
 
     Raises:
         FloatingPointError: if the loss of an epoch is not finite or above `EXPLODED`, or its
             last update left a weight that is not finite.
+        ValueError: for a discriminator with sharpness-aware gradients.
     """
-    optimizer = _make_optimizer(network, settings)
+    if discriminator is not None and settings.sharpness is not None:
+        raise ValueError("a discriminator goes with plain gradients; leave out the sharpness")
+    trained = nn.ModuleList([network] if discriminator is None else [network, discriminator])
+    optimizer = _make_optimizer(trained, settings)
     average = _MovingAverage(network, settings.average) if settings.average else None
+    measure = _Measure(settings, discriminator)
     for epoch in range(settings.epochs):
-        network.train()
+        trained.train()
+        measure.begin(epoch)
         for group in optimizer.param_groups:
             group["lr"] = settings.lr_at(epoch)
         total, count = torch.zeros(()), 0
         for batch in batches(epoch):
             optimizer.zero_grad(set_to_none=True)
-            loss = _backward(network, batch, settings)
+            loss = _backward(network, batch, settings.sharpness, measure)
             optimizer.step()
             if average is not None:
                 average.follow(network)
             # Summed on the device: reading it here would make the CPU wait at every step.
             total = total.to(loss.device) + loss * len(batch.images)
             count += len(batch.images)
+        measure.end()
         mean = float(total) / max(count, 1)
         well = mean < EXPLODED
         if not well or not _all_finite(network):
@@ -131,6 +156,43 @@ def train(
         yield Epoch(epoch + 1, mean)
     if average is not None:
         network.load_state_dict(average.state)
+
+
+class _Measure:
+    """The loss of a batch, with the temperatures of the epoch."""
+
+    def __init__(self, settings: TrainSettings, discriminator: Discriminator | None) -> None:
+        self.settings, self.discriminator = settings, discriminator
+        self.temperature = settings.temperature
+        self.own: float | None = 1.0 if settings.calibrated else None
+        self.last: list[tuple[Tensor, Tensor]] = []
+
+    def begin(self, epoch: int) -> None:
+        """Set the labels' temperature of an epoch."""
+        self.temperature = self.settings.temperature_at(epoch)
+
+    def start_batch(self) -> None:
+        """Forget the pieces of the batch before."""
+        self.last.clear()
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of logits [b, k] against label logits [b, k], mean over them."""
+        if self.settings.calibrated:
+            self.last.append((logits.detach(), labels))
+        if self.settings.loss == "cosine":
+            loss = cosine_loss(logits, labels, self.temperature)
+        else:
+            loss = soft_cross_entropy(logits, labels, self.temperature, self.own)
+        if self.discriminator is None:
+            return loss
+        told = discriminator_loss(self.discriminator, logits, labels)
+        return loss + self.discriminator.weight * told
+
+    def end(self) -> None:
+        """Calibrate the student's temperature on the last batch."""
+        if self.last:
+            logits, labels = (torch.cat(parts) for parts in zip(*self.last, strict=True))
+            self.own = calibrated_temperature(logits, labels, self.temperature)
 
 
 def _all_finite(network: nn.Module) -> bool:
@@ -163,22 +225,24 @@ class _MovingAverage:
                 self.state[name].copy_(value)
 
 
-def _backward(network: nn.Module, batch: Batch, settings: TrainSettings) -> Tensor:
+def _backward(
+    network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+) -> Tensor:
     """Set the gradients of one batch; returns its loss, detached."""
     count = len(batch.images)
+    measure.start_batch()
 
     def loss(piece: slice) -> Tensor:
         images, labels = batch.images[piece], batch.labels[piece]
-        measure = cosine_loss if settings.loss == "cosine" else soft_cross_entropy
-        mean = measure(network(images), labels, settings.temperature)
+        mean = measure(network(images), labels)
         return mean if len(images) == count else mean * (len(images) / count)
 
     pieces = split_parts(count, batch.parts)
-    if settings.sharpness is not None:
+    if sharpness is not None:
         return sharpness_aware_backward(
             list(network.parameters()),
             lambda: torch.stack([loss(piece) for piece in pieces]).sum(),
-            settings.sharpness,
+            sharpness,
         )
     values = []
     for piece in pieces:

@@ -71,7 +71,9 @@ def recipe_options(command: Command) -> Command:
         address,
         workers,
         click.option(
-            "--download", is_flag=True, help="First fetch the files of a torchvision data set."
+            "--download",
+            is_flag=True,
+            help="First fetch the files of a torchvision data set, and weights of such members.",
         ),
         quiet,
         as_json,

@@ -21,8 +21,10 @@ from distill.tables import EvaluateTable, RelabelTable
 from projectors import OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
 from synth.committee import Committee
+from synth.discriminator import Discriminator
 from synth.losses import hard_logits
 from synth.relabel import StoredVotes, labelled_online
+from synth.temperatures import Annealing
 from synth.training import Batch, TrainSettings, shuffled_batches, train
 
 _LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
@@ -112,10 +114,19 @@ def trained_student(context: Context, table: EvaluateTable, judged: Judged, job:
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
     count = len(context.data.train if job.group == WHOLE else judged.content.images)
+    told = _discriminator(context, table, job)
     with context.threads(min(count, table.batch_size), network):
-        for _ in train(network, batches, settings):
+        for _ in train(network, batches, settings, told):
             context.stop.check()
     return network
+
+
+def _discriminator(context: Context, table: EvaluateTable, job: Job) -> Discriminator | None:
+    """What MEAL V2 trains beside a student of soft labels; the same for all sources of a seed."""
+    if not table.discriminator or protocol_name(table, job) != "kd":
+        return None
+    generator = context.generator("evaluate", "discriminator", job.seed)
+    return Discriminator(context.classes, table.discriminator, generator).to(context.device)
 
 
 def student_settings(table: EvaluateTable, judged: Judged, job: Job) -> TrainSettings:
@@ -154,7 +165,15 @@ def _protocol_settings(table: EvaluateTable, judged: Judged, name: str) -> Train
         eta=table.soft_eta,
         average=table.soft_average,
         loss="cosine" if table.gift else "soft",
+        annealing=_annealing(table),
+        calibrated=table.calibrated,
     )
+
+
+def _annealing(table: EvaluateTable) -> Annealing | None:
+    if table.anneal == "none":
+        return None
+    return Annealing(table.anneal, table.anneal_every, table.anneal_factor, table.anneal_least)
 
 
 def label_temperature(judged: Judged) -> float:
@@ -200,6 +219,13 @@ def _words(context: Context, table: EvaluateTable, judged: Judged, source: str) 
         found["weight_decay"] = settings.weight_decay
         found["average"] = settings.average
         found["loss"] = f"{_LOSSES[settings.loss]} at temperature {settings.temperature:g}"
+        if settings.annealing is not None:
+            last = settings.temperature_at(settings.epochs - 1)
+            found["loss"] += f", {settings.annealing.kind} to {last:.3g}"
+        if settings.calibrated:
+            found["loss"] += ", the student's calibrated"
+        if table.discriminator:
+            found["discriminator"] = table.discriminator
     if source == "votes":
         size, parts, mix = _vote_batches(judged)
         return {**found, "batch_size": size, "parts": parts, "mix": mix, "views": "as stored"}

@@ -96,11 +96,11 @@ CODECS: dict[str, CodecEntry] = {
         ),
         CodecEntry(
             "lpqld",
-            "a pool of whole epochs, the k largest entries of each label",
+            "a pool of labels, by epochs or batch-to-epoch, the k largest entries of each",
             "Xiao and He 2026",
             "name",
-            options={"ratio": 0.9, "k": 5},
-            meaning="pruned:ratio={ratio}:unit=epoch+topk:k={k}",
+            options={"ratio": 0.9, "k": 5, "tail": "marginal", "unit": "epoch"},
+            meaning="pruned:ratio={ratio}:unit={unit}+topk:k={k}:tail={tail}",
         ),
         CodecEntry(
             "teacher",

@@ -28,10 +28,12 @@ class NetworkEntry(Entry):
     Attributes:
         kind: name of the class in `synth.networks`.
         options: keyword arguments and their defaults; a spec may override each of them.
+        bare: the option whose value a spec may write without its name.
     """
 
     kind: str = ""
     options: Mapping[str, int | str] = field(default_factory=dict)
+    bare: str = ""
 
 
 @dataclass(frozen=True)

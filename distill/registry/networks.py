@@ -89,5 +89,14 @@ NETWORKS: dict[str, NetworkEntry] = {
             "MLP",
             {"depth": 2, "width": 128, "activation": "relu"},
         ),
+        NetworkEntry(
+            "torchvision",
+            "a model of torchvision, as in torchvision:resnet50; as a member of a committee it "
+            "starts from its published weights",
+            "torchvision",
+            "TorchvisionNetwork",
+            {"model": "resnet18"},
+            bare="model",
+        ),
     )
 }

@@ -93,5 +93,13 @@ LABELLING: dict[str, Entry] = {
         Entry("evaluate.self_mix", "a box of each view from another of the same image", "FerKD"),
         Entry("evaluate.gift", "labels mixed with hard ones, cosine loss", "GIFT"),
         Entry("evaluate.hard_share", "soft, then hard, then soft labels", "HALD"),
+        Entry(
+            "evaluate.discriminator",
+            "weight of a discriminator's loss between students and teachers",
+            "MEAL V2, Shen and Savvides 2020",
+        ),
+        Entry("evaluate.anneal=step", "labels' temperature falls in steps", "LPQLD"),
+        Entry("evaluate.anneal=cosine", "labels' temperature falls along a cosine", "LPQLD"),
+        Entry("evaluate.calibrated", "the student's own temperature, nearest to labels", "LPQLD"),
     )
 }

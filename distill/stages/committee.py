@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distill.build import build_views
+from distill.build import build_views, is_torchvision
 from distill.context import Context
 from distill.engines import in_turn
 from distill.errors import WorkError
 from distill.opening import Opening, no_advance, open_context, opening_of
 from distill.progress import Advance
+from distill.stages.pretrained import load_pretrained
 from distill.stages.tensors import from_arrays, load_tensors, save_tensors, to_arrays
 from distill.stages.votes import make_ballot
 from distill.store.committee import Member, read_committee, write_committee
 from distill.tables import CommitteeTable
 from synth.committee import Committee
-from synth.losses import hard_logits
-from synth.training import TrainSettings, accuracy, shuffled_batches, train
+from synth.losses import hard_logits, soft_cross_entropy
+from synth.training import TrainSettings, accuracy, predict, shuffled_batches, train
 from synth.votes import Ballot
 
 STAGE = "committee"
@@ -177,13 +178,16 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
 
     Without patience the last epoch is kept. With it, the one that was best on the validation
     split, and the training ends when `patience` epochs brought nothing better: an overconfident
-    teacher makes worse labels.
+    teacher makes worse labels. A model of torchvision starts from its published weights; where
+    their head is of as many classes as the data, it is not trained.
     """
     spec = _table(context).members[index]
     table = _table(context).training(spec)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     network = context.network(spec, STAGE, index)
+    if is_torchvision(spec) and load_pretrained(context, spec, table.weights, network):
+        return _as_it_is(context, advance, network, table.epochs)
     generator = context.generator(STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = hard_logits(labels, context.classes)
@@ -211,6 +215,15 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
     return Trained(to_arrays(state), curve, kept)
 
 
+def _as_it_is(context: Context, advance: Advance, network: nn.Module, epochs: int) -> Trained:
+    """A member that came with all of its weights: measured, and not trained."""
+    images, labels = context.split("validation")
+    value = accuracy(network, images, labels)
+    loss = soft_cross_entropy(predict(network, images), hard_logits(labels, context.classes))
+    advance(f"as it came, accuracy {value:.3f}", epochs)
+    return Trained(to_arrays(_copy(network)), [(float(loss), value)], 0)
+
+
 def _copy(network: nn.Module) -> State:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
@@ -218,7 +231,10 @@ def _copy(network: nn.Module) -> State:
 def _refuse_chance(member: Member, classes: int) -> None:
     """A member that has learned nothing must not vote: its labels would be noise."""
     if member.accuracy < 2 / classes and classes > 2:
+        remedy = "raise committee.epochs or choose another network"
+        if is_torchvision(member.spec) and not member.epoch:
+            remedy = "its weights may be of other classes, or of the same in another order"
         raise WorkError(
             f"committee member {member.spec} has held-out accuracy {member.accuracy:.3f}, near "
-            f"the chance of {1 / classes:.3f}; raise committee.epochs or choose another network"
+            f"the chance of {1 / classes:.3f}; {remedy}"
         )

@@ -28,7 +28,8 @@ class Member:
         spec: its network spec.
         accuracy: on the validation split, a fraction.
         state: its parameters and buffers by name.
-        epoch: after which the state was kept, from 1; 0 where it is not known.
+        epoch: of training after which the state was kept, from 1; 0 where it came as it is, or
+            where it is not known.
     """
 
     spec: str

@@ -5,6 +5,7 @@ from synth.networks.densenet import DenseNet121
 from synth.networks.layers import GroupNorm
 from synth.networks.mobilenet import MobileNetV2
 from synth.networks.plain import MLP, VGG11, AlexNet
+from synth.networks.pretrained import TorchvisionNetwork
 from synth.networks.resnet import ResNet18, ResNet50
 from synth.networks.shufflenet import ShuffleNetV2
 from synth.networks.vit import VisionTransformer
@@ -20,5 +21,6 @@ __all__ = [
     "ResNet18",
     "ResNet50",
     "ShuffleNetV2",
+    "TorchvisionNetwork",
     "VisionTransformer",
 ]

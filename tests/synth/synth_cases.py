@@ -27,7 +27,9 @@ def build_registered(
     name: str, channels: int = 1, size: tuple[int, int] = (16, 16), **changes: int | str
 ) -> nn.Module:
     """The registered network `name`, 4 wide, with a norm that matching can use."""
-    options = {**NETWORKS[name].options, "width": 4}
+    options = dict(NETWORKS[name].options)
+    if "width" in options:
+        options["width"] = 4
     if options.get("norm") == "batch":
         options["norm"] = "instance"
     return build(NETWORKS[name].kind, channels, size, **{**options, **changes})
