@@ -72,6 +72,10 @@ MAKING: dict[str, Entry] = {
 LABELLING: dict[str, Entry] = {
     entry.name: entry
     for entry in (
+        Entry("committee.recipes", "a member's own training", "CV-DD"),
+        Entry("committee.patience", "early stopping: sure teachers label worse", "CV-DD"),
+        Entry("committee.weights", "a member such as torchvision:resnet18 from a file", "CV-DD"),
+        Entry("relabel.parts", "batches labelled and trained on in pieces", "CV-DD"),
         Entry("relabel.aggregate=logits", "weighted mean of the members' logits", "CV-DD"),
         Entry("relabel.aggregate=probabilities", "weighted mean of probabilities", "MEAL V2"),
         Entry("relabel.aggregate=standard", "fraction of the members' votes", "Wu et al. 2023"),
@@ -90,6 +94,8 @@ LABELLING: dict[str, Entry] = {
         Entry("relabel.active=random", "teachers label relabel.budget of the views", "textbook"),
         Entry("relabel.unasked=reuse", "a labelled view of the same image instead", "LPLD's pool"),
         Entry("relabel.unasked=hard", "views without a teacher's label have the class", "textbook"),
+        Entry("evaluate.soft_eta", "a cosine that is longer than the training", "CV-DD"),
+        Entry("evaluate.soft_average", "a moving average of the student's weights", "LPQLD's code"),
         Entry("evaluate.self_mix", "a box of each view from another of the same image", "FerKD"),
         Entry("evaluate.gift", "labels mixed with hard ones, cosine loss", "GIFT"),
         Entry("evaluate.hard_share", "soft, then hard, then soft labels", "HALD"),

@@ -60,3 +60,17 @@ def test_images_from_noise_teach_something(teachers, tmp_path):
     # One image per class from noise is weaker than a random real one, but far from chance.
     best, _ = judged("sre2l", teachers, tmp_path / "run", "recover.iterations=200")
     assert best > 0.25
+
+
+def test_a_tenth_of_the_labels_of_classes_recovered_alone_teach_as_much(teachers, tmp_path):
+    out = tmp_path / "run"
+    changes = ["recover.iterations=100", "recover.roll=1", "relabel.epochs=60"]
+    changes += ["evaluate.epochs=60", "evaluate.seeds=1"]
+    judged("lpld", teachers, out, *changes)
+    found = read_json(out / "evaluation.json")
+    students, pool = found["students"][STUDENT], "lpld:ratio=0.9"
+    random = found["controls"]["random"][STUDENT]["hard"]["mean"]
+    assert students[pool]["mean"] > random + 0.03
+    assert students[pool]["mean"] > students["votes"]["mean"] - 0.05
+    sizes = found["bytes"]["sources"]
+    assert sizes["votes"] / sizes[pool] == pytest.approx(10, rel=0.05)

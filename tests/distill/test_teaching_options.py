@@ -1,4 +1,4 @@
-"""MEAL V2's discriminator and LPQLD's temperatures as recipe keys, on digits."""
+"""What students of soft labels do with them, each a recipe key, on digits."""
 
 import json
 
@@ -20,11 +20,17 @@ KEYS = {
     "discriminator": ("evaluate.discriminator=1", "relabel.aggregate=probabilities"),
     "steps": ("evaluate.anneal=step", "evaluate.anneal_every=1", "evaluate.anneal_factor=0.5"),
     "cosine": ("evaluate.anneal=cosine", "evaluate.anneal_least=2", "evaluate.calibrated=true"),
+    "gift": ("evaluate.gift=0.1",),
+    "hard": ("evaluate.hard_share=0.5", "evaluate.hard_smoothing=0.5"),
+    "self-mix": ("evaluate.self_mix=true",),
 }
 WORDS = {
     "discriminator": "KL at temperature 4",
     "steps": "KL at temperature 4, step to 1",
     "cosine": "KL at temperature 4, cosine to 2.5, the student's calibrated",
+    "gift": "cosine, with refined labels (GIFT), at temperature 4",
+    "hard": "KL at temperature 4",
+    "self-mix": "KL at temperature 4",
 }
 
 

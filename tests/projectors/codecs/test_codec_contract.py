@@ -7,6 +7,9 @@ import codec_checks as checks
 import pytest
 import torch
 from codec_checks import CASES, FIXTURES, fixture_labels, make_labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 from network_cases import NETWORKS
 
 from projectors.codecs import CODECS, CodecError, Hard, Labels, UnknownCodecError, get_codec
@@ -125,3 +128,14 @@ def test_labels_of_a_pool_are_not_encoded_again():
     repeated = codec.decode(codec.encode(fixture_labels()))
     with pytest.raises(CodecError, match="repeat a pruned pool"):
         Hard().encode(repeated)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(data=st.data())
+@every_codec
+def test_any_labels_come_back(codec, data):
+    shape = (4, data.draw(st.integers(2, 5)), data.draw(st.integers(3, 9)))
+    elements = st.floats(-30, 30, width=16)
+    logits = data.draw(npst.arrays("float16", shape, elements=elements))
+    temperature = data.draw(st.sampled_from([0.5, 1.0, 4.0, 20.0]))
+    checks.check_round_trip(codec, Labels(torch.from_numpy(logits.copy()), temperature))

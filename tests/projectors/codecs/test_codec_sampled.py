@@ -3,6 +3,8 @@
 import pytest
 import torch
 from codec_checks import make_labels
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from projectors.codecs import CodecError, Labels, SampledTopK, TopK
 
@@ -66,3 +68,17 @@ def test_the_seed_decides_the_samples():
 def test_no_tail_is_refused():
     with pytest.raises(CodecError, match="kept=5 of 5"):
         SampledTopK(5, 1).encode(make_labels(1, 2, 5))
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(st.integers(0, 3), st.integers(1, 5), st.integers(0, 2**31), st.integers(5, 12))
+def test_sampled_topk_keeps_its_bound(kept, draws, seed, classes):
+    labels = make_labels(2, 3, classes, torch.float32, seed=seed)
+    exact = labels.probabilities().double()
+    codec = SampledTopK(kept=kept, draws=draws, seed=seed)
+    found = codec.decode(codec.encode(labels)).probabilities().double()
+    head = exact.topk(kept, dim=-1).indices
+    mass = exact.scatter(-1, head, 0.0).sum(dim=-1, keepdim=True)
+    rounding = (kept + 1) * 2**-11 + classes * 2**-26
+    assert ((found - exact).abs() <= mass / draws + rounding).all()
+    torch.testing.assert_close(found.gather(-1, head), exact.gather(-1, head), rtol=2e-3, atol=1e-6)
