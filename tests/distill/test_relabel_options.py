@@ -37,7 +37,17 @@ CHANGES = [
 DEFAULTS = {"none", "stored", "auto", "logits", "reuse"}
 
 
-@pytest.mark.parametrize("changes", CHANGES, ids=[" ".join(change) for change in CHANGES])
+# Of crowd-kit's MACE every batch takes five hundred rounds in Python, half a minute.
+SLOW = {"relabel.aggregate=mace": pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(change, marks=SLOW.get(change[0], ()), id=" ".join(change))
+        for change in CHANGES
+    ],
+)
 def test_every_option_changes_the_labels(changes, finished, tmp_path, recipe, command):
     if {"relabel.aggregate=glad", "relabel.aggregate=mace"} & set(changes):
         pytest.importorskip("crowdkit")
