@@ -37,8 +37,8 @@ CHANGES = [
 DEFAULTS = {"none", "stored", "auto", "logits", "reuse"}
 
 
-# Of crowd-kit's MACE every batch takes five hundred rounds in Python, half a minute.
-SLOW = {"relabel.aggregate=mace": pytest.mark.slow}
+# crowd-kit's own methods run in Python: of MACE, every batch takes half a minute.
+SLOW = {f"relabel.aggregate={name}": pytest.mark.slow for name in ("glad", "mace")}
 
 
 @pytest.mark.parametrize(
