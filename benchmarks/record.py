@@ -22,7 +22,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from torchvision.utils import save_image
+
 from distill.store.run import versions
+from distill.store.sets import read_set
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -60,6 +63,15 @@ def run_result(run: Path) -> dict[str, Any]:
     }
 
 
+def picture(run: Path, path: Path) -> None:
+    """Draw the first image of each class of a run's set, as stored, four times as large."""
+    content = read_set(run / "set.h5")
+    per_class = len(content.images) // len(content.hard.unique())
+    pixels = content.preprocess.inverse(content.images[::per_class]).clamp(0, 1)
+    large = pixels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    save_image(large, path, nrow=len(large), padding=4, pad_value=1.0)
+
+
 def sweep_result(sweep: Path, plot: Path) -> dict[str, Any]:
     """What is recorded of a sweep; its plot is copied."""
     table = json.loads((sweep / "sweep.json").read_text())
@@ -73,7 +85,10 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--command", required=True, help="the command that made the run")
+    parser.add_argument("--picture", action="store_true", help="draw the set as NAME.png too")
     options = parser.parse_args()
+    if options.picture:
+        picture(options.run, RESULTS / f"{options.name}.png")
     is_sweep = (options.run / "sweep.json").is_file()
     plot = RESULTS / f"{options.name}.svg"
     result = {
