@@ -25,6 +25,7 @@ COMMANDS = {
     "plan": ("plan", "plan"),
     "show": ("show", "show"),
     "verify": ("verify", "verify"),
+    "pack": ("pack", "pack"),
     "import": ("import_set", "import_set"),
     "export": ("export", "export"),
     "ls": ("ls", "ls"),

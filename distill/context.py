@@ -13,13 +13,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from distill.build import build_data, build_network, generator_for, seed_of
-from distill.data import AnyPreprocess, RealData, Split, fit_preprocess, fit_zca
+from distill.data import AnyPreprocess, Changed, RealData, Split, fit_preprocess, fit_zca
 from distill.engines import Engine, Local
 from distill.interrupt import Stop
 from distill.progress import Progress
 from distill.store.run import Run
 from distill.tables import Recipe
 from distill.threads import threads_for
+from synth.images import Images, chosen
 from synth.synthetic_set import draw_real
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Context:
     key: str = ""
     engine: Engine = field(default_factory=Local)
     crew: Crew | None = None
-    _seen: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _seen: dict[str, tuple[Images, Tensor]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def data(self) -> RealData:
@@ -71,12 +72,14 @@ class Context:
         """Number of classes."""
         return len(self.data.class_names)
 
-    def split(self, name: str) -> tuple[Tensor, Tensor]:
-        """Normalised images and labels of "train", "validation" or "test", on the device."""
+    def split(self, name: str) -> tuple[Images, Tensor]:
+        """Normalised images and labels of "train", "validation" or "test", on the device.
+
+        Images that are read by batches are normalised by batches, and only these are on it.
+        """
         if name not in self._seen:
             split: Split = getattr(self.data, name)
-            images = self.preprocess(split.images.to(self.device))
-            self._seen[name] = (images, split.labels.to(self.device))
+            self._seen[name] = (self._normalised(split.images), split.labels.to(self.device))
         return self._seen[name]
 
     def random_real(self, ipc: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -86,8 +89,19 @@ class Context:
             ValueError: if a class has fewer images than `ipc`.
         """
         images, labels = self.split("train")
-        chosen = draw_real(labels.cpu(), self.classes, ipc, generator).to(self.device)
-        return images[chosen], labels[chosen]
+        drawn = draw_real(labels.cpu(), self.classes, ipc, generator)
+        return chosen(images, drawn), labels[drawn.to(self.device)]
+
+    def on_device(self, images: Images) -> Images:
+        """Images [n, c, h, w] on the device; of those that are read by batches, each batch."""
+        if isinstance(images, Tensor):
+            return images.to(self.device)
+        return Changed(images, lambda batch: batch, self.device)
+
+    def _normalised(self, images: Images) -> Images:
+        if isinstance(images, Tensor):
+            return self.preprocess(images.to(self.device))
+        return Changed(images, self.preprocess, self.device)
 
     def generator(self, *keys: int | str) -> Generator:
         """A generator for one purpose of this run."""

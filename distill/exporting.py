@@ -22,6 +22,7 @@ from projectors import Projector, ProjectorError
 from projectors.card import model_card
 from projectors.description import read_description
 from projectors.exports import EXPORTERS, Exported, export_compact, export_peft, write_about
+from synth.images import gather
 
 _CARD = "README.md"
 
@@ -137,7 +138,7 @@ def _held_out(place: Path, projector: Projector, given: Path | None) -> tuple[Te
     recipe = check_recipe(read_manifest(run / MANIFEST)["recipe"], f"recipe of {run}")
     held_out = build_data(recipe.data).validation
     space = projector.preprocessing
-    return Preprocess(space.mean, space.std)(held_out.images), held_out.labels
+    return Preprocess(space.mean, space.std)(gather(held_out.images)), held_out.labels
 
 
 def _sizes(folder: Path) -> dict[str, int]:

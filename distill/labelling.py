@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from distill.errors import WorkError
 from synth.committee import Committee
+from synth.images import Images
 from synth.losses import hard_logits
 from synth.relabel import StoredVotes
 from synth.strategies import (
@@ -120,7 +121,7 @@ def refined(votes: StoredVotes, hard: Tensor, share: float) -> StoredVotes:
 
 
 def soft_hard_soft(
-    votes: StoredVotes, images: Tensor, hard: Tensor, epochs: int, share: float, smoothing: float
+    votes: StoredVotes, images: Images, hard: Tensor, epochs: int, share: float, smoothing: float
 ) -> Callable[[int], Iterable[Batch]]:
     """Batches by epoch with HALD's stages: stored labels, then smoothed hard ones, then stored.
 
@@ -146,7 +147,7 @@ def soft_hard_soft(
 
 
 def self_mixed(
-    votes: StoredVotes, images: Tensor, generator: Generator
+    votes: StoredVotes, images: Images, generator: Generator
 ) -> Callable[[int], Iterable[Batch]]:
     """Batches by epoch in which a box of each view comes from the next view of the same image.
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from projectors.errors import ProjectorError
+from projectors.fitting import Images
 from projectors.projector import Projector
 
 
@@ -26,7 +27,7 @@ class Fidelity:
 
 def measure_fidelity(
     projector: Projector,
-    images: Tensor,
+    images: Images,
     teacher: Tensor,
     hard: Tensor,
     *,

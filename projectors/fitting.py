@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +15,28 @@ from projectors.projector import Projector
 LOSSES = ("mse", "kl")
 # A loss above it says nothing any more: the fit has exploded, though all is finite yet.
 EXPLODED = 1e8
+
+
+class Images(Protocol):
+    """Images [n, c, h, w] that are read by batches; a tensor is one, so is a reader of files."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Number, channels, height and width: [n, c, h, w]."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def __getitem__(self, places: Any, /) -> Tensor:
+        """The images [b, c, h, w] at `places`, int64 [b] or a slice."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -140,7 +163,7 @@ class FitState:
 
 def fit_projector(
     state: FitState,
-    images: Tensor,
+    images: Images,
     teacher: Callable[[Tensor], Tensor],
     hard: Tensor,
     *,
@@ -233,7 +256,7 @@ def _all_finite(projector: Projector) -> bool:
     return bool(torch.stack(found).all())
 
 
-def _check_data(projector: Projector, images: Tensor, hard: Tensor) -> None:
+def _check_data(projector: Projector, images: Images, hard: Tensor) -> None:
     num_classes = len(projector.classes)
     if len(images) == 0 or hard.shape != images.shape[:1]:
         raise ProjectorError(

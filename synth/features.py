@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from synth.committee import Committee
+from synth.images import Images
 
 
 @torch.no_grad()
-def head_inputs(network: nn.Module, images: Tensor, batch_size: int = 500) -> Tensor:
+def head_inputs(network: nn.Module, images: Images, batch_size: int = 500) -> Tensor:
     """What goes into the last linear layer of `network`, [n, d], in evaluation mode.
 
     Args:
@@ -34,7 +35,7 @@ def head_inputs(network: nn.Module, images: Tensor, batch_size: int = 500) -> Te
     return torch.cat(found).flatten(1)
 
 
-def committee_features(committee: Committee, images: Tensor) -> Tensor:
+def committee_features(committee: Committee, images: Images) -> Tensor:
     """Features of all members side by side, [n, d].
 
     Each member's are centred, and scaled so that their mean squared length is its weight in the

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from synth.augment import Augmentation, Mix, MixKind, View, draw_mix
+from synth.images import Images, chosen
 from synth.training import Batch, split_batches, split_parts
 
 Labeller = Callable[[Tensor], Tensor]
@@ -75,7 +76,7 @@ class StoredVotes:
     seed: int | None = None
     asked: int | None = None
 
-    def batches(self, images: Tensor, epoch: int) -> Iterator[Batch]:
+    def batches(self, images: Images, epoch: int) -> Iterator[Batch]:
         """The batches of training epoch `epoch`; stored epochs are read in turn, over and over."""
         row = epoch % len(self.ids)
         places = split_batches(self.ids.shape[1], self.batch_size)
@@ -142,7 +143,7 @@ def draw_mixes(
 
 
 def relabel_epoch(
-    images: Tensor,
+    images: Images,
     labeller: Labeller,
     batch_size: int,
     augmentation: Augmentation,
@@ -224,7 +225,7 @@ def relabel_chosen(
 
 
 def labelled_online(
-    images: Tensor,
+    images: Images,
     labeller: Labeller,
     batch_size: int,
     augmentation: Augmentation,
@@ -242,11 +243,11 @@ def labelled_online(
 
 
 def _shown(
-    images: Tensor, ids: Tensor, view: View, places: Sequence[slice], mixes: Sequence[Mix]
+    images: Images, ids: Tensor, view: View, places: Sequence[slice], mixes: Sequence[Mix]
 ) -> Iterator[Tensor]:
     """The batches of an epoch as teacher and student see them: chosen, augmented, mixed."""
     for index, place in enumerate(places):
-        seen = view.select(place).apply(images[ids[place].to(images.device)])
+        seen = view.select(place).apply(chosen(images, ids[place]))
         yield mixes[index].apply(seen) if mixes else seen
 
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from synth.augment import Augmentation
 from synth.discriminator import Discriminator, discriminator_loss
+from synth.images import Images, Labels, chosen
 from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
 from synth.sharpness import Sharpness, sharpness_aware_backward
 from synth.temperatures import Annealing, calibrated_temperature
@@ -292,31 +293,41 @@ def split_parts(count: int, parts: int) -> list[slice]:
 
 
 def shuffled_batches(
-    images: Tensor,
-    labels: Tensor,
+    images: Images,
+    labels: Labels,
     batch_size: int,
     augmentation: Augmentation | None,
     generator: Generator,
 ) -> Iterator[Batch]:
-    """One epoch over `images` [n, c, h, w] with label logits [n, k], shuffled and augmented."""
+    """One epoch over `images` [n, c, h, w] with label logits [n, k], shuffled and augmented.
+
+    Only a batch of either is in memory at once, where they come from files.
+    """
     order = torch.randperm(len(images), generator=generator)
     for places in split_batches(len(images), batch_size):
         index = order[places]
-        batch = images[index.to(images.device)]
+        batch = chosen(images, index)
         if augmentation is not None:
             size = (images.shape[2], images.shape[3])
             batch = augmentation.sample(len(index), size, generator).apply(batch)
-        yield Batch(batch, labels[index.to(labels.device)])
+        yield Batch(batch, labels[index.to(labels.device, non_blocking=True)])
 
 
 @torch.no_grad()
-def predict(network: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 1000) -> Tensor:
+def predict(network: Callable[[Tensor], Tensor], images: Images, batch_size: int = 1000) -> Tensor:
     """Outputs [n, k] of `network` on `images` [n, c, h, w], without gradients, in its own mode."""
     return torch.cat([network(part) for part in images.split(batch_size)])
 
 
-def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+@torch.no_grad()
+def predict_classes(
+    network: Callable[[Tensor], Tensor], images: Images, batch_size: int = 1000
+) -> Tensor:
+    """As `predict`, but the classes [n] of the largest outputs alone."""
+    return torch.cat([network(part).argmax(dim=1) for part in images.split(batch_size)])
+
+
+def accuracy(network: nn.Module, images: Images, labels: Tensor) -> float:
     """Top-1 accuracy of `network` in evaluation mode, a fraction in [0, 1]."""
     network.eval()
-    predicted = predict(network, images).argmax(dim=1)
-    return float((predicted == labels).float().mean())
+    return float((predict_classes(network, images) == labels).float().mean())

@@ -16,7 +16,7 @@ from distill.commands.options import as_json, debug
 @as_json
 @debug
 def show(path: Path, as_json: bool, debug: bool) -> None:
-    """Show what PATH is: a run's folder, set.h5, experts.h5, committee.h5 or a projector.
+    """Show what PATH is: a run, set.h5, experts.h5, committee.h5, a projector or packed data.
 
     \b
     Example:
@@ -39,9 +39,26 @@ def describe(path: Path) -> dict[str, Any]:
         return _run(path)
     if (path / "projector.json").is_file():
         return _projector(path)
+    if (path / "packed.json").is_file():
+        return _packed(path)
     if path.is_file():
         return _artefact(path)
-    raise WorkError(f"{path} is neither a run, a projector nor a file; name one of these")
+    raise WorkError(
+        f"{path} is neither a run, a projector, packed data nor a file; name one of these"
+    )
+
+
+def _packed(path: Path) -> dict[str, Any]:
+    from distill.store.packed import read_index
+
+    index = read_index(path)
+    return {
+        "kind": "packed data",
+        "source": index.source,
+        "digest": index.digest,
+        "classes": len(index.class_names),
+        "images": {name: sum(counts) for name, counts in index.shards.items()},
+    }
 
 
 def _projector(path: Path) -> dict[str, Any]:

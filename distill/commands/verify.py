@@ -41,7 +41,7 @@ def verify(
     quiet: bool,
     debug: bool,
 ) -> None:
-    """Check that PATH is whole: a run's outputs by their digests, a file by its checksums.
+    """Check that PATH is whole: runs and packed data by their digests, a file by its checksums.
 
     With --accuracy, also that a set keeps what it promises. A failed check ends with exit code 1.
 
@@ -81,9 +81,15 @@ def _words(now: float | None, holds: bool) -> str:
 
 def _whole(path: Path) -> str:
     """What is whole, in words; raises WorkError if something is not."""
+    from distill.data.packed import verify_packed
     from distill.errors import WorkError
     from distill.pipeline import changed_outputs
+    from distill.store.packed import INDEX
 
+    if (path / INDEX).is_file():
+        if verify_packed(path):
+            return "packed data as they were packed"
+        raise WorkError(f"{path}: the data are no longer those that were packed; pack them again")
     if not (path / "manifest.json").is_file():
         return f"{_read_through(path)}, whole and readable"
     changed = changed_outputs(path)

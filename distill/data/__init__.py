@@ -1,5 +1,6 @@
 """Real data: sources, splits and normalisation."""
 
+from distill.data.batched import Changed
 from distill.data.cutting import hold_out, keep_subset
 from distill.data.idx import read_idx
 from distill.data.normalisation import Preprocess, fit_preprocess
@@ -20,6 +21,7 @@ from distill.data.whitened import AnyPreprocess, ZCAPreprocess, fit_zca
 __all__ = [
     "SOURCES",
     "AnyPreprocess",
+    "Changed",
     "DataError",
     "Parts",
     "Preprocess",

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data.batched import take
 from distill.data.parts import Parts
 from distill.data.splits import DataError, Split, per_class_indices
 from distill.suggest import suggestion
@@ -102,7 +103,7 @@ def keep_classes(parts: Parts, wanted: Sequence[str | int]) -> Parts:
         places = torch.nonzero(labels >= 0).flatten()
         if not len(places):
             raise DataError(f"the {name} part has no image of {list(wanted)}; name other classes")
-        return Split(split.images[places], labels[places])
+        return Split(take(split.images, places), labels[places])
 
     validation = parts.validation
     return Parts(

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from distill.data.batched import pixels_of_bytes
 from distill.data.idx import read_idx
 from distill.data.parts import Parts, Request
 from distill.data.splits import DataError, Split, check_label_range, check_labels
@@ -52,7 +53,7 @@ def _read_split(folder: Path, prefix: str) -> Split:
     images: Tensor = torch.from_numpy(read_idx(image_file, 3))
     check_labels(labels, len(images), repr(str(label_file)))
     check_label_range(labels, len(_NAMES), repr(str(label_file)))
-    return Split(images.float().div_(255).unsqueeze(1), labels)
+    return Split(pixels_of_bytes(images.unsqueeze(1)), labels)
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from distill.data.batched import Decoded
 from distill.data.cutting import hold_out
 from distill.data.parts import Parts, Request
 from distill.data.picture import Picture, read_picture, survey_picture
-from distill.data.pixels import check_memory, check_size, resize_images, to_channels
+from distill.data.pixels import check_size, resize_images, to_channels
 from distill.data.splits import DataError, Split
 
 _SUFFIXES = frozenset(
@@ -39,6 +41,8 @@ def read_folder(request: Request) -> Parts:
     Args:
         request: `channels` None means gray if every image is stored gray, else RGB. `size` may
             be None only if all images are squares of one size.
+
+    Images are decoded when they are asked for.
 
     Raises:
         DataError: when folders or images are missing or do not fit, or an image cannot be read.
@@ -157,10 +161,10 @@ def _common_size(pictures: list[Picture]) -> int:
 
 def _read(listing: _Listing, channels: int, size: int) -> Split:
     check_size(size)
-    check_memory(len(listing.pictures), channels, size)
-    images = torch.empty(len(listing.pictures), channels, size, size)
-    for index, picture in enumerate(listing.pictures):
-        # One by one: only the resized images are all in memory, not the originals.
-        pixels = to_channels(read_picture(picture.path).unsqueeze(0), channels)
-        images[index] = resize_images(pixels, size)[0]
+
+    def decode(place: int) -> Tensor:
+        pixels = to_channels(read_picture(listing.pictures[place].path).unsqueeze(0), channels)
+        return resize_images(pixels, size)[0]
+
+    images = Decoded(len(listing.pictures), (channels, size, size), decode)
     return Split(images, torch.tensor(listing.labels, dtype=torch.int64))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distill.data.batched import Decoded
 from distill.data.parts import Request
 from distill.data.pixels import resize_images, to_channels
 from distill.data.splits import DataError, Split
@@ -40,10 +41,7 @@ def gather(
     for picture, label in pairs:
         pixels = resize_images(to_channels(_pixels(picture), request.channels), request.size)
         if images and pixels.shape[1:] != images[0].shape:
-            raise DataError(
-                f"{request.source!r} holds images of {_extent(images[0])} and of "
-                f"{_extent(pixels[0])}; set size (and channels) to bring them to one shape"
-            )
+            raise _differ(request, images[0], pixels[0])
         images.append(pixels[0])
         labels.append(int(label))
     if not images:
@@ -51,6 +49,51 @@ def gather(
     classes = torch.tensor(labels, dtype=torch.int64)
     split = Split(torch.stack(images), classes)
     return split, names or tuple(str(k) for k in range(int(classes.max()) + 1))
+
+
+def decoded(
+    picture: Callable[[int], Image.Image],
+    labels: Sequence[int],
+    request: Request,
+    names: tuple[str, ...] | None,
+) -> tuple[Split, tuple[str, ...]]:
+    """As `gather`, for pictures that can be had by their places: none is kept.
+
+    Args:
+        picture: place -> Pillow image.
+        labels: [n] classes from 0.
+        request: its size and channels are applied to each image.
+        names: of the classes; None numbers them.
+
+    Raises:
+        DataError: when there are no images; or, once they are asked for, as `gather`.
+    """
+    if not labels:
+        raise DataError(f"{request.source!r} holds no images; name another source")
+
+    def shaped(place: int) -> Tensor:
+        pixels = to_channels(_pixels(picture(place)), request.channels)
+        return resize_images(pixels, request.size)[0]
+
+    first = shaped(0)
+
+    def decode(place: int) -> Tensor:
+        image = shaped(place)
+        if image.shape != first.shape:
+            raise _differ(request, first, image)
+        return image
+
+    c, h, w = first.shape
+    classes = torch.tensor(labels, dtype=torch.int64)
+    split = Split(Decoded(len(labels), (c, h, w), decode), classes)
+    return split, names or tuple(str(k) for k in range(int(classes.max()) + 1))
+
+
+def _differ(request: Request, first: Tensor, other: Tensor) -> DataError:
+    return DataError(
+        f"{request.source!r} holds images of {_extent(first)} and of {_extent(other)}; set size "
+        "(and channels) to bring them to one shape"
+    )
 
 
 def _extent(image: Tensor) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from distill.data.cutting import hold_out
-from distill.data.gathering import gather
+from distill.data.gathering import decoded
 from distill.data.parts import Parts, Request
-from distill.data.splits import DataError, SourceError
+from distill.data.splits import DataError, SourceError, Split
 
 _TESTS = ("test", "validation", "valid")
 
@@ -35,12 +34,12 @@ def read_hugging_face(request: Request) -> Parts:
             "another set"
         )
     image, label, names = _columns(request, splits["train"])
-    train, names = gather(_pairs(splits["train"], image, label), request, names)
+    train, names = _decoded(splits["train"], image, label, request, names)
     test_name = next((name for name in _TESTS if name in splits), None)
     if test_name is None:
         train, test = hold_out(train, len(names), 0.2, "test")
     else:
-        test, names = gather(_pairs(splits[test_name], image, label), request, names)
+        test, names = _decoded(splits[test_name], image, label, request, names)
     return Parts(train, test, names)
 
 
@@ -81,6 +80,9 @@ def _columns(request: Request, split: Any) -> tuple[str, str, tuple[str, ...] | 
     return images[0], labels[0], tuple(names) if names else None
 
 
-def _pairs(split: Any, image: str, label: str) -> Iterator[tuple[Any, int]]:
-    for row in split:
-        yield row[image], row[label]
+def _decoded(
+    split: Any, image: str, label: str, request: Request, names: tuple[str, ...] | None
+) -> tuple[Split, tuple[str, ...]]:
+    # A column by its name leaves the others, with all images, as they are.
+    labels = [int(value) for value in split[label]]
+    return decoded(lambda place: split[place][image], labels, request, names)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from distill.data.splits import DataError, check_images
+from synth.images import Images
 
 # A channel that never changes would be divided by zero.
 _STD_FLOOR = 1e-3
-# Values of a channel that are copied to float64 at once: half a gigabyte.
-_PART = 1 << 26
+# Values of a channel that are read, and copied to float64, at once: 8 MB.
+_PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class Preprocess:
         mean, std = self._columns(images)
         return images * std + mean
 
-    def bounds(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Black and white [c, 1, 1] as normalised, on the device and of the dtype of images."""
-        pixel = images.new_ones(len(self.mean), 1, 1)
+    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Black and white [c, 1, 1] as normalised, float32 on the device."""
+        pixel = torch.ones(len(self.mean), 1, 1, device=device)
         return self(0 * pixel), self(pixel)
 
     def to_dict(self) -> dict[str, list[float]]:
@@ -106,37 +107,46 @@ class Preprocess:
         )
 
 
-def fit_preprocess(images: Tensor) -> Preprocess:
+def fit_preprocess(*sources: Images) -> Preprocess:
     """Mean and (population) standard deviation of each channel; std is at least 0.001.
 
     Args:
-        images: training images, float32 [n, c, h, w] in [0, 1].
+        sources: training images, float32 [n, c, h, w] in [0, 1]; of several, all together. They
+            are read once, a part at a time.
 
     Raises:
         DataError: when the images are not of that form.
     """
-    check_images(images)
-    means, stds = [], []
-    # One channel at a time, some images at a time: float64 sums are exact enough for any number
-    # of pixels, and only one part's copy lives at once.
-    for channel in images.detach().unbind(dim=1):
-        mean, std = _moments(channel)
-        means.append(mean)
-        stds.append(max(std, _STD_FLOOR))
-    return Preprocess(tuple(means), tuple(stds))
+    channels: list[_Moments] = []
+    for images in sources:
+        for part in images.split(max(1, _PART // math.prod(images.shape[2:]))):
+            check_images(part)
+            channels = channels or [_Moments() for _ in range(part.shape[1])]
+            for moments, channel in zip(channels, part.detach().unbind(dim=1), strict=True):
+                moments.add(channel)
+    stds = tuple(max(moments.std, _STD_FLOOR) for moments in channels)
+    return Preprocess(tuple(moments.mean for moments in channels), stds)
 
 
-def _moments(channel: Tensor) -> tuple[float, float]:
-    """Mean and population standard deviation of [n, h, w]; parts are merged as Chan et al. 1979."""
-    count, mean, scatter = 0, 0.0, 0.0
-    for part in channel.split(max(1, _PART // channel[0].numel())):
-        std, own = torch.std_mean(part.double(), correction=0)
-        added = part.numel()
-        step, total = float(own) - mean, count + added
-        scatter += float(std) ** 2 * added + step**2 * count * added / total
-        mean += step * added / total
-        count = total
-    return mean, math.sqrt(scatter / count)
+class _Moments:
+    """Mean and spread of the values of one channel; parts are merged as Chan et al. 1979."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._scatter = 0, 0.0, 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Take in [n, h, w]; float64 sums are exact enough for any number of pixels."""
+        std, own = torch.std_mean(values.double(), correction=0)
+        added = values.numel()
+        step, total = float(own) - self.mean, self.count + added
+        self._scatter += float(std) ** 2 * added + step**2 * self.count * added / total
+        self.mean += step * added / total
+        self.count = total
+
+    @property
+    def std(self) -> float:
+        """The population standard deviation."""
+        return math.sqrt(self._scatter / self.count)
 
 
 @lru_cache(maxsize=64)

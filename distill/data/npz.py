@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from distill.data.archives import check_expansion
+from distill.data.batched import pixels_of_bytes
 from distill.data.cutting import hold_out
 from distill.data.parts import Parts, Request
 from distill.data.splits import DataError, Split, check_images, check_labels
+from synth.images import Images
 
 _WHOLE = ("images", "labels")
 _CUT = ("x_train", "y_train", "x_test", "y_test")
@@ -103,11 +105,14 @@ def _split(arrays: dict[str, np.ndarray], images: str, labels: str) -> Split:
     return Split(pixels, classes)
 
 
-def _images(array: np.ndarray, name: str) -> Tensor:
-    """Float32 [n, c, h, w] in [0, 1] from any of the allowed forms."""
+def _images(array: np.ndarray, name: str) -> Images:
+    """Float32 [n, c, h, w] in [0, 1] from any of the allowed forms; bytes stay bytes."""
     if array.dtype == np.uint8:
-        pixels = torch.from_numpy(array).float().div_(255)
-    elif array.dtype.kind == "f":
+        values = _channels_first(torch.from_numpy(array), name)
+        if not array.size:
+            check_images(values.float(), name)
+        return pixels_of_bytes(values)
+    if array.dtype.kind == "f":
         # Values beyond float32 become infinite, which the check below refuses by name.
         with np.errstate(over="ignore"):
             pixels = torch.from_numpy(array.astype(np.float32))

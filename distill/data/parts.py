@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.data.splits import SourceError, Split
+from distill.data.splits import DataError, SourceError, Split
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,24 @@ class Parts:
         test: test images.
         class_names: one name per class, in the order of the labels.
         validation: the source's own validation images, or None.
+        packed: whether the images stay on the disk and are read by batches.
+        digest: of packed data as they are; None where they were cut or changed.
     """
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
     validation: Split | None = None
+    packed: bool = False
+    digest: str | None = None
+
+    @property
+    def three(self) -> tuple[Split, Split, Split]:
+        """Training, validation and test images.
+
+        Raises:
+            DataError: where validation has not been cut yet.
+        """
+        if self.validation is None:
+            raise DataError("no validation images came, they are needed; cut the parts first")
+        return self.train, self.validation, self.test

@@ -1,5 +1,8 @@
 """Channel and size changes of images in [0, 1]."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -34,17 +37,21 @@ def check_size(size: int | None) -> None:
         raise DataError(f"size={size} came, at least 1 pixel is needed; set for example size=32")
 
 
-def check_memory(count: int, channels: int, size: int | None) -> None:
+def check_memory(count: int, extent: Sequence[int]) -> None:
     """Check that images would fit, before memory is taken for them.
 
+    Args:
+        count: images.
+        extent: (c, h, w) of each.
+
     Raises:
-        DataError: when float32 [count, channels, size, size] takes more than is free.
+        DataError: when they take more in float32 than is free.
     """
-    needed, free = 4 * count * channels * (size or 0) ** 2, available_bytes()
+    needed, free = 4 * count * math.prod(extent), available_bytes()
     if free is not None and needed > free:
         raise DataError(
-            f"{count} images of {channels}x{size}x{size} take {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free; lower size or subset"
+            f"{count} images of {'x'.join(map(str, extent))} take {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free; lower size or subset, or pack them with distill pack"
         )
 
 

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distill.data.batched import take
+from synth.images import Images, gather
+
+# Images that are looked at together.
+_PART = 1000
+
 
 class DataError(ValueError):
     """Real data that cannot be used; the message is one line and says what to do."""
@@ -28,7 +34,7 @@ def check_images(images: Tensor, name: str = "images") -> None:
         DataError: one line with the first fault found.
     """
     shape = tuple(images.shape)
-    if images.ndim != 4:
+    if len(shape) != 4:
         raise DataError(f"{name}: shape {shape} came, [n, c, h, w] is needed; add the missing axes")
     if images.dtype != torch.float32:
         raise DataError(f"{name}: {images.dtype} came, torch.float32 in [0, 1] is needed; convert")
@@ -94,26 +100,32 @@ class Split:
     """Images and their classes.
 
     Attributes:
-        images: float32 [n, c, h, w], pixels in [0, 1].
+        images: float32 [n, c, h, w], pixels in [0, 1]; a tensor, or read by batches.
         labels: int64 [n], class numbers.
 
     Raises:
-        DataError: when the images or labels are not of that form, or empty.
+        DataError: when the images or labels are not of that form, or empty. Of images that are
+            read by batches only the shape is looked at.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
 
     def __post_init__(self) -> None:
-        check_images(self.images)
+        if isinstance(self.images, Tensor):
+            check_images(self.images)
         check_labels(self.labels, len(self.images))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> "Split":
-        """A new split of the images at `indices` (int64 [m]), copied in that order."""
-        return Split(self.images[indices], self.labels[indices])
+        """A new split of the images at `indices` (int64 [m]), in that order; tensors are copied."""
+        return Split(take(self.images, indices), self.labels[indices])
+
+    def gathered(self) -> "Split":
+        """The same split with its images in memory."""
+        return Split(gather(self.images), self.labels)
 
 
 def per_class_indices(labels: Tensor, classes: int) -> tuple[Tensor, ...]:
@@ -223,14 +235,19 @@ def build_real_data(
     """Put three splits together and compute their digest.
 
     The digest covers shapes, pixels, labels and class names, not `source`: the same data read
-    from another place has the same digest.
+    from another place, or by batches, has the same digest.
 
     Raises:
         DataError: see `RealData`.
     """
     check_class_names(class_names)
-    digest = _digest(train, validation, test, class_names)
-    return RealData(train, validation, test, class_names, source, digest)
+    digest = DataDigest()
+    for name, split in _named(train, validation, test):
+        digest.begin(name, split)
+        for part in split.images.split(_PART):
+            digest.add(part)
+        digest.end(split)
+    return RealData(train, validation, test, class_names, source, digest.finish(class_names))
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
@@ -264,14 +281,29 @@ def _shape(split: Split) -> str:
     return "x".join(str(extent) for extent in split.images.shape[1:])
 
 
-def _digest(train: Split, validation: Split, test: Split, class_names: tuple[str, ...]) -> str:
-    sha = hashlib.sha256()
-    for name, split in _named(train, validation, test):
-        # The shapes come first, so that two splits of equal bytes and other shapes differ.
-        sha.update(f"{name} {tuple(split.images.shape)} {tuple(split.labels.shape)};".encode())
-        sha.update(split.images.detach().cpu().contiguous().numpy().astype("<f4", copy=False).data)
-        sha.update(split.labels.cpu().contiguous().numpy().astype("<i8", copy=False).data)
-    for class_name in class_names:
-        encoded = class_name.encode()
-        sha.update(f"{len(encoded)}:".encode() + encoded)
-    return sha.hexdigest()
+class DataDigest:
+    """The digest of real data, split by split, as its images come."""
+
+    def __init__(self) -> None:
+        self._sha = hashlib.sha256()
+
+    def begin(self, name: str, split: Split) -> None:
+        """Begin a split. Shapes come first: two of equal bytes and other shapes must differ."""
+        shapes = f"{name} {tuple(split.images.shape)} {tuple(split.labels.shape)};"
+        self._sha.update(shapes.encode())
+
+    def add(self, images: Tensor) -> None:
+        """The split's next images [b, c, h, w], pixels in [0, 1]."""
+        pixels = images.detach().cpu().contiguous().numpy()
+        self._sha.update(pixels.astype("<f4", copy=False).data)
+
+    def end(self, split: Split) -> None:
+        """All images of the split have come."""
+        self._sha.update(split.labels.cpu().contiguous().numpy().astype("<i8", copy=False).data)
+
+    def finish(self, class_names: tuple[str, ...]) -> str:
+        """The digest (hexadecimal), after the last split."""
+        for class_name in class_names:
+            encoded = class_name.encode()
+            self._sha.update(f"{len(encoded)}:".encode() + encoded)
+        return self._sha.hexdigest()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from distill.data.normalisation import Preprocess
+from synth.images import Images
 from synth.whitening import Whitening, fit_whitening
 
 _BATCH = 2000
@@ -30,10 +31,11 @@ class ZCAPreprocess:
 AnyPreprocess = Preprocess | ZCAPreprocess
 
 
-def fit_zca(pixels: Tensor) -> ZCAPreprocess:
-    """Fit on training pixels [n, c, h, w], as MTT does with kornia (eps 0.1).
+def fit_zca(*sources: Images) -> ZCAPreprocess:
+    """Fit on training pixels [n, c, h, w], of all sources, as MTT does with kornia (eps 0.1).
 
     Raises:
         ValueError: if the images are so large that the matrix would not fit.
     """
-    return ZCAPreprocess(fit_whitening(pixels.split(_BATCH)))
+    parts = (part for images in sources for part in images.split(_BATCH))
+    return ZCAPreprocess(fit_whitening(parts))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.evaluation.jobs import STUDENTS, Job
-from synth.training import predict
+from synth.images import Images
+from synth.training import predict_classes
 
 # A matrix grows with the square of the classes, and nobody reads one of hundreds.
 MOST_CLASSES = 30
@@ -30,7 +31,7 @@ class Grade:
     confusion: Matrix | None = None
 
 
-def grade(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> Grade:
+def grade(network: nn.Module, images: Images, labels: Tensor, classes: int) -> Grade:
     """Test a student in evaluation mode.
 
     Args:
@@ -40,7 +41,7 @@ def grade(network: nn.Module, images: Tensor, labels: Tensor, classes: int) -> G
         classes: how many there are.
     """
     network.eval()
-    predicted = predict(network, images).argmax(dim=1)
+    predicted = predict_classes(network, images)
     accuracy = float((predicted == labels).float().mean())
     if classes > MOST_CLASSES:
         return Grade(accuracy)

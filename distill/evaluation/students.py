@@ -22,7 +22,7 @@ from projectors import OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
 from synth.committee import Committee
 from synth.discriminator import Discriminator
-from synth.losses import hard_logits
+from synth.images import HardLogits, Images, Labels
 from synth.relabel import StoredVotes, labelled_online
 from synth.temperatures import Annealing
 from synth.training import Batch, TrainSettings, shuffled_batches, train
@@ -257,7 +257,7 @@ def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -
         size, parts, mix = _vote_batches(judged) if job.labels == "votes" else (size, 1, "none")
         kind = mix if job.views else "none"
         return lambda epoch: labelled_online(images, labeller, size, drawn, generator, kind, parts)
-    soft = hard_logits(hard, context.classes)
+    soft: Labels = HardLogits(hard, context.classes)
     if job.labels == "learned" and judged.content.learned is not None and job.group == STUDENTS:
         soft = judged.content.learned.to(context.device)
     views = _views(context, table, judged, job)
@@ -274,7 +274,7 @@ def _views(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> 
 
 
 def _stored(
-    table: EvaluateTable, votes: StoredVotes, images: Tensor, hard: Tensor, generator: Generator
+    table: EvaluateTable, votes: StoredVotes, images: Images, hard: Tensor, generator: Generator
 ) -> Epochs:
     """Batches of stored labels; refined, mixed or with hard stages where the recipe says so."""
     classes = hard.cpu()
@@ -289,7 +289,7 @@ def _stored(
     return lambda epoch: votes.batches(images, epoch)
 
 
-def _images(context: Context, judged: Judged, job: Job) -> tuple[Tensor, Tensor]:
+def _images(context: Context, judged: Judged, job: Job) -> tuple[Images, Tensor]:
     if job.group == STUDENTS:
         content = judged.content
         return content.seen_images.to(context.device), content.seen_hard.to(context.device)

@@ -188,8 +188,8 @@ def _settle(
         )
     if space == "zca":
         # Public code whitens with all training images; what is held out here was not then.
-        whole = torch.cat([data.train.images, data.validation.images])
-        return (target := fit_zca(data.train.images)), target(fit_zca(whole).inverse(images))
+        whole = fit_zca(data.train.images, data.validation.images)
+        return (target := fit_zca(data.train.images)), target(whole.inverse(images))
     target_plain = fit_preprocess(data.train.images)
     pixels = images if space == "pixels" else _statistics(images, wishes, data).inverse(images)
     return target_plain, target_plain(pixels)
@@ -211,7 +211,7 @@ def _statistics(images: Tensor, wishes: Wishes, data: RealData | None) -> Prepro
     """The channel statistics that the images were normalised with."""
     name = wishes.statistics or _guess(wishes.data)
     if name == "data" and data is not None:
-        return fit_preprocess(torch.cat([data.train.images, data.validation.images]))
+        return fit_preprocess(data.train.images, data.validation.images)
     if not name or name not in STATISTICS:
         known = ["data", *STATISTICS]
         came = (

@@ -19,6 +19,7 @@ from distill.data import DataError, Request
 from distill.data.archives import check_expansion
 from distill.data.folder import read_pictures
 from distill.errors import WorkError
+from synth.images import gather
 
 Space = Literal["normalised", "pixels", "zca"]
 _EXPANDED_LIMIT = 1 << 26
@@ -128,7 +129,7 @@ def read_folder(path: Path) -> Foreign:
     if all(numbered):
         names = tuple(match[2] for match in numbered if match)
     named = None if all(re.fullmatch(r"(new)?\d+", name) for name in names) else names
-    return Foreign(split.images, split.labels, space="pixels", class_names=named)
+    return Foreign(gather(split.images), split.labels, space="pixels", class_names=named)
 
 
 LAYOUTS: dict[str, Callable[[Path], Foreign]] = {

@@ -26,6 +26,11 @@ DATA: dict[str, Entry] = {
             "torchvision",
         ),
         Entry("hf", "an image set of the Hugging Face hub: hf:NAME", "datasets, extra hf"),
+        Entry(
+            "packed",
+            "any of these, packed by `distill pack` and read by batches: packed:PATH",
+            "HDF5 files",
+        ),
     )
 }
 

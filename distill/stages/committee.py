@@ -23,6 +23,7 @@ from distill.stages.votes import make_ballot
 from distill.store.committee import Member, read_committee, write_committee
 from distill.tables import CommitteeTable
 from synth.committee import Committee
+from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training import TrainSettings, accuracy, predict, shuffled_batches, train
 from synth.votes import Ballot
@@ -190,7 +191,7 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
         return _as_it_is(context, advance, network, table.epochs)
     generator = context.generator(STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
-    soft = hard_logits(labels, context.classes)
+    soft = HardLogits(labels, context.classes)
     settings = TrainSettings(
         table.epochs, table.lr, table.optimizer, weight_decay=table.weight_decay
     )

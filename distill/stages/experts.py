@@ -18,7 +18,7 @@ from distill.progress import Advance
 from distill.stages.tensors import from_arrays, load_tensors, save_tensors
 from distill.store.experts import Trajectory, write_experts
 from distill.tables import MatchTable, Recipe
-from synth.losses import hard_logits
+from synth.images import HardLogits
 from synth.parameters import parameter_layout, parameter_vector
 from synth.sharpness import Sharpness
 from synth.training import TrainSettings, accuracy, shuffled_batches, train
@@ -115,7 +115,7 @@ def _train_expert(context: Context, advance: Advance, index: int) -> Recorded:
     table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
-    soft = hard_logits(labels, context.classes)
+    soft = HardLogits(labels, context.classes)
     network = context.network(table.network, STAGE, index)
     generator = context.generator(STAGE, index)
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)

@@ -20,7 +20,7 @@ def realistic_mosaics(
     """
     settings = MosaicSettings(table.candidates, table.crops, table.factor, table.crop_area)
     split = context.data.train
-    pixels = split.images.to(context.device)
+    pixels = context.on_device(split.images)
     found = []
     for label in range(context.classes):
         context.stop.check()

@@ -220,4 +220,4 @@ def _valid_images(context: Context, table: RecoverTable) -> Callable[[Tensor, Te
     preprocess = context.preprocess
     if not isinstance(preprocess, Preprocess):
         return lambda images, _: preprocess(preprocess.inverse(images).clamp(0, 1))
-    return ValidImages(*preprocess.bounds(context.split("train")[0]), table.background)
+    return ValidImages(*preprocess.bounds(context.device), table.background)

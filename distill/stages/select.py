@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +16,8 @@ from distill.stages.synthetic import write_synthetic
 from distill.tables import SelectTable
 from synth.committee import Committee
 from synth.features import committee_features
-from synth.selection import choose_per_class, herding, k_center
+from synth.images import Images
+from synth.selection import Features, choose_per_class, herding, k_center
 
 STAGE = "select"
 
@@ -50,5 +53,15 @@ def _images(context: Context, table: SelectTable) -> Tensor:
     return real[choose_per_class(features, labels, context.classes, table.ipc, rules[table.method])]
 
 
-def _features(images: Tensor, committee: Committee | None) -> Tensor:
-    return images.flatten(1) if committee is None else committee_features(committee, images)
+def _features(images: Images, committee: Committee | None) -> Features:
+    return _Pixels(images) if committee is None else committee_features(committee, images)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """The pixels themselves as features [m, c * h * w]; those that are asked for are read."""
+
+    images: Images
+
+    def __getitem__(self, places: Any, /) -> Tensor:
+        return self.images[places].flatten(1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.context import Context
 from distill.data import require_per_class
 from distill.store.experts import ExpertsInfo, read_last_snapshots
 from synth.formation import decode, encode
+from synth.images import chosen
 from synth.losses import HARD_LOGIT
 from synth.matching import MatchState, initial_state
 from synth.parameters import load_vector
@@ -23,7 +24,7 @@ from synth.synthetic_set import (
     rightly_predicted,
     starting_labels,
 )
-from synth.training import predict
+from synth.training import predict, predict_classes
 
 
 def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> MatchState:
@@ -49,17 +50,18 @@ def _images(context: Context, info: ExpertsInfo, experts_file: str, seen_per_cla
     """Stored images [n, c, h, w], in class order; real ones are tiled where factor > 1."""
     table = context.recipe.matching()[1]
     require_per_class(context.data.train, seen_per_class, context.data.class_names)
-    real, labels = (part.cpu() for part in context.split("train"))
+    real, labels = context.split("train")
+    labels = labels.cpu()
     generator = context.generator("match", "init")
     shape = (context.classes * table.ipc, *real.shape[1:])
 
     def draw(candidates: Tensor) -> Tensor:
-        chosen = draw_real(labels[candidates], context.classes, seen_per_class, generator)
-        return encode(real[candidates[chosen]], table.factor)
+        drawn = draw_real(labels[candidates], context.classes, seen_per_class, generator)
+        return encode(chosen(real, candidates[drawn]).cpu(), table.factor)
 
     def right() -> Tensor:
-        logits = _expert_logits(context, info, experts_file, real)
-        mask = rightly_predicted(logits.argmax(dim=2), labels, context.classes, seen_per_class)
+        predicted = _asked(context, info, experts_file, lambda net: predict_classes(net, real))
+        mask = rightly_predicted(predicted, labels, context.classes, seen_per_class)
         return torch.nonzero(mask).flatten()
 
     starts: dict[str, Callable[[], Tensor]] = {
@@ -75,9 +77,17 @@ def _expert_logits(
     context: Context, info: ExpertsInfo, experts_file: str, images: Tensor
 ) -> Tensor:
     """Logits [e, n, k] of every expert's last snapshot."""
+    seen = images.to(context.device)
+    return _asked(context, info, experts_file, lambda network: predict(network, seen))
+
+
+def _asked(
+    context: Context, info: ExpertsInfo, experts_file: str, ask: Callable[[nn.Module], Tensor]
+) -> Tensor:
+    """What the network of every expert's last snapshot answers, stacked on the CPU."""
     network = context.network(info.network, "match").eval()
     found = []
     for snapshot in read_last_snapshots(context.run.path / experts_file):
         load_vector(network, snapshot.to(context.device))
-        found.append(predict(network, images.to(context.device)).cpu())
+        found.append(ask(network).cpu())
     return torch.stack(found)

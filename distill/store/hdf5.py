@@ -20,7 +20,7 @@ from distill.store.sink import Sink
 
 FORMAT_VERSION = 1
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     LookupError,
     RuntimeError,
@@ -60,11 +60,35 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
                 )
             _refuse_foreign_links(file)
             yield file
-    except _DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WorkError(
-            f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
-        ) from None
+    except DAMAGE as error:
+        raise damaged(path, error) from None
+
+
+@contextmanager
+def open_plain(path: Path) -> Iterator[h5py.File]:
+    """Open a file of arrays alone for reading: one whose texts and attributes nobody reads.
+
+    Its heaps need no check, for which all of a large file would be read.
+
+    Raises:
+        WorkError: if the file is missing, is not HDF5, or is damaged.
+    """
+    if not path.is_file():
+        raise WorkError(f"{path} is not a file; it is missing: make it again")
+    try:
+        with h5py.File(path, "r") as file:
+            _refuse_foreign_links(file)
+            yield file
+    except DAMAGE as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> WorkError:
+    """What to say of a file that cannot be read."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return WorkError(
+        f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
+    )
 
 
 def _refuse_foreign_links(file: h5py.File) -> None:
@@ -117,7 +141,7 @@ def read_kind(path: Path) -> str:
         check_heaps(path)
         with h5py.File(path, "r") as file:
             kind = file.attrs.get("limbeck")
-    except _DAMAGE:
+    except DAMAGE:
         kind = None
     if kind is None:
         raise WorkError(f"{path} is not a file of this program, or it is damaged; make it again")
@@ -126,7 +150,16 @@ def read_kind(path: Path) -> str:
 
 @contextmanager
 def create_h5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """A new file, marked as an artefact of `kind`, that takes its place if the block ends well.
+    """A new file, marked as an artefact of `kind`, that takes its place if the block ends well."""
+    with new_h5(path) as file:
+        file.attrs["limbeck"] = kind
+        file.attrs["format"] = FORMAT_VERSION
+        yield file
+
+
+@contextmanager
+def new_h5(path: Path) -> Iterator[h5py.File]:
+    """A new file that takes its place if the block ends well.
 
     The format of HDF5 1.10 is asked for by name: its metadata carry checksums, attributes may
     be long, and a later library writes the same bytes.
@@ -135,8 +168,6 @@ def create_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     with atomic_path(path) as temporary, temporary.open("w+b", buffering=0) as raw:
         sink = Sink(raw)
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
-            file.attrs["limbeck"] = kind
-            file.attrs["format"] = FORMAT_VERSION
             yield file
         if sink.error is not None:
             raise sink.error

@@ -14,6 +14,8 @@ from pathlib import Path
 _MAGIC = b"GCOL\x01\x00\x00\x00"
 _HEAD = 16
 # Index, references, zeros, size. The size of index 0, the free space, counts this header too.
+# Bytes that are searched, and resident, at once.
+_WINDOW = 1 << 24
 _OBJECT = struct.Struct("<HHIQ")
 
 
@@ -31,11 +33,16 @@ def check_heaps(path: Path) -> None:
 @lru_cache(maxsize=64)
 def _check(path: Path, size: int, changed: int, node: int) -> None:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw:
-        place = raw.find(_MAGIC)
-        while place >= 0:
-            if not _ends(raw, place):
-                raise OSError("a heap of texts is damaged")
-            place = raw.find(_MAGIC, place + 1)
+        for start in range(0, size, _WINDOW):
+            # A signature that the windows' border cuts is found by the first of them.
+            stop = start + _WINDOW + len(_MAGIC) - 1
+            place = raw.find(_MAGIC, start, stop)
+            while place >= 0:
+                if not _ends(raw, place):
+                    raise OSError("a heap of texts is damaged")
+                place = raw.find(_MAGIC, place + 1, stop)
+            if hasattr(mmap, "MADV_DONTNEED"):
+                raw.madvise(mmap.MADV_DONTNEED, start, min(_WINDOW, size - start))
 
 
 def _ends(raw: mmap.mmap, place: int) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from synth.committee import batch_norms
+from synth.images import Images
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def running_statistics(network: nn.Module) -> list[NormStatistics]:
 
 @torch.no_grad()
 def class_statistics(
-    network: nn.Module, images: Tensor, labels: Tensor, classes: int, batch_size: int = 500
+    network: nn.Module, images: Images, labels: Tensor, classes: int, batch_size: int = 500
 ) -> list[NormStatistics]:
     """The statistics of each BatchNorm layer's input, for the images of each class apart.
 

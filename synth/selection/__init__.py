@@ -1,6 +1,6 @@
 """Selection: real images, or mosaics of them, as the synthetic set."""
 
-from synth.selection.coresets import choose_per_class, herding, k_center
+from synth.selection.coresets import Features, choose_per_class, herding, k_center
 from synth.selection.mosaics import (
     MosaicDraw,
     MosaicSettings,
@@ -10,6 +10,7 @@ from synth.selection.mosaics import (
 )
 
 __all__ = [
+    "Features",
     "MosaicDraw",
     "MosaicSettings",
     "choose_per_class",

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 
+class Features(Protocol):
+    """Features [m, d] that are had by places; a tensor is one."""
+
+    def __getitem__(self, places: Any, /) -> Tensor:
+        """The features [n, d] at `places`, int64 [n]."""
+        ...
+
+
 def choose_per_class(
-    features: Tensor,
+    features: Features,
     labels: Tensor,
     classes: int,
     ipc: int,
@@ -18,7 +27,7 @@ def choose_per_class(
     """Indices [classes * ipc] of the images that `choose` takes of each class, in class order.
 
     Args:
-        features: [m, d] of the real images.
+        features: [m, d] of the real images; asked for those of one class at a time.
         labels: [m] their classes.
         classes: k.
         ipc: images per class.

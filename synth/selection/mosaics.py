@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from synth.crops import crop_resized, draw_box
 from synth.formation import encode
+from synth.images import Images, chosen
 
 # Candidates whose crops are judged together.
 _TOGETHER = 50
@@ -79,7 +80,7 @@ def draw_mosaics(
 
 
 def make_mosaics(
-    images: Tensor,
+    images: Images,
     draw: MosaicDraw,
     ipc: int,
     factor: int,
@@ -105,7 +106,7 @@ def make_mosaics(
     for index, boxes in zip(
         draw.candidates.split(_TOGETHER), draw.boxes.split(_TOGETHER), strict=True
     ):
-        crops = _crop_all(images[index.to(images.device)], boxes)
+        crops = _crop_all(chosen(images, index.cpu()), boxes)
         found = loss(crops.flatten(0, 1)).view(crops.shape[:2])
         least = found.min(dim=1)
         best.append(crops[torch.arange(len(crops), device=crops.device), least.indices])

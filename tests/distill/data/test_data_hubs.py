@@ -100,6 +100,9 @@ def fake_hub(splits):
     class Rows(list):
         features = types.MappingProxyType({"picture": image(), "kind": label()})
 
+        def __getitem__(self, key):
+            return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
+
     found = {
         name: Rows(
             {"picture": Image.fromarray(np.full((6, 6), 9 * i, np.uint8)), "kind": i % 2}

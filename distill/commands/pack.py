@@ -1,0 +1,61 @@
+"""`distill pack SOURCE`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from distill.commands.options import Names, as_json, debug, quiet
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
+@click.option("--size", type=click.IntRange(4), help="Of the images, as in recipes.")
+@click.option("--channels", type=Names(["1", "3"]), help="Of the images, as in recipes.")
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Fraction of the training images that is held out.",
+)
+@as_json
+@quiet
+@debug
+def pack(
+    source: str,
+    out: Path,
+    size: int | None,
+    channels: str | None,
+    validation: float,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> None:
+    """Pack a data source into a folder that is read by batches, for sets larger than memory.
+
+    Recipes then use it as source = "packed:FOLDER". Needs memory for a few images at a time where
+    SOURCE is folder:PATH or hf:NAME, else for the source's bytes.
+
+    \b
+    Example:
+      distill pack folder:photos --size 64 --out packed/photos
+    """
+    from distill.packing import pack_source
+
+    found = pack_source(
+        source,
+        out,
+        size=size,
+        channels=int(channels) if channels else None,
+        validation=validation,
+        quiet=quiet,
+    )
+    if as_json:
+        click.echo(json.dumps({"out": str(out), **found}))
+    else:
+        counts = ", ".join(f"{count:,} {name}" for name, count in found["images"].items())
+        click.echo(f"{out}: {counts} images, {found['bytes']:,} bytes")

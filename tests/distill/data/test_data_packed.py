@@ -1,0 +1,170 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from distill.data import DataError, Split, load_data
+from distill.data.packed import pack_data, verify_packed
+from distill.data.parts import Parts
+from distill.data.sources import cut_parts
+from distill.errors import WorkError
+from distill.store import packed
+from distill.store.packed import StoredImages, read_index
+
+SPLITS = ("train", "validation", "test")
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Some images in each shard, and few shards open at once."""
+    monkeypatch.setattr(packed, "SHARD_BYTES", 2000)
+    monkeypatch.setattr(packed, "_OPEN", 2)
+    monkeypatch.setattr("distill.data.packed._PART_BYTES", 4000)
+
+
+def pack(source, folder, **options):
+    return pack_data(cut_parts(source, **options), source, folder)
+
+
+@pytest.fixture
+def photos(tmp_path, write_classes):
+    return write_classes(tmp_path / "photos", ("a", "b", "c"), 40, mode="RGB")
+
+
+def same(one, other):
+    for name in SPLITS:
+        a, b = getattr(one, name), getattr(other, name)
+        assert torch.equal(a.images, torch.cat(list(b.images.split(7))))
+        assert torch.equal(a.labels, b.labels)
+
+
+@pytest.mark.parametrize("source", ["digits", "folder"])
+def test_packed_data_are_the_data(tmp_path, photos, small_shards, source):
+    # Pixels of digits are sixteenths, which bytes cannot say; photos are bytes.
+    name, options = (
+        (source, {}) if source == "digits" else (f"folder:{photos}", {"validation": 0.3})
+    )
+    whole = load_data(name, **options)
+    index = pack(name, tmp_path / "packed", **options)
+    read = load_data(f"packed:{tmp_path / 'packed'}")
+    assert index.digest == read.digest == whole.digest
+    assert read.class_names == whole.class_names
+    assert len(index.shards["train"]) >= 3
+    assert not isinstance(read.train.images, torch.Tensor)
+    same(whole, read)
+    with h5py.File(tmp_path / "packed" / "train-0000.h5") as file:
+        assert file["images"].dtype == (np.float32 if source == "digits" else np.uint8)
+
+
+def test_any_choice_of_packed_images_is_read(tmp_path, photos, small_shards):
+    pack(f"folder:{photos}", tmp_path / "packed")
+    whole, images = load_data(f"folder:{photos}").train.images, _train(tmp_path / "packed")
+    assert images.shape == whole.shape
+    generator = torch.Generator().manual_seed(0)
+    for count in (0, 1, 9, len(whole)):
+        places = torch.randint(len(whole), (count,), generator=generator)
+        assert torch.equal(images[places], whole[places])
+    assert torch.equal(images[3:17], whole[3:17])
+
+
+def _train(folder):
+    return StoredImages(folder, "train", read_index(folder).shards["train"])
+
+
+def test_packed_data_are_cut_and_shaped_as_others(tmp_path, photos, small_shards):
+    pack(f"folder:{photos}", tmp_path / "packed")
+    for options in ({"subset": 12}, {"size": 4, "channels": 1}):
+        whole = load_data(f"folder:{photos}", **options)
+        read = load_data(f"packed:{tmp_path / 'packed'}", **options)
+        assert read.digest == whole.digest
+        same(whole, read)
+    few = load_data(f"packed:{tmp_path / 'packed'}", classes=["c", "a"])
+    assert few.class_names == ("c", "a")
+    assert set(few.train.labels.tolist()) == {0, 1}
+
+
+def test_a_shard_ends_where_bytes_no_longer_say_the_pixels(tmp_path):
+    exact = torch.arange(24.0).view(6, 1, 2, 2) / 255
+    images = torch.cat([exact, exact + 0.001])
+    split = Split(images, torch.arange(12) % 2)
+    written = packed.write_shards(tmp_path, "train", iter(images.split(3)), split.labels)
+    assert list(written) == [6, 6]
+    assert torch.equal(StoredImages(tmp_path, "train", (6, 6))[0:12], images)
+
+
+def test_an_interrupted_pack_is_none(tmp_path):
+    split = Split(torch.rand(8, 1, 4, 4), torch.arange(8) % 2)
+    broken = Split(torch.rand(8, 1, 4, 4), torch.arange(8) % 2)
+    pack_data(Parts(split, split, ("a", "b"), split), "x", tmp_path)
+    broken.images[3] = torch.nan
+    with pytest.raises(DataError, match="NaN or infinite"):
+        pack_data(Parts(split, broken, ("a", "b"), split), "x", tmp_path)
+    with pytest.raises(WorkError, match=r"has no packed\.json"):
+        load_data(f"packed:{tmp_path}")
+
+
+def _rewrite(folder, **changes):
+    path = folder / "packed.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def _flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+FAULTS = {
+    "missing": (lambda f: (f / "train-0000.h5").unlink(), "is not a file"),
+    "cut": (lambda f: (f / "test-0000.h5").write_bytes(b"\x89HDF"), "cannot be read"),
+    "count": (
+        lambda f: _rewrite(f, shards={"train": [9], "validation": [3], "test": [24]}),
+        "not those of 9 images",
+    ),
+    "index": (lambda f: (f / "packed.json").write_text("[1]"), "cannot be read"),
+    "nested": (lambda f: (f / "packed.json").write_text("[" * 99999), "cannot be read"),
+    "negative": (lambda f: _rewrite(f, shards={name: [-1] for name in SPLITS}), "damaged"),
+    "empty": (lambda f: _rewrite(f, shards={name: [] for name in SPLITS}), "damaged"),
+    "version": (lambda f: _rewrite(f, format=2), "of another version"),
+    "names": (lambda f: _rewrite(f, class_names=[1, 2, 3]), "damaged"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_pack_is_refused(tmp_path, photos, fault):
+    pack(f"folder:{photos}", tmp_path / "packed")
+    damage, message = FAULTS[fault]
+    damage(tmp_path / "packed")
+    with pytest.raises(WorkError, match=message) as caught:
+        load_data(f"packed:{tmp_path / 'packed'}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_image_is_noticed_when_it_is_read(tmp_path, photos):
+    pack(f"folder:{photos}", tmp_path / "packed")
+    path = tmp_path / "packed" / "train-0000.h5"
+    image = _train(tmp_path / "packed")[5:6].mul(255).round().byte().numpy().tobytes()
+    _flip(path, path.read_bytes().index(image) + 7)
+    images = load_data(f"packed:{tmp_path / 'packed'}").train.images
+    assert images[0:5].shape == (5, 3, 6, 6)
+    with pytest.raises(WorkError, match=r"train-0000\.h5 cannot be read"):
+        images[5:6]
+
+
+def test_verification_reads_all_and_knows_other_labels(tmp_path, photos):
+    pack(f"folder:{photos}", tmp_path / "packed")
+    assert verify_packed(tmp_path / "packed")
+    with h5py.File(tmp_path / "packed" / "train-0000.h5", "r+") as file:
+        file["labels"][0] = 2
+    assert not verify_packed(tmp_path / "packed")
+
+
+def test_float_pixels_outside_the_range_are_refused(tmp_path):
+    images = torch.rand(4, 1, 2, 2)
+    list(packed.write_shards(tmp_path, "train", iter([images]), torch.zeros(4, dtype=torch.int64)))
+    with h5py.File(tmp_path / "train-0000.h5", "r+") as file:
+        file["images"][2, 0, 0, 0] = np.nan
+    with pytest.raises(WorkError, match=r"outside \[0, 1\]"):
+        StoredImages(tmp_path, "train", (4,))[0:4]
