@@ -18,6 +18,11 @@ from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
 from synth.sharpness import Sharpness, sharpness_aware_backward
 from synth.temperatures import Annealing, calibrated_temperature
 
+# Images, and values of them, that go through a network at once when it is only asked: 4 MB, and
+# 128 MB on a GPU, which a small batch does not fill.
+_MOST_TOGETHER = 1000
+_VALUES_TOGETHER, _VALUES_ON_GPU = 1 << 20, 1 << 25
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -314,17 +319,21 @@ def shuffled_batches(
 
 
 @torch.no_grad()
-def predict(network: Callable[[Tensor], Tensor], images: Images, batch_size: int = 1000) -> Tensor:
+def predict(network: Callable[[Tensor], Tensor], images: Images) -> Tensor:
     """Outputs [n, k] of `network` on `images` [n, c, h, w], without gradients, in its own mode."""
-    return torch.cat([network(part) for part in images.split(batch_size)])
+    return torch.cat([network(part) for part in images.split(_together(images))])
 
 
 @torch.no_grad()
-def predict_classes(
-    network: Callable[[Tensor], Tensor], images: Images, batch_size: int = 1000
-) -> Tensor:
+def predict_classes(network: Callable[[Tensor], Tensor], images: Images) -> Tensor:
     """As `predict`, but the classes [n] of the largest outputs alone."""
-    return torch.cat([network(part).argmax(dim=1) for part in images.split(batch_size)])
+    return torch.cat([network(part).argmax(dim=1) for part in images.split(_together(images))])
+
+
+def _together(images: Images) -> int:
+    """How many images go through a network at once: fewer of large ones."""
+    values = _VALUES_TOGETHER if images.device.type == "cpu" else _VALUES_ON_GPU
+    return max(1, min(_MOST_TOGETHER, values // images.shape[1:].numel()))
 
 
 def accuracy(network: nn.Module, images: Images, labels: Tensor) -> float:

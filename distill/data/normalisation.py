@@ -13,8 +13,8 @@ from synth.images import Images
 
 # A channel that never changes would be divided by zero.
 _STD_FLOOR = 1e-3
-# Values of a channel that are read, and copied to float64, at once: 8 MB.
-_PART = 1 << 20
+# Values of all channels that are read at once: 8 MB.
+_PART = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def fit_preprocess(*sources: Images) -> Preprocess:
     """
     channels: list[_Moments] = []
     for images in sources:
-        for part in images.split(max(1, _PART // math.prod(images.shape[2:]))):
+        for part in images.split(max(1, _PART // math.prod(images.shape[1:]))):
             check_images(part)
             channels = channels or [_Moments() for _ in range(part.shape[1])]
             for moments, channel in zip(channels, part.detach().unbind(dim=1), strict=True):

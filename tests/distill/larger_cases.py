@@ -1,0 +1,101 @@
+"""A child process that works on packed data within a limit of memory, and says what it took.
+
+Used as `python larger_cases.py FOLDER LIMIT`; prints bytes as JSON. The limit holds for private
+memory (RLIMIT_DATA) beyond what a first, tiny set of the same shape took, so that libraries, which
+have to be there for any set, do not count.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from distill.application import run_recipe
+from distill.data.packed import pack_data
+from distill.data.parts import Parts
+from distill.data.splits import Split
+from distill.memory import peak_bytes, reset_peak
+from distill.recipe import check_recipe
+
+SIDE = 128
+CLASSES = 2
+IMAGE_BYTES = 3 * SIDE * SIDE
+EXTENT = (3, SIDE, SIDE)
+SMALL = 120
+
+
+class Drawn:
+    """Images of bytes that are drawn when they are asked for: those of a class are alike."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.randint(CLASSES, (count,), generator=generator)
+        self.labels[:CLASSES] = torch.arange(CLASSES)
+        self.shape = torch.Size((count, *EXTENT))
+        self.device = torch.device("cpu")
+        self._noise = torch.randint(0, 128, EXTENT, generator=generator)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places):
+        shades = self.labels[places].view(-1, 1, 1, 1) * 60
+        rolled = torch.stack([self._noise.roll(int(place), 2) for place in places])
+        return (shades + rolled).float() / 255
+
+    def split(self, size: int):
+        for start in range(0, len(self), size):
+            yield self[torch.arange(start, min(start + size, len(self)))]
+
+
+def write_pack(folder: Path, count: int) -> Path:
+    """Pack `count` training images, a few for validation, and a quarter as many for the test."""
+    drawn = [Drawn(n, seed) for seed, n in enumerate((count, SMALL, count // 4))]
+    train, validation, test = (Split(images, images.labels) for images in drawn)
+    names = ("dark", "light")
+    pack_data(Parts(train, test, names, validation), "drawn", folder)
+    return folder
+
+
+def recipe(folder: Path) -> dict:
+    return {
+        "data": {"source": f"packed:{folder}", "augmentation": "flip"},
+        "committee": {"members": ["convnet2:width=2:norm=batch"], "epochs": 1, "batch_size": 16},
+        "select": {"ipc": 2, "method": "mosaics", "candidates": 8, "crops": 1, "factor": 1},
+        "relabel": {"epochs": 2, "batch_size": 8},
+        "evaluate": {
+            "students": ["convnet2:width=2"],
+            "seeds": 1,
+            "epochs": 1,
+            "batch_size": 16,
+            "whole_epochs": 1,
+            "labels": ["hard", "votes"],
+        },
+    }
+
+
+def work(folder: Path, out: Path) -> dict:
+    """Train a committee, make a set, label it and judge it; returns the accuracies."""
+    run_recipe(check_recipe(recipe(folder), "larger"), out, quiet=True)
+    found = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    return {"students": found["students"], "controls": found["controls"]}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+    device = torch.device("cpu")
+    work(write_pack(folder / "first", SMALL), folder / "first-run")
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    data = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData:"))
+    resource.setrlimit(resource.RLIMIT_DATA, (data + limit, data + limit))
+    reset_peak(device)
+    before = peak_bytes(device)
+    found = work(folder / "packed", folder / "run")
+    print(json.dumps({"peak": peak_bytes(device) - before, "found": found}))
+
+
+if __name__ == "__main__":
+    main()
