@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.keys import BatchSize, Count, Names, NotNegative, Positive, Table
+from distill.keys import BatchSize, Count, Names, NotNegative, Positive, Precision, Table
 
 
 class TrainingTable(Table):
@@ -20,6 +20,7 @@ class TrainingTable(Table):
     augmentation: str = "crop_scale_rotate"
     patience: Count | None = None
     weights: str | None = None
+    precision: Precision = "float32"
 
 
 class CommitteeTable(TrainingTable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,6 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 NotNegativeCount = Annotated[int, Field(ge=0)]
 BatchSize = Annotated[int, Field(ge=2)]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Table(BaseModel):

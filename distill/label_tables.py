@@ -13,6 +13,7 @@ from distill.keys import (
     NotNegative,
     NotNegativeCount,
     Positive,
+    Precision,
     Share,
     Table,
     split,
@@ -100,6 +101,7 @@ class EvaluateTable(Table):
     anneal_factor: Share = 0.7
     anneal_least: Positive = 1.0
     calibrated: bool = False
+    precision: Precision = "float32"
 
     @model_validator(mode="after")
     def _mixes_soft_labels(self) -> EvaluateTable:

@@ -17,6 +17,7 @@ from distill.keys import (
     NotNegative,
     NotNegativeCount,
     Positive,
+    Precision,
     Share,
     Table,
     split,
@@ -111,6 +112,7 @@ class RecoverTable(Table):
     flip: bool = True
     roll: NotNegativeCount = 4
     background: Literal["free", "kept"] = "free"
+    precision: Precision = "float32"
     checkpoint_every: Count = 200
 
 

@@ -132,7 +132,7 @@ def replay(
     lr_gradient = torch.zeros_like(lr)
     for step, parameters in path.backwards():
         part = form(loop, step, parameters, adjoint, damping > 0)
-        batch = loop.batches[step].to(images.device)
+        batch = loop.batches[step]
         images.index_add_(0, batch, part.images * -lr)
         labels.index_add_(0, batch, part.labels * -lr)
         lr_gradient -= part.value

@@ -24,7 +24,7 @@ class InnerLoop:
         layout: the network's parameter layout.
         images: [n, c, h, w] of the synthetic set.
         labels: [n, k] label logits.
-        batches: for each inner step, the indices [b] of its images.
+        batches: for each inner step, the indices [b] of its images, on their device.
         views: for each inner step, the sampled view of its batch; None leaves images as they are.
     """
 
@@ -101,7 +101,9 @@ def make_inner_loop(
             "the network drops units at random, so a step cannot be replayed; use a network "
             "without dropout, or network.eval()"
         )
-    return InnerLoop(network, parameter_layout(network), images, labels, tuple(batches), views)
+    # Here, once: indices on the CPU would make it wait for the device at every inner step.
+    places = tuple(batch.to(images.device, non_blocking=True) for batch in batches)
+    return InnerLoop(network, parameter_layout(network), images, labels, places, views)
 
 
 def draw_batches(

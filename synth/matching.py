@@ -297,7 +297,8 @@ def _is_finite(learned: Learned) -> bool:
     # A gradient whose square overflows leaves the value finite, but would freeze it for ever.
     squares = (moments.square for moments in learned.moments)
     values = (learned.images, learned.labels, learned.log_lr, *squares)
-    return all(bool(value.isfinite().all()) for value in values)
+    # One answer for all: each would make the CPU wait for the device.
+    return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
 def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> MatchState:

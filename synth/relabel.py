@@ -84,7 +84,8 @@ class StoredVotes:
         mixes = self.mixes.of_epoch(row, places) if self.mixes is not None else ()
         seen = _shown(images, self.ids[row].long(), view, places, mixes)
         for batch, place in zip(seen, places, strict=True):
-            yield Batch(batch, self.logits[row, place].float().to(images.device), self.parts)
+            logits = self.logits[row, place].float().to(images.device, non_blocking=True)
+            yield Batch(batch, logits, self.parts)
 
     def mean_probabilities(self) -> Tensor:
         """Mean soft label [n, k] of each image over its views, at temperature 1.

@@ -15,6 +15,7 @@ from synth.augment import Augmentation
 from synth.discriminator import Discriminator, discriminator_loss
 from synth.images import Images, Labels, chosen
 from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
+from synth.precision import Precision, forward
 from synth.sharpness import Sharpness, sharpness_aware_backward
 from synth.temperatures import Annealing, calibrated_temperature
 
@@ -62,6 +63,7 @@ class TrainSettings:
         annealing: how the temperature of the labels falls; None keeps it.
         calibrated: the student has a temperature of its own, 1 at first and after each epoch that
             which brings the last batch's outputs nearest to their labels.
+        precision: of forward and backward passes, see `synth.precision`.
     """
 
     epochs: int
@@ -77,6 +79,7 @@ class TrainSettings:
     loss: Literal["soft", "cosine"] = "soft"
     annealing: Annealing | None = None
     calibrated: bool = False
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.calibrated and (self.loss != "soft" or self.sharpness is not None):
@@ -149,7 +152,7 @@ def train(
             if average is not None:
                 average.follow(network)
             # Summed on the device: reading it here would make the CPU wait at every step.
-            total = total.to(loss.device) + loss * len(batch.images)
+            total = total.to(loss.device, non_blocking=True) + loss * len(batch.images)
             count += len(batch.images)
         measure.end()
         mean = float(total) / max(count, 1)
@@ -240,7 +243,8 @@ def _backward(
 
     def loss(piece: slice) -> Tensor:
         images, labels = batch.images[piece], batch.labels[piece]
-        mean = measure(network(images), labels)
+        logits = forward(network, images, measure.settings.precision)
+        mean = measure(logits, labels)
         return mean if len(images) == count else mean * (len(images) / count)
 
     pieces = split_parts(count, batch.parts)

@@ -134,7 +134,7 @@ def student_settings(table: EvaluateTable, judged: Judged, job: Job) -> TrainSet
     settings = _protocol_settings(table, judged, protocol_name(table, job))
     if job.group == WHOLE:
         settings = replace(settings, epochs=table.whole_epochs)
-    return replace(settings, lr=settings.lr * job.lr_factor)
+    return replace(settings, lr=settings.lr * job.lr_factor, precision=table.precision)
 
 
 def protocol_name(table: EvaluateTable, job: Job) -> str:
@@ -215,6 +215,8 @@ def _words(context: Context, table: EvaluateTable, judged: Judged, source: str) 
         "lr": settings.lr,
         "schedule": settings.schedule + (f", eta {settings.eta:g}" if settings.eta != 1 else ""),
     }
+    if table.precision != "float32":
+        found["precision"] = table.precision
     if name == "kd":
         found["weight_decay"] = settings.weight_decay
         found["average"] = settings.average

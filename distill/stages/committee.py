@@ -193,7 +193,11 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
     settings = TrainSettings(
-        table.epochs, table.lr, table.optimizer, weight_decay=table.weight_decay
+        table.epochs,
+        table.lr,
+        table.optimizer,
+        weight_decay=table.weight_decay,
+        precision=table.precision,
     )
     epochs = train(
         network,

@@ -100,7 +100,9 @@ class Bench:
         context, (table, _) = self._context, recover_tables(self._context)
         batch = self._batches[shard.number]
         problem = _problem(context, self._teachers(table, shard, batch), batch, shard.number)
-        settings = RecoverSettings(table.lr, table.bn_weight, table.first_bn)
+        settings = RecoverSettings(
+            table.lr, table.bn_weight, table.first_bn, precision=table.precision
+        )
         start = {name: part.to(context.device) for name, part in from_arrays(shard.state).items()}
         state = RecoverState(shard.step, start["images"], Moments(start["mean"], start["square"]))
         networks = [self._members[place] for place, _ in eligible(context)]

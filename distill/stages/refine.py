@@ -69,7 +69,7 @@ def _bounds(context: Context, images: Tensor) -> tuple[Tensor, Tensor]:
 
     Matched images may lie outside, and are not pulled in.
     """
-    low, high = _preprocess(context).bounds(images)
+    low, high = _preprocess(context).bounds(images.device)
     return torch.minimum(images, low), torch.maximum(images, high)
 
 

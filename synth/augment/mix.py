@@ -46,7 +46,7 @@ class Mix:
                 f"got {len(images)} images for a mix of {len(self.partners)}; draw one mix per "
                 "batch"
             )
-        others = images[self.partners.to(images.device)]
+        others = images[self.partners.to(images.device, non_blocking=True)]
         if self.kind == "mixup":
             share = float(self.parameters[0])
             return share * images + (1 - share) * others

@@ -32,7 +32,8 @@ class View:
                     f"got {len(images)} images for a view of {len(parameters)}; sample one view "
                     "per batch"
                 )
-            images = FAMILIES[family].act(images, parameters.to(images))
+            drawn = parameters.to(images.device, images.dtype, non_blocking=True)
+            images = FAMILIES[family].act(images, drawn)
         return images
 
     def select(self, index: Tensor | slice) -> View:

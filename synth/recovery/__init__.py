@@ -13,6 +13,7 @@ from synth.recovery.loop import (
     ValidImages,
     first_state,
     recover_images,
+    teachers_gradient,
 )
 from synth.recovery.schedules import RecoverBatch, Schedule, draw_members, plan_batches
 from synth.recovery.statistics import (
@@ -43,5 +44,6 @@ __all__ = [
     "recover_images",
     "running_statistics",
     "statistics_distance",
+    "teachers_gradient",
     "watch_batch_norms",
 ]

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from synth.losses import EXPLODED
 from synth.matching import DivergedError
+from synth.precision import Precision, forward
 from synth.recovery.statistics import NormStatistics, statistics_distance, watch_batch_norms
 from synth.recovery.views import SharedView
 from synth.updates import Adam, Moments, UpdateRule
@@ -89,12 +90,14 @@ class RecoverSettings:
         statistics: weight of the BatchNorm statistics; 0 leaves them out.
         first: multiplier of the first BatchNorm layer's part of them.
         rule: `Adam(0.5, 0.9, 1e-8)`.
+        precision: of the teachers' passes, see `synth.precision`; statistics are float32.
     """
 
     lr: float = 0.25
     statistics: float = 0.01
     first: float = 10.0
     rule: UpdateRule = field(default=Adam(0.5, 0.9, 1e-8))
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,17 @@ def recover_images(
     for teacher in problem.teachers:
         teacher.network.eval()
     while state.step < steps:
-        gradient, step = _gradient(state, problem, settings)
+        gradient, parts = teachers_gradient(state, problem, settings)
         factor = 0.5 * (1 + math.cos(math.pi * state.step / steps))
         images, moments = settings.rule(
             state.images, gradient, state.moments, settings.lr * factor, state.step + 1
         )
         images = problem.keep(images, state.images)
+        # The one time in a step that the CPU waits for the device.
+        entropy, statistics, finite = torch.cat([parts, images.isfinite().all()[None]]).tolist()
+        step = RecoverStep(state.step, entropy, statistics)
         loss = step.cross_entropy + settings.statistics * step.statistics
-        if not loss < EXPLODED or not bool(images.isfinite().all()):
+        if not loss < EXPLODED or not finite:
             raise DivergedError(
                 f"the loss was {loss:.3g}, or an image is no longer finite; lower recover.lr or "
                 "recover.bn_weight",
@@ -165,10 +171,13 @@ def recover_images(
         yield state, step
 
 
-def _gradient(
+def teachers_gradient(
     state: RecoverState, problem: RecoverProblem, settings: RecoverSettings
-) -> tuple[Tensor, RecoverStep]:
-    """The gradient in the images, summed over the teachers, and what was found on the way."""
+) -> tuple[Tensor, Tensor]:
+    """The gradient in the images, summed over the teachers, and the two losses of `RecoverStep`.
+
+    Both stay on the device, and nothing of it is read.
+    """
     view = problem.view(state.step)
     gradient = torch.zeros_like(state.images)
     parts = torch.zeros(2, device=gradient.device)
@@ -180,16 +189,15 @@ def _gradient(
         gradient += torch.autograd.grad(loss, images)[0]
         parts += teacher.weight * found.detach()
         del found, loss
-    entropy, statistics = parts.tolist()
-    return gradient, RecoverStep(state.step, entropy, statistics)
+    return gradient, parts
 
 
 def _losses(teacher: Teacher, images: Tensor, labels: Tensor, settings: RecoverSettings) -> Tensor:
     """Cross-entropy and distance of the statistics, [2]."""
     if settings.statistics == 0:
-        entropy = cross_entropy(teacher.network(images), labels)
+        entropy = cross_entropy(forward(teacher.network, images, settings.precision), labels)
         return torch.stack([entropy, torch.zeros_like(entropy)])
     with watch_batch_norms(teacher.network) as seen:
-        logits = teacher.network(images)
+        logits = forward(teacher.network, images, settings.precision)
     distance = statistics_distance(seen, teacher.targets, settings.first)
     return torch.stack([cross_entropy(logits, labels), distance])

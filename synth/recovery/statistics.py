@@ -149,7 +149,9 @@ def statistics_distance(
     for entry in seen:
         target = targets[entry.layer]
         over = [axis for axis in range(entry.features.ndim) if axis != 1]
-        variance, mean = torch.var_mean(entry.features, dim=over, correction=0)
+        # Under mixed precision features have few bits, too few for a mean over many pixels.
+        wide = torch.promote_types(entry.features.dtype, torch.float32)
+        variance, mean = torch.var_mean(entry.features.to(wide), dim=over, correction=0)
         distance = (variance - target.variance).norm() + (mean - target.mean).norm()
         total = total + (first if entry.layer == 0 else 1.0) * distance
     return total

@@ -94,7 +94,7 @@ def main() -> None:
     reset_peak(device)
     before = peak_bytes(device)
     found = work(folder / "packed", folder / "run")
-    print(json.dumps({"peak": peak_bytes(device) - before, "found": found}))
+    sys.stdout.write(json.dumps({"peak": peak_bytes(device) - before, "found": found}))
 
 
 if __name__ == "__main__":
