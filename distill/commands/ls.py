@@ -10,7 +10,6 @@ import click
 
 from distill import registry
 from distill.commands.options import Names, as_json, debug
-from distill.recipe import recipe_text
 
 Rows = list[dict[str, str]]
 
@@ -31,6 +30,9 @@ def _with_options(table: Mapping[str, registry.NetworkEntry | registry.CodecEntr
 
 
 def _recipes() -> Rows:
+    # Not above: the help of the whole program has no need of the models of recipes.
+    from distill.recipe import recipe_text
+
     rows = []
     for name in registry.recipe_names():
         raw = tomllib.loads(recipe_text(name))

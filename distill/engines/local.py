@@ -17,6 +17,8 @@ from typing import Any
 from distill.engines.protocol import POLL_SECONDS, Job, Prepare, Result, attempt
 from distill.errors import WorkError
 
+_REQUESTS = (signal.SIGINT, signal.SIGTERM)
+
 
 @dataclass(frozen=True)
 class Local:
@@ -163,8 +165,8 @@ class _Worker:
         return value
 
     def end(self) -> None:
-        """Stop the process, whatever it is doing."""
-        self.process.terminate()
+        """Stop the process, whatever it is doing: it holds nothing that is not here too."""
+        self.process.kill()
         self.process.join()
         self.pipe.close()
 
@@ -210,8 +212,8 @@ def _in_processes(
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits; a process that is started here begins with it held, see `_serve`."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Requests to stop wait; a process that is started here begins with them held."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
     try:
         yield
     finally:
@@ -220,9 +222,11 @@ def _interrupts_held() -> Iterator[None]:
 
 def _serve(pipe: Connection, threads: int) -> None:
     """A worker's life: the preparation, then jobs until the pipe closes."""
-    # A terminal sends Ctrl-C to all of its processes; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # A terminal sends Ctrl-C to all of its processes, and what stops a job for its time or its
+    # machine sends SIGTERM to all of a group; the parent decides what they mean.
+    for request in _REQUESTS:
+        signal.signal(request, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
     os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         prepare: Prepare[Any, Any] = pipe.recv()

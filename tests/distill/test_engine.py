@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from distill.engines.local import run_jobs
+from distill.engines.local import _Worker, run_jobs
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 
 
@@ -33,6 +33,10 @@ def prepare_trouble(kind):
         if job == "interrupt":
             # As a terminal does with all of its processes: workers leave that to the parent.
             os.kill(os.getpid(), signal.SIGINT)
+            return "went on"
+        if job == "terminate":
+            # As what ends a job for its time does with all processes of its group.
+            os.kill(os.getpid(), signal.SIGTERM)
             return "went on"
         if job == "strange":
             raise UnicodeDecodeError("utf-8", b"", 0, 1, "strange")
@@ -83,9 +87,22 @@ def test_errors_travel_and_a_dead_worker_is_named():
             list(run_jobs([job], functools.partial(prepare_trouble, 0), 2))
 
 
-def test_workers_leave_an_interrupt_to_the_parent():
-    found = run_jobs(["interrupt"], functools.partial(prepare_trouble, 0), 2)
-    assert list(found) == [("interrupt", "went on")]
+@pytest.mark.parametrize("request_to_stop", ["interrupt", "terminate"])
+def test_workers_leave_requests_to_stop_to_the_parent(request_to_stop):
+    found = run_jobs([request_to_stop], functools.partial(prepare_trouble, 0), 2)
+    assert list(found) == [(request_to_stop, "went on")]
+
+
+def test_a_worker_that_is_told_to_stop_while_it_starts_goes_on(monkeypatch):
+    started = _Worker.__init__
+
+    def told(worker, *arguments):
+        started(worker, *arguments)
+        os.kill(worker.process.pid, signal.SIGTERM)
+
+    monkeypatch.setattr(_Worker, "__init__", told)
+    found = dict(run_jobs(range(3), functools.partial(prepare_power, 2), 2))
+    assert {job: result[0] for job, result in found.items()} == {0: 0, 1: 1, 2: 4}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
