@@ -28,6 +28,7 @@ from synth.training import split_batches
 Drawn = tuple[Tensor, Tensor, StoredMixes | None]
 # What the generators of labelled views are keyed by, with the number of the epoch.
 RELABEL = "relabel"
+_CHUNK_VALUES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
     if votes.asked is not None:
         group.attrs["asked"] = votes.asked
     put(group, "logits", votes.logits.numpy(), None)
+    _, n, k = votes.logits.shape
+    # An epoch a chunk, or a part of one: HDF5 knows no chunk of 4 GB.
+    chunks = (1, max(1, min(n, _CHUNK_VALUES // max(k, 1))), k)
+    put(group, "logits", votes.logits.numpy(), chunks)
     if votes.seed is not None:
         group.attrs["seed"] = votes.seed
         group.attrs["drawn"] = _digest((votes.ids, votes.views, votes.mixes))
