@@ -10,7 +10,7 @@ from distill.data.packed import pack_data
 from distill.data.sources import cut_parts
 from distill.errors import RecipeError, WorkError
 from distill.progress import Progress
-from distill.store.files import tree_bytes
+from distill.store.packed import shard_path
 
 
 def pack_source(
@@ -37,8 +37,13 @@ def pack_source(
         raise RecipeError(f"data {source}: {error}") from None
     except (DataError, OSError) as error:
         raise WorkError(f"data {source}: {error}") from None
+    shards = [
+        shard_path(out, name, number)
+        for name, counts in index.shards.items()
+        for number in range(len(counts))
+    ]
     return {
         "digest": index.digest,
         "images": {name: sum(counts) for name, counts in index.shards.items()},
-        "bytes": tree_bytes(out),
+        "bytes": sum(path.stat().st_size for path in shards),
     }

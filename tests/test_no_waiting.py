@@ -158,7 +158,7 @@ def test_the_teachers_of_recovery_read_nothing(device, generator):
         teachers.append(Teacher(network.eval(), weight, own))
     view = SharedViews().sample(SIZE, generator)
     labels = torch.arange(12).remainder(10).to(device)
-    problem = RecoverProblem(teachers, labels, lambda step: view, lambda images: images)
+    problem = RecoverProblem(teachers, labels, lambda step: view, lambda images, before: images)
     state, settings = first_state(images_on(device)), RecoverSettings()
     if device == "cuda":
         teachers_gradient(state, problem, settings)

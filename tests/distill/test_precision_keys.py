@@ -24,6 +24,7 @@ lr = 0.01
 ipc = 1
 iterations = 2
 init = "noise"
+drawn = 1
 
 [evaluate]
 students = ["convnet2:width=4"]

@@ -78,7 +78,7 @@ def test_recovery_in_bfloat16_follows_that_in_float32(generator):
         def view(step):
             return SharedViews().sample(SIZE, torch.Generator().manual_seed(step))
 
-        problem = RecoverProblem([teacher], labels[:4], view, lambda kept: kept)
+        problem = RecoverProblem([teacher], labels[:4], view, lambda kept, before: kept)
         settings = RecoverSettings(lr=0.1, precision=precision)
         return [step for _, step in recover_images(start, 12, problem, settings)]
 
