@@ -21,8 +21,6 @@ _SPLITS = {
     "project": ("train", "validation"),
     "evaluate": ("train", "test"),
 }
-# Stages that write the hard labels of all training images as logits.
-_HARD_LOGITS = ("experts", "committee", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,8 @@ def stage_memory(
         process: bytes of a process that has loaded what each stage needs of the program, and no
             data.
     """
-    image = 4 * shape.pixels
+    # Packed images stay on the disk; a batch of them is part of a unit of work.
+    image = 0 if shape.packed else 4 * shape.pixels
     counts = {"train": shape.train, "validation": shape.validation, "test": shape.test}
     data = image * sum(counts.values())
     whitening = 8 * shape.pixels**2 if recipe.data.zca else 0
@@ -59,7 +58,6 @@ def stage_memory(
     for name, stage in stages.items():
         held.update(_SPLITS[name])
         device = whitening + image * sum(counts[split] for split in held)
-        device += 4 * shape.train * shape.classes if name in _HARD_LOGITS else 0
         device += max((part.unit.peak_bytes for part in stage.parts), default=0)
         found[name] = StageMemory(process[name] + data + _own(recipe, shape, name), device)
     return found

@@ -18,6 +18,7 @@ class DataShape:
         channels: c.
         size: (h, w) in pixels.
         train, validation, test: images of each split.
+        packed: whether the images stay on the disk.
         read_bytes: of all pixels that are read, float32, before a subset or another size is made.
     """
 
@@ -28,6 +29,7 @@ class DataShape:
     validation: int
     test: int
     read_bytes: int = 0
+    packed: bool = False
 
     @property
     def words(self) -> str:
@@ -83,7 +85,8 @@ def shape_of(table: DataTable) -> DataShape:
         data = build_data(table)
         counts = (len(data.train), len(data.validation), len(data.test))
         read = 4 * sum(counts) * data.channels * data.size[0] * data.size[1]
-        return DataShape(data.classes, data.channels, data.size, *counts, read)
+        packed = table.source.startswith("packed:")
+        return DataShape(data.classes, data.channels, data.size, *counts, read, packed)
     side = table.size or known.side
     held_out = round(known.train * table.validation)
     train = min(known.train - held_out, table.subset or known.train)

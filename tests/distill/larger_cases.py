@@ -1,6 +1,7 @@
 """A child process that works on packed data within a limit of memory, and says what it took.
 
-Used as `python larger_cases.py FOLDER LIMIT`; prints bytes as JSON. The limit holds for private
+Used as `python larger_cases.py FOLDER LIMIT [whole]`; prints bytes as JSON. With `whole`, it first
+tries to hold all training images at once. The limit holds for private
 memory (RLIMIT_DATA) beyond what a first, tiny set of the same shape took, so that libraries, which
 have to be there for any set, do not count.
 """
@@ -13,11 +14,13 @@ from pathlib import Path
 import torch
 
 from distill.application import run_recipe
+from distill.data import load_data
 from distill.data.packed import pack_data
 from distill.data.parts import Parts
 from distill.data.splits import Split
 from distill.memory import peak_bytes, reset_peak
 from distill.recipe import check_recipe
+from synth.images import gather
 
 SIDE = 128
 CLASSES = 2
@@ -93,6 +96,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (data + limit, data + limit))
     reset_peak(device)
     before = peak_bytes(device)
+    if sys.argv[3:] == ["whole"]:
+        gather(load_data(f"packed:{folder / 'packed'}").train.images)
     found = work(folder / "packed", folder / "run")
     sys.stdout.write(json.dumps({"peak": peak_bytes(device) - before, "found": found}))
 

@@ -13,11 +13,11 @@ CASES = Path(__file__).with_name("larger_cases.py")
 LIMIT = 32 << 20
 
 
-def measure(folder, images, limit=LIMIT):
+def measure(folder, images, *words):
     write_pack(folder / "packed", images)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     return subprocess.run(
-        [sys.executable, CASES, folder, str(limit)],
+        [sys.executable, CASES, folder, str(LIMIT), *words],
         capture_output=True,
         text=True,
         env=environment,
@@ -42,6 +42,7 @@ def test_a_set_four_times_the_memory_is_distilled_and_judged(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets RLIMIT_DATA")
-def test_the_limit_is_one(tmp_path):
-    done = measure(tmp_path, 100, limit=0)
+def test_a_set_that_is_held_whole_would_pass_the_limit(tmp_path):
+    done = measure(tmp_path, 4 * LIMIT // IMAGE_BYTES, "whole")
     assert done.returncode != 0
+    assert "allocate" in done.stderr

@@ -44,6 +44,22 @@ def test_packed_data_are_shown_and_verified(command, packed, tmp_path):
     assert "no longer those that were packed" in outcome.err
 
 
+def test_a_plan_counts_no_packed_image_as_held(packed):
+    from distill.plan.residents import stage_memory
+    from distill.plan.shapes import shape_of
+    from distill.plan.times import StageTime
+    from distill.recipe import load_recipe
+
+    recipe = load_recipe("digits", ["data.size=8"])
+    held = []
+    for source in ("digits", f"packed:{packed[0]}"):
+        shape = shape_of(recipe.data.model_copy(update={"source": source}))
+        held.append(stage_memory(recipe, shape, {"evaluate": StageTime(())}, {"evaluate": 0}))
+    read = 4 * 64 * (1080 + 120 + 597)
+    assert held[0]["evaluate"].host == read
+    assert (held[1]["evaluate"].host, held[1]["evaluate"].device) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("source", "code", "message"),
     [("digit", 2, "did you mean 'digits'"), ("npz:/no/such.npz", 1, "cannot be read")],
