@@ -65,11 +65,11 @@ def write_pack(folder: Path, count: int) -> Path:
 def recipe(folder: Path) -> dict:
     return {
         "data": {"source": f"packed:{folder}", "augmentation": "flip"},
-        "committee": {"members": ["convnet2:width=2:norm=batch"], "epochs": 1, "batch_size": 16},
+        "committee": {"members": ["mlp:width=8"], "epochs": 1, "batch_size": 16},
         "select": {"ipc": 2, "method": "mosaics", "candidates": 8, "crops": 1, "factor": 1},
         "relabel": {"epochs": 2, "batch_size": 8},
         "evaluate": {
-            "students": ["convnet2:width=2"],
+            "students": ["mlp:width=8"],
             "seeds": 1,
             "epochs": 1,
             "batch_size": 16,

@@ -36,7 +36,7 @@ def test_a_set_four_times_the_memory_is_distilled_and_judged(tmp_path):
     peaks = [json.loads(done.stdout)["peak"] for done in (few, many)]
     assert peaks[1] < peaks[0] + (4 << 20), peaks
     assert peaks[1] < LIMIT
-    accuracy = json.loads(many.stdout)["found"]["controls"]["whole"]["convnet2:width=2"]["hard"]
+    accuracy = json.loads(many.stdout)["found"]["controls"]["whole"]["mlp:width=8"]["hard"]
     assert accuracy["mean"] > 0.5
 
 
