@@ -323,9 +323,14 @@ def shuffled_batches(
 
 
 @torch.no_grad()
-def predict(network: Callable[[Tensor], Tensor], images: Images) -> Tensor:
-    """Outputs [n, k] of `network` on `images` [n, c, h, w], without gradients, in its own mode."""
-    return torch.cat([network(part) for part in images.split(_together(images))])
+def predict(
+    network: Callable[[Tensor], Tensor], images: Images, batch_size: int | None = None
+) -> Tensor:
+    """Outputs [n, k] of `network` on `images` [n, c, h, w], without gradients, in its own mode.
+
+    `batch_size` images go through it at once; None for as many as stay small.
+    """
+    return torch.cat([network(part) for part in images.split(batch_size or _together(images))])
 
 
 @torch.no_grad()
