@@ -326,10 +326,7 @@ def shuffled_batches(
 def predict(
     network: Callable[[Tensor], Tensor], images: Images, batch_size: int | None = None
 ) -> Tensor:
-    """Outputs [n, k] of `network` on `images` [n, c, h, w], without gradients, in its own mode.
-
-    `batch_size` images go through it at once; None for as many as stay small.
-    """
+    """Outputs [n, k] on `images` [n, c, h, w], `batch_size` at once, without gradients."""
     return torch.cat([network(part) for part in images.split(batch_size or _together(images))])
 
 
