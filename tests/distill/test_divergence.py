@@ -113,28 +113,28 @@ def test_matching_refuses_the_first_bad_step_and_stops(
 def test_recovery_that_diverges_keeps_its_last_checkpoint(
     value, command, refused, monkeypatch, tmp_path
 ):
-    real, calls = synth.recovery.loop._gradient, []
+    real, calls = synth.recovery.loop.teachers_gradient, []
 
     def poisoned(state, problem, settings):
         calls.append(state.step)
-        gradient, step = real(state, problem, settings)
+        gradient, parts = real(state, problem, settings)
         if len(calls) == 6:
             gradient.fill_(value)
-            object.__setattr__(step, "cross_entropy", value)
-        return gradient, step
+            parts[0] = value
+        return gradient, parts
 
     path = write_recipe(tmp_path, RECOVER)
     words = ("recover", path, "--out", tmp_path / "run", "--quiet")
     assert command("run", *words[1:], "--stage", "committee").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr(synth.recovery.loop, "_gradient", poisoned)
+        patch.setattr(synth.recovery.loop, "teachers_gradient", poisoned)
         assert "recover diverged at step 5 of batch 0" in refused(3, *words)
     assert len(calls) == 6
     assert not (tmp_path / "run" / "set.h5").exists()
     calls.clear()
     with monkeypatch.context() as patch:
         patch.setattr(
-            synth.recovery.loop, "_gradient", lambda *rest: calls.append(1) or real(*rest)
+            synth.recovery.loop, "teachers_gradient", lambda *rest: calls.append(1) or real(*rest)
         )
         assert command(*words).code == 0
     # The sixth step of the first batch, and the six of the second.
