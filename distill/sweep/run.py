@@ -130,8 +130,9 @@ def _read(log: Path, key: str) -> dict[str, Outcome]:
     found = {}
     for row in read_rows(log):
         try:
-            if row.pop("key") == key:
-                found[str(row.pop("job"))] = Outcome(**row)
+            name, of = row.pop("job"), row.pop("key")
+            if of == key:
+                found[str(name)] = Outcome(**row)
         except (KeyError, TypeError):
             continue
     return found
