@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 
 from distill.data.batched import take
+from distill.errors import WorkError
 from synth.images import Images, gather
 
 # Images that are looked at together.
 _PART = 1000
 
 
-class DataError(ValueError):
-    """Real data that cannot be used; the message is one line and says what to do."""
+class DataError(WorkError, ValueError):
+    """Real data that cannot be used; the message is one line and says what to do.
+
+    Images are decoded when a batch asks for them, so any stage may meet a damaged one.
+    """
 
 
 class SourceError(DataError):

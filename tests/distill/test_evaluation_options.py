@@ -131,10 +131,10 @@ def test_learning_rates_are_chosen_without_the_test_images(evaluate, finished, m
 def test_diverged_trial_loses_and_does_not_end_the_evaluation(evaluate, monkeypatch):
     plain = students.train
 
-    def train(network, batches, settings):
+    def train(network, batches, settings, *rest):
         if settings.lr > 1e20:
             raise FloatingPointError("the training loss is inf")
-        return plain(network, batches, settings)
+        return plain(network, batches, settings, *rest)
 
     monkeypatch.setattr(students, "train", train)
     found = evaluate("--lr-factors", "1e30,1", "--labels", "learned", "--seeds", "1")

@@ -21,6 +21,7 @@ def test_every_source_has_a_reader_with_a_docstring():
         "npz",
         "torchvision",
         "hf",
+        "packed",
     ]
     assert all(reader.__doc__ for reader in SOURCES.values())
 
