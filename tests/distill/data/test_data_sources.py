@@ -101,7 +101,7 @@ def test_options_out_of_range_are_refused(options, message):
         (
             "",
             "source '' is unknown, one of digits, fashion-mnist, glyphs, folder, npz, "
-            "torchvision, hf is needed; write",
+            "torchvision, hf, packed is needed; write",
         ),
         ("[red]\nzzz", r"source '\[red\]\\nzzz' is unknown"),
         ("digits:8", "source 'digits:8' takes no path; write it as digits"),
