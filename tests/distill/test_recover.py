@@ -177,6 +177,7 @@ CHANGES = [
     ["recover.flip=false"],
     ["recover.roll=3"],
     ["recover.background=kept"],
+    ["recover.precision=bfloat16"],
     ["recover.iterations=3"],
     ["data.zca=true"],
 ]
@@ -215,7 +216,7 @@ def test_every_choice_is_listed_as_a_strategy():
     wanted = {
         f"{table}.{key}={choice}"
         for table, model, keys in (
-            ("recover", RecoverTable, ("schedule", "init", "batches")),
+            ("recover", RecoverTable, ("schedule", "init", "batches", "background")),
             ("select", SelectTable, ("method", "features")),
         )
         for key in keys
