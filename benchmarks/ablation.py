@@ -19,7 +19,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, commit, machine_class
+from record import RESULTS, provenance, write_result
 
 from distill.application import run_recipe
 from distill.recipe import load_recipe
@@ -61,17 +61,14 @@ def main() -> None:
         print(f"{datetime.datetime.now():%H:%M} {name}", file=sys.stderr, flush=True)
         found = run_variant(spec, name, work)
         result |= {
-            "command": f"python benchmarks/ablation.py {options.spec}",
-            "commit": commit(),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": machine_class(),
+            **provenance(f"python benchmarks/ablation.py {options.spec}"),
             "seed": shared.seed,
             "title": spec["title"],
             "recipe": shared.model_dump(mode="json"),
             "shared": spec["shared"],
         }
         result.setdefault("variants", {})[name] = found
-        out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        write_result(out, result)
 
 
 if __name__ == "__main__":

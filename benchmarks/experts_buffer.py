@@ -19,7 +19,6 @@ Work that a results file holds already is not done again.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import shutil
 import statistics
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, commit, machine_class
+from record import RESULTS, commit, provenance, write_result
 from torch import Tensor
 
 from distill.application import run_recipe
@@ -230,17 +229,14 @@ def main() -> None:
             rows.append(row(options.runs, *place))
             print(rows[-1], flush=True)
         result = {
-            "command": "python benchmarks/experts_buffer.py --runs runs/experts-buffer",
-            "commit": commit(),
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": machine_class(),
+            **provenance("python benchmarks/experts_buffer.py --runs runs/experts-buffer"),
             "published": published_bytes(),
             "on_disk": bytes_on_disk(),
             "recipes": {window: recipe_of(window, 0).model_dump(mode="json") for window in WINDOWS},
             "compared": compared(rows),
             "rows": rows,
         }
-        options.out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        write_result(options.out, result)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ ConvNet on 3x32x32 images, DSA on, a batch of 50, learned labels.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import statistics
 import subprocess
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import commit, machine_class
+from record import provenance
 
 from synth import MatchingGradient, Unrolled
 from synth.augment import dsa
@@ -208,13 +207,12 @@ def all_times(options: argparse.Namespace) -> dict[str, Any]:
 MEASURES = {"seconds": all_times, "peak_bytes": all_peaks, "errors": all_errors}
 
 
-def provenance(options: argparse.Namespace) -> dict[str, Any]:
+def made(options: argparse.Namespace) -> dict[str, Any]:
     """What made a part: command, commit, date, machine class, threads, problem."""
+    found = provenance("python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]))
     return {
-        "command": "python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": {**machine_class(), "device": options.device},
+        **found,
+        "machine": {**found["machine"], "device": options.device},
         "versions": {"torch": torch.__version__},
         "threads": torch.get_num_threads(),
         "problem": {"width": options.width, "batch": BATCH, "images": [100, 3, 32, 32], "seed": 0},
@@ -241,7 +239,7 @@ def main() -> None:
     result = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for part in options.parts:
         result[part] = MEASURES[part](options)
-        result.setdefault("made", {})[part] = provenance(options)
+        result.setdefault("made", {})[part] = made(options)
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.out and {"seconds", "peak_bytes"} <= set(result):

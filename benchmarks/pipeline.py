@@ -14,7 +14,6 @@ nothing else: the counts are exact, the seconds are the machine's.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import statistics
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, commit, machine_class
+from record import RESULTS, provenance, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.application import run_recipe
@@ -106,18 +105,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(options, Path(scratch))
     result = {
-        "command": "python benchmarks/pipeline.py " + " ".join(sys.argv[1:]),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine_class(),
+        **provenance("python benchmarks/pipeline.py " + " ".join(sys.argv[1:])),
         "seed": load_recipe(options.recipe, options.set).seed,
         "versions": versions(),
         **found,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"pipeline-{Path(options.recipe).stem}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(path)
+    write_result(RESULTS / f"pipeline-{Path(options.recipe).stem}.json", result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ test split judges the students, once, and the projector.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import shlex
 import sys
@@ -29,7 +28,7 @@ from typing import Any
 
 import torch
 from projector_parts import HARD, STORED, VARIANTS, Ablation
-from record import RESULTS, commit, machine_class
+from record import RESULTS, provenance, write_result
 
 from distill.store.run import versions
 
@@ -146,19 +145,13 @@ def main() -> None:
     before.write_text(json.dumps(plain, indent=1) + "\n")
     found = run(options)
     result = {
-        "command": shlex.join(["python", "benchmarks/projector_ablation.py", *sys.argv[1:]]),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine_class(),
+        **provenance(shlex.join(["python", "benchmarks/projector_ablation.py", *sys.argv[1:]])),
         "seed": options.seed,
         "versions": versions(),
         "options": plain,
         **found,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{options.name}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(path)
+    write_result(RESULTS / f"{options.name}.json", result)
 
 
 if __name__ == "__main__":

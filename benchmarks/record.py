@@ -51,6 +51,23 @@ def commit() -> str:
     return git("rev-parse", "HEAD").strip() + ("+" if changed else "")
 
 
+def provenance(command: str) -> dict[str, Any]:
+    """What every result file begins with: command, commit, date and machine class."""
+    return {
+        "command": command,
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine_class(),
+    }
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write a result file, and say where."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(path)
+
+
 def run_result(run: Path) -> dict[str, Any]:
     """What is recorded of a run."""
     manifest = json.loads((run / "manifest.json").read_text())
@@ -92,16 +109,10 @@ def main() -> None:
     is_sweep = (options.run / "sweep.json").is_file()
     plot = RESULTS / f"{options.name}.svg"
     result = {
-        "command": options.command,
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine_class(),
+        **provenance(options.command),
         **(sweep_result(options.run, plot) if is_sweep else run_result(options.run)),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{options.name}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    print(path)
+    write_result(RESULTS / f"{options.name}.json", result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ the whole data set. Run it on a machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, commit, machine_class
+from record import RESULTS, provenance, write_result
 
 
 def evaluate(run: Path, workers: int, options: argparse.Namespace) -> tuple[float, Any]:
@@ -63,17 +62,12 @@ def main() -> None:
         raise SystemExit("error: the numbers depend on the number of workers")
     alone, together = min(seconds[1]), min(seconds[options.workers])
     result = {
-        "command": "python benchmarks/workers.py " + " ".join(sys.argv[1:]),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine_class(),
+        **provenance("python benchmarks/workers.py " + " ".join(sys.argv[1:])),
         "students": 3 * options.seeds,
         "seconds": {str(workers): found for workers, found in seconds.items()},
         "ratio": round(together / alone, 3),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / "workers.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(RESULTS / "workers.json", result)
     print(f"1 worker {alone:.1f} s, {options.workers} workers {together:.1f} s: "
           f"{together / alone:.2f} of the time, the same numbers")  # fmt: skip
 
