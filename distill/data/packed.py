@@ -60,10 +60,8 @@ def pack_data(
     (folder / INDEX).unlink(missing_ok=True)
     digest, shards = DataDigest(), {}
     for name, split in splits.items():
-        digest.begin(name, split)
-        checked = _parts(split, digest, tell)
+        checked = _parts(name, split, digest, tell)
         shards[name] = tuple(write_shards(folder, name, checked, split.labels))
-        digest.end(split)
     index = PackedIndex(parts.class_names, digest.finish(parts.class_names), source, shards)
     write_index(folder, index)
     return index
@@ -78,18 +76,17 @@ def verify_packed(folder: Path) -> bool:
     parts = read_packed(Request(f"packed:{folder}", str(folder)))
     digest = DataDigest()
     for name, split in zip(SPLITS, parts.three, strict=True):
-        digest.begin(name, split)
-        for _ in _parts(split, digest, lambda count: None):
+        for _ in _parts(name, split, digest, lambda count: None):
             pass
-        digest.end(split)
     return digest.finish(parts.class_names) == parts.digest
 
 
-def _parts(split: Split, digest: DataDigest, tell: Callable[[int], None]) -> Iterator[Tensor]:
+def _parts(
+    name: str, split: Split, digest: DataDigest, tell: Callable[[int], None]
+) -> Iterator[Tensor]:
     """The images of a split, checked, digested and counted as they pass."""
     size = max(1, _PART_BYTES // (4 * split.images.shape[1:].numel()))
-    for part in split.images.split(size):
+    for part in digest.passing(name, split, size):
         check_images(part)
-        digest.add(part)
         yield part
         tell(len(part))

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -247,10 +247,8 @@ def build_real_data(
     check_class_names(class_names)
     digest = DataDigest()
     for name, split in _named(train, validation, test):
-        digest.begin(name, split)
-        for part in split.images.split(_PART):
-            digest.add(part)
-        digest.end(split)
+        for _ in digest.passing(name, split, _PART):
+            pass
     return RealData(train, validation, test, class_names, source, digest.finish(class_names))
 
 
@@ -291,18 +289,15 @@ class DataDigest:
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
 
-    def begin(self, name: str, split: Split) -> None:
-        """Begin a split. Shapes come first: two of equal bytes and other shapes must differ."""
+    def passing(self, name: str, split: Split, size: int) -> Iterator[Tensor]:
+        """The images of a split, `size` at a time, digested as they pass; read them to the end."""
+        # Shapes come first: two splits of equal bytes and other shapes must differ.
         shapes = f"{name} {tuple(split.images.shape)} {tuple(split.labels.shape)};"
         self._sha.update(shapes.encode())
-
-    def add(self, images: Tensor) -> None:
-        """The split's next images [b, c, h, w], pixels in [0, 1]."""
-        pixels = images.detach().cpu().contiguous().numpy()
-        self._sha.update(pixels.astype("<f4", copy=False).data)
-
-    def end(self, split: Split) -> None:
-        """All images of the split have come."""
+        for images in split.images.split(size):
+            pixels = images.detach().cpu().contiguous().numpy()
+            self._sha.update(pixels.astype("<f4", copy=False).data)
+            yield images
         self._sha.update(split.labels.cpu().contiguous().numpy().astype("<i8", copy=False).data)
 
     def finish(self, class_names: tuple[str, ...]) -> str:
