@@ -15,11 +15,9 @@ from synth.augment import Augmentation, View
 from synth.committee import Committee
 from synth.losses import hard_logits
 from synth.strategies import draw_included, margin_gains, max_min_weights
-from synth.training import TrainSettings, predict, shuffled_batches, train
+from synth.training import TrainSettings, predict, predict_classes, shuffled_batches, train
 
 _LR = 0.002
-# Images that a network sees at once where no statistics hang on it.
-_TOGETHER = 500
 
 Drawn = tuple[Tensor, View]
 
@@ -76,7 +74,7 @@ def _gains(student: nn.Module, images: Tensor, drawn: Sequence[Drawn]) -> Tensor
     found = []
     for ids, view in drawn:
         seen = view.apply(images[ids.to(images.device)])
-        found.append(margin_gains(predict(student, seen, _TOGETHER)).cpu())
+        found.append(margin_gains(predict(student, seen)).cpu())
     return torch.cat(found)
 
 
@@ -87,5 +85,5 @@ def _error_rate(context: Context, table: RelabelTable, committee: Committee) -> 
     def vote(batch: Tensor) -> Tensor:
         return aggregated_vote(committee, batch, table.aggregate, False)
 
-    predicted = predict(vote, images, _TOGETHER).argmax(dim=1)
+    predicted = predict_classes(vote, images)
     return float((predicted != labels).float().mean())
