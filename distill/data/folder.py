@@ -36,13 +36,12 @@ def read_folder(request: Request) -> Parts:
     fifth of the training images is the test part, the same in every run. Classes and images
     stand in the order of their names; a class is named like its folder (which may be a link).
     Hidden files and files without an image suffix are ignored; transparency is dropped,
-    EXIF rotation is not applied, and an animation gives its first frame.
+    EXIF rotation is not applied, and an animation gives its first frame. Images are decoded when
+    they are asked for.
 
     Args:
         request: `channels` None means gray if every image is stored gray, else RGB. `size` may
             be None only if all images are squares of one size.
-
-    Images are decoded when they are asked for.
 
     Raises:
         DataError: when folders or images are missing or do not fit, or an image cannot be read.
