@@ -22,7 +22,8 @@ class HeadSettings:
     Attributes:
         templates: prompts with one `{}` each, where the class name goes; a class's direction is
             the mean over them.
-        init: "text", the directions of the prompts; or "random".
+        init: "text", the directions of the prompts, each less the mean of all, which changes no
+            probability; or "random".
         trained: "all" fits the directions, the scale and the biases; "low-rank" fits a change of
             the directions of rank `rank`, r (k + d) numbers, with scale and biases; "scale" the
             scale and the biases, k + 1 numbers; "nothing" leaves the head as it starts.
@@ -91,7 +92,10 @@ class Head(nn.Module):
 def build_head(tower: Tower, classes: list[str], settings: HeadSettings) -> Head:
     """A head as it is before any fitting; the same arguments give the same head."""
     if settings.init == "text":
-        weight = text_directions(tower, classes, settings.templates)
+        directions = text_directions(tower, classes, settings.templates)
+        # What all names share adds one number to every logit of an image. A softmax does not see
+        # it, but a fit to a teacher's logits would spend its steps on getting rid of it.
+        weight = directions - directions.mean(dim=0)
     else:
         weight = random_directions(len(classes), tower.embed_dim, settings.seed)
     scale = float(tower.clip.logit_scale.detach().exp())

@@ -73,6 +73,18 @@ def test_a_head_starts_from_the_mean_over_its_templates(tower):
     torch.testing.assert_close(directions[1], first / first.norm())
 
 
+def test_a_text_head_answers_as_the_words_do_without_what_they_share(tower):
+    templates = ("a {}", "the digit {}")
+    head = projectors.build_head(tower, DIGITS, projectors.HeadSettings(templates))
+    features = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    words = projectors.text_directions(tower, DIGITS, templates)
+    cosines = torch.nn.functional.normalize(features, dim=-1) @ words.T
+    scale = tower.clip.logit_scale.detach().exp()
+    wanted = (scale * cosines).softmax(dim=-1)
+    torch.testing.assert_close(head(features).softmax(dim=-1), wanted)
+    assert float(head(features).detach().mean(dim=1).abs().max()) < 1e-3
+
+
 @pytest.mark.parametrize(
     ("trained", "count"), [("nothing", 0), ("scale", 11), ("all", 11 + 10 * 64)]
 )
