@@ -107,6 +107,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--head-rank", type=int, default=16)
     add("--steps", type=int, default=600)
     add("--lr", type=float, default=0.002)
+    add("--loss", default="mse", choices=("mse", "kl"))
     add("--ce-weight", type=float, default=0.1)
     add("--bits", type=int, default=32, choices=(32, 8, 4))
     add("--coder", default="zstandard", choices=("zstandard", "constriction"))

@@ -171,7 +171,11 @@ class Ablation:
             ),
         ).to(self.device)
         settings = projectors.FitSettings(
-            steps=options.steps, batch_size=64, lr=options.lr, ce_weight=options.ce_weight
+            steps=options.steps,
+            batch_size=64,
+            lr=options.lr,
+            ce_weight=options.ce_weight,
+            loss=options.loss,
         )
         generator = generator_for(options.seed, "fit")
         state = projectors.FitState(projector, settings, generator)

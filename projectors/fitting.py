@@ -49,8 +49,9 @@ class FitSettings:
         lr: peak learning rate of AdamW; it falls to 0 along a cosine.
         weight_decay: of AdamW.
         ce_weight: weight of the cross-entropy with the hard labels.
-        loss: "mse", the mean squared difference of logits; or "kl", the Kullback-Leibler
-            divergence of probabilities at `temperature`, times its square.
+        loss: "mse", the mean squared difference of logits, each less the mean over its image's
+            classes; or "kl", the Kullback-Leibler divergence of probabilities at `temperature`,
+            times its square.
         temperature: divides both logits in "kl"; > 0.
     """
 
@@ -241,13 +242,19 @@ def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSe
             f"{tuple(logits.shape)}; use a teacher of the same classes"
         )
     if settings.loss == "mse":
-        distance = functional.mse_loss(logits, wanted)
+        # One number more on all logits of an image is no other label. Cross-entropy's gradients
+        # never add it, but Adam does, and then it can be most of a teacher's logits.
+        distance = functional.mse_loss(_centred(logits), _centred(wanted))
     else:
         ours = (logits / settings.temperature).log_softmax(dim=-1)
         theirs = (wanted / settings.temperature).log_softmax(dim=-1)
         distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
         distance = distance * settings.temperature**2
     return distance + settings.ce_weight * functional.cross_entropy(logits, hard)
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(dim=-1, keepdim=True)
 
 
 def _all_finite(projector: Projector) -> bool:

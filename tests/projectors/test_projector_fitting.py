@@ -122,8 +122,9 @@ def test_the_losses_are_those_of_their_formulas():
         return float(projectors.projector_loss(logits, wanted, hard, chosen))
 
     entropy = float(torch.nn.functional.cross_entropy(logits, hard))
-    assert loss(ce_weight=0.0) == pytest.approx(5 / 4)
-    assert loss(ce_weight=0.5) == pytest.approx(5 / 4 + 0.5 * entropy)
+    # The rows differ by (-1, 0) and (0, 2); less their means by (-1/2, 1/2) and (-1, 1).
+    assert loss(ce_weight=0.0) == pytest.approx(2.5 / 4)
+    assert loss(ce_weight=0.5) == pytest.approx(2.5 / 4 + 0.5 * entropy)
     p, q = (wanted / 2).softmax(dim=1), (logits / 2).softmax(dim=1)
     expected = float((p * (p / q).log()).sum(dim=1).mean()) * 4
     assert loss(loss="kl", temperature=2.0, ce_weight=0.0) == pytest.approx(expected, rel=1e-5)
@@ -230,3 +231,13 @@ def test_a_smaller_divergence_is_better():
     assert projectors.Best().after(rule, 1, near, {}).after(rule, 2, far, {}).step == 1
     with pytest.raises(projectors.ProjectorError, match="kl, agreement, accuracy"):
         projectors.Stopping("loss")
+
+
+def test_the_distance_of_logits_does_not_see_a_number_added_to_all_of_an_image():
+    generator = torch.Generator().manual_seed(0)
+    logits, wanted = torch.randn(2, 6, 4, generator=generator)
+    shift = 40 * torch.randn(6, 1, generator=generator)
+    hard = torch.zeros(6, dtype=torch.long)
+    settings = projectors.FitSettings(ce_weight=0.0)
+    found = projectors.projector_loss(logits, wanted + shift, hard, settings)
+    torch.testing.assert_close(found, projectors.projector_loss(logits, wanted, hard, settings))
