@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,7 +52,7 @@ def open_judged(context: Context, path: Path) -> tuple[Judged, tuple[int, int]]:
         What is judged, and the projector's bytes: shipped, and to be fetched elsewhere.
 
     Raises:
-        WorkError: if the set was made from other data, or the projector cannot be read.
+        WorkError: if the set was made from other data, or the projector's folder is damaged.
     """
     content = read_set(path)
     data = content.manifest["source"]["digest"]
@@ -60,20 +61,29 @@ def open_judged(context: Context, path: Path) -> tuple[Judged, tuple[int, int]]:
             f"{path} was made from other data than {context.data.source} holds now; "
             "evaluate it with the data it was made from"
         )
-    folder = context.run.path
-    projector, sizes = _projector(context, folder / PROJECTOR)
+    folder = context.run.path / PROJECTOR
+    there = folder.is_dir()
     committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
-    return Judged(content, committee, projector, relabel), sizes
+    opened = partial(_load_projector, context, folder) if there else None
+    return Judged(content, committee, opened, relabel), _sizes(folder) if there else (0, 0)
 
 
-def _projector(context: Context, folder: Path) -> tuple[Projector | None, tuple[int, int]]:
-    if not folder.is_dir():
-        return None, (0, 0)
-    try:
+def _load_projector(context: Context, folder: Path) -> Projector:
+    with _named(folder):
         projector = projectors.load(folder, classes=context.data.class_names)
-        projector.to(context.device)
+    return projector.to(context.device)
+
+
+def _sizes(folder: Path) -> tuple[int, int]:
+    with _named(folder):
         size = projectors.projector_bytes(folder)
+    return size.shipped, size.external
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except projectors.ProjectorError as error:
         raise WorkError(f"projector {folder}: {error}") from None
-    return projector, (size.shipped, size.external)

@@ -40,22 +40,26 @@ class Judged:
     Attributes:
         content: the synthetic set.
         committee: the teachers, or None where there are none.
-        projector: the projector, or None.
+        open_projector: reads the projector, which takes seconds; None where there is none.
         relabel: how views are labelled online, and where the set has no votes their temperature.
     """
 
     content: SetFile
     committee: Committee | None = None
-    projector: Projector | None = None
+    open_projector: Callable[[], Projector] | None = None
     relabel: RelabelTable = field(default_factory=RelabelTable)
     _decoded: dict[str, StoredVotes] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def online(self) -> OnlineLabels:
-        """The projector's labels; one for all students, as those of a seed see the same views."""
-        if self.projector is None:
+        """The projector's labels; one for all students, as those of a seed see the same views.
+
+        Raises:
+            WorkError: if the projector cannot be read.
+        """
+        if self.open_projector is None:
             raise ValueError("there is no projector to ask for labels")
-        return OnlineLabels(self.projector.logits)
+        return OnlineLabels(self.open_projector().logits)
 
     @property
     def available(self) -> list[str]:
@@ -64,7 +68,7 @@ class Judged:
             "hard": True,
             "learned": self.content.learned is not None,
             "votes": self.content.votes is not None,
-            "projector": self.projector is not None,
+            "projector": self.open_projector is not None,
         }
         return [name for name, there in found.items() if there] + list(self.content.encoded)
 
@@ -84,7 +88,7 @@ class Judged:
     @property
     def labellers(self) -> list[str]:
         """The label sources that can label other images: a set's stored votes cannot."""
-        found = {"votes": self.committee is not None, "projector": self.projector is not None}
+        found = {"votes": self.committee is not None, "projector": self.open_projector is not None}
         return [name for name, there in found.items() if there]
 
 
@@ -306,7 +310,7 @@ def _labeller(judged: Judged, job: Job) -> Callable[[Tensor], Tensor] | None:
     """Labels views online: the projector, or the committee for random real images."""
     if job.group in (WHOLE, EQUAL_BYTES):
         return None
-    if job.labels == "projector" and judged.projector is not None:
+    if job.labels == "projector" and judged.open_projector is not None:
         return judged.online
     if job.labels == "votes" and judged.committee is not None:
         # Real images have the statistics that the teachers were trained on: no BSSL.

@@ -34,4 +34,6 @@ def judge(context: Context, path: Path, log: Path) -> dict[str, Any]:
         raise WorkError("the recipe has no [evaluate] table; add one with its students")
     desk = Desk(opening_of(context), path.resolve())
     judged, sizes = open_judged(context, path)
+    if "projector" in table.labels and judged.open_projector is not None:
+        _ = judged.online  # a projector that cannot be read is missed here, not hours later
     return evaluate(context, table, judged, sizes, log, desk)
