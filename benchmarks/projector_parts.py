@@ -307,7 +307,9 @@ class Ablation:
                 def ask(seen: Tensor) -> Tensor:
                     return vote(seen).half().float()
             else:
-                ask = projectors.OnlineLabels(self.projector(row).logits)
+                ask = projectors.OnlineLabels(
+                    projectors.Deployed(self.projector(row)).eval().logits
+                )
 
             def batches(epoch: int) -> Iterable[Batch]:
                 return labelled_online(images, ask, options.batch_size, self.views, generator)

@@ -10,6 +10,7 @@ then asks it for the label of any view.
 
 from projectors.accounting import FileBytes, ProjectorBytes, file_bytes, projector_bytes
 from projectors.compact import Storage
+from projectors.deployment import Deployed
 from projectors.errors import DivergedError, ProjectorError
 from projectors.fidelity import Fidelity, measure_fidelity
 from projectors.fitting import FitSettings, FitState, FitStep, fit_projector, projector_loss
@@ -27,6 +28,7 @@ from projectors.tower import Tower, bundled_towers, encode_text, load_tower
 __all__ = [
     "AdapterSettings",
     "Best",
+    "Deployed",
     "DivergedError",
     "Fidelity",
     "FileBytes",

@@ -33,8 +33,12 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities [n, k] of images [n, c, h, w]."""
-        probabilities: Tensor = self.head(self.visual(self.preparation(images))).softmax(dim=-1)
-        return probabilities
+        return self.logits(images).softmax(dim=-1)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [n, k] of images [n, c, h, w], sooner than by adapters on their own."""
+        logits: Tensor = self.head(self.visual(self.preparation(images)))
+        return logits
 
 
 def merged_visual(projector: Projector) -> nn.Module:

@@ -18,7 +18,7 @@ from distill.labelling import refined, self_mixed, soft_hard_soft
 from distill.stages.relabel import relabel_views
 from distill.store.sets import SetFile
 from distill.tables import EvaluateTable, RelabelTable
-from projectors import OnlineLabels, Projector
+from projectors import Deployed, OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
 from synth.committee import Committee
 from synth.discriminator import Discriminator
@@ -59,7 +59,7 @@ class Judged:
         """
         if self.open_projector is None:
             raise ValueError("there is no projector to ask for labels")
-        return OnlineLabels(self.open_projector().logits)
+        return OnlineLabels(Deployed(self.open_projector()).eval().logits)
 
     @property
     def available(self) -> list[str]:
