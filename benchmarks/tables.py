@@ -204,6 +204,40 @@ def projector_table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def pipeline_table(result: dict[str, Any]) -> str:
+    """What each stage of a recipe costs, as Markdown."""
+    lines = ["| stage | seconds | MiB | operations | of the peak |", "|---|---:|---:|---:|---:|"]
+    for name, stage in result["stages"].items():
+        lines.append(
+            f"| {name} | {stage['seconds']:.1f} | {stage['peak_memory_bytes'] / 2**20:,.0f} "
+            f"| {stage['operations']:.1e} | {100 * stage['share_of_peak']:.0f} % |"
+        )
+    machine = result["machine"]
+    lines += [
+        "",
+        "Operations are the multiplications and additions of convolutions and matrix products; the "
+        f"peak is that of one large float32 matrix product, "
+        f"{result['product_operations_per_second'] / 1e9:.0f} billion a second on "
+        f"{result['threads']} thread(s). `{result['command']}`, {machine['cores']} cores of "
+        f"{machine['cpu']}, {result['date']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def workers_table(result: dict[str, Any]) -> str:
+    """Students one after another and side by side, as Markdown."""
+    lines = ["| workers | seconds |", "|---:|---:|"]
+    lines += [f"| {count} | {min(found):.1f} |" for count, found in result["seconds"].items()]
+    machine = result["machine"]
+    lines += [
+        "",
+        f"{result['students']} students, the same numbers; the shorter of "
+        f"{len(next(iter(result['seconds'].values())))} times, start included. "
+        f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
@@ -220,6 +254,8 @@ def updated(text: str) -> str:
             "variants": ablation_table,
             "sweep": curve_table,
             "projectors": projector_table,
+            "stages": pipeline_table,
+            "ratio": workers_table,
         }
         make_table = next((table for key, table in kinds.items() if key in result), run_table)
         return f"{match[1]}{make_table(result)}{match[3]}"

@@ -61,6 +61,13 @@ class Judged:
             raise ValueError("there is no projector to ask for labels")
         return OnlineLabels(Deployed(self.open_projector()).eval().logits)
 
+    @cached_property
+    def voting(self) -> OnlineLabels:
+        """The committee's labels, remembered in the same way."""
+        if self.committee is None:
+            raise ValueError("there is no committee to ask for labels")
+        return OnlineLabels(self.committee.vote)
+
     @property
     def available(self) -> list[str]:
         """The label sources that there are."""
@@ -314,5 +321,5 @@ def _labeller(judged: Judged, job: Job) -> Callable[[Tensor], Tensor] | None:
         return judged.online
     if job.labels == "votes" and judged.committee is not None:
         # Real images have the statistics that the teachers were trained on: no BSSL.
-        return judged.committee.vote
+        return judged.voting
     return None
