@@ -11,8 +11,9 @@ WORK/progress.jsonl first; the same command goes on from there. A row is one pro
     text      the head starts from the class names
     image     the students' images are refined in the tower's space as well
 
-and `stored` is the committee's own label of every view, in half precision: the same students, on
-the same views of the same images in the same order. `hard` are hard labels. Images are RDED
+and, where `--variants` asks for it, `full teacher` is `text` taught by the committee again.
+`stored` is the committee's own label of every view, in half precision: the same students, on the
+same views of the same images in the same order. `hard` are hard labels. Images are RDED
 mosaics (`--images mosaics`) or random real ones. Choices are made on the validation split; the
 test split judges the students, once, and the projector.
 """

@@ -34,7 +34,7 @@ VARIANTS: dict[str, tuple[bool, str, str, bool]] = {
     "lora": (True, "random", "weak", False),
     "text": (True, "text", "weak", False),
     "image": (True, "text", "weak", True),
-    "text, full teacher": (True, "text", "committee", False),
+    "full teacher": (True, "text", "committee", False),
 }
 STORED, HARD = "stored", "hard"
 
