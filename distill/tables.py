@@ -50,7 +50,7 @@ class ExpertsTable(Table):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     sharpness_rho: NotNegative = 0.0
     sharpness_alpha: NotNegative = 0.3
-    storage: Literal["float32", "float16", "bfloat16"] = "float32"
+    storage: Literal["float32", "float16", "bfloat16", "int4"] = "float32"
     keep: Literal["all", "window"] = "all"
 
 

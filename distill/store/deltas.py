@@ -11,11 +11,9 @@ A value whose own delta is small is nearer still, as these are floating-point nu
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-Storage = Literal["float32", "float16", "bfloat16"]
+from distill.store.nibbles import BLOCK, block_count
 
 # Half of the last place in [2^14, 2^15], as a fraction of 2^15.
 ROUNDING: dict[str, float] = {"float16": 2.0**-12, "bfloat16": 2.0**-9}
@@ -66,8 +64,11 @@ def trajectory_bytes(parameters: int, kept: int, storage: str) -> int:
     """Bytes of one expert's `kept` snapshots of `parameters` values."""
     if storage == "float32" or kept == 0:
         return 4 * parameters * kept
-    # The first snapshot has 4 bytes a value; each later one 2, a scale and its stated error.
-    return 4 * parameters + (kept - 1) * (2 * parameters + 16)
+    # The first snapshot has 4 bytes a value; each later one its delta, a scale and its stated
+    # error. A block of 4-bit values has a step in float16.
+    blocks = block_count(parameters)
+    delta = blocks * (BLOCK // 2 + 2) if storage == "int4" else 2 * parameters
+    return 4 * parameters + (kept - 1) * (delta + 16)
 
 
 def share_of_mtt(

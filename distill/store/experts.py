@@ -4,12 +4,14 @@ With storage float32, /experts/0000/snapshots is float32 [m, p], one chunk per s
 a checksum. With float16 or bfloat16, /experts/0000/first is the first kept snapshot, float32 [p],
 and row i of /experts/0000/deltas [m-1, p] is kept snapshot i+1 less the first one, divided by
 `scales`[i] [m-1]; bfloat16 is stored as its bits, in uint16. `errors` [m-1] is the most by which a
-value of each snapshot can differ from the recorded one; see `distill.store.deltas`.
+value of each snapshot can differ from the recorded one; see `distill.store.deltas`. With int4, row
+i of `deltas` [m-1, b * 32] is uint8, two 4-bit values to a byte, and kept snapshot i+1 less the one
+before it; `steps` [m-1, b] float16 are those of its b blocks; see `distill.store.nibbles`.
 
 An expert's attribute `accuracies` holds the validation accuracy after each epoch, and `epochs`
 which epochs are kept, where that is not all of them (m = E+1). Root attributes: the network's
-spec, its parameter names and shapes, the data it was trained on and, for 16 bits, `storage` and
-`largest_error`.
+spec, its parameter names and shapes, the data it was trained on and, where bits are saved, `storage`
+and `largest_error`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torch import Tensor
 from distill.errors import WorkError
 from distill.store.deltas import decode_delta, encode_delta, stated_error
 from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json
+from distill.store.nibbles import BLOCK, block_count, decode_nibbles, encode_nibbles, nibble_error
 from synth.parameters import ParameterLayout
 
 KIND = "experts"
@@ -59,7 +62,7 @@ class ExpertsInfo:
         epochs: E, the epochs that they were trained for.
         layout: parameter names and shapes.
         kept: the epochs whose snapshots every expert has.
-        storage: float32, float16 or bfloat16.
+        storage: float32, float16, bfloat16 or int4.
         largest_error: the most by which a value of any snapshot can differ from the recorded one.
     """
 
@@ -89,11 +92,11 @@ def write_experts(
         data: digest of the data that the experts were trained on.
         layout: the network's parameters.
         experts: one trajectory after the other.
-        storage: "float32" keeps every bit; "float16" and "bfloat16" halve the bytes, with an
-            error that the file states.
+        storage: "float32" keeps every bit; "float16" and "bfloat16" halve the bytes and "int4"
+            divides them by 7.5, with an error that the file states.
 
     Raises:
-        WorkError: if 16 bits are asked for and a snapshot holds NaN or infinite values.
+        WorkError: if fewer bits are asked for and a snapshot holds NaN or infinite values.
     """
     with create_h5(path, KIND) as file:
         file.attrs["network"] = network
@@ -123,22 +126,46 @@ def write_experts(
 
 
 def _put_deltas(member: h5py.Group, snapshots: np.ndarray, storage: str) -> float:
-    """Store snapshots [m, p] as a first one and 16-bit deltas; returns their largest error."""
+    """Store snapshots [m, p] as a first one and deltas; returns their largest error."""
     first = snapshots[0]
-    rows = [encode_delta(first, snapshot, storage) for snapshot in snapshots[1:]]
-    kind = np.float16 if storage == "float16" else np.uint16
-    deltas = np.array([delta for delta, _ in rows], dtype=kind).reshape(-1, len(first))
-    errors = np.array([stated_error(first, scale, storage) for _, scale in rows], dtype=np.float64)
     put(member, "first", first, None)
-    put(member, "deltas", deltas, (1, len(first)))
-    put(member, "scales", np.array([scale for _, scale in rows], dtype=np.float64), None)
-    put(member, "errors", errors, None)
-    return float(errors.max(initial=0.0))
+    if storage == "int4":
+        errors = _put_nibbles(member, snapshots)
+    else:
+        rows = [encode_delta(first, snapshot, storage) for snapshot in snapshots[1:]]
+        kind = np.float16 if storage == "float16" else np.uint16
+        deltas = np.array([delta for delta, _ in rows], dtype=kind).reshape(-1, len(first))
+        put(member, "deltas", deltas, (1, len(first)))
+        put(member, "scales", np.array([scale for _, scale in rows], dtype=np.float64), None)
+        errors = [stated_error(first, scale, storage) for _, scale in rows]
+    put(member, "errors", np.array(errors, dtype=np.float64), None)
+    return max(errors, default=0.0)
+
+
+def _put_nibbles(member: h5py.Group, snapshots: np.ndarray) -> list[float]:
+    """Store the deltas of snapshots [m, p] in 4 bits; returns the error of each after the first."""
+    rows, errors, before = [], [], snapshots[0]
+    for snapshot in snapshots[1:]:
+        packed, steps, scale = encode_nibbles(before, snapshot)
+        before = decode_nibbles(before, packed, steps, scale)
+        rows.append((packed, steps, scale))
+        errors.append(nibble_error(snapshot, steps, scale))
+    blocks = block_count(snapshots.shape[1])
+    width = blocks * BLOCK // 2
+    deltas = np.array([packed for packed, _, _ in rows], dtype=np.uint8).reshape(-1, width)
+    steps = np.array([steps for _, steps, _ in rows], dtype=np.float16).reshape(-1, blocks)
+    put(member, "deltas", deltas, (1, width))
+    put(member, "steps", steps, (1, blocks))
+    put(member, "scales", np.array([scale for _, _, scale in rows], dtype=np.float64), None)
+    return errors
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """One expert of an open file. A snapshot is read alone: one row, or two for 16 bits."""
+    """One expert of an open file.
+
+    A snapshot is read alone: one row, or two for 16 bits; for 4 bits with the deltas before it.
+    """
 
     group: h5py.Group
 
@@ -148,7 +175,9 @@ class _Stored:
         if "snapshots" in self.group:
             return self.group["snapshots"].shape
         count, width = self.group["deltas"].shape
-        return (count + 1, width if self.group["first"].shape == (width,) else -1)
+        (values,) = self.group["first"].shape
+        expected = block_count(values) * BLOCK // 2 if "steps" in self.group else values
+        return (count + 1, values if width == expected else -1)
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -163,14 +192,31 @@ class _Stored:
             for place in places:
                 yield torch.from_numpy(self.group["snapshots"][place])
             return
-        first = self.group["first"][()]
         scales = self.group["scales"][()]
+        decode = self._sums if "steps" in self.group else self._deltas
+        yield from (torch.from_numpy(row) for row in decode(places, scales))
+
+    def _deltas(self, places: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
+        first = self.group["first"][()]
         for place in places:
             if place == 0:
-                yield torch.from_numpy(first.copy())
+                yield first.copy()
             else:
                 delta = self.group["deltas"][place - 1]
-                yield torch.from_numpy(decode_delta(first, delta, float(scales[place - 1])))
+                yield decode_delta(first, delta, float(scales[place - 1]))
+
+    def _sums(self, places: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
+        """Ascending places share one walk over the deltas."""
+        first = self.group["first"][()]
+        reached, found = 0, first
+        for place in places:
+            if place < reached:
+                reached, found = 0, first
+            for row in range(reached, place):
+                packed, steps = self.group["deltas"][row], self.group["steps"][row]
+                found = decode_nibbles(found, packed, steps, float(scales[row]))
+            reached = place
+            yield found.copy()
 
 
 def read_info(path: Path) -> ExpertsInfo:
@@ -208,7 +254,7 @@ def read_info(path: Path) -> ExpertsInfo:
 def read_snapshots(path: Path, expert: int, epochs: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Two snapshots [p] float32 of one expert; nothing else of the file is read.
 
-    With 16-bit storage they differ from the recorded ones by at most the file's stated errors.
+    With fewer bits than float32 they differ from the recorded ones by at most the file's stated errors.
 
     Raises:
         WorkError: if the file cannot be read, or does not hold this expert or these epochs.

@@ -29,9 +29,11 @@ from distill.store.experts import (
     read_snapshots,
     write_experts,
 )
+from distill.store.nibbles import decode_nibbles, encode_nibbles, nibble_error
 from synth.parameters import ParameterLayout
 
 SIXTEEN = ("float16", "bfloat16")
+THIN = (*SIXTEEN, "int4")
 WIDTH = 1000
 
 
@@ -123,7 +125,7 @@ def test_errors_do_not_add_up_along_a_trajectory(tmp_path):
     assert float((last - expected[59]).norm()) < 3e-4 * move
 
 
-@pytest.mark.parametrize("storage", ["float32", *SIXTEEN])
+@pytest.mark.parametrize("storage", ["float32", *THIN])
 def test_window_keeps_its_epochs_and_says_which_are_missing(storage, tmp_path):
     path = tmp_path / "experts.h5"
     experts = store(path, storage, epochs=(0, 1, 2, 4, 5, 9))
@@ -168,11 +170,12 @@ def test_flipped_byte_of_sixteen_bit_storage_is_found(name, tmp_path):
     read_snapshots(path, 0, (0, 3))
 
 
-def test_parameters_that_are_not_finite_are_refused_in_sixteen_bits(tmp_path):
+@pytest.mark.parametrize("storage", THIN)
+def test_parameters_that_are_not_finite_are_refused(storage, tmp_path):
     layout = ParameterLayout(("a",), (torch.Size([2]),))
     experts = [Trajectory(torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]), [0.1])]
     with pytest.raises(WorkError, match="expert 0 holds NaN"):
-        write_experts(tmp_path / "experts.h5", "mlp", "d", layout, experts, "float16")
+        write_experts(tmp_path / "experts.h5", "mlp", "d", layout, experts, storage)
 
 
 def test_default_storage_adds_nothing_to_the_file(tmp_path):
@@ -210,19 +213,71 @@ def test_window_that_starts_late_round_trips(tmp_path):
 
 
 def test_bytes_are_those_of_the_arrays(tmp_path):
-    for storage in ("float32", *SIXTEEN):
+    for storage in ("float32", *THIN):
         store(tmp_path / "experts.h5", storage, count=1)
         with h5py.File(tmp_path / "experts.h5") as file:
             stored = sum(item.nbytes for item in file["experts/0000"].values())
         assert trajectory_bytes(WIDTH, 6, storage) == stored
 
 
-def test_windows_in_sixteen_bits_stay_below_15_percent_of_mtt():
+@given(pair=vectors)
+@settings(max_examples=300, deadline=None)
+def test_error_of_a_value_in_four_bits_stays_below_what_is_stated(pair):
+    before, snapshot = pair
+    packed, steps, scale = encode_nibbles(before, snapshot)
+    found = decode_nibbles(before, packed, steps, scale)
+    assert (found.dtype, packed.dtype, steps.dtype) == (np.float32, np.uint8, np.float16)
+    error = np.abs(found.astype(np.float64) - snapshot)
+    assert error.max() <= nibble_error(snapshot, steps, scale)
+
+
+def test_stated_error_in_four_bits_is_nearly_reached():
+    before, snapshot = np.zeros(5000, dtype=np.float32), walk(1, 5000)[0].numpy()
+    packed, steps, scale = encode_nibbles(before, snapshot)
+    error = np.abs(decode_nibbles(before, packed, steps, scale) - snapshot).max()
+    assert 0.8 * nibble_error(snapshot, steps, scale) < error
+    assert nibble_error(snapshot, steps, scale) < 1.01 * np.abs(snapshot).max() / 14
+
+
+def test_four_bits_do_not_add_up_errors_along_a_trajectory(tmp_path):
+    path = tmp_path / "experts.h5"
+    expected = store(path, "int4", count=1, m=60)[0].snapshots
+    with h5py.File(path) as file:
+        errors = file["experts/0000/errors"][()]
+    for epoch in (1, 30, 59):
+        _, found = read_snapshots(path, 0, (0, epoch))
+        assert float((found - expected[epoch]).abs().max()) <= errors[epoch - 1]
+        # A step of the walk is 0.01 a value; its rounding is about a ninth of it, however late.
+        assert float((found - expected[epoch]).square().mean().sqrt()) < 0.0015
+
+
+def test_four_bits_read_any_two_snapshots_in_any_order(tmp_path):
+    path = tmp_path / "experts.h5"
+    store(path, "int4", epochs=(4, 5, 6, 8), count=1, m=4)
+    four, eight = read_snapshots(path, 0, (4, 8))
+    assert torch.equal(torch.stack(read_snapshots(path, 0, (8, 4))), torch.stack([eight, four]))
+    assert torch.equal(torch.stack(read_snapshots(path, 0, (8, 8))), torch.stack([eight, eight]))
+
+
+@pytest.mark.parametrize("name", ["first", "deltas", "steps"])
+def test_flipped_byte_of_four_bit_storage_is_found(name, tmp_path):
+    path = tmp_path / "experts.h5"
+    store(path, "int4", m=60)
+    with h5py.File(path) as file:
+        needle = file[f"experts/0001/{name}"][()].tobytes()
+    flip_data(path, needle[:32])
+    with pytest.raises(WorkError, match="make it again"):
+        check_snapshots(path)
+
+
+def test_thin_windows_stay_below_15_percent_of_mtt():
     # MTT's buffer for CIFAR-10 with ConvNet-3: 320,010 parameters. 4 + 2 m of 4 * 51 bytes.
     assert share_of_mtt(51, "float32", 320_010) == 1
     assert share_of_mtt(5, "float16", 320_010) == pytest.approx(12 / 204, abs=1e-4)
     assert share_of_mtt(14, "float16", 320_010) < 0.15 < share_of_mtt(15, "float16", 320_010)
     assert share_of_mtt(23, "bfloat16", 320_010, experts=60) < 0.15
+    # The widest published window: starts 0 to 39 and their targets.
+    assert share_of_mtt(42, "int4", 320_010) < 0.13
 
 
 WINDOW = ("--set", "experts.storage=float16", "--set", "experts.keep=window")
