@@ -24,11 +24,25 @@ def peak_bytes(device: torch.device) -> int:
     """Peak bytes since `reset_peak`: allocated on a CUDA device, else resident."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    found = _status("VmHWM:")
+    if found is not None:
+        return found
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_bytes() -> int:
+    """Bytes of this process that are resident now; its peak where only that is known."""
+    found = _status("VmRSS:")
+    return peak_bytes(torch.device("cpu")) if found is None else found
+
+
+def _status(field: str) -> int | None:
+    """A field of Linux's own account of this process, in bytes."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(field):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return None

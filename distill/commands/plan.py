@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,27 +21,50 @@ from distill.commands.options import as_json, debug, device
     metavar="TABLE.KEY=VALUE",
     help="Override a key of the recipe; may be given several times.",
 )
+@click.option("--nodes", type=click.IntRange(1), default=1, help="Machines to spread the work on.")
+@click.option("--gpus", type=click.IntRange(1), default=1, help="Devices of each machine.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="Price by the times of this file instead of measuring here.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="Also write what is measured here to this file, for plans on other machines.",
+)
 @device
 @as_json
 @debug
 def plan(
-    recipe: str, overrides: tuple[str, ...], device: str | None, as_json: bool, debug: bool
+    recipe: str,
+    overrides: tuple[str, ...],
+    device: str | None,
+    as_json: bool,
+    debug: bool,
+    **machines: Any,
 ) -> None:
     """Say what RECIPE would cost: parameters, disk, memory and time, before anything is run.
 
-    Times are extrapolated from a calibration on this machine, which takes up to half a minute.
+    Times are extrapolated from a calibration on this machine, which takes up to half a minute, or
+    from a file that another machine wrote. The data of the papers need not be there.
 
     \b
     Example:
       distill plan digits --set match.ipc=10
+      distill plan imagenet-1k-ipc50 --calibrate h100.json          # where the GPU is
+      distill plan imagenet-1k-ipc50 --calibration h100.json --nodes 8 --gpus 8
     """
-    from distill.plan import make_plan
+    from distill.errors import RecipeError
+    from distill.plan import Machines, make_plan
     from distill.recipe import load_recipe
 
+    if machines["calibration"] is not None and machines["calibrate"] is not None:
+        raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
     resolved = load_recipe(recipe, list(overrides))
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
-    found = make_plan(resolved)
+    found = make_plan(resolved, Machines(**machines))
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 
 
@@ -65,6 +89,11 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     for name, size in found["memory"]["matching"].items():
         chosen = "  (this recipe's)" if name == found["memory"]["gradient"] else ""
         yield f"  {_bytes(size):>12}  {name}{chosen}"
+    yield "\nmemory of each stage, data and process included"
+    yield f"  {'peak':>12}  {'on the host':>12}  {'on the device':>14}"
+    for name, stage in found["memory"]["stages"].items():
+        sizes = f"{_bytes(stage['host']):>12}  {_bytes(stage['device']):>14}"
+        yield f"  {_bytes(stage['peak']):>12}  {sizes}  {name}"
     yield from _time_lines(found["time"])
 
 
@@ -80,20 +109,41 @@ def _remark(entry: dict[str, Any]) -> str:
 
 
 def _time_lines(found: dict[str, Any]) -> Iterator[str]:
-    yield (
-        f"\ntime on this machine ({found['device']}), extrapolated from "
-        f"{found['calibration_seconds']:.0f} s of calibration"
-    )
+    source, devices = found["calibration"], found["nodes"] * found["gpus"]
+    where = source["file"] or f"{source['seconds']:.0f} s of calibration here"
+    yield f"\ntime, extrapolated from {where} ({source['device']})"
+    many = f"{f'{devices} devices':>12}  " if devices > 1 else ""
+    yield f"  {'one device':>12}  {many}{'units known':<14} stage"
     for name, stage in found["stages"].items():
-        yield f"  {_seconds(stage['seconds']):>12}  {name} {stage.get('reason', '')}".rstrip()
+        known = stage.get("reason") or name
+        yield f"  {_both(stage, devices)}{stage['basis']:<14} {name}" + (
+            f" ({known})" if known != name else ""
+        )
         for part in stage["parts"]:
-            scaled = part["measured_batch"] != part["batch"]
-            where = f" at batch {part['measured_batch']}, scaled" if scaled else ""
-            yield (
-                f"{'':16}{part['times']:,} x {1000 * part['seconds']:.3g} ms, {part['what']}, "
-                f"batch {part['batch']} (measured {part['units']}{where})"
-            )
-    yield f"  {_seconds(found['seconds']):>12}  in all"
+            yield f"{'':18}{_part(part)}"
+    yield f"  {_both(found, devices)}in all"
+    if devices > 1:
+        yield (
+            f"  {devices} devices are extrapolated: tasks that do not wait for each other are "
+            "spread evenly, and sending data about is not counted"
+        )
+
+
+def _both(found: dict[str, Any], devices: int) -> str:
+    wall = f"{_seconds(found['wall_seconds']):>12}  " if devices > 1 else ""
+    return f"{_seconds(found['seconds']):>12}  {wall}"
+
+
+def _part(part: dict[str, Any]) -> str:
+    known = {
+        "measured": f"measured {part['units']}",
+        "scaled": f"measured {part['units']} at batch {part['measured_batch']}, scaled",
+        "by operations": f"not measured: {part['flops']:.2g} operations at the rate of others",
+    }
+    return (
+        f"{part['times']:,} x {1000 * part['seconds']:.3g} ms, {part['what']}, batch "
+        f"{part['batch']} ({known[part['basis']]})"
+    )
 
 
 def _bytes(count: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,17 @@ import projectors
 from distill.build import choose_device
 from distill.checks import check_names
 from distill.errors import WorkError
-from distill.plan.clock import Clock, Timed
+from distill.memory import resident_bytes
+from distill.plan.calibration import (
+    Calibration,
+    Timed,
+    read_calibration,
+    weakest,
+    write_calibration,
+)
+from distill.plan.clock import Clock
 from distill.plan.memory import matching_peaks
+from distill.plan.residents import stage_memory
 from distill.plan.shapes import DataShape, shape_of
 from distill.plan.sizes import (
     committee_file,
@@ -32,22 +41,43 @@ from distill.plan.times import StageTime, stage_times
 from distill.plan.units import Units
 from distill.tables import Recipe
 
-__all__ = ["make_plan"]
+__all__ = ["Machines", "make_plan"]
 
 
-def make_plan(recipe: Recipe) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Machines:
+    """What a plan is priced for.
+
+    Attributes:
+        nodes: machines.
+        gpus: devices of each.
+        calibration: a file of times that were measured on one such device; None measures here.
+        calibrate: a file to which the times that were measured here are written, or None.
+    """
+
+    nodes: int = 1
+    gpus: int = 1
+    calibration: Path | None = None
+    calibrate: Path | None = None
+
+
+def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any]:
     """Everything that `distill plan --json` prints.
 
     Counts and bytes are exact, or nearly so where HDF5 adds its own; memory comes from a dry run
     without values; times are extrapolated from units of work that are timed here, in less than
-    half a minute.
+    half a minute, or that a calibration file holds.
 
     Raises:
         RecipeError: for a name or value that cannot be, as `distill run` would say.
-        WorkError: if the data have to be read and cannot, or the network cannot be matched.
+        WorkError: if the data have to be read and cannot, the network cannot be matched, or the
+            calibration cannot be read.
     """
+    machines = machines or Machines()
     check_names(recipe)
-    device = choose_device(recipe.device)
+    process = resident_bytes()
+    other = read_calibration(machines.calibration) if machines.calibration is not None else None
+    device = choose_device("cpu" if other is not None else recipe.device)
     shape = shape_of(recipe.data)
     parameters = {
         spec: parameter_count(meta_network(spec, shape)) for spec in network_specs(recipe)
@@ -56,7 +86,19 @@ def make_plan(recipe: Recipe) -> dict[str, Any]:
         peaks = matching_peaks(recipe, shape)
     except ValueError as error:
         raise WorkError(f"match: {error}") from None
-    clock = Clock(shape, device)
+    clock = Clock(shape, device, other)
+    started = time.perf_counter()
+    stages = stage_times(recipe, clock)
+    here = Calibration(_device_name(device), torch.get_num_threads(), clock.measured)
+    if machines.calibrate is not None:
+        write_calibration(machines.calibrate, here)
+    source = {
+        "device": (other or here).device,
+        "threads": (other or here).threads,
+        "file": None if machines.calibration is None else str(machines.calibration),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    on_cpu = source["device"] == "cpu"
     return {
         "recipe": recipe.name,
         "data": {"source": recipe.data.source, **asdict(shape)},
@@ -64,9 +106,21 @@ def make_plan(recipe: Recipe) -> dict[str, Any]:
         "disk": _disk(recipe, shape, clock),
         "images": image_bytes(recipe, shape),
         "labels": label_bytes(recipe, shape),
-        "memory": {"gradient": recipe.match.gradient, "matching": peaks},
-        "time": _time(recipe, clock),
+        "memory": {
+            "gradient": recipe.match.gradient,
+            "matching": peaks,
+            "process": process,
+            "stages": {
+                name: {**asdict(found), "peak": found.device + (found.host if on_cpu else 0)}
+                for name, found in stage_memory(recipe, shape, stages, process).items()
+            },
+        },
+        "time": {"calibration": source, **_time(stages, machines)},
     }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _disk(recipe: Recipe, shape: DataShape, clock: Clock) -> dict[str, Any]:
@@ -91,24 +145,28 @@ def _projector(recipe: Recipe, clock: Clock) -> dict[str, Any]:
     return {"bytes": size.shipped, "external": size.external}
 
 
-def _time(recipe: Recipe, clock: Clock) -> dict[str, Any]:
-    started = time.perf_counter()
-    stages = stage_times(recipe, clock)
-    known = [stage.seconds for stage in stages.values()]
-    return {
-        "device": str(clock.device),
-        "threads": torch.get_num_threads(),
-        "calibration_seconds": round(time.perf_counter() - started, 3),
-        "seconds": None if None in known else sum(value or 0.0 for value in known),
-        "stages": {name: _stage(stage) for name, stage in stages.items()},
+def _time(stages: dict[str, StageTime], machines: Machines) -> dict[str, Any]:
+    devices = machines.nodes * machines.gpus
+    found = {name: _stage(stage, devices) for name, stage in stages.items()}
+    known = all(stage["seconds"] is not None for stage in found.values())
+    totals = {
+        key: sum(stage[key] for stage in found.values()) if known else None
+        for key in ("seconds", "wall_seconds")
     }
+    return {"nodes": machines.nodes, "gpus": machines.gpus, **totals, "stages": found}
 
 
-def _stage(stage: StageTime) -> dict[str, Any]:
+def _stage(stage: StageTime, devices: int) -> dict[str, Any]:
     """Seconds of a stage, and what they are the sum of: equal units stand together."""
     totals: Counter[Timed] = Counter()
     for part in stage.parts:
         totals[part.unit] += part.times
     parts = [{"times": times, **asdict(unit)} for unit, times in totals.items()]
-    found: dict[str, Any] = {"seconds": stage.seconds, "parts": parts}
+    found: dict[str, Any] = {
+        "seconds": stage.seconds,
+        "wall_seconds": stage.wall_seconds(devices),
+        "tasks": sum(task.count for task in stage.tasks),
+        "basis": weakest([unit.basis for unit in totals]),
+        "parts": parts,
+    }
     return {**found, "reason": stage.reason} if stage.reason else found

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from distill.plan.calibration import MEASURED, SCALED, Calibration, Timed, by_operations
+from distill.plan.dry import Cost, run_dry
 from distill.plan.shapes import DataShape
 from distill.threads import threads_for
 
@@ -18,46 +20,46 @@ CALL_SECONDS = 0.25
 BUDGET_SECONDS = 0.6
 # After so long, each unit that is left gets one call, at the batch size of the first look.
 HURRY_SECONDS = 20.0
+# A first look that would take longer than this is not taken: other units' speed is gone by.
+LOOK_SECONDS = 5.0
 _LEAST_CALLS, _MOST_CALLS = 3, 40
 # The first look at a unit is taken with so many images.
 _PROBE = 4
+# Before anything is timed, operations a second that any machine of the kind does.
+_SLOWEST = {"cpu": 1e10, "cuda": 1e12}
 
 
 @dataclass(frozen=True)
-class Timed:
-    """How long one unit of work takes.
+class Unit:
+    """One unit of work, by batch size.
 
     Attributes:
-        what: the unit, in words.
-        seconds: for one unit at the wanted batch size.
-        batch: the wanted batch size in images.
-        measured_batch: the one that was measured; a smaller one is extrapolated linearly.
-        units: how many were measured after the warm-up.
+        what: its name.
+        work: batch size -> a call to time, and how many units it does.
+        cost: batch size -> what one unit needs, without doing it.
+        parameters: of the networks in it, which decide the number of threads.
     """
 
     what: str
-    seconds: float
-    batch: int
-    measured_batch: int
-    units: int
-
-
-# batch size -> a call to time, and how many units it does
-Work = Callable[[int], tuple[Callable[[], object], int]]
+    work: Callable[[int], tuple[Callable[[], object], int]]
+    cost: Callable[[int], Cost]
+    parameters: int = 0
 
 
 @dataclass
 class Clock:
-    """Times work on random images of the data's shape; what was timed before is not timed again.
+    """Times units of work on random images of the data's shape; each is timed once.
 
     Attributes:
         shape: of the data.
         device: where the work is done.
+        calibration: another machine's times, which are taken instead of measuring here.
     """
 
     shape: DataShape
     device: torch.device
-    _known: dict[str, Timed] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    _known: dict[tuple[str, int], Timed] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
 
     def images(self, count: int) -> Tensor:
@@ -68,22 +70,33 @@ class Clock:
         """Random label logits [count, k] on the device."""
         return torch.randn(count, self.shape.classes, generator=_generator()).to(self.device)
 
-    def time(self, what: str, batch: int, work: Work, *networks: nn.Module) -> Timed:
-        """Time the work called `what`, a name of its own, with `batch` images to a unit.
+    @property
+    def measured(self) -> tuple[Timed, ...]:
+        """The units that were timed."""
+        return tuple(timed for timed in self._known.values() if timed.units)
 
-        The threads are those that the stages take for such batches in `networks`.
-        """
-        name = f"{what}, batch {batch}"
-        if name not in self._known:
-            parameters = sum(p.numel() for network in networks for p in network.parameters())
-            with threads_for(batch * self.shape.pixels, parameters, self.device):
-                self._known[name] = self._measure(what, batch, work)
-        return self._known[name]
+    def time(self, unit: Unit, batch: int) -> Timed:
+        """Time a unit with `batch` images to it, with the threads that the stages would take."""
+        key = (unit.what, batch)
+        if key not in self._known:
+            cost = unit.cost(batch)
+            if self.calibration is not None:
+                found = self.calibration.price(unit.what, self.shape.words, batch, cost)
+            else:
+                with threads_for(batch * self.shape.pixels, unit.parameters, self.device):
+                    found = self._measure(unit, batch, cost)
+            self._known[key] = found
+        return self._known[key]
 
-    def _measure(self, what: str, batch: int, work: Work) -> Timed:
-        hurry = time.monotonic() - self._started > HURRY_SECONDS
+    def _measure(self, unit: Unit, batch: int, cost: Cost) -> Timed:
+        timed = Timed(unit.what, self.shape.words, batch, 0.0, cost.flops, cost.peak_bytes)
         used = min(batch, _PROBE)
-        call, units = work(used)
+        rate = max((t.flops / t.seconds for t in self.measured if t.seconds > 0), default=0.0)
+        rate = max(rate, _SLOWEST.get(self.device.type, 1e10))
+        if cost.flops * used / batch > LOOK_SECONDS * rate:
+            return by_operations(self.measured or (self._convolution(),), timed)
+        hurry = time.monotonic() - self._started > HURRY_SECONDS
+        call, units = unit.work(used)
         call()
         found = [self._seconds(call)]
         # The probe's own overhead counts as if it grew with the batch, so twice is allowed.
@@ -91,14 +104,36 @@ class Clock:
         larger = batch if 2 * affordable >= batch else affordable
         if larger > used and not hurry:
             used, found = larger, []
-            call, units = work(used)
+            call, units = unit.work(used)
             call()
         while not hurry and (
             len(found) < _LEAST_CALLS or (len(found) < _MOST_CALLS and sum(found) < BUDGET_SECONDS)
         ):
             found.append(self._seconds(call))
-        seconds = statistics.median(found) / units * batch / used
-        return Timed(what, seconds, batch, used, len(found) * units)
+        return Timed(
+            unit.what,
+            self.shape.words,
+            batch,
+            statistics.median(found) / units * batch / used,
+            cost.flops,
+            cost.peak_bytes,
+            used,
+            len(found) * units,
+            MEASURED if used == batch else SCALED,
+        )
+
+    def _convolution(self) -> Timed:
+        """A wide convolution and its derivatives, to go by where all units are too large."""
+
+        def work(device: str | torch.device) -> None:
+            images = torch.ones(8, 128, 32, 32, device=device, requires_grad=True)
+            weight = torch.ones(128, 128, 3, 3, device=device, requires_grad=True)
+            torch.nn.functional.conv2d(images, weight, padding=1).sum().backward()
+
+        cost = run_dry(lambda: work("meta"))
+        work(self.device)
+        seconds = statistics.median(self._seconds(lambda: work(self.device)) for _ in range(3))
+        return Timed("convolution", "128x32x32", 8, seconds, cost.flops, 0, 8, 3)
 
     def _seconds(self, call: Callable[[], object]) -> float:
         # With one thread on the CPU, time spent waiting for other processes can be left out.

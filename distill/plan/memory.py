@@ -1,22 +1,15 @@
-"""Peak memory of one matching gradient, from a dry run on the meta device.
-
-Every operator runs on tensors that have shapes and no values; what is alive is summed at each.
-What kernels use inside themselves, and the process itself, come on top.
-"""
+"""Peak memory of one matching gradient, from a dry run on the meta device."""
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from distill.build import build_network, build_views
+from distill.plan.dry import Cost, run_dry
 from distill.plan.shapes import DataShape
 from distill.plan.sizes import meta_network, synthetic_shape
 from distill.tables import Recipe
@@ -24,46 +17,6 @@ from synth.directional import DirectionalForm, choose_form
 from synth.gradients import parameter_distance, replay
 from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.parameters import parameter_layout
-
-
-class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors of one kind of device that are alive.
-
-    Attributes:
-        now: bytes alive.
-        peak: the most that were alive at once.
-    """
-
-    def __init__(self, device: str = "meta") -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._device = device
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Run an operator and note the memory that its results brought."""
-        found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
-            if isinstance(leaf, Tensor) and leaf.device.type == self._device:
-                self._note(leaf.untyped_storage())
-        return found
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        # A view shares the storage of its base, and a storage has one Python object while it lives.
-        key = id(storage)
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        size = storage.nbytes()
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key, size).atexit = False
-
-    def _forget(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
 
 
 def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
@@ -81,15 +34,40 @@ def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
         def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
             return replay(loop, start, target, lr, snapshots="all", damping=damping, form=form)
 
-        return _peak(recipe, shape, run, short) + more
+        return inner_cost(recipe, shape, run, short).peak_bytes + more
 
-    longer = _peak(recipe, shape, _unrolled, short)
-    growth = longer - _peak(recipe, shape, _unrolled, short - 1) if short > 1 else 0
+    longer = inner_cost(recipe, shape, _unrolled, short).peak_bytes
+    shorter = inner_cost(recipe, shape, _unrolled, short - 1).peak_bytes if short > 1 else longer
     return {
         "adjoint": replayed(1.0),
         "frozen": replayed(0.0),
-        "unrolled": longer + (steps - short) * growth,
+        "unrolled": longer + (steps - short) * (longer - shorter),
     }
+
+
+def inner_step_cost(recipe: Recipe, shape: DataShape, batch: int) -> Cost:
+    """Operations of one inner step of a long loop, and the peak bytes of a whole gradient.
+
+    Args:
+        recipe: its [match] table says which gradient.
+        shape: of the data.
+        batch: images of an inner step.
+    """
+    form, damping = _form(recipe, shape), 1.0 if recipe.match.gradient == "adjoint" else 0.0
+
+    def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
+        if recipe.match.gradient == "unrolled":
+            return _unrolled(loop, start, target, lr)
+        return replay(loop, start, target, lr, snapshots="all", damping=damping, form=form)
+
+    sized = recipe.match.model_copy(update={"batch_size": batch})
+    recipe = recipe.model_copy(update={"match": sized})
+    two, three = (inner_cost(recipe, shape, run, steps) for steps in (2, 3))
+    flops = three.flops - two.flops
+    if recipe.match.snapshots == "sqrt":
+        # Most inner steps are taken twice: 3 forward costs more, to about 12.
+        flops = flops * 5 // 4
+    return Cost(flops, matching_peaks(recipe, shape)[recipe.match.gradient])
 
 
 def _vectors_held(snapshots: str, steps: int) -> int:
@@ -111,7 +89,10 @@ def _form(recipe: Recipe, shape: DataShape) -> DirectionalForm:
     return choose_form(loop, 0, point, direction)
 
 
-def _peak(recipe: Recipe, shape: DataShape, run: Callable[..., object], steps: int) -> int:
+def inner_cost(
+    recipe: Recipe, shape: DataShape, run: Callable[..., object], steps: int
+) -> Cost:
+    """What one gradient through `steps` inner steps needs, by the method `run`."""
     table = recipe.match
     count = synthetic_shape(recipe, shape).seen
     network = meta_network(recipe.experts.network, shape)
@@ -122,13 +103,15 @@ def _peak(recipe: Recipe, shape: DataShape, run: Callable[..., object], steps: i
     if views is not None:
         drawn = [views.sample(len(batch), shape.size, generator) for batch in batches]
     parameters = parameter_layout(network).count
-    with LiveBytes() as live:
+
+    def work() -> None:
         images = torch.empty(count, *shape.image, device="meta")
         labels = torch.empty(count, shape.classes, device="meta")
         start, target = (torch.empty(parameters, device="meta") for _ in range(2))
         loop = make_inner_loop(network, images, labels, batches, drawn)
         run(loop, start, target, torch.empty((), device="meta"))
-    return live.peak
+
+    return run_dry(work)
 
 
 def _unrolled(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from distill.build import build_data
 from distill.tables import DataTable
@@ -17,6 +18,7 @@ class DataShape:
         channels: c.
         size: (h, w) in pixels.
         train, validation, test: images of each split.
+        read_bytes: of all pixels that are read, float32, before a subset or another size is made.
     """
 
     classes: int
@@ -25,6 +27,12 @@ class DataShape:
     train: int
     validation: int
     test: int
+    read_bytes: int = 0
+
+    @property
+    def words(self) -> str:
+        """Shape and classes in words, as in "3x32x32 in 10 classes"."""
+        return f"{self.channels}x{self.size[0]}x{self.size[1]} in {self.classes} classes"
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -50,6 +58,16 @@ class _Published:
 _KNOWN = {
     "digits": _Published(10, 1, 8, 1200, 597),
     "fashion-mnist": _Published(10, 1, 28, 60_000, 10_000),
+    "torchvision:MNIST": _Published(10, 1, 28, 60_000, 10_000),
+    "torchvision:FashionMNIST": _Published(10, 1, 28, 60_000, 10_000),
+    "torchvision:CIFAR10": _Published(10, 3, 32, 50_000, 10_000),
+    "torchvision:CIFAR100": _Published(100, 3, 32, 50_000, 10_000),
+}
+# Folders that the papers' recipes name; a real folder of such a name goes before. The photographs
+# of ImageNet-1K have many sizes: 224 is what networks are usually given.
+_KNOWN_FOLDERS = {
+    "tiny-imagenet": _Published(200, 3, 64, 100_000, 10_000),
+    "imagenet-1k": _Published(1000, 3, 224, 1_281_167, 50_000),
 }
 
 
@@ -60,13 +78,25 @@ def shape_of(table: DataTable) -> DataShape:
         RecipeError: for an unknown source.
         WorkError: if the data have to be read, and are missing or wrong.
     """
-    known = _KNOWN.get(table.source.partition(":")[0])
+    known = _known(table.source)
     if known is None:
         data = build_data(table)
         counts = (len(data.train), len(data.validation), len(data.test))
-        return DataShape(data.classes, data.channels, data.size, *counts)
+        read = 4 * sum(counts) * data.channels * data.size[0] * data.size[1]
+        return DataShape(data.classes, data.channels, data.size, *counts, read)
     side = table.size or known.side
     held_out = round(known.train * table.validation)
     train = min(known.train - held_out, table.subset or known.train)
     channels = table.channels or known.channels
-    return DataShape(known.classes, channels, (side, side), train, held_out, known.test)
+    read = 4 * (known.train + known.test) * known.channels * known.side**2
+    return DataShape(known.classes, channels, (side, side), train, held_out, known.test, read)
+
+
+def _known(source: str) -> _Published | None:
+    kind, _, argument = source.partition(":")
+    if kind == "folder":
+        path = Path(argument)
+        return None if path.exists() else _KNOWN_FOLDERS.get(path.name)
+    if kind == "torchvision":
+        return _KNOWN.get(":".join(source.split(":")[:2]))
+    return _KNOWN.get(kind)

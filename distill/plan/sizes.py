@@ -18,9 +18,15 @@ from distill.store.sets import smallest_unsigned
 from distill.tables import Recipe, RelabelTable
 from synth.augment import FAMILIES
 
-# HDF5's own structures, measured on files of both kinds: 5 and 2 experts, 203 and 196 tensors.
+# HDF5's own structures, measured on files of 1 to 20 experts and of 203 and 196 tensors; an expert
+# has some of its own, and its snapshots each.
 _FILE_BYTES = 4_700
-_EXPERT_BYTES = {"float32": 730, "float16": 1_760, "bfloat16": 1_760}
+_EXPERT_BYTES = {
+    "float32": (610, 26),
+    "float16": (1_460, 26),
+    "bfloat16": (1_460, 26),
+    "int4": (1_800, 44),
+}
 _TENSOR_BYTES = 410
 _SET_BYTES = 10_000
 # What an evaluation writes into the set for each student.
@@ -65,8 +71,10 @@ def expert_buffer(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
     table, kept = recipe.experts, kept_epochs(recipe)
     parameters = parameter_count(meta_network(table.network, shape))
     payload = table.count * trajectory_bytes(parameters, len(kept), table.storage)
+    own, each = _EXPERT_BYTES[table.storage]
     return {
-        "bytes": payload + _FILE_BYTES + table.count * _EXPERT_BYTES[table.storage],
+        "bytes": payload + _FILE_BYTES + table.count * (own + each * len(kept)),
+        "arrays": payload,
         "experts": table.count,
         "snapshots": len(kept),
         "storage": table.storage,

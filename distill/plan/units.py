@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 import projectors
 from distill.build import build_gradient, build_network, build_views
-from distill.plan.clock import Clock, Timed, Work, exhaust
+from distill.plan.calibration import Timed
+from distill.plan.clock import Clock, Unit, exhaust
+from distill.plan.dry import Cost, run_dry
+from distill.plan.memory import inner_step_cost
+from distill.plan.sizes import meta_network, parameter_count
 from distill.stages.relabel import relabel_views
 from distill.tables import MatchTable, ProjectorTable, Recipe, RelabelTable
 from projectors import Projector
+from synth.augment import Augmentation
 from synth.committee import Committee
 from synth.gradients import matching_gradient
+from synth.losses import soft_cross_entropy
 from synth.parameters import parameter_vector
 from synth.relabel import labelled_online, relabel_epoch
+from synth.sharpness import Sharpness
 from synth.training import TrainSettings, predict, shuffled_batches, train
 
 # Training steps in one call to time.
 _STEPS = 2
+# A call to time and how many units it does, for a batch size.
+Work = Callable[[int], tuple[Callable[[], object], int]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is trained, as far as time and memory depend on it.
+
+    Attributes:
+        families: of the augmentation.
+        one_per_batch: whether one family is drawn for each batch (DSA), instead of all.
+        optimizer: "sgd" or "adamw".
+        sharp: whether gradients are sharpness-aware, which takes two of them.
+    """
+
+    families: str
+    one_per_batch: bool = False
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    sharp: bool = False
 
 
 @dataclass(frozen=True)
 class Units:
-    """Measures the units of work of one recipe."""
+    """Prices the units of work of one recipe."""
 
     recipe: Recipe
     clock: Clock
@@ -38,12 +67,15 @@ class Units:
         network = build_network(spec, shape.channels, shape.size, shape.classes, 0)
         return network.to(self.clock.device)
 
+    @property
+    def members(self) -> list[str]:
+        """The committee's specs."""
+        return self.recipe.committee.members if self.recipe.committee else []
+
     @cached_property
     def committee(self) -> Committee:
         """An untrained committee of the recipe's members."""
-        members = self.recipe.committee.members if self.recipe.committee else []
-        networks = tuple(self.network(spec).eval().requires_grad_(False) for spec in members)
-        return Committee(networks, torch.full((len(networks),), 1 / len(networks)))
+        return _committee([self.network(spec) for spec in self.members])
 
     @cached_property
     def projector(self) -> Projector:
@@ -62,16 +94,15 @@ class Units:
         )
         return projector.to(self.clock.device)
 
-    def step(self, spec: str, batch: int, families: str, *, dsa: bool, adamw: bool) -> Timed:
+    def step(self, spec: str, batch: int, how: Training) -> Timed:
         """One training step of a network, its views included."""
-        network = self.network(spec)
-        views = build_views(families, one_per_batch=dsa)
-        optimizer = "adamw" if adamw else "sgd"
+        views = build_views(how.families, one_per_batch=how.one_per_batch)
+        sharpness = Sharpness(0.01, 0.3) if how.sharp else None
         # So small a rate that random labels can do no harm: only the time counts.
-        settings = TrainSettings(1, 1e-6, "adamw" if adamw else "sgd")
-        generator = torch.Generator().manual_seed(0)
+        settings = TrainSettings(1, 1e-6, how.optimizer, sharpness=sharpness)
 
         def work(size: int) -> tuple[Callable[[], object], int]:
+            network, generator = self.network(spec), _generator()
             images, labels = self.clock.images(_STEPS * size), self.clock.labels(_STEPS * size)
 
             def call() -> None:
@@ -85,27 +116,47 @@ class Units:
 
             return call, _STEPS
 
-        what = f"training step of {spec}, {optimizer}, {families}"
-        return self.clock.time(what, batch, work, network)
+        optimizers: dict[str, Callable[..., torch.optim.Optimizer]] = {
+            "adamw": torch.optim.AdamW,
+            "sgd": partial(torch.optim.SGD, momentum=0.9),
+        }
+
+        def dry(size: int) -> None:
+            network = self._meta(spec)
+            update = optimizers[how.optimizer](network.parameters())
+            images, labels = self._meta_batch(size)
+            for _ in range(2 if how.sharp else 1):
+                soft_cross_entropy(network(_view(views, images)), labels).backward()
+            update.step()
+
+        name = f"training step of {spec}, {how.optimizer}, {how.families}"
+        name += ", sharpness-aware" if how.sharp else ""
+        return self._time(name, work, dry, batch, self._size([spec]))
 
     def forward(self, spec: str, batch: int) -> Timed:
         """Predictions of a network for `batch` images, up to 1000 at a time."""
-        network = self.network(spec).eval()
-        work = self._once(lambda images: predict(network, images))
-        return self.clock.time(f"prediction of {spec}", batch, work, network)
+
+        def work(size: int) -> tuple[Callable[[], object], int]:
+            network, images = self.network(spec).eval(), self.clock.images(size)
+            return lambda: predict(network, images), 1
+
+        def dry(size: int) -> None:
+            predict(self._meta(spec).eval(), self._meta_batch(size)[0])
+
+        return self._time(f"prediction of {spec}", work, dry, batch, self._size([spec]))
 
     def inner_step(self, batch: int) -> Timed:
         """One inner step of matching with its share of the gradient."""
         recipe, clock = self.recipe, self.clock
-        network = self.network(recipe.experts.network)
-        start = parameter_vector(network)
-        target = start + 0.01 * torch.randn(len(start), generator=_generator()).to(start.device)
+        spec = recipe.experts.network
         gradient = build_gradient(recipe.match)
         steps = min(recipe.match.inner_steps, _inner_steps(recipe.match))
         views = build_views(recipe.data.augmentation, one_per_batch=True)
-        generator = _generator()
 
         def work(size: int) -> tuple[Callable[[], object], int]:
+            network, generator = self.network(spec), _generator()
+            start = parameter_vector(network)
+            move = torch.randn(len(start), generator=_generator()).to(start.device)
             images, labels = clock.images(size), clock.labels(size)
             batches = [torch.arange(size) for _ in range(steps)]
             lr = torch.tensor(recipe.match.lr, device=clock.device)
@@ -115,74 +166,141 @@ class Units:
                 if views is not None:
                     drawn = [views.sample(size, clock.shape.size, generator) for _ in batches]
                 matching_gradient(
-                    network, start, target, images, labels, lr, batches, gradient, drawn
-                )
+                    network, start, start + 0.01 * move, images, labels, lr, batches, gradient,
+                    drawn,
+                )  # fmt: skip
 
             return call, steps
 
-        return clock.time(f"inner step of {recipe.experts.network}", batch, work, network)
+        name = f"inner step of {spec}, {recipe.match.gradient}, {recipe.data.augmentation}"
+        cost = partial(inner_step_cost, recipe, clock.shape)
+        return clock.time(Unit(name, work, cost, self._size([spec])), batch)
 
     def vote(self, table: RelabelTable, batch: int) -> Timed:
         """One batch of views voted for and rounded, as they are stored."""
-        committee, views, generator = self.committee, relabel_views(table), _generator()
-        statistics = table.bssl != "off" and committee.has_batch_norm
+        views, generator = relabel_views(table), _generator()
 
-        def vote(images: Tensor) -> Tensor:
-            return committee.vote(images, batch_statistics=statistics)
+        def work(size: int) -> tuple[Callable[[], object], int]:
+            committee, images = self.committee, self.clock.images(size)
+            own = table.bssl != "off" and committee.has_batch_norm
 
-        work = self._once(lambda images: relabel_epoch(images, vote, len(images), views, generator))
-        return self.clock.time("stored vote of the committee", batch, work, *committee.members)
+            def vote(batch: Tensor) -> Tensor:
+                return committee.vote(batch, batch_statistics=own)
+
+            return lambda: relabel_epoch(images, vote, len(images), views, generator), 1
+
+        name = f"stored vote of {_listed(self.members)}"
+        return self._time(name, work, self._dry_vote(views), batch, self._size(self.members))
 
     def online(self, source: str, batch: int) -> Timed:
         """One batch of views labelled online by the committee ("votes") or the projector."""
         views, generator = relabel_views(self.recipe.relabel or RelabelTable()), _generator()
         votes = source == "votes"
-        networks = self.committee.members if votes else (self.projector.visual,)
-        ask = self.committee.vote if votes else _ask(self.projector)
-        work = self._once(
-            lambda images: exhaust(labelled_online(images, ask, len(images), views, generator))
-        )
-        return self.clock.time(f"labels of a batch by {source}", batch, work, *networks)
+        if not votes:
+            _ = self.projector  # its tower is missed here, not in the middle of a dry run
+
+        def work(size: int) -> tuple[Callable[[], object], int]:
+            ask = self.committee.vote if votes else _ask(self.projector)
+            images = self.clock.images(size)
+            return (
+                lambda: exhaust(labelled_online(images, ask, len(images), views, generator)),
+                1,
+            )
+
+        name = _listed(self.members) if votes else self._projector_name
+        dry = self._dry_vote(views) if votes else self._dry_labels(views)
+        parameters = self._size(self.members) if votes else parameter_count(self.projector.visual)
+        return self._time(f"online labels of {name}", work, dry, batch, parameters)
 
     def fit_step(self, table: ProjectorTable, batch: int) -> Timed:
         """One step of fitting the projector, the committee's labels included."""
-        projector, committee = self.projector, self.committee
-        views, generator = build_views(table.augmentation, one_per_batch=False), _generator()
-
+        projector = self.projector
+        views = build_views(table.augmentation, one_per_batch=False)
         def view(images: Tensor, generator: Generator) -> Tensor:
             size = self.clock.shape.size
             return views.sample(len(images), size, generator).apply(images) if views else images
 
         def work(size: int) -> tuple[Callable[[], object], int]:
-            images = self.clock.images(_STEPS * size)
+            images, generator = self.clock.images(_STEPS * size), _generator()
             hard = torch.arange(len(images), device=self.clock.device) % self.clock.shape.classes
             settings = projectors.FitSettings(
                 steps=_STEPS, batch_size=size, lr=1e-6, loss=table.loss
             )
 
             def call() -> None:
-                exhaust(
-                    projectors.fit_projector(
-                        projector,
-                        images,
-                        committee.vote,
-                        hard,
-                        settings=settings,
-                        view=view,
-                        generator=generator,
-                    )
-                )
+                steps = projectors.fit_projector(
+                    projector, images, self.committee.vote, hard,
+                    settings=settings, view=view, generator=generator,
+                )  # fmt: skip
+                exhaust(steps)
 
             return call, _STEPS
 
-        return self.clock.time("fitting step of the projector", batch, work, projector.visual)
+        def dry(size: int) -> None:
+            images, _ = self._meta_batch(size)
+            with torch.no_grad():
+                wanted = self._meta_committee().vote(_view(views, images))
+            fitted = copy.deepcopy(projector).to("meta")
+            update = torch.optim.AdamW([p for p in fitted.parameters() if p.requires_grad])
+            functional.mse_loss(fitted.logits(_view(views, images)), wanted).backward()
+            update.step()
 
-    def _once(self, act: Callable[[Tensor], object]) -> Work:
-        def work(size: int) -> tuple[Callable[[], object], int]:
-            images = self.clock.images(size)
-            return lambda: act(images), 1
+        name = f"fitting step of {self._projector_name} by {_listed(self.members)}"
+        return self._time(name, work, dry, batch, parameter_count(projector.visual))
 
-        return work
+    def _time(
+        self, what: str, work: Work, dry: Callable[[int], object], batch: int, parameters: int
+    ) -> Timed:
+        def cost(size: int) -> Cost:
+            return run_dry(lambda: dry(size))
+
+        return self.clock.time(Unit(what, work, cost, parameters), batch)
+
+    def _size(self, specs: list[str]) -> int:
+        return sum(parameter_count(self._meta(spec)) for spec in specs)
+
+    @property
+    def _projector_name(self) -> str:
+        table = self.recipe.projector or ProjectorTable()
+        return f"projector {table.tower}, rank {table.rank}"
+
+    def _meta(self, spec: str) -> nn.Module:
+        return meta_network(spec, self.clock.shape)
+
+    def _meta_batch(self, size: int) -> tuple[Tensor, Tensor]:
+        shape = self.clock.shape
+        images = torch.empty(size, *shape.image, device="meta")
+        return images, torch.empty(size, shape.classes, device="meta")
+
+    def _meta_committee(self) -> Committee:
+        return _committee([self._meta(spec) for spec in self.members])
+
+    def _dry_vote(self, views: Augmentation) -> Callable[[int], object]:
+        return lambda size: self._meta_committee().vote(_view(views, self._meta_batch(size)[0]))
+
+    def _dry_labels(self, views: Augmentation) -> Callable[[int], object]:
+        def dry(size: int) -> None:
+            asked = copy.deepcopy(self.projector).to("meta")
+            _ask(asked)(_view(views, self._meta_batch(size)[0]))
+
+        return dry
+
+
+def _committee(networks: list[nn.Module]) -> Committee:
+    members = tuple(network.eval().requires_grad_(False) for network in networks)
+    return Committee(members, torch.full((len(members),), 1 / len(members)))
+
+
+def _listed(specs: list[str]) -> str:
+    return " + ".join(specs)
+
+
+def _view(views: Augmentation | None, images: Tensor) -> Tensor:
+    """A view of images [n, c, h, w], on their device."""
+    if views is None:
+        return images
+    size = (images.shape[2], images.shape[3])
+    return views.sample(len(images), size, _generator()).apply(images)
 
 
 def _inner_steps(table: MatchTable) -> int:

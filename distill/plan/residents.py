@@ -1,0 +1,70 @@
+"""Peak memory of each stage: the process, the data that it holds, and its largest unit of work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from distill.plan.shapes import DataShape
+from distill.plan.sizes import label_bytes, meta_network, parameter_count
+from distill.plan.times import StageTime
+from distill.stages.experts import kept_epochs
+from distill.tables import Recipe
+
+# The splits that a stage brings into the networks' space; a run keeps them for later stages.
+_SPLITS = {
+    "experts": ("train", "validation"),
+    "match": ("train",),
+    "committee": ("train", "validation"),
+    "relabel": (),
+    "project": ("train", "validation"),
+    "evaluate": ("train", "test"),
+}
+# Stages that write the hard labels of all training images as logits.
+_HARD_LOGITS = ("experts", "committee", "evaluate")
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Peak bytes of a stage.
+
+    Attributes:
+        host: the process, and what it holds in host memory.
+        device: data and tensors of the work on the device, in host memory too if that is the CPU.
+    """
+
+    host: int
+    device: int
+
+
+def stage_memory(
+    recipe: Recipe, shape: DataShape, stages: dict[str, StageTime], process: int
+) -> dict[str, StageMemory]:
+    """The peak of every stage of a run that does them in turn.
+
+    Args:
+        recipe: what is run.
+        shape: of the data.
+        stages: the units of work of each stage.
+        process: bytes of a process that has loaded the program and no data.
+    """
+    image = 4 * shape.pixels
+    counts = {"train": shape.train, "validation": shape.validation, "test": shape.test}
+    host = process + image * sum(counts.values())
+    whitening = 8 * shape.pixels**2 if recipe.data.zca else 0
+    held: set[str] = set()
+    found = {}
+    for name, stage in stages.items():
+        held.update(_SPLITS[name])
+        device = whitening + image * sum(counts[split] for split in held)
+        device += 4 * shape.train * shape.classes if name in _HARD_LOGITS else 0
+        device += max((part.unit.peak_bytes for part in stage.parts), default=0)
+        found[name] = StageMemory(host + _own(recipe, shape, name), device)
+    return found
+
+
+def _own(recipe: Recipe, shape: DataShape, stage: str) -> int:
+    """What a stage collects in host memory before it writes it, once in parts and once whole."""
+    if stage == "experts":
+        network = meta_network(recipe.experts.network, shape)
+        return 2 * 4 * len(kept_epochs(recipe)) * parameter_count(network)
+    return 2 * label_bytes(recipe, shape)["votes"] if stage == "relabel" else 0
