@@ -228,11 +228,11 @@ def workers_table(result: dict[str, Any]) -> str:
     """Students one after another and side by side, as Markdown."""
     lines = ["| workers | seconds |", "|---:|---:|"]
     lines += [f"| {count} | {min(found):.1f} |" for count, found in result["seconds"].items()]
-    machine = result["machine"]
+    machine, times = result["machine"], len(result["seconds"]["1"])
+    measured = "each measured once" if times == 1 else f"the shortest of {times} times"
     lines += [
         "",
-        f"{result['students']} students, the same numbers; the shorter of "
-        f"{len(next(iter(result['seconds'].values())))} times, start included. "
+        f"{result['students']} students, the same numbers; {measured}, start included. "
         f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
     ]
     return "\n".join(lines) + "\n"
