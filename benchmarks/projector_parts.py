@@ -307,9 +307,7 @@ class Ablation:
                 def ask(seen: Tensor) -> Tensor:
                     return vote(seen).half().float()
             else:
-                ask = projectors.OnlineLabels(
-                    projectors.Deployed(self.projector(row)).eval().logits
-                )
+                ask = projectors.OnlineLabels(projectors.Deployed(self.projector(row)).logits)
 
             def batches(epoch: int) -> Iterable[Batch]:
                 return labelled_online(images, ask, options.batch_size, self.views, generator)

@@ -35,6 +35,12 @@ def percent(stats: dict[str, Any] | None) -> str:
     return f"{100 * stats['mean']:.1f} ± {100 * stats['std']:.1f}"
 
 
+def made_by(result: dict[str, Any]) -> str:
+    """How a result was made: command, machine class and date, the end of a table's legend."""
+    machine = result["machine"]
+    return f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}."
+
+
 def run_table(result: dict[str, Any]) -> str:
     """Students by label sources, with the controls, as Markdown."""
     summary = result["summary"]
@@ -151,14 +157,14 @@ def curve_table(result: dict[str, Any]) -> str:
         ratio = f"{first['ratio']:,.1f}x"
         sizes = [f"{first['bytes']:,}", ratio, f"{first['shipped']:,}", f"{first['external']:,}"]
         lines.append(f"| `{codec}` | {' | '.join(sizes)} | {' | '.join(cells)} | {control} |")
-    machine, seeds = result["machine"], len(points[0]["runs"])
+    seeds = len(points[0]["runs"])
     lines += [
         "",
         "Bytes of labels and of what names their views; shipped, the same in a compressed archive; "
         "to fetch, what a receiver must get elsewhere. Test accuracy in percent, mean ± standard "
         f"deviation over {seeds} fresh students, after their last epoch, **bold** where no codec "
         "takes fewer bytes and is as accurate; `random`: random real images under the same labels. "
-        f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
+        + made_by(result),
     ]
     return "\n".join(lines) + "\n"
 
@@ -191,7 +197,7 @@ def projector_table(result: dict[str, Any]) -> str:
         elif row == "stored":
             size = " / ".join(f"{count:,}" for count in result["stored label bytes"].values())
         lines.append(f"| {row} | {' | '.join(cells)} | {size} | {own} | {agreement} |")
-    machine, options = result["machine"], result["options"]
+    options = result["options"]
     external = max(projector["external bytes"] for projector in found.values())
     lines += [
         "",
@@ -199,7 +205,7 @@ def projector_table(result: dict[str, Any]) -> str:
         "counted apart). Test accuracy in percent, mean ± standard deviation over "
         f"{options['seeds']} fresh students after {options['epochs']} epochs, on the same views "
         f"of the same images; agreement with the committee on validation images. "
-        f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
+        + made_by(result),
     ]
     return "\n".join(lines) + "\n"
 
@@ -212,14 +218,12 @@ def pipeline_table(result: dict[str, Any]) -> str:
             f"| {name} | {stage['seconds']:.1f} | {stage['peak_memory_bytes'] / 2**20:,.0f} "
             f"| {stage['operations']:.1e} | {100 * stage['share_of_peak']:.0f} % |"
         )
-    machine = result["machine"]
     lines += [
         "",
         "Operations are the multiplications and additions of convolutions and matrix products; the "
         f"peak is that of one large float32 matrix product, "
         f"{result['product_operations_per_second'] / 1e9:.0f} billion a second on "
-        f"{result['threads']} thread(s). `{result['command']}`, {machine['cores']} cores of "
-        f"{machine['cpu']}, {result['date']}.",
+        f"{result['threads']} thread(s). " + made_by(result),
     ]
     return "\n".join(lines) + "\n"
 
@@ -228,12 +232,12 @@ def workers_table(result: dict[str, Any]) -> str:
     """Students one after another and side by side, as Markdown."""
     lines = ["| workers | seconds |", "|---:|---:|"]
     lines += [f"| {count} | {min(found):.1f} |" for count, found in result["seconds"].items()]
-    machine, times = result["machine"], len(result["seconds"]["1"])
+    times = len(result["seconds"]["1"])
     measured = "each measured once" if times == 1 else f"the shortest of {times} times"
     lines += [
         "",
         f"{result['students']} students, the same numbers; {measured}, start included. "
-        f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
+        + made_by(result),
     ]
     return "\n".join(lines) + "\n"
 

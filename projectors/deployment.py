@@ -30,6 +30,7 @@ class Deployed(nn.Module):
         self.preparation = projector.preparation
         self.visual = merged_visual(projector)
         self.head = projector.head
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities [n, k] of images [n, c, h, w]."""
@@ -135,7 +136,7 @@ def export_onnx(projector: Projector, path: Path) -> float:
 
 
 def _program(projector: Projector) -> torch.export.ExportedProgram:
-    network = Deployed(projector).eval().requires_grad_(False)
+    network = Deployed(projector).requires_grad_(False)
     count = torch.export.Dim("n")
     height, width = (torch.export.Dim(name, min=2, max=_LARGEST_SIDE) for name in ("h", "w"))
     # The smallest sizes are taken for constants, so the example has none of them.

@@ -59,7 +59,7 @@ class Judged:
         """
         if self.open_projector is None:
             raise ValueError("there is no projector to ask for labels")
-        return OnlineLabels(Deployed(self.open_projector()).eval().logits)
+        return OnlineLabels(Deployed(self.open_projector()).logits)
 
     @cached_property
     def voting(self) -> OnlineLabels:
