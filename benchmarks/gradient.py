@@ -29,7 +29,7 @@ from record import provenance
 
 from synth import MatchingGradient, Unrolled
 from synth.augment import dsa
-from synth.directional import double_backward, forward_over_reverse
+from synth.directional import Eager, double_backward, forward_over_reverse
 from synth.gradients import GradientMethod, replay
 from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.networks import ConvNet
@@ -58,15 +58,13 @@ def make_problem(steps: int, width: int, device: str, dtype: torch.dtype) -> Pro
 
 
 def adjoint(form: str, damping: float = 1.0, snapshots: str = "all") -> GradientMethod:
-    """The replay with a fixed form of the directional derivatives."""
-    forms = {"forward": forward_over_reverse, "double": double_backward}
+    """The replay with a fixed form of the directional derivatives, without CUDA graphs."""
+    passes = Eager({"forward": forward_over_reverse, "double": double_backward}[form])
 
     def method(
         loop: InnerLoop, start: torch.Tensor, target: torch.Tensor, lr: torch.Tensor
     ) -> MatchingGradient:
-        return replay(
-            loop, start, target, lr, snapshots=snapshots, damping=damping, form=forms[form]
-        )
+        return replay(loop, start, target, lr, snapshots=snapshots, damping=damping, passes=passes)
 
     return method
 

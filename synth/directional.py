@@ -11,6 +11,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -44,6 +45,51 @@ class Directional:
 
 # (loop, step, theta_step [p], direction [p], whether ds/dtheta is needed) -> derivatives
 DirectionalForm = Callable[[InnerLoop, int, Tensor, Tensor, bool], Directional]
+
+
+class StepPasses(Protocol):
+    """The two passes over an inner step: on the way to theta_N, and on the way back."""
+
+    def gradient(self, loop: InnerLoop, step: int, parameters: Tensor) -> Tensor:
+        """As `InnerLoop.gradient`."""
+        ...
+
+    def directional(
+        self,
+        loop: InnerLoop,
+        step: int,
+        parameters: Tensor,
+        direction: Tensor,
+        with_parameters: bool,
+    ) -> Directional:
+        """See `DirectionalForm`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Eager:
+    """Both passes, one operation after another.
+
+    Attributes:
+        form: how directional derivatives are taken.
+    """
+
+    form: DirectionalForm
+
+    def gradient(self, loop: InnerLoop, step: int, parameters: Tensor) -> Tensor:
+        """As `InnerLoop.gradient`."""
+        return loop.gradient(step, parameters)
+
+    def directional(
+        self,
+        loop: InnerLoop,
+        step: int,
+        parameters: Tensor,
+        direction: Tensor,
+        with_parameters: bool,
+    ) -> Directional:
+        """See `DirectionalForm`."""
+        return self.form(loop, step, parameters, direction, with_parameters)
 
 
 def double_backward(

@@ -24,9 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from synth.augment import View
-from synth.directional import DirectionalForm, FormChooser
+from synth.directional import StepPasses
 from synth.inner_loop import InnerLoop, make_inner_loop
 from synth.parameters import load_vector
+from synth.precision import full_float32
+from synth.recording import PassChooser
 from synth.snapshots import InnerPath, Snapshots
 
 
@@ -100,7 +102,8 @@ def matching_gradient(
     if float((start - target).square().sum()) == 0:
         raise ValueError("start equals target; choose a longer span or a longer trained expert")
     method = Adjoint() if gradient is None else gradient
-    return method(loop, start, target, lr.reshape(()))
+    with full_float32():
+        return method(loop, start, target, lr.reshape(()))
 
 
 def parameter_distance(end: Tensor, start: Tensor, target: Tensor) -> Tensor:
@@ -119,19 +122,19 @@ def replay(
     *,
     snapshots: Snapshots,
     damping: float,
-    form: DirectionalForm,
+    passes: StepPasses,
 ) -> MatchingGradient:
     """The formulas at the head of this module, with `damping` on the Hessian term of lambda.
 
-    `form` says how the derivatives of s_i are taken; every form gives the same numbers.
+    `passes` say how g_i and the derivatives of s_i are computed; all give the same numbers.
     """
-    path = InnerPath(loop, lr, snapshots)
+    path = InnerPath(loop, lr, snapshots, passes)
     end = path.run(start)
     adjoint = 2 * (end - target) / (start - target).square().sum()
     images, labels = torch.zeros_like(loop.images), torch.zeros_like(loop.labels)
     lr_gradient = torch.zeros_like(lr)
     for step, parameters in path.backwards():
-        part = form(loop, step, parameters, adjoint, damping > 0)
+        part = passes.directional(loop, step, parameters, adjoint, damping > 0)
         batch = loop.batches[step]
         images.index_add_(0, batch, part.images * -lr)
         labels.index_add_(0, batch, part.labels * -lr)
@@ -153,7 +156,8 @@ class Adjoint:
 
     The derivatives of s_i are taken by a forward-mode pass along lambda and one reverse pass
     where the network supports it (checked against double backward once per network), and by
-    double backward elsewhere.
+    double backward elsewhere. On CUDA, an object that is used again records its inner steps as
+    CUDA graphs and replays them, see `synth.recording`.
 
     Args:
         snapshots: where the N+1 parameter vectors live: "all" on the device, "sqrt" about
@@ -165,7 +169,7 @@ class Adjoint:
 
     snapshots: Snapshots = "all"
     damping: float = 1.0
-    _form: FormChooser = field(default_factory=FormChooser, repr=False, compare=False)
+    _chooser: PassChooser = field(default_factory=PassChooser, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_snapshots(self.snapshots)
@@ -183,7 +187,7 @@ class Adjoint:
             lr,
             snapshots=self.snapshots,
             damping=self.damping,
-            form=self._form,
+            passes=self._chooser.passes(loop),
         )
 
 
@@ -196,7 +200,7 @@ class FrozenAdjoint:
     """
 
     snapshots: Snapshots = "all"
-    _form: FormChooser = field(default_factory=FormChooser, repr=False, compare=False)
+    _chooser: PassChooser = field(default_factory=PassChooser, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_snapshots(self.snapshots)
@@ -205,9 +209,8 @@ class FrozenAdjoint:
         self, loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor
     ) -> MatchingGradient:
         """Run the inner loop from `start` and replay it backwards with a frozen lambda."""
-        return replay(
-            loop, start, target, lr, snapshots=self.snapshots, damping=0.0, form=self._form
-        )
+        passes = self._chooser.passes(loop)
+        return replay(loop, start, target, lr, snapshots=self.snapshots, damping=0.0, passes=passes)
 
 
 @dataclass(frozen=True)

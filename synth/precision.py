@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -25,3 +27,19 @@ def forward(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
     with torch.autocast(images.device.type, torch.bfloat16):
         logits: Tensor = network(images)
     return logits.float()
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Products and convolutions of float32 keep all bits of their factors inside the block.
+
+    By default cuDNN's convolutions round them to TF32's 10 bits of mantissa on a GPU that has it,
+    which the small differences of large sums in a matching gradient do not survive.
+    """
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before

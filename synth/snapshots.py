@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from synth.directional import StepPasses
 from synth.inner_loop import InnerLoop
 
 Snapshots = Literal["all", "sqrt", "offload"]
@@ -21,10 +22,14 @@ class InnerPath:
         lr: student learning rate, scalar.
         snapshots: "all" keeps every vector on the device; "sqrt" keeps every ceil(sqrt(N))-th
             and recomputes the rest, one stretch at a time; "offload" keeps all in host memory.
+        passes: how an inner step is taken.
     """
 
-    def __init__(self, loop: InnerLoop, lr: Tensor, snapshots: Snapshots) -> None:
+    def __init__(
+        self, loop: InnerLoop, lr: Tensor, snapshots: Snapshots, passes: StepPasses
+    ) -> None:
         self._loop = loop
+        self._passes = passes
         self._lr = lr
         self._offload = snapshots == "offload"
         self._steps = len(loop.batches)
@@ -54,4 +59,4 @@ class InnerPath:
                 yield first + len(stretch) - 1, stretch.pop()
 
     def _advance(self, step: int, parameters: Tensor) -> Tensor:
-        return parameters - self._lr * self._loop.gradient(step, parameters)
+        return parameters - self._lr * self._passes.gradient(self._loop, step, parameters)

@@ -13,7 +13,7 @@ from distill.plan.dry import Cost, run_dry
 from distill.plan.shapes import DataShape
 from distill.plan.sizes import meta_network, synthetic_shape
 from distill.tables import Recipe
-from synth.directional import DirectionalForm, choose_form
+from synth.directional import DirectionalForm, Eager, choose_form
 from synth.gradients import parameter_distance, replay
 from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.parameters import parameter_layout
@@ -26,14 +26,14 @@ def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     unrolled gradient the graph of one more step each.
     """
     experts, table = recipe.matching()
-    steps, form = table.inner_steps, _form(recipe, shape)
+    steps, passes = table.inner_steps, Eager(_form(recipe, shape))
     short = min(steps, 3)
     vector = 4 * parameter_layout(meta_network(experts.network, shape)).count
     more = (_vectors_held(table.snapshots, steps) - short) * vector
 
     def replayed(damping: float) -> int:
         def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
-            return replay(loop, start, target, lr, snapshots="all", damping=damping, form=form)
+            return replay(loop, start, target, lr, snapshots="all", damping=damping, passes=passes)
 
         return inner_cost(recipe, shape, run, short).peak_bytes + more
 
@@ -55,12 +55,12 @@ def inner_step_cost(recipe: Recipe, shape: DataShape, batch: int) -> Cost:
         batch: images of an inner step.
     """
     _, table = recipe.matching()
-    form, damping = _form(recipe, shape), 1.0 if table.gradient == "adjoint" else 0.0
+    passes, damping = Eager(_form(recipe, shape)), 1.0 if table.gradient == "adjoint" else 0.0
 
     def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
         if table.gradient == "unrolled":
             return _unrolled(loop, start, target, lr)
-        return replay(loop, start, target, lr, snapshots="all", damping=damping, form=form)
+        return replay(loop, start, target, lr, snapshots="all", damping=damping, passes=passes)
 
     sized = table.model_copy(update={"batch_size": batch})
     recipe = recipe.model_copy(update={"match": sized})

@@ -8,6 +8,7 @@ import torch
 from synth_cases import build_registered, make_problem
 
 from synth import Adjoint, FrozenAdjoint, Unrolled
+from synth.directional import Eager, double_backward
 from synth.snapshots import InnerPath
 
 
@@ -84,7 +85,7 @@ class CountingLoop:
 def walk(steps: int, snapshots: str):
     """Walk there and back; what was counted, and the pairs (step, theta_step)."""
     loop = CountingLoop(steps)
-    path = InnerPath(loop, torch.tensor(0.5), snapshots)
+    path = InnerPath(loop, torch.tensor(0.5), snapshots, Eager(double_backward))
     end = path.run(torch.zeros(3))
     pairs = []
     for step, parameters in path.backwards():
