@@ -6,15 +6,16 @@
 
 One process measures all times, interleaved, so that a slow minute hits every method alike;
 medians and ratios are reported. Parts can be measured one at a time, since only times need a
-quiet machine: a file that is there keeps its other parts. Peak memory is the allocator's peak on
-CUDA, and on the CPU the growth of the resident peak of a child process that does one gradient.
-The error is against automatic differentiation through all inner steps in float64. The problem: a
-ConvNet on 3x32x32 images, DSA on, a batch of 50, learned labels.
+quiet machine: a file that is there keeps its other parts. Peak memory is what the allocator
+reserved at most on CUDA, and on the CPU the growth of the resident peak of a child process that
+does one gradient. The error is against automatic differentiation through all inner steps in
+float64. The problem: a ConvNet on 3x32x32 images, DSA on, a batch of 50, learned labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -27,17 +28,22 @@ from typing import Any
 import torch
 from record import provenance
 
-from synth import MatchingGradient, Unrolled
+from synth import Adjoint, MatchingGradient, Unrolled
 from synth.augment import dsa
 from synth.directional import Eager, double_backward, forward_over_reverse
 from synth.gradients import GradientMethod, replay
 from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
+from synth.precision import full_float32
 
 BATCH = 50
 LONGEST_REPEATED = 20  # beyond, one turn takes minutes and averages over its own inner steps
 MEMORY_METHODS = ("adjoint", "adjoint, sqrt", "adjoint, offload", "unrolled")
+PLOTTED = ("adjoint", "adjoint, sqrt", "frozen adjoint, double backward", "unrolled")
+GRAPHS = "adjoint, graphs"  # what Adjoint() is on CUDA; the others start each kernel by itself
+# A kind of inner step is recorded when it comes for the third time.
+WARM_UPS = 3
 Problem = tuple[InnerLoop, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -78,6 +84,8 @@ METHODS: dict[str, GradientMethod] = {
     "frozen adjoint, double backward": adjoint("double", damping=0.0),
     "unrolled": Unrolled(),
 }
+if torch.cuda.is_available():
+    METHODS[GRAPHS] = Adjoint()
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
@@ -101,30 +109,39 @@ def measure_times(steps: int, options: argparse.Namespace) -> dict[str, float]:
     }
     found: dict[str, list[float]] = {name: [] for name in chosen}
     short = steps <= LONGEST_REPEATED
-    for turn in range(options.repeats + 1 if short else 1):
+    warm_ups = WARM_UPS if options.device == "cuda" else int(short)
+    for turn in range(warm_ups + (options.repeats if short else 1)):
         for name, method in chosen.items():
             taken = seconds(lambda method=method: method(*problem), options.device)
-            if turn or not short:  # the first turn warms up
+            if turn >= warm_ups:
                 found[name].append(taken)
     return {name: statistics.median(values) for name, values in found.items()}
 
 
 def peak_bytes(name: str, steps: int, options: argparse.Namespace) -> int:
-    """Peak bytes of one gradient, measured in a child process."""
+    """Peak bytes of one gradient; on the CPU measured in a child process."""
+    if options.device == "cuda":
+        return peak_reserved(name, steps, options)
     command = [sys.executable, __file__, "--child", name, "--steps", str(steps)]
-    command += ["--width", str(options.width), "--device", options.device]
+    command += ["--width", str(options.width)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
-def child(name: str, options: argparse.Namespace) -> None:
-    """Print the peak bytes of one gradient: allocated on CUDA, else the resident growth."""
-    problem = make_problem(options.steps[0], options.width, options.device, torch.float32)
-    if options.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+def peak_reserved(name: str, steps: int, options: argparse.Namespace) -> int:
+    """What the allocator reserves at most: it counts what graphs keep for their next replay."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    problem = make_problem(steps, options.width, options.device, torch.float32)
+    for _ in range(WARM_UPS):
         METHODS[name](*problem)
-        print(torch.cuda.max_memory_allocated())
-        return
+    return torch.cuda.max_memory_reserved()
+
+
+def child(name: str, options: argparse.Namespace) -> None:
+    """Print by how much one gradient raises the resident peak."""
+    problem = make_problem(options.steps[0], options.width, "cpu", torch.float32)
     before = peak_resident()
     METHODS[name](*problem)
     print(peak_resident() - before)
@@ -163,7 +180,13 @@ def plot(result: dict[str, Any], path: Path) -> None:
         (axes[0], "peak_bytes", 2**20, "peak memory, MiB"),
         (axes[1], "seconds", 1, "seconds"),
     ):
-        for name in ("adjoint", "adjoint, sqrt", "frozen adjoint, double backward", "unrolled"):
+        for name in (
+            GRAPHS,
+            "adjoint",
+            "adjoint, sqrt",
+            "frozen adjoint, double backward",
+            "unrolled",
+        ):
             points = [
                 (int(steps), values[name] / unit)
                 for steps, values in result[part].items()
@@ -186,7 +209,7 @@ def all_peaks(options: argparse.Namespace) -> dict[str, Any]:
     return {
         str(n): {
             name: peak_bytes(name, n, options)
-            for name in MEMORY_METHODS
+            for name in (*MEMORY_METHODS, *(METHODS.keys() & {GRAPHS}))
             if name != "unrolled" or n <= options.longest_unrolled
         }
         for n in options.steps
@@ -236,7 +259,8 @@ def main() -> None:
         return
     result = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for part in options.parts:
-        result[part] = MEASURES[part](options)
+        with full_float32():
+            result[part] = MEASURES[part](options)
         result.setdefault("made", {})[part] = made(options)
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -2,13 +2,15 @@
 
     python benchmarks/pipeline.py digits
     python benchmarks/pipeline.py fashion-mnist-ipc1 --set experts.count=1 --set match.iterations=20
+    python benchmarks/pipeline.py fashion-mnist-ipc1 --device cuda
 
 Each stage runs twice. First in a process of its own, which gives its seconds and its peak memory;
 then in this process under a counter of multiplications and additions (convolutions and matrix
 products, forwards and backwards; everything else counts as nothing). The last column is their
-quotient beside the rate of one large float32 matrix product on as many threads, measured here
-before and after. Writes benchmarks/results/pipeline-RECIPE.json. Run it on a machine that does
-nothing else: the counts are exact, the seconds are the machine's.
+quotient beside the rate of one large float32 matrix product on as many threads, or on the GPU,
+measured here before and after. Writes benchmarks/results/pipeline-RECIPE.json, or with a GPU
+pipeline-RECIPE-cuda.json. Run it on a machine that does nothing else: the counts are exact, the
+seconds are the machine's.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from record import RESULTS, provenance, write_result
@@ -32,6 +35,7 @@ from distill.application import run_recipe
 from distill.recipe import load_recipe
 from distill.store.run import versions
 from distill.tables import Recipe
+from synth import recording
 
 STAGES = (
     "experts", "match", "committee", "recover", "select", "refine", "relabel", "project",
@@ -39,16 +43,17 @@ STAGES = (
 )  # fmt: skip
 
 
-def product_rate(size: int = 1536, repeats: int = 12) -> float:
-    """Operations a second of a float32 matrix product [size, size] x [size, size], the median."""
-    left, right = torch.randn(2, size, size)
-    torch.mm(left, right)
+def product_rate(device: str, repeats: int = 12) -> float:
+    """Operations a second of a square float32 matrix product, the median."""
+    size = 8192 if device == "cuda" else 1536
+    left, right = torch.randn(2, size, size, device=device)
     seconds = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         started = time.perf_counter()
-        torch.mm(left, right)
+        # Reading a value waits for the device.
+        float(torch.mm(left, right)[0, 0])
         seconds.append(time.perf_counter() - started)
-    return 2 * size**3 / statistics.median(seconds)
+    return 2 * size**3 / statistics.median(seconds[1:])
 
 
 def timed(words: list[str], stage: str, folder: Path, threads: int) -> dict[str, Any]:
@@ -65,17 +70,20 @@ def timed(words: list[str], stage: str, folder: Path, threads: int) -> dict[str,
 
 def counted(recipe: Recipe, stage: str, folder: Path) -> int:
     """Multiplications and additions of a stage."""
-    with FlopCounterMode(display=False) as counter:
+    # Steps that a CUDA graph replays would not be counted.
+    eager = patch.object(recording, "_SEEN_BEFORE", sys.maxsize)
+    with eager, FlopCounterMode(display=False) as counter:
         run_recipe(recipe, folder, [stage], quiet=True)
     return counter.get_total_flops()
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """A row for every stage, and the machine's rate."""
-    words = [options.recipe, *(word for change in options.set for word in ("--set", change))]
-    recipe = load_recipe(options.recipe, options.set)
+    changes = [*options.set, f"device={options.device}"]
+    words = [options.recipe, *(word for change in changes for word in ("--set", change))]
+    recipe = load_recipe(options.recipe, changes)
     torch.set_num_threads(options.threads)
-    rates, rows = [product_rate()], {}
+    rates, rows = [product_rate(options.device)], {}
     tables = recipe.model_dump()
     for stage in STAGES:
         if tables.get("projector" if stage == "project" else stage) is None:
@@ -87,7 +95,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
             "peak_memory_bytes": entry["peak_memory_bytes"],
             "operations": operations,
         }
-        rates.append(product_rate())
+        rates.append(product_rate(options.device))
         print(f"{stage}: {entry['seconds']:.1f} s", file=sys.stderr, flush=True)
     rate = statistics.median(rates)
     for row in rows.values():
@@ -101,6 +109,7 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(options, Path(scratch))
@@ -110,7 +119,8 @@ def main() -> None:
         "versions": versions(),
         **found,
     }
-    write_result(RESULTS / f"pipeline-{Path(options.recipe).stem}.json", result)
+    where = "-cuda" if options.device == "cuda" else ""
+    write_result(RESULTS / f"pipeline-{Path(options.recipe).stem}{where}.json", result)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
 from torchvision.utils import save_image
 
 from distill.store.run import versions
@@ -38,7 +39,10 @@ def machine_class() -> dict[str, Any]:
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(pages / 2**30)}
+    found = {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(pages / 2**30)}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def commit() -> str:
