@@ -41,8 +41,9 @@ from distill.store.deltas import share_of_mtt, trajectory_bytes
 from distill.store.experts import Trajectory, read_info, read_snapshots, write_experts
 from distill.store.sets import read_set
 from distill.tables import Recipe
+from synth.batches import shuffled_batches
 from synth.parameters import ParameterLayout
-from synth.training import TrainSettings, accuracy, shuffled_batches, train
+from synth.training import TrainSettings, accuracy, train
 
 STORAGES = ("float32", "float16", "bfloat16", "int4")
 # name: parameters, epochs of an expert, first start epoch, last one, span. 100 experts each.

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from distill.errors import WorkError
+from synth.batches import Batch
 from synth.committee import Committee
 from synth.images import Images
 from synth.losses import hard_logits
@@ -28,7 +29,6 @@ from synth.strategies import (
     smoothed_logits,
     zone_of,
 )
-from synth.training import Batch
 
 # The smallest probability that a label's logit stands for; fp16 holds its logarithm well.
 _FLOOR = 1e-8

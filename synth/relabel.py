@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from synth.augment import Augmentation, Mix, MixKind, View, draw_mix
+from synth.batches import Batch, split_batches, split_parts
 from synth.images import Images, chosen
-from synth.training import Batch, split_batches, split_parts
 
 Labeller = Callable[[Tensor], Tensor]
 

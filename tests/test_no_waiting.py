@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from synth.augment import Augmentation, dsa, parse_families
+from synth.batches import shuffled_batches
 from synth.directional import Eager, double_backward
 from synth.gradients import replay
 from synth.images import HardLogits
@@ -29,7 +30,7 @@ from synth.recovery import (
 )
 from synth.relabel import StoredMixes, StoredVotes, relabel_epoch
 from synth.sharpness import Sharpness
-from synth.training import TrainSettings, shuffled_batches, train
+from synth.training import TrainSettings, train
 
 SIZE = (16, 16)
 DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.cuda)]

@@ -23,9 +23,9 @@ from projectors.codecs.container import unseal
 from projectors.codecs.labels import MAX_TEMPERATURE
 from projectors.codecs.residual import choose_residual, pack_residual, unpack_residual
 from projectors.codecs.weights import Weights
+from synth.batches import split_parts
 from synth.committee import Committee
 from synth.relabel import StoredVotes
-from synth.training import split_parts
 
 Labeller = Callable[[Tensor], Tensor]
 _MOST_EPOCHS = 1_000_000

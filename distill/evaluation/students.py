@@ -20,12 +20,13 @@ from distill.store.sets import SetFile
 from distill.tables import EvaluateTable, RelabelTable
 from projectors import Deployed, OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
+from synth.batches import Batch, shuffled_batches
 from synth.committee import Committee
 from synth.discriminator import Discriminator
 from synth.images import HardLogits, Images, Labels
 from synth.relabel import StoredVotes, labelled_online
 from synth.temperatures import Annealing
-from synth.training import Batch, TrainSettings, shuffled_batches, train
+from synth.training import TrainSettings, train
 
 _LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
 Epochs = Callable[[int], Iterable[Batch]]

@@ -18,7 +18,7 @@ from distill.store.hdf5 import smallest_unsigned
 from distill.tables import Recipe, RelabelTable
 from synth.augment import FAMILIES
 from synth.augment.mix import MIX_WIDTHS
-from synth.training import split_batches
+from synth.batches import split_batches
 
 # HDF5's own structures, measured on files of 1 to 20 experts and of 203 and 196 tensors; an expert
 # has some of its own, and its snapshots each.

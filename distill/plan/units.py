@@ -24,13 +24,14 @@ from distill.stages.relabel import relabel_views
 from distill.tables import MatchTable, ProjectorTable, Recipe, RelabelTable
 from projectors import Projector
 from synth.augment import Augmentation
+from synth.batches import shuffled_batches
 from synth.committee import Committee
 from synth.gradients import matching_gradient
 from synth.losses import soft_cross_entropy
 from synth.parameters import parameter_vector
 from synth.relabel import labelled_online, relabel_epoch
 from synth.sharpness import Sharpness
-from synth.training import TrainSettings, predict, shuffled_batches, train
+from synth.training import TrainSettings, predict, train
 
 # Training steps in one call to time.
 _STEPS = 2

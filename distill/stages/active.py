@@ -12,10 +12,11 @@ from distill.context import Context
 from distill.labelling import aggregated_vote
 from distill.tables import RelabelTable
 from synth.augment import Augmentation, View
+from synth.batches import shuffled_batches
 from synth.committee import Committee
 from synth.losses import hard_logits
 from synth.strategies import draw_included, margin_gains, max_min_weights
-from synth.training import TrainSettings, predict, predict_classes, shuffled_batches, train
+from synth.training import TrainSettings, predict, predict_classes, train
 
 _LR = 0.002
 

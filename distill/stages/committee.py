@@ -22,10 +22,11 @@ from distill.stages.tensors import from_arrays, load_tensors, save_tensors, to_a
 from distill.stages.votes import make_ballot
 from distill.store.committee import Member, read_committee, write_committee
 from distill.tables import CommitteeTable
+from synth.batches import shuffled_batches
 from synth.committee import Committee
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
-from synth.training import TrainSettings, accuracy, predict, shuffled_batches, train
+from synth.training import TrainSettings, accuracy, predict, train
 from synth.votes import Ballot
 
 STAGE = "committee"

@@ -18,10 +18,11 @@ from distill.progress import Advance
 from distill.stages.tensors import from_arrays, load_tensors, save_tensors
 from distill.store.experts import Trajectory, write_experts
 from distill.tables import MatchTable, Recipe
+from synth.batches import shuffled_batches
 from synth.images import HardLogits
 from synth.parameters import parameter_layout, parameter_vector
 from synth.sharpness import Sharpness
-from synth.training import TrainSettings, accuracy, shuffled_batches, train
+from synth.training import TrainSettings, accuracy, train
 
 STAGE = "experts"
 FILE = "experts.h5"

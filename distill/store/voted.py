@@ -22,8 +22,8 @@ from distill.errors import WorkError
 from distill.store.hdf5 import get_json, put, put_json, read_array, smallest_unsigned
 from synth.augment import Augmentation, MixKind
 from synth.augment.mix import MIX_WIDTHS
+from synth.batches import split_batches
 from synth.relabel import StoredMixes, StoredVotes, draw_mixes, draw_views
-from synth.training import split_batches
 
 Drawn = tuple[Tensor, Tensor, StoredMixes | None]
 # What the generators of labelled views are keyed by, with the number of the epoch.

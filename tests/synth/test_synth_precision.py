@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from synth.batches import shuffled_batches
 from synth.images import HardLogits
 from synth.networks import ConvNet, ResNet18, VisionTransformer
 from synth.precision import forward
@@ -13,7 +14,7 @@ from synth.recovery import (
     first_state,
     recover_images,
 )
-from synth.training import TrainSettings, accuracy, shuffled_batches, train
+from synth.training import TrainSettings, accuracy, train
 
 SIZE = (12, 12)
 

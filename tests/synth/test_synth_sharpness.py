@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from synth.batches import Batch
 from synth.networks import MLP
 from synth.sharpness import Sharpness, sharpness_aware_backward
-from synth.training import Batch, TrainSettings, train
+from synth.training import TrainSettings, train
 
 
 def quadratic(parameter):

@@ -1,0 +1,72 @@
+"""Batches of images with label logits, and how a set is cut into them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from synth.augment import Augmentation
+from synth.images import Images, Labels, chosen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step of the optimiser sees.
+
+    Attributes:
+        images: [b, c, h, w] as the network sees them.
+        labels: [b, k] label logits.
+        parts: pieces that go through the network one after the other, see `split_parts`: their
+            gradients add up to that of the whole batch, but BatchNorm sees each piece alone.
+    """
+
+    images: Tensor
+    labels: Tensor
+    parts: int = 1
+
+
+def split_batches(count: int, batch_size: int) -> list[slice]:
+    """Consecutive places in batches; a last batch of one joins the batch before it.
+
+    BatchNorm cannot see a single image, and teacher and student must cut alike.
+    """
+    starts = list(range(0, count, batch_size))
+    if len(starts) > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def split_parts(count: int, parts: int) -> list[slice]:
+    """`count` places of a batch in `parts` pieces as even as can be, none of a single place.
+
+    Teacher and student cut a batch by this one rule, so that the BatchNorm of both sees the same
+    images. Source: CV-DD labels and trains each batch in two halves.
+    """
+    pieces = max(1, min(parts, count // 2))
+    bounds = [count * index // pieces for index in range(pieces + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def shuffled_batches(
+    images: Images,
+    labels: Labels,
+    batch_size: int,
+    augmentation: Augmentation | None,
+    generator: Generator,
+) -> Iterator[Batch]:
+    """One epoch over `images` [n, c, h, w] with label logits [n, k], shuffled and augmented.
+
+    Only a batch of either is in memory at once, where they come from files.
+    """
+    order = torch.randperm(len(images), generator=generator)
+    for places in split_batches(len(images), batch_size):
+        index = order[places]
+        batch = chosen(images, index)
+        if augmentation is not None:
+            size = (images.shape[2], images.shape[3])
+            batch = augmentation.sample(len(index), size, generator).apply(batch)
+        yield Batch(batch, labels[index.to(labels.device, non_blocking=True)])
