@@ -1,14 +1,8 @@
-"""Inner steps on a GPU as CUDA graphs: recorded once, and replayed without asking the CPU again.
-
-The kernels of an inner step are so small that a GPU waits for the CPU to start them. A graph
-starts all of them at once, and computes what they compute.
-"""
+"""Inner steps on a GPU as CUDA graphs: recorded once, and replayed without asking the CPU again."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,40 +10,11 @@ from torch import Tensor, nn
 
 from synth.augment import View
 from synth.directional import Directional, DirectionalForm, Eager, FormChooser, StepPasses
+from synth.graphs import GraphRecorder, Record, Recordings, Work
 from synth.inner_loop import InnerLoop
 
-# The same work on the same tensors each time: inputs of fixed shapes -> outputs.
-Work = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-# Work and a first set of its inputs -> the same work, replayed.
-Record = Callable[[Work, Sequence[Tensor]], Work]
-
-# A kind of step is recorded once it was seen so often: recording costs about as much as one step,
-# and kernels that are chosen or loaded at their first use have then been.
-_SEEN_BEFORE = 2
-
-
-class GraphRecorder:
-    """Records work as CUDA graphs, all in one piece of memory: one runs at a time."""
-
-    def __init__(self) -> None:
-        self._pool: Any = None
-
-    def __call__(self, work: Work, inputs: Sequence[Tensor]) -> Work:
-        """Record `work` as a graph that reads its inputs from tensors of its own."""
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        kept = [tensor.detach().clone() for tensor in inputs]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            outputs = work(kept)
-
-        def replayed(inputs: Sequence[Tensor]) -> list[Tensor]:
-            for own, given in zip(kept, inputs, strict=True):
-                own.copy_(given, non_blocking=True)
-            graph.replay()
-            # The next replay, of this graph or another, writes into the same memory.
-            return [output.clone() for output in outputs]
-
-        return replayed
+# Few: the graph of a kind serves as long as its network is matched.
+_PATIENCE = 2
 
 
 class RecordedSteps:
@@ -61,14 +26,12 @@ class RecordedSteps:
 
     Args:
         form: how directional derivatives are taken.
-        record: makes a graph; what it refuses with a RuntimeError is never recorded.
+        record: makes a graph, see `Recordings`.
     """
 
     def __init__(self, form: DirectionalForm, record: Record) -> None:
         self._form = form
-        self._record = record
-        self._seen: Counter[Hashable] = Counter()
-        self._graphs: dict[Hashable, Work | None] = {}
+        self._recordings = Recordings(record, _PATIENCE)
 
     def gradient(self, loop: InnerLoop, step: int, parameters: Tensor) -> Tensor:
         """As `InnerLoop.gradient`."""
@@ -99,22 +62,12 @@ class RecordedSteps:
 
     def _run(
         self, kind: str, loop: InnerLoop, step: int, work: Work, vectors: list[Tensor]
-    ) -> Sequence[Tensor]:
+    ) -> list[Tensor]:
         inputs = [tensor.detach() for tensor in (*vectors, *_inputs(loop, step))]
         families = loop.views[step].families if loop.views is not None else None
-        shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-        key = (kind, loop.network.training, families, shapes)
-        self._seen[key] += 1
-        if self._seen[key] > _SEEN_BEFORE and key not in self._graphs:
-            self._graphs[key] = self._recorded(work, inputs)
-        return (self._graphs.get(key) or work)(inputs)
-
-    def _recorded(self, work: Work, inputs: Sequence[Tensor]) -> Work | None:
-        try:
-            return self._record(work, inputs)
-        except RuntimeError:
-            # A network that reads a value on its way, say: its steps are taken one by one.
-            return None
+        kinds = (kind, loop.network.training, families)
+        # The next step of this kind writes into the same memory.
+        return [output.clone() for output in self._recordings.run(kinds, work, inputs)]
 
 
 def _inputs(loop: InnerLoop, step: int) -> list[Tensor]:
@@ -140,7 +93,6 @@ class PassChooser:
 
     def __init__(self) -> None:
         self._form = FormChooser()
-        self._record = GraphRecorder()
         self._recorded: WeakKeyDictionary[nn.Module, RecordedSteps] = WeakKeyDictionary()
 
     def passes(self, loop: InnerLoop) -> StepPasses:
@@ -148,5 +100,5 @@ class PassChooser:
         if loop.images.device.type != "cuda":
             return Eager(self._form)
         if loop.network not in self._recorded:
-            self._recorded[loop.network] = RecordedSteps(self._form, self._record)
+            self._recorded[loop.network] = RecordedSteps(self._form, GraphRecorder())
         return self._recorded[loop.network]

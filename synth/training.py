@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from synth.batches import Batch, split_parts
 from synth.discriminator import Discriminator, discriminator_loss
+from synth.graphs import GraphRecorder, Record, Recordings
 from synth.images import Images
 from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
 from synth.precision import Precision, forward
@@ -22,6 +23,8 @@ from synth.temperatures import Annealing, calibrated_temperature
 # 128 MB on a GPU, which a small batch does not fill.
 _MOST_TOGETHER = 1000
 _VALUES_TOGETHER, _VALUES_ON_GPU = 1 << 20, 1 << 25
+# Batches before a GPU's steps are recorded: every training records its own.
+_PATIENCE = 10
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,9 @@ def train(
     optimizer = _make_optimizer(trained, settings)
     average = _MovingAverage(network, settings.average) if settings.average else None
     measure = _Measure(settings, discriminator)
+    backward = _backward
+    if _can_be_recorded(network, settings, discriminator):
+        backward = RecordedBackward(GraphRecorder())
     for epoch in range(settings.epochs):
         trained.train()
         measure.begin(epoch)
@@ -130,7 +136,7 @@ def train(
         total, count = torch.zeros(()), 0
         for batch in batches(epoch):
             optimizer.zero_grad(set_to_none=True)
-            loss = _backward(network, batch, settings.sharpness, measure)
+            loss = backward(network, batch, settings.sharpness, measure)
             optimizer.step()
             if average is not None:
                 average.follow(network)
@@ -245,6 +251,43 @@ def _backward(
     return values[0] if len(values) == 1 else torch.stack(values).sum()
 
 
+def _can_be_recorded(
+    network: nn.Module, settings: TrainSettings, discriminator: Discriminator | None
+) -> bool:
+    """Whether a batch's gradients are on a GPU, and depend on weights and the batch alone."""
+    first = next(network.parameters(), None)
+    plain = settings.sharpness is None and settings.annealing is None and not settings.calibrated
+    return plain and discriminator is None and first is not None and first.device.type == "cuda"
+
+
+class RecordedBackward:
+    """`_backward` as recorded work, for one network and one measure with fixed temperatures.
+
+    Args:
+        record: makes a graph, see `Recordings`.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._recordings = Recordings(record, _PATIENCE)
+        self._reached: list[nn.Parameter] = []
+
+    def __call__(
+        self, network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+    ) -> Tensor:
+        """As `_backward`."""
+
+        def work(inputs: Sequence[Tensor]) -> list[Tensor]:
+            network.zero_grad(set_to_none=True)
+            loss = _backward(network, Batch(inputs[0], inputs[1], batch.parts), sharpness, measure)
+            self._reached = [p for p in network.parameters() if p.grad is not None]
+            return [loss, *(p.grad for p in self._reached if p.grad is not None)]
+
+        found = self._recordings.run(batch.parts, work, [batch.images, batch.labels])
+        for parameter, gradient in zip(self._reached, found[1:], strict=True):
+            parameter.grad = gradient
+        return found[0]
+
+
 def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
@@ -253,12 +296,14 @@ def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
         {"params": vectors, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    # One kernel for all weights, where each costs more to start than to run.
+    fused = all(p.device.type == "cuda" for p in network.parameters()) or None
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr)
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
     if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=settings.lr)
+        return torch.optim.Adam(groups, lr=settings.lr, fused=fused)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
     raise ValueError(f"optimizer is {settings.optimizer!r}; choose sgd, adam or adamw")
 
 

@@ -14,6 +14,7 @@ import synth.networks
 from distill.registry import NETWORKS
 from synth import MatchingGradient, matching_gradient
 from synth.augment import FAMILIES, Augmentation, View
+from synth.graphs import Work
 from synth.inner_loop import InnerLoop, make_inner_loop
 from synth.parameters import parameter_vector
 
@@ -164,3 +165,30 @@ def naive_gradient(problem: Problem) -> MatchingGradient:
     distance = left / (problem.start - problem.target).square().sum()
     found = torch.autograd.grad(distance, (images, labels, lr))
     return MatchingGradient(distance.detach(), *found, current.detach())
+
+
+class Tape:
+    """Stands in for `GraphRecorder`: work runs again on the tensors it was recorded with.
+
+    As with a graph, all calls of recorded work write into the same outputs.
+    """
+
+    def __init__(self) -> None:
+        self.recorded = 0
+        self.replayed = 0
+
+    def __call__(self, work: Work, inputs: Sequence[Tensor]) -> Work:
+        """See `synth.graphs.Record`."""
+        self.recorded += 1
+        kept = [tensor.clone() for tensor in inputs]
+        outputs = [output.clone() for output in work(kept)]
+
+        def again(inputs: Sequence[Tensor]) -> list[Tensor]:
+            self.replayed += 1
+            for own, given in zip(kept, inputs, strict=True):
+                own.copy_(given)
+            for output, fresh in zip(outputs, work(kept), strict=True):
+                output.copy_(fresh)
+            return outputs
+
+        return again
