@@ -17,7 +17,7 @@ from distill.data.torchvision_sets import download
 from distill.engines import Engine
 from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
 from distill.interrupt import Stop, listen
-from distill.pipeline import SUMMARY, check_stages, run_stages, write_summary
+from distill.pipeline import check_stages, run_stages
 from distill.progress import Progress
 from distill.ranks import joined
 from distill.recipe import check_recipe
@@ -35,6 +35,8 @@ from distill.stages.synthetic import set_path
 from distill.stages.votes import FILE as VOTES
 from distill.store.run import MANIFEST, Run, open_run, read_manifest
 from distill.store.sets import add_encoded, add_measured, read_set, write_set
+from distill.summary import FILE as SUMMARY
+from distill.summary import write_summary
 from distill.sweep.jobs import Asked
 from distill.sweep.run import run_sweep
 from distill.tables import EncodeTable, ExpertsTable, Recipe
@@ -47,6 +49,7 @@ def run_recipe(
     *,
     quiet: bool = False,
     engine: Engine | None = None,
+    reuse: Sequence[Path] = (),
 ) -> Path | None:
     """Run a recipe's stages into the folder `out`; returns the report if there is one.
 
@@ -56,6 +59,7 @@ def run_recipe(
         stages: names; empty for all.
         quiet: show no progress.
         engine: where independent work is done; None for this process.
+        reuse: folders of other runs, whose experts and committees are taken where they fit.
 
     Raises:
         LimbeckError: of the kind that fits; the folder can be gone on with.
@@ -63,6 +67,8 @@ def run_recipe(
     # Whatever can be refused is refused here, before the folder is touched.
     check_names(recipe)
     check_stages(recipe, stages)
+    for other in reuse:
+        read_manifest(other / MANIFEST)
     device = choose_device(recipe.device)
     data = check_data(recipe)
     with joined(device, stages) as crew, listen() as stop:
@@ -76,6 +82,7 @@ def run_recipe(
             context = Context(run, recipe, device, Progress(quiet=quiet), stop, crew=crew)
             context.engine = engine or context.engine
             context.data = data
+            context.reuse = tuple(reuse)
             return _run_stages(context, stages)
 
 
@@ -91,7 +98,7 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
     if EVALUATE not in run.manifest["stages"]:
         return None
     evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
-    write_summary(context, evaluation)
+    write_summary(context.run, evaluation)
     return write_report(run.path)
 
 

@@ -44,6 +44,7 @@ class Context:
         key: the key of the stage that is running; checkpoints belong to it.
         engine: where independent work is done.
         crew: processes that share the segments of matching; None for this one alone.
+        reuse: folders of other runs, whose experts and committees are taken where they fit.
     """
 
     run: Run
@@ -54,6 +55,7 @@ class Context:
     key: str = ""
     engine: Engine = field(default_factory=Local)
     crew: Crew | None = None
+    reuse: Sequence[Path] = ()
     _seen: dict[str, tuple[Images, Tensor]] = field(default_factory=dict, repr=False)
 
     @cached_property

@@ -11,6 +11,7 @@ from distill.context import Context
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.memory import peak_bytes, reset_peak
 from distill.reporting import FILE as REPORT
+from distill.reuse import take_stage
 from distill.stages import (
     committee,
     encode,
@@ -25,16 +26,16 @@ from distill.stages import (
 )
 from distill.stages.pretrained import weights_digests
 from distill.stages.synthetic import FILE as SET
-from distill.store.files import digest_json, digest_tree, remove, write_json
+from distill.store.files import digest_json, digest_tree, remove
 from distill.store.hdf5 import digest_attribute, digest_content
 from distill.store.run import MANIFEST, read_manifest
 from distill.store.sets import KIND as SET_KIND
 from distill.store.sets import add_refined
 from distill.store.watch import Watch
+from distill.summary import FILE as SUMMARY
 from distill.tables import MAKERS, VOTE_KEYS, Recipe
 
 KEY_VERSION = 1
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,11 @@ def _run_stage(context: Context, stage: Stage) -> None:
         context.progress.say(f"{stage.name:<10} done before, inputs unchanged")
         remove(context.checkpoint(stage.name))
         return
+    taken = take_stage(context.reuse, stage.name, key, run.path)
+    if taken is not None and not _changed(stage, run.path, taken["outputs"]):
+        context.progress.say(f"{stage.name:<10} taken from another run")
+        _record(context, stage, before, taken)
+        return
     reset_peak(context.device)
     run.watch = Watch(context.checkpoint(stage.name))
     try:
@@ -250,18 +256,22 @@ def _run_stage(context: Context, stage: Stage) -> None:
         raise
     except FloatingPointError as error:
         raise DivergedRunError(f"{stage.name} diverged: {error}") from None
-    outputs = stage.outputs(run.path)
-    if before is None or before["outputs"] != outputs:
+    made = {
+        "key": key,
+        "outputs": stage.outputs(run.path),
+        "seconds": round(run.watch.seconds, 3),
+        "peak_memory_bytes": peak_bytes(context.device),
+    }
+    _record(context, stage, before, made)
+
+
+def _record(
+    context: Context, stage: Stage, before: dict[str, Any] | None, made: dict[str, Any]
+) -> None:
+    """Note that a stage is finished."""
+    if before is None or before["outputs"] != made["outputs"]:
         _forget_dependents(context, stage.name)
-    run.record_stage(
-        stage.name,
-        {
-            "key": key,
-            "outputs": outputs,
-            "seconds": round(run.watch.seconds, 3),
-            "peak_memory_bytes": peak_bytes(context.device),
-        },
-    )
+    context.run.record_stage(stage.name, made)
     remove(context.checkpoint(stage.name))
 
 
@@ -328,17 +338,6 @@ def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:
     except WorkError:
         return list(recorded)
     return [name for name, digest in recorded.items() if found.get(name) != digest]
-
-
-def write_summary(context: Context, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Write summary.json: the evaluation with each stage's seconds and peak memory."""
-    stages = {
-        name: {field: entry[field] for field in ("seconds", "peak_memory_bytes")}
-        for name, entry in context.run.manifest["stages"].items()
-    }
-    summary = {**evaluation, "stages": stages}
-    write_json(context.run.path / SUMMARY, summary)
-    return summary
 
 
 def changed_outputs(folder: Path) -> list[str]:

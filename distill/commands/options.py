@@ -75,6 +75,14 @@ def recipe_options(command: Command) -> Command:
             is_flag=True,
             help="First fetch the files of a torchvision data set, and weights of such members.",
         ),
+        click.option(
+            "--reuse",
+            multiple=True,
+            metavar="RUN",
+            type=click.Path(path_type=Path),
+            help="Take experts and committee from the folder of another run, where its recipe asks "
+            "for the same; may be given several times.",
+        ),
         quiet,
         as_json,
         debug,

@@ -92,6 +92,7 @@ def _run(
     address: str | None,
     workers: int | None,
     download: bool,
+    reuse: tuple[Path, ...],
     quiet: bool,
     as_json: bool,
     debug: bool,
@@ -111,7 +112,7 @@ def _run(
         stages = tuple(stage for stage in stages if stage != "committee")
     if download:
         fetch_data(resolved)
-    report = run_recipe(resolved, out, stages, quiet=quiet, engine=chosen)
+    report = run_recipe(resolved, out, stages, quiet=quiet, engine=chosen, reuse=reuse)
     if as_json:
         click.echo(json.dumps(run_outcome(out), indent=2))
     elif report is not None:
