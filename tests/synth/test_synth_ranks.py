@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed
 
-from synth.ranks import Ranks
+from synth.ranks import Ranks, average_over_ranks
 
 TWO_RANKS = """
 import sys
@@ -92,3 +93,22 @@ def test_segments_are_shared_and_none_is_left_without_one() -> None:
     assert Ranks(0, 2).last_owner(2) == 1
     with pytest.raises(ValueError, match=r"1 segment.*match\.segments"):
         Ranks(0, 2).share([0])
+
+
+@pytest.mark.cuda
+def test_nccl_gives_the_mean_of_the_segments_on_a_gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    # A GPU has one rank of nccl: this is the message and its way, alone.
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1)
+    try:
+        parts = [
+            [torch.full((2, 3), float(i), device="cuda"), torch.ones(4, device="cuda")]
+            for i in (1, 3)
+        ]
+        means = average_over_ranks(parts, 2)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.equal(means[0], torch.full((2, 3), 2.0, device="cuda"))
+    assert torch.equal(means[1], torch.ones(4, device="cuda"))
