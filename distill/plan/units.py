@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Literal
@@ -24,7 +25,7 @@ from distill.stages.relabel import relabel_views
 from distill.tables import MatchTable, ProjectorTable, Recipe, RelabelTable
 from projectors import Projector
 from synth.augment import Augmentation
-from synth.batches import shuffled_batches
+from synth.batches import Batch, shuffled_batches
 from synth.committee import Committee
 from synth.gradients import matching_gradient
 from synth.losses import soft_cross_entropy
@@ -33,8 +34,11 @@ from synth.relabel import labelled_online, relabel_epoch
 from synth.sharpness import Sharpness
 from synth.training import TrainSettings, predict, train
 
-# Training steps in one call to time.
+# Steps in one call to time.
 _STEPS = 2
+# Repetitions of these in a call, on a GPU, which records what comes often: the first call, which is
+# not timed, has enough for that.
+_REPEATS_ON_GPU = 10
 # A call to time and how many units it does, for a batch size.
 Work = Callable[[int], tuple[Callable[[], object], int]]
 
@@ -104,23 +108,21 @@ class Units:
         """One training step of a network, its views included."""
         views = build_views(how.families, one_per_batch=how.one_per_batch)
         sharpness = Sharpness(0.01, 0.3) if how.sharp else None
-        # So small a rate that random labels can do no harm: only the time counts.
-        settings = TrainSettings(1, 1e-6, how.optimizer, sharpness=sharpness)
+        # So small a rate that random labels can do no harm: only the time counts. A call is an
+        # epoch of a training that never ends.
+        settings = TrainSettings(sys.maxsize, 1e-6, how.optimizer, sharpness=sharpness)
+        repeats = self._repeats
 
         def work(size: int) -> tuple[Callable[[], object], int]:
             network, generator = self.network(spec), fixed_generator()
             images, labels = self.clock.images(_STEPS * size), self.clock.labels(_STEPS * size)
 
-            def call() -> None:
-                exhaust(
-                    train(
-                        network,
-                        lambda epoch: shuffled_batches(images, labels, size, views, generator),
-                        settings,
-                    )
-                )
+            def batches(epoch: int) -> Iterator[Batch]:
+                for _ in range(repeats):
+                    yield from shuffled_batches(images, labels, size, views, generator)
 
-            return call, _STEPS
+            epochs = train(network, batches, settings)
+            return lambda: next(epochs), _STEPS * repeats
 
         optimizers: dict[str, Callable[..., torch.optim.Optimizer]] = {
             "adam": torch.optim.Adam,
@@ -157,7 +159,7 @@ class Units:
         recipe, clock = self.recipe, self.clock
         experts, table = recipe.matching()
         spec, gradient = experts.network, build_gradient(table)
-        steps = min(table.inner_steps, _inner_steps(table))
+        steps = min(table.inner_steps, _inner_steps(table)) * self._repeats
         views = build_views(recipe.data.augmentation, one_per_batch=True)
 
         def work(size: int) -> tuple[Callable[[], object], int]:
@@ -262,6 +264,10 @@ class Units:
             return run_dry(lambda: dry(size))
 
         return self.clock.time(Unit(what, work, cost, parameters), batch)
+
+    @property
+    def _repeats(self) -> int:
+        return _REPEATS_ON_GPU if self.clock.device.type == "cuda" else 1
 
     def size(self, specs: list[str]) -> int:
         """Parameters of all networks of `specs`."""
