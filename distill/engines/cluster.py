@@ -10,12 +10,14 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from distill.engines.local import torch_threads
-from distill.engines.protocol import POLL_SECONDS, Job, Prepare, Result, attempt
+from distill.engines.protocol import POLL_SECONDS, Enlist, Job, Prepare, Result, Team, attempt
+from distill.engines.teams import gathered
 from distill.errors import WorkError
 
 # A job that has cost so many processes is at fault itself.
@@ -100,6 +102,20 @@ class Ray:
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
+
+    def team(
+        self, size: int, enlist: Enlist, check: Callable[[], None], *, gpu: bool = False
+    ) -> AbstractContextManager[Team | None]:
+        """A team of actors, see `Engine`, on one CPU each.
+
+        Raises:
+            WorkError: if the cluster cannot be reached.
+        """
+        most = min(size, self.workers or size)
+        if most < 2:
+            return nullcontext()
+        self._connect()
+        return gathered(most, enlist, self.threads, check, gpu=gpu)
 
     def _connect(self) -> None:
         import ray

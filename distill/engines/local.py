@@ -7,14 +7,14 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from distill.engines.protocol import POLL_SECONDS, Job, Prepare, Result, attempt
+from distill.engines.protocol import POLL_SECONDS, Enlist, Job, Prepare, Result, Team, attempt
 from distill.errors import WorkError
 
 _REQUESTS = (signal.SIGINT, signal.SIGTERM)
@@ -56,6 +56,12 @@ class Local:
     ) -> Iterator[tuple[Job, Result]]:
         """Do the jobs, see `Engine`; the workers of a machine share its GPU."""
         return run_jobs(jobs, prepare, self.workers or 1, threads=self.threads, check=check)
+
+    def team(
+        self, size: int, enlist: Enlist, check: Callable[[], None], *, gpu: bool = False
+    ) -> AbstractContextManager[Team | None]:
+        """None, see `Engine`: torchrun shares work between processes of a machine."""
+        return nullcontext()
 
 
 def run_jobs(
