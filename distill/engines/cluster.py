@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distill.engines.local import torch_threads
+from distill.engines.local import interrupts_held, torch_threads
 from distill.engines.protocol import POLL_SECONDS, Enlist, Job, Prepare, Result, Team, attempt
 from distill.engines.teams import gathered
 from distill.errors import WorkError
@@ -132,7 +132,10 @@ class Ray:
             options |= {"num_cpus": self.workers, "include_dashboard": False}
         before = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            # What stops a machine's job sends SIGTERM to all of a group: the cluster stays until
+            # this process has what it needs of it.
+            with interrupts_held():
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             where = f"at --address {self.address}" if self.address else "on this machine"
             raise WorkError(

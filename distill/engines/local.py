@@ -145,7 +145,7 @@ class _Worker:
         self.process: BaseProcess = context.Process(
             target=_serve, args=(far, threads), daemon=True, name="distill worker"
         )
-        with _interrupts_held():
+        with interrupts_held():
             self.process.start()
         far.close()
         self.job: Any = None
@@ -217,7 +217,7 @@ def _in_processes(
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Requests to stop wait; a process that is started here begins with them held."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
     try:

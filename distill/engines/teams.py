@@ -89,8 +89,8 @@ def gathered(
             )
             yield _ActorTeam(actors)
         finally:
-            with suppress(ray.exceptions.RayError):
-                for actor in actors:
+            for actor in actors:
+                with suppress(ray.exceptions.RayError):
                     ray.kill(actor)
 
 

@@ -27,6 +27,8 @@ _RETRIES = 3
 # Shares of an outer step take about as long as each other: a process that lets the others wait
 # for so long has hung.
 _PATIENCE = datetime.timedelta(minutes=30)
+# Machines that cannot reach each other are told of sooner: all are ready when they meet.
+_MEETING = datetime.timedelta(minutes=2)
 
 Packed = tuple[Arrays, dict[str, int]]
 Taken = tuple[MatchState, Sequence[OuterStep]]
@@ -139,6 +141,7 @@ class Member:
         """Meet the others at the first one; steps are taken from the state of `pack_state` on."""
         seat, device = self._seat, self._context.device
         store = self._store or _store(first, seat.size, serve=False)
+        store.set_timeout(_PATIENCE)
         distributed.init_process_group(
             "nccl" if device.type == "cuda" else "gloo",
             store=store,
@@ -167,7 +170,7 @@ class Member:
 def _store(place: tuple[str, int], size: int, *, serve: bool) -> Any:
     """Where the processes of a group meet; port 0 is served on one that is free."""
     return distributed.TCPStore(  # type: ignore[attr-defined]
-        *place, size, is_master=serve, timeout=_PATIENCE, wait_for_workers=False
+        *place, size, is_master=serve, timeout=_MEETING, wait_for_workers=False
     )
 
 

@@ -162,3 +162,24 @@ def listen_with(stop: Stop) -> Any:
         yield stop
 
     return listen
+
+
+def descendants(name: str) -> list[int]:
+    """Processes below this one whose title starts with `name`."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").iterdir():
+        try:
+            process = int(folder.name)
+            titles[process] = (folder / "cmdline").read_bytes().decode(errors="replace")
+            parents[process] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (ValueError, OSError):
+            continue
+
+    def is_ours(process: int) -> bool:
+        while process in parents:
+            process = parents[process]
+            if process == os.getpid():
+                return True
+        return False
+
+    return [p for p, title in titles.items() if title.startswith(name) and is_ours(p)]
