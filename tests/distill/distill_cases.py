@@ -127,7 +127,7 @@ def flip_data(path: Path, needle: bytes) -> None:
     flip_byte(path, path.read_bytes().index(needle) + len(needle) // 2)
 
 
-def child(*arguments: str) -> subprocess.Popen[str]:
+def child(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start `distill` as a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
@@ -136,6 +136,7 @@ def child(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        **options,
     )
 
 
