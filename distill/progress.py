@@ -13,7 +13,7 @@ class Advance(Protocol):
     """Called after each unit of work, with what is worth showing just now."""
 
     def __call__(self, note: str = "", count: int = 1) -> None:
-        """Count `count` more units as done."""
+        """Count `count` more units as done; below 0, as to be done again."""
         ...
 
 

@@ -31,7 +31,7 @@ workers = click.option(
     type=click.IntRange(1),
     help="Train so many networks at once, each on one thread: the same numbers for any N and any "
     "engine. Default: one after another, with as many threads as pay; with Ray, as many as there "
-    "are CPUs.",
+    "are CPUs, which also bounds the processes that share the segments of matching.",
 )
 engine = click.option(
     "--engine",

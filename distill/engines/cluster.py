@@ -10,12 +10,14 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from distill.engines.local import torch_threads
-from distill.engines.protocol import POLL_SECONDS, Job, Prepare, Result, attempt
+from distill.engines.local import interrupts_held, torch_threads
+from distill.engines.protocol import POLL_SECONDS, Enlist, Job, Prepare, Result, Team, attempt
+from distill.engines.teams import gathered
 from distill.errors import WorkError
 
 # A job that has cost so many processes is at fault itself.
@@ -101,6 +103,20 @@ class Ray:
             for reference in pending:
                 ray.cancel(reference, force=True)
 
+    def team(
+        self, size: int, enlist: Enlist, check: Callable[[], None], *, gpu: bool = False
+    ) -> AbstractContextManager[Team | None]:
+        """A team of actors, see `Engine`, on one CPU each.
+
+        Raises:
+            WorkError: if the cluster cannot be reached.
+        """
+        most = min(size, self.workers or size)
+        if most < 2:
+            return nullcontext()
+        self._connect()
+        return gathered(most, enlist, self.threads, check, gpu=gpu)
+
     def _connect(self) -> None:
         import ray
 
@@ -116,7 +132,10 @@ class Ray:
             options |= {"num_cpus": self.workers, "include_dashboard": False}
         before = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
+            # What stops a machine's job sends SIGTERM to all of a group: the cluster stays until
+            # this process has what it needs of it.
+            with interrupts_held():
+                ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             where = f"at --address {self.address}" if self.address else "on this machine"
             raise WorkError(

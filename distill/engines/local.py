@@ -7,14 +7,14 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from distill.engines.protocol import POLL_SECONDS, Job, Prepare, Result, attempt
+from distill.engines.protocol import POLL_SECONDS, Enlist, Job, Prepare, Result, Team, attempt
 from distill.errors import WorkError
 
 _REQUESTS = (signal.SIGINT, signal.SIGTERM)
@@ -56,6 +56,12 @@ class Local:
     ) -> Iterator[tuple[Job, Result]]:
         """Do the jobs, see `Engine`; the workers of a machine share its GPU."""
         return run_jobs(jobs, prepare, self.workers or 1, threads=self.threads, check=check)
+
+    def team(
+        self, size: int, enlist: Enlist, check: Callable[[], None], *, gpu: bool = False
+    ) -> AbstractContextManager[Team | None]:
+        """None, see `Engine`: torchrun shares work between processes of a machine."""
+        return nullcontext()
 
 
 def run_jobs(
@@ -139,7 +145,7 @@ class _Worker:
         self.process: BaseProcess = context.Process(
             target=_serve, args=(far, threads), daemon=True, name="distill worker"
         )
-        with _interrupts_held():
+        with interrupts_held():
             self.process.start()
         far.close()
         self.job: Any = None
@@ -211,7 +217,7 @@ def _in_processes(
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """Requests to stop wait; a process that is started here begins with them held."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
     try:

@@ -1,8 +1,10 @@
-"""What an engine is: where independent jobs are done."""
+"""What an engine is: where independent jobs, and work that processes share, are done."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from distill.errors import LimbeckError
@@ -13,6 +15,45 @@ Value = TypeVar("Value")
 Prepare = Callable[[], Callable[[Job], Result]]
 
 POLL_SECONDS = 0.2
+
+
+class LostError(RuntimeError):
+    """A team can no longer work together, as when a process has died; another one may."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A place in a team: `rank` of `size`, from 0, on the machine that others reach at `host`."""
+
+    rank: int
+    size: int
+    host: str
+
+
+Enlist = Callable[[Seat], Any]
+
+
+class Team(Protocol):
+    """Processes that do one piece of work together, each of them with a member at hand."""
+
+    @property
+    def size(self) -> int:
+        """Processes, at least 2."""
+        ...
+
+    def ask(self, method: str, *arguments: Any) -> list[Any]:
+        """Call a method of every member at once; returns what they return, by rank.
+
+        Args:
+            method: its name.
+            arguments: plain data and arrays: they travel to all.
+
+        Raises:
+            LimbeckError: what a member raised on purpose; also FloatingPointError.
+            LostError: if a process died, or a member raised anything else: the others may then
+                wait for it for ever, so the team is of no more use.
+        """
+        ...
 
 
 class Engine(Protocol):
@@ -49,6 +90,22 @@ class Engine(Protocol):
                 module's function, or `functools.partial` of one with plain data.
             check: called several times a second while waiting; what it raises ends the work.
             gpu: whether a job needs a GPU of its own, where the engine hands them out.
+        """
+        ...
+
+    def team(
+        self, size: int, enlist: Enlist, check: Callable[[], None], *, gpu: bool = False
+    ) -> AbstractContextManager[Team | None]:
+        """Processes that start together and end with the block: up to `size`, or as there is room.
+
+        None where that is fewer than two: the caller then works by itself.
+
+        Args:
+            size: the most that are of use.
+            enlist: makes the member of a process, of whom `Team.ask` asks; a module's function,
+                or `functools.partial` of one with plain data.
+            check: called several times a second while the team starts; what it raises ends it.
+            gpu: whether a process needs a GPU of its own.
         """
         ...
 

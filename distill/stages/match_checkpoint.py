@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,10 +38,10 @@ class Recorder:
         self.context.run.keep_metrics(_STAGE, below=0 if state is None else state.step)
         return state
 
-    def add(self, state: MatchState, step: OuterStep) -> None:
-        """Take note of a step; every `checkpoint_every` steps it goes to disk."""
+    def add(self, state: MatchState, steps: Sequence[OuterStep]) -> None:
+        """Take note of steps and of the state after them; some states go to disk."""
         self._state = state
-        self._rows.append(
+        self._rows += [
             {
                 "stage": _STAGE,
                 "step": step.index,
@@ -48,7 +49,8 @@ class Recorder:
                 "student_lr": step.lr,
                 "applied": step.applied,
             }
-        )
+            for step in steps
+        ]
         if state.step % self._every == 0:
             self.flush()
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor, nn
 
 from distill.context import Context
@@ -15,7 +14,7 @@ from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.opening import Opening, open_context
 from distill.stages.committee import load_networks
-from distill.stages.tensors import from_arrays, load_tensors, save_tensors, to_arrays
+from distill.stages.tensors import Arrays, from_arrays, load_tensors, save_tensors, to_arrays
 from distill.tables import CommitteeTable, RecoverTable
 from synth.matching import DivergedError
 from synth.recovery import (
@@ -37,7 +36,6 @@ from synth.recovery import (
 from synth.updates import Moments
 
 STAGE = "recover"
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from distill.store.files import atomic_path
 
+Arrays = dict[str, np.ndarray]
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
     """Write named tensors with a JSON-able header."""
@@ -41,11 +43,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any] | None:
         return None
 
 
-def to_arrays(tensors: dict[str, Tensor]) -> dict[str, np.ndarray]:
+def to_arrays(tensors: dict[str, Tensor]) -> Arrays:
     """Tensors as plain arrays, which travel between processes by their bytes."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
-def from_arrays(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+def from_arrays(arrays: Arrays) -> dict[str, Tensor]:
     """Tensors with memory of their own: arrays that have travelled may be read-only."""
     return {name: torch.tensor(array) for name, array in arrays.items()}

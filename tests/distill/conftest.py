@@ -1,5 +1,8 @@
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,3 +68,25 @@ def refused(command: Callable[..., Outcome]) -> Callable[..., str]:
         return outcome.err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of two CPUs on this machine."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'limbeck[ray]'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    # Workers inherit it, and import the functions of test files by their names.
+    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", folders)
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=200 * 2**20,
+        )
+    yield ray
+    ray.shutdown()

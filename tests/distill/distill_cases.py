@@ -127,7 +127,7 @@ def flip_data(path: Path, needle: bytes) -> None:
     flip_byte(path, path.read_bytes().index(needle) + len(needle) // 2)
 
 
-def child(*arguments: str) -> subprocess.Popen[str]:
+def child(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start `distill` as a process of its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
@@ -136,6 +136,7 @@ def child(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        **options,
     )
 
 
@@ -162,3 +163,24 @@ def listen_with(stop: Stop) -> Any:
         yield stop
 
     return listen
+
+
+def descendants(name: str) -> list[int]:
+    """Processes below this one whose title starts with `name`."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").iterdir():
+        try:
+            process = int(folder.name)
+            titles[process] = (folder / "cmdline").read_bytes().decode(errors="replace")
+            parents[process] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except (ValueError, OSError):
+            continue
+
+    def is_ours(process: int) -> bool:
+        while process in parents:
+            process = parents[process]
+            if process == os.getpid():
+                return True
+        return False
+
+    return [p for p, title in titles.items() if title.startswith(name) and is_ours(p)]

@@ -3,18 +3,19 @@
 import functools
 import os
 import signal
-import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from distill_cases import TINY, outputs_of, write_recipe
+from distill_cases import TINY, descendants, outputs_of, write_recipe
 from making_cases import RECOVER
 
 from distill.__main__ import run
 from distill.engines import ENGINES, Engine, build_engine, in_turn
+from distill.engines.protocol import Seat
 from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
 
 MEMBERS = 'members = ["convnet2:width=8:norm=batch", "convnet2:width=6:norm=batch"]\n'
@@ -42,6 +43,9 @@ class Backwards:
             if count == self.most:
                 raise InterruptedRunError("interrupted")
             yield job, work(job)
+
+    def team(self, size, enlist, check, *, gpu=False):
+        return nullcontext()
 
 
 @pytest.fixture(scope="module")
@@ -91,34 +95,14 @@ def die(marks, always, job):
     return job
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A Ray cluster of two CPUs on this machine."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'limbeck[ray]'")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    # Workers inherit it, and import this file's functions by its name.
-    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", folders)
-        patch.setenv("RAY_worker_niceness", "0")
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            object_store_memory=200 * 2**20,
-        )
-    yield ray
-    ray.shutdown()
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_local_engine_keeps_the_protocol(workers):
     engine = build_engine("local", workers)
     assert engine.here == (workers == 1)
     assert engine.threads == 1
     assert not engine.shared
+    with engine.team(2, Seat, lambda: None) as team:
+        assert team is None
     found = dict(engine.run_jobs([1, 2, 3], functools.partial(prepare_square, "a"), lambda: None))
     assert {job: result[:2] for job, result in found.items()} == {
         1: (1, "a"),
@@ -189,27 +173,6 @@ def test_work_that_was_done_far_away_is_gone_on_with_here(
     assert kept == ["batch-0001.safetensors"]
     assert command(*arguments, "--workers", "1").code == 0
     assert outputs_of(out) == wanted("recover")
-
-
-def descendants(name: str) -> list[int]:
-    """Processes below this one whose title starts with `name`."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").iterdir():
-        try:
-            process = int(folder.name)
-            titles[process] = (folder / "cmdline").read_bytes().decode(errors="replace")
-            parents[process] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except (ValueError, OSError):
-            continue
-
-    def is_ours(process: int) -> bool:
-        while process in parents:
-            process = parents[process]
-            if process == os.getpid():
-                return True
-        return False
-
-    return [p for p, title in titles.items() if title.startswith(name) and is_ours(p)]
 
 
 def kill_one(folder: Path, killed: list[int]) -> None:
