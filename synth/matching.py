@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from synth.averaging import Average
 from synth.gradients import GradientMethod, MatchingGradient, matching_gradient
-from synth.ranks import Ranks, average_over_ranks
+from synth.ranks import Ranks, mean_of
 from synth.segments import Segment, SegmentChoice
 from synth.updates import Moments, UpdateRule, adam
 
@@ -228,19 +228,12 @@ def mean_gradient(
     ranks, count = problem.ranks, len(choices)
     mine = choices if ranks is None else ranks.share(choices)
     found, labels = _gradients(now, mine, problem, method)
-    if ranks is None:
-        distance = sum(float(part.distance) for part in found) / count
-        images, logits, lr = (
-            torch.stack([getattr(part, name) for part in found]).mean(dim=0)
-            for name in ("images", "labels", "lr")
-        )
-        return distance, (images, logits, lr), labels
     parts = [(part.images, part.labels, part.lr, part.distance) for part in found]
-    images, logits, lr, mean = average_over_ranks(parts, count)
-    if problem.label is not None:
+    images, logits, lr, distance = mean_of(parts, count, ranks)
+    if ranks is not None and problem.label is not None:
         labels = labels.contiguous()
-        torch.distributed.broadcast(labels, ranks.last_owner(count))
-    return float(mean), (images, logits, lr), labels
+        torch.distributed.broadcast(labels, ranks.world - 1)
+    return float(distance), (images, logits, lr), labels
 
 
 def _gradients(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -21,7 +22,7 @@ class Ranks:
     world: int
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Those of `items` that are this process's to do.
+        """Those of `items` that are this process's to do: neighbours, as even as can be.
 
         Raises:
             ValueError: if there are fewer items than processes.
@@ -31,29 +32,35 @@ class Ranks:
                 f"an outer step has {len(items)} segment(s) for {self.world} processes; raise "
                 "match.segments to at least one a process, or start fewer"
             )
-        return items[self.rank :: self.world]
-
-    def last_owner(self, count: int) -> int:
-        """The rank that has the last of `count` items."""
-        return (count - 1) % self.world
+        bounds = [len(items) * rank // self.world for rank in (self.rank, self.rank + 1)]
+        return items[bounds[0] : bounds[1]]
 
 
-def average_over_ranks(parts: Sequence[Sequence[Tensor]], count: int) -> list[Tensor]:
+def mean_of(parts: Sequence[Sequence[Tensor]], count: int, ranks: Ranks | None) -> list[Tensor]:
     """The mean of the tensors of `count` items, of which each rank holds some.
 
-    All are added up in one message, so a rank sends and receives about twice the bytes of one
-    item, however many ranks there are. Every rank gets the same bits.
+    They are added in the order of the items, by one rank after the other, so that the mean has the
+    same bits for any number of ranks. A rank receives and sends the bytes of one item twice.
 
     Args:
         parts: of each item that this rank holds (at least one), its tensors: the same shapes on
             all ranks.
         count: items of all ranks together.
+        ranks: who holds the items before and after; None if all are here.
 
     Returns:
-        The mean of each tensor over all items.
+        The mean of each tensor over all items, on every rank.
     """
-    sums = [torch.stack(list(values)).sum(dim=0) for values in zip(*parts, strict=True)]
-    message = torch.cat([value.flatten() for value in sums])
-    torch.distributed.all_reduce(message)
-    means = torch.split(message / count, [value.numel() for value in sums])
-    return [mean.view_as(value) for mean, value in zip(means, sums, strict=True)]
+    flat = [torch.cat([value.flatten() for value in values]) for values in parts]
+    last = 0 if ranks is None else ranks.world - 1
+    if ranks is not None and ranks.rank > 0:
+        before = torch.empty_like(flat[0])
+        torch.distributed.recv(before, ranks.rank - 1)
+        flat.insert(0, before)
+    total = functools.reduce(torch.add, flat)
+    if ranks is not None:
+        if ranks.rank < last:
+            torch.distributed.send(total, ranks.rank + 1)
+        torch.distributed.broadcast(total, last)
+    means = torch.split(total / count, [value.numel() for value in parts[0]])
+    return [mean.view_as(value) for mean, value in zip(means, parts[0], strict=True)]
