@@ -35,10 +35,15 @@ def percent(stats: dict[str, Any] | None) -> str:
     return f"{100 * stats['mean']:.1f} ± {100 * stats['std']:.1f}"
 
 
+def machine_words(machine: dict[str, Any]) -> str:
+    """The class of a machine, with its GPU if the work was done there."""
+    cores = f"{machine['cores']} cores of {machine['cpu']}"
+    return f"{machine['gpu']} with {cores}" if "gpu" in machine else cores
+
+
 def made_by(result: dict[str, Any]) -> str:
     """How a result was made: command, machine class and date, the end of a table's legend."""
-    machine = result["machine"]
-    return f"`{result['command']}`, {machine['cores']} cores of {machine['cpu']}, {result['date']}."
+    return f"`{result['command']}`, {machine_words(result['machine'])}, {result['date']}."
 
 
 def run_table(result: dict[str, Any]) -> str:
@@ -69,14 +74,12 @@ def run_table(result: dict[str, Any]) -> str:
     seconds = sum(stage["seconds"] for stage in summary["stages"].values())
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
-    machine = result["machine"]
     lines += [
         "",
         f"Test accuracy in percent, mean ± standard deviation over {seeds} fresh students, after "
         f"their last epoch; bytes are images plus what that label source needs. "
         f"`{result['command']}`, seed {result['seed']}, {seconds / 60:.1f} minutes and "
-        f"{peak / 2**30:.1f} GiB on {machine['cores']} cores of {machine['cpu']}, "
-        f"{result['date']}.",
+        f"{peak / 2**30:.1f} GiB on {machine_words(result['machine'])}, {result['date']}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -88,20 +91,23 @@ def gradient_table(result: dict[str, Any]) -> str:
     heads = [f"time, N = {n}" for n in timed] + [f"MiB, N = {n}" for n in peaks]
     heads += [f"error, N = {n}" for n in errors]
     lines = [f"| gradient | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
-    for name in next(iter(errors.values())):
+    for name in times[timed[0]]:
         cells = [f"{times[n][name] / times[n]['unrolled']:.2f}x" for n in timed]
         cells += [f"{peaks[n][name] / 2**20:,.0f}" if name in peaks[n] else "–" for n in peaks]
-        cells += [f"{max(errors[n][name].values()):.0e}" for n in errors]
+        cells += [
+            f"{max(errors[n][name].values()):.0e}" if name in errors[n] else "–" for n in errors
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     made = result["made"]["seconds"]
     problem, machine = made["problem"], made["machine"]
+    memory = "what the allocator reserves" if "gpu" in machine else "the growth of the process"
     lines += [
         "",
         f"ConvNet of width {problem['width']}, batch {problem['batch']}, 3x32x32 images; time as a "
-        "multiple of plain unrolled differentiation at the same N, memory as the growth of the "
-        "process, the largest relative error among images, labels and learning rate against "
-        f"unrolled float64. `{made['command']}`, {made['threads']} thread(s), {machine['cores']} "
-        f"cores of {machine['cpu']}, {made['date']}.",
+        f"multiple of plain unrolled differentiation at the same N, memory as {memory}, "
+        "the largest relative error among images, labels and learning rate against "
+        f"unrolled float64. `{made['command']}`, {made['threads']} thread(s), "
+        f"{machine_words(machine)}, {made['date']}.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
@@ -25,6 +26,11 @@ LOOK_SECONDS = 5.0
 _LEAST_CALLS, _MOST_CALLS = 3, 40
 # The first look at a unit is taken with so many images.
 _PROBE = 4
+# A call on a GPU may take so long, at that share of the operations a second of a convolution: with
+# few images it waits for the CPU, and a look says nothing of more.
+_GPU_SECONDS, _GPU_SHARE = 1.0, 0.5
+# Images of the convolution that a device's operations a second are measured with.
+_CONVOLVED = {"cpu": 8, "cuda": 256}
 # Before anything is timed, operations a second that any machine of the kind does.
 _SLOWEST = {"cpu": 1e10, "cuda": 1e12}
 
@@ -94,14 +100,12 @@ class Clock:
         rate = max((t.flops / t.seconds for t in self.measured if t.seconds > 0), default=0.0)
         rate = max(rate, _SLOWEST.get(self.device.type, 1e10))
         if cost.flops * used / batch > LOOK_SECONDS * rate:
-            return by_operations(self.measured or (self._convolution(),), timed)
+            return by_operations(self.measured or (self._convolution,), timed)
         hurry = time.monotonic() - self._started > HURRY_SECONDS
         call, units = unit.work(used)
         call()
         found = [self._seconds(call)]
-        # The probe's own overhead counts as if it grew with the batch, so twice is allowed.
-        affordable = int(used * CALL_SECONDS / max(found[0], 1e-9))
-        larger = batch if 2 * affordable >= batch else affordable
+        larger = self._affordable(batch, cost, used, found[0], units)
         if larger > used:
             used, found = larger, []
             call, units = unit.work(used)
@@ -122,18 +126,37 @@ class Clock:
             MEASURED if used == batch else SCALED,
         )
 
+    def _affordable(self, batch: int, cost: Cost, used: int, seconds: float, units: int) -> int:
+        """The batch size, up to `batch`, that a call of `units` units may have.
+
+        Args:
+            batch: the wanted size.
+            cost: of one unit at that size.
+            used: a size that was measured.
+            seconds: of a call at it.
+            units: in a call.
+        """
+        if self.device.type == "cuda":
+            rate = _GPU_SHARE * self._convolution.flops / self._convolution.seconds
+            return min(batch, int(batch * _GPU_SECONDS * rate / max(1, cost.flops * units)))
+        # The probe's own overhead counts as if it grew with the batch, so twice is allowed.
+        affordable = int(used * CALL_SECONDS / max(seconds, 1e-9))
+        return batch if 2 * affordable >= batch else affordable
+
+    @cached_property
     def _convolution(self) -> Timed:
         """A wide convolution and its derivatives, to go by where all units are too large."""
+        count = _CONVOLVED.get(self.device.type, 8)
 
         def work(device: str | torch.device) -> None:
-            images = torch.ones(8, 128, 32, 32, device=device, requires_grad=True)
+            images = torch.ones(count, 128, 32, 32, device=device, requires_grad=True)
             weight = torch.ones(128, 128, 3, 3, device=device, requires_grad=True)
             torch.nn.functional.conv2d(images, weight, padding=1).sum().backward()
 
         cost = run_dry(lambda: work("meta"))
         work(self.device)
         seconds = statistics.median(self._seconds(lambda: work(self.device)) for _ in range(3))
-        return Timed("convolution", "128x32x32", 8, seconds, cost.flops, 0, 8, 3)
+        return Timed("convolution", "128x32x32", count, seconds, cost.flops, 0, count, 3)
 
     def _seconds(self, call: Callable[[], object]) -> float:
         # With one thread on the CPU, time spent waiting for other processes can be left out.

@@ -262,6 +262,26 @@ def test_clock_takes_the_wanted_batch_where_it_can():
     assert (found.basis, clock.measured) == ("measured", (found,))
 
 
+@pytest.mark.parametrize(("rate", "measured_batch"), [(1e6, 1000), (1e4, 25)])
+def test_clock_does_not_take_a_gpu_by_its_smallest_batch(monkeypatch, rate, measured_batch):
+    """There a call takes as long with few images as with many: the CPU's time to start it."""
+    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cuda"))
+    clock.__dict__["_convolution"] = Timed("convolution", "", 8, 1.0, int(rate), 0, 8, 3)
+    now = [0.0]
+    monkeypatch.setattr("distill.plan.clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(Clock, "_wait", lambda clock: None)
+
+    def work(size):
+        def call():
+            now[0] += 0.5 + 0.001 * size
+
+        return call, 2
+
+    found = clock.time(Unit("work", work, lambda size: Cost(100 * size, 8 * size)), 1000)
+    assert found.measured_batch == measured_batch
+    assert found.seconds == pytest.approx((0.25 + 0.0005 * measured_batch) * 1000 / measured_batch)
+
+
 def test_unit_that_would_take_too_long_is_priced_by_operations(monkeypatch):
     monkeypatch.setattr("distill.plan.clock.LOOK_SECONDS", 0.0)
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
