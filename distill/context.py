@@ -13,10 +13,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from distill.build import build_data, build_network, generator_for, seed_of
-from distill.data import AnyPreprocess, Changed, RealData, Split, fit_preprocess, fit_zca
+from distill.data import AnyPreprocess, Changed, RealData, Split, fit_preprocess, fit_zca, take
 from distill.engines import Engine, Local
 from distill.interrupt import Stop
 from distill.progress import Progress
+from distill.store.rows import is_large
 from distill.store.run import Run
 from distill.tables import Recipe
 from distill.threads import threads_for
@@ -84,15 +85,19 @@ class Context:
             self._seen[name] = (self._normalised(split.images), split.labels.to(self.device))
         return self._seen[name]
 
-    def random_real(self, ipc: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    def random_real(self, ipc: int, generator: Generator) -> tuple[Images, Tensor]:
         """Images [k * ipc, c, h, w] drawn from the train split, in class order, and their labels.
+
+        Many of data that are read by batches are read by batches too.
 
         Raises:
             ValueError: if a class has fewer images than `ipc`.
         """
         images, labels = self.split("train")
         drawn = draw_real(labels.cpu(), self.classes, ipc, generator)
-        return chosen(images, drawn), labels[drawn.to(self.device)]
+        many = is_large((len(drawn), *images.shape[1:]), 4)
+        found = take(images, drawn) if many else chosen(images, drawn)
+        return found, labels[drawn.to(self.device)]
 
     def on_device(self, images: Images) -> Images:
         """Images [n, c, h, w] on the device; of those that are read by batches, each batch."""

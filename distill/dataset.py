@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from distill.encoding.votes import decode_votes
 from distill.stages.synthetic import set_path
 from distill.store.sets import SetFile, read_set
+from synth.images import Images, gather
 from synth.relabel import StoredVotes
 
 
@@ -20,7 +21,8 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
 
     Attributes:
         images: [n, c, h, w] float32 in the normalised space that students are trained in,
-            decoded where the file stores several images in one.
+            decoded where the file stores several images in one; of a set of more than 256 MB, a
+            reader that is indexed like a tensor.
         labels: [n, k] soft labels, rows sum to 1: the learned ones, else the mean vote over
             views, else one-hot.
         hard: [n] int64 classes.
@@ -31,7 +33,7 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, content: SetFile) -> None:
-        self.images = content.seen_images
+        self.images: Images = content.seen_images
         self.hard = content.seen_hard
         self.votes: StoredVotes | None = _votes(content)
         self.labels = _soft_labels(content, self.votes)
@@ -54,7 +56,7 @@ def _votes(content: SetFile) -> StoredVotes | None:
     if content.votes is not None or not content.encoded:
         return content.votes
     first = next(iter(content.encoded.values()))
-    return decode_votes(first, content.seen_images)
+    return decode_votes(first, gather(content.seen_images))
 
 
 def _soft_labels(content: SetFile, votes: StoredVotes | None) -> Tensor:

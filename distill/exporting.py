@@ -129,7 +129,7 @@ def _held_out(place: Path, projector: Projector, given: Path | None) -> tuple[Te
         content = read_set(given)
         if content.manifest["class_names"] != projector.classes:
             raise WorkError(f"{given} has other classes than {place}; name a set of the same ones")
-        return content.seen_images, content.seen_hard
+        return gather(content.seen_images), content.seen_hard
     run = place.resolve().parent
     if not (run / MANIFEST).is_file():
         raise WorkError(

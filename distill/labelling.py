@@ -70,7 +70,7 @@ def in_zones(votes: StoredVotes, hard: Tensor, zones: Zones) -> StoredVotes:
         hard: [n] classes of the images.
         zones: thresholds on the probability of the image's class at the votes' temperature.
     """
-    logits = votes.logits.float() / votes.temperature
+    logits = votes.whole.float() / votes.temperature
     classes = hard[votes.ids.long()]
     probabilities = torch.softmax(logits, dim=2)
     zone = zone_of(probabilities, classes, zones)
@@ -99,7 +99,7 @@ def with_unasked(
     classes = votes.logits.shape[2]
     own = hard_logits(hard[votes.ids.long()].flatten(), classes) * votes.temperature
     flat = chosen.flatten()
-    logits = torch.where(flat[:, None], votes.logits.flatten(0, 1).float(), own).half()
+    logits = torch.where(flat[:, None], votes.whole.flatten(0, 1).float(), own).half()
     source = torch.arange(len(flat))
     if rule == "reuse":
         source = torch.where(flat, source, next_of_image(votes.ids.long().flatten(), flat))
@@ -111,7 +111,7 @@ def refined(votes: StoredVotes, hard: Tensor, share: float) -> StoredVotes:
     """GIFT's labels: mixed with `share` of the hard label [n] of each image."""
     classes = votes.logits.shape[2]
     rows = refined_labels(
-        votes.logits.float().flatten(0, 1),
+        votes.whole.float().flatten(0, 1),
         hard[votes.ids.long()].flatten(),
         votes.temperature,
         share,
@@ -168,7 +168,7 @@ def self_mixed(
         )
     flat = votes.ids.long().flatten()
     partners = next_of_image(flat, torch.ones_like(flat, dtype=torch.bool)).view_as(votes.ids)
-    views, logits = votes.views.flatten(0, 1), votes.logits.flatten(0, 1)
+    views, logits = votes.views.flatten(0, 1), votes.whole.flatten(0, 1)
 
     def batches(epoch: int) -> Iterator[Batch]:
         row = epoch % len(partners)

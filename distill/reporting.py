@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from distill.build import build_data
-from distill.data import RealData
+from distill.data import AnyPreprocess, RealData
 from distill.errors import WorkError
 from distill.recipe import check_recipe
 from distill.report import ReportInput, render_comparison, render_report
@@ -21,6 +21,7 @@ from distill.stages.synthetic import FILE as SET
 from distill.store.files import write_text
 from distill.store.run import MANIFEST, METRICS, Run, read_manifest
 from distill.store.sets import SetFile, read_set
+from synth.images import Images
 
 FILE = "report.html"
 _REAL_PER_CLASS = 5
@@ -133,7 +134,7 @@ def _report(
         manifest=manifest,
         summary={**summary, "bytes": _report_bytes(counted)},
         metrics=metrics,
-        synthetic=_channels_last(content.preprocess.inverse(content.images)),
+        synthetic=_Pixels(content.images, content.preprocess),
         synthetic_labels=content.hard.tolist(),
         soft_labels=soft,
         real=real,
@@ -159,6 +160,26 @@ def _real(data: RealData) -> tuple[np.ndarray, list[int]]:
         [torch.nonzero(labels == k).flatten()[:_REAL_PER_CLASS] for k in range(data.classes)]
     )
     return _channels_last(data.train.images[chosen]), labels[chosen].tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """The pixels of a set's images, of which only those that are shown are read."""
+
+    images: Images
+    preprocess: AnyPreprocess
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, c, h, w = self.images.shape
+        return n, h, w, c
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        stored = self.images[index : index + 1]
+        return _channels_last(self.preprocess.inverse(stored))[0]
 
 
 def _channels_last(images: torch.Tensor) -> np.ndarray:

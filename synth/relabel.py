@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -13,6 +14,21 @@ from synth.batches import Batch, split_batches, split_parts
 from synth.images import Images, chosen
 
 Labeller = Callable[[Tensor], Tensor]
+# Views whose labels are looked at together.
+_TOGETHER = 4096
+
+
+class VotedLogits(Protocol):
+    """Voted logits [e, n, k] that are read by batches. A tensor is one; so is a reader of files."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Epochs, images and classes: [e, n, k]."""
+        ...
+
+    def __getitem__(self, places: Any, /) -> Tensor:
+        """The logits [n, k] of epoch `row`, or [b, k] at `row, slice`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class StoredVotes:
     Attributes:
         ids: [e, n] index of the image at each place of each epoch.
         views: [e, n, v] float16 augmentation parameters; v is 0 without augmentation.
-        logits: [e, n, k] float16 voted logits.
+        logits: [e, n, k] float16 voted logits, in memory or read by batches.
         families: augmentation families, in the order of their parameters in `views`.
         batch_size: places that were labelled, and must be trained on, together.
         temperature: at which students should match the logits.
@@ -66,7 +82,7 @@ class StoredVotes:
 
     ids: Tensor
     views: Tensor
-    logits: Tensor
+    logits: VotedLogits
     families: tuple[str, ...]
     batch_size: int
     temperature: float
@@ -87,6 +103,13 @@ class StoredVotes:
             logits = self.logits[row, place].float().to(images.device, non_blocking=True)
             yield Batch(batch, logits, self.parts)
 
+    @property
+    def whole(self) -> Tensor:
+        """All logits [e, n, k] in memory, for what looks at them together."""
+        if isinstance(self.logits, Tensor):
+            return self.logits
+        return torch.stack([self.logits[row] for row in range(self.logits.shape[0])])
+
     def mean_probabilities(self) -> Tensor:
         """Mean soft label [n, k] of each image over its views, at temperature 1.
 
@@ -94,8 +117,10 @@ class StoredVotes:
         """
         epochs, n, k = self.logits.shape
         sums = torch.zeros(n, k)
-        probabilities = torch.softmax(self.logits.float(), dim=-1)
-        sums.index_add_(0, self.ids.long().reshape(-1), probabilities.reshape(-1, k))
+        for row in range(epochs):
+            for place in split_batches(n, _TOGETHER):
+                probabilities = torch.softmax(self.logits[row, place].float(), dim=-1)
+                sums.index_add_(0, self.ids[row, place].long(), probabilities)
         return sums / epochs
 
 
@@ -187,7 +212,7 @@ class AskedViews:
 
 
 def relabel_chosen(
-    images: Tensor,
+    images: Images,
     asked: AskedViews,
     labeller: Labeller,
     classes: int,
@@ -215,10 +240,10 @@ def relabel_chosen(
     for place in split_batches(n, batch_size):
         for piece in split_parts(place.stop - place.start, parts):
             places = torch.arange(place.start, place.stop)[piece]
-            chosen = asked.chosen[places]
-            seen = places if whole and bool(chosen.any()) else places[chosen]
+            wanted = asked.chosen[places]
+            seen = places if whole and bool(wanted.any()) else places[wanted]
             if len(seen):
-                views = asked.view.select(seen).apply(images[asked.ids[seen].to(images.device)])
+                views = asked.view.select(seen).apply(chosen(images, asked.ids[seen]))
                 logits[seen] = labeller(views).float().cpu()
                 count += len(seen)
     logits[~asked.chosen] = 0.0

@@ -1,6 +1,6 @@
 """Real data: sources, splits and normalisation."""
 
-from distill.data.batched import Changed
+from distill.data.batched import Changed, parts_of, take
 from distill.data.cutting import hold_out, keep_subset
 from distill.data.idx import read_idx
 from distill.data.normalisation import Preprocess, fit_preprocess
@@ -36,9 +36,11 @@ __all__ = [
     "hold_out",
     "keep_subset",
     "load_data",
+    "parts_of",
     "per_class_indices",
     "read_idx",
     "require_per_class",
     "resize_images",
+    "take",
     "to_channels",
 ]

@@ -34,7 +34,7 @@ LADDER = (
 def possible(candidates: Sequence[str], votes: StoredVotes, seed: int, size: Size) -> list[str]:
     """The candidates that these labels fit; views are stored where the seed does not give them."""
     seeded = seed_gives(votes, seed, size)
-    spec = Labels(votes.logits, votes.temperature).spec
+    spec = Labels(votes.whole, votes.temperature).spec
     found = []
     for candidate in candidates:
         text = candidate if seeded else candidate.removeprefix("seed+")

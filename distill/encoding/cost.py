@@ -30,7 +30,7 @@ def receiver_files(encoded: EncodedVotes, images: int) -> list[FileBytes]:
 
 def full_files(votes: StoredVotes) -> list[FileBytes]:
     """What a receiver of the labels in full needs besides the images; see `receiver_files`."""
-    found = [file_bytes("labels", votes.logits.numpy().astype("<f2").tobytes())]
+    found = [file_bytes("labels", votes.whole.numpy().astype("<f2").tobytes())]
     if votes.seed is not None:
         return found
     return found + _view_files(stored_views(votes))

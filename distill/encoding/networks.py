@@ -87,10 +87,10 @@ def encode_network(
         return encoded
     given = _label(payload, votes, images)
     mask = choose_residual(
-        votes.logits, given.logits, votes.temperature, float(part.options["residual"])
+        votes.whole, given.whole, votes.temperature, float(part.options["residual"])
     )
     codec = build_codec(replace(spec, parts={"labels": spec.parts["labels"]}), votes.batch_size)
-    both = pack_residual(payload, votes.logits, votes.temperature, mask, codec)
+    both = pack_residual(payload, votes.whole, votes.temperature, mask, codec)
     return replace(encoded, payload=both)
 
 
@@ -125,7 +125,7 @@ def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
         encoded.parts,
     )
     votes = _label(payload, plan, images)
-    return votes if residual is None else replace(votes, logits=residual.over(votes.logits))
+    return votes if residual is None else replace(votes, logits=residual.over(votes.whole))
 
 
 def _teacher(networks: Networks, bits: int, about: dict[str, Any]) -> bytes:

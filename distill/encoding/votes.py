@@ -36,7 +36,7 @@ def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> 
     codec = build_codec(spec, votes.batch_size)
     pool = codec.pool if isinstance(codec, Pruned) else None
     by_image = (pool is None or pool.unit == "epoch") and _permutations(votes.ids)
-    logits = _by_image(votes.logits, votes.ids) if by_image else votes.logits
+    logits = _by_image(votes.whole, votes.ids) if by_image else votes.whole
     drawn: Drawn = (votes.ids, votes.views, votes.mixes)
     try:
         kept = drawn if pool is None else take_views(pool, drawn)

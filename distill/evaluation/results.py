@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -160,14 +161,14 @@ def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
     if content.learned is not None:
         sources["learned"] = content.learned.numel() * 4
     if content.votes is not None:
-        sources["votes"] = content.votes.logits.numel() * 2 + view_bytes(content.votes)
+        sources["votes"] = math.prod(content.votes.logits.shape) * 2 + view_bytes(content.votes)
     for name, encoded in content.encoded.items():
         views = encoded.view_bytes(len(content.seen_hard))
         sources[name] = len(encoded.payload) + views
     whitening = content.whitening
     matrices = () if whitening is None else (whitening.mean, whitening.transform, whitening.inverse)
     return {
-        "images": content.images.numel() * 4,
+        "images": math.prod(content.images.shape) * 4,
         "preprocess": sum(part.numel() * 4 for part in matrices),
         "labels": sum(sources.values()),
         "projector": projector[0],

@@ -23,7 +23,7 @@ from synth.augment import Augmentation, MixKind
 from synth.batches import Batch, shuffled_batches
 from synth.committee import Committee
 from synth.discriminator import Discriminator
-from synth.images import HardLogits, Images, Labels
+from synth.images import HardLogits, Images, Labels, gather
 from synth.relabel import StoredVotes, labelled_online
 from synth.temperatures import Annealing
 from synth.training import TrainSettings, train
@@ -90,7 +90,7 @@ class Judged:
         if labels not in self._decoded:
             # One source at a time: in full they may take gigabytes.
             self._decoded.clear()
-            self._decoded[labels] = decode_votes(encoded, self.content.seen_images)
+            self._decoded[labels] = decode_votes(encoded, gather(self.content.seen_images))
         return self._decoded[labels]
 
     @property
@@ -306,7 +306,7 @@ def _stored(
 def _images(context: Context, judged: Judged, job: Job) -> tuple[Images, Tensor]:
     if job.group == STUDENTS:
         content = judged.content
-        return content.seen_images.to(context.device), content.seen_hard.to(context.device)
+        return context.on_device(content.seen_images), content.seen_hard.to(context.device)
     if job.group in (RANDOM, EQUAL_BYTES):
         ipc = job.ipc or len(judged.content.images) // context.classes
         generator = context.generator("evaluate", "random images", job.seed)

@@ -17,6 +17,7 @@ from distill.dataset import DistilledSet
 from distill.errors import WorkError
 from distill.exchange.arrays import META, Archive
 from distill.exchange.published import STATISTICS
+from synth.images import gather
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,15 @@ def write_ddranking(folder: Path, data: DistilledSet, archive: Archive) -> Writt
             "one size: distil with data.channels = 3"
         )
     name = data.manifest["source"]["name"].partition(":")[2].lower()
-    pixels = data.preprocess.inverse(data.images)
-    images = STATISTICS[name](pixels) if name in STATISTICS else data.images
+    stored = gather(data.images)
+    pixels = data.preprocess.inverse(stored)
+    images = STATISTICS[name](pixels) if name in STATISTICS else stored
     order = torch.argsort(data.hard, stable=True)
     torch.save(images[order].contiguous(), folder / "images.pt")
     torch.save(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
     torch.save(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
     ipc = int(counts.min())
-    (folder / "demo.yaml").write_text(_ddranking_demo(name, ipc, data.images), encoding="utf-8")
+    (folder / "demo.yaml").write_text(_ddranking_demo(name, ipc, stored), encoding="utf-8")
     space = f"published statistics of {name}" if name in STATISTICS else "this set's statistics"
     return Written(
         {
@@ -167,7 +169,7 @@ def _write_pictures(root: Path, data: DistilledSet) -> list[str]:
             f"the set has {data.images.shape[1]} channels, pictures have 1 or 3; export it as "
             "safetensors or npz"
         )
-    pixels = data.preprocess.inverse(data.images).clamp(0, 1)
+    pixels = data.preprocess.inverse(gather(data.images)).clamp(0, 1)
     shown = (pixels * 255).round().to(torch.uint8)
     names = []
     for index, image in enumerate(shown):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distill.plan.shapes import DataShape
-from distill.plan.sizes import label_bytes, meta_network, parameter_count
+from distill.plan.sizes import label_bytes, meta_network, parameter_count, synthetic_shape
 from distill.plan.times import StageTime
 from distill.stages.experts import kept_epochs
+from distill.store.rows import is_large
 from distill.tables import Recipe
 
 # The splits that a stage brings into the networks' space; a run keeps them for later stages.
@@ -68,4 +69,10 @@ def _own(recipe: Recipe, shape: DataShape, stage: str) -> int:
     if stage == "experts":
         network = meta_network(recipe.matching()[0].network, shape)
         return 2 * 4 * len(kept_epochs(recipe)) * parameter_count(network)
-    return 2 * label_bytes(recipe, shape)["votes"] if stage == "relabel" else 0
+    if stage != "relabel" or recipe.relabel is None:
+        return 0
+    epochs = recipe.relabel.epochs
+    logits = (epochs, synthetic_shape(recipe, shape).seen, shape.classes)
+    votes = 2 * label_bytes(recipe, shape)["votes"]
+    # Labels that are large wait on the disk, and an epoch of them is in memory at a time.
+    return votes // epochs if is_large(logits, 2) else votes

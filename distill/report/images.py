@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distill.report.inputs import ReportInput, class_name
+from distill.report.inputs import Pictures, ReportInput, class_name
 
 MOST_CLASSES = 20
 _MOST_SYNTHETIC = 10
@@ -102,7 +102,7 @@ def first_pictures(report: ReportInput, label: int, name: str, most: int = 3) ->
 
 
 def _pictures(
-    images: NDArray[Any],
+    images: Pictures,
     labels: Sequence[int],
     label: int,
     alt: str,

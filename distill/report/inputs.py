@@ -2,10 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Pictures(Protocol):
+    """Images [n, h, w, c] in [0, 1] that are looked at one by one. An array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number, height, width and channels: [n, h, w, c]."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """An image [h, w, c]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,7 @@ class ReportInput:
     manifest: Mapping[str, Any]
     summary: Mapping[str, Any]
     metrics: Sequence[Mapping[str, Any]]
-    synthetic: NDArray[Any]
+    synthetic: Pictures
     synthetic_labels: Sequence[int]
     soft_labels: Mapping[str, NDArray[Any]]
     real: NDArray[Any]
@@ -58,12 +75,12 @@ class ReportInput:
                 )
 
 
-def _check_images(name: str, images: NDArray[Any], labels: int) -> None:
+def _check_images(name: str, images: Pictures, labels: int) -> None:
     if len(images) != labels:
         raise ValueError(
             f"{name} images: {len(images)} came with {labels} labels; give one label for each image"
         )
-    if len(images) and (np.ndim(images) != 4 or images.shape[-1] not in (1, 3)):
+    if len(images) and (len(images.shape) != 4 or images.shape[-1] not in (1, 3)):
         raise ValueError(
             f"{name} images have shape {images.shape}, but [n, h, w, c] with 1 or 3 channels "
             "is needed; move the channels last"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from distill.store.files import write_json
 from distill.store.sets import SetFile, add_encoded, read_set
 from distill.tables import EncodeTable, Recipe
 from projectors.codecs import CodecError
+from synth.images import gather
 from synth.relabel import StoredVotes
 from synth.training import accuracy
 
@@ -82,7 +84,7 @@ def encode_content(
             table.max_loss or 0.0,
         )
     encoded = encode(name)
-    full = votes.logits.numel() * votes.logits.element_size()
+    full = 2 * math.prod(votes.logits.shape)
     files = receiver_files(encoded, seen)
     found = {
         "codec": name,
@@ -110,7 +112,7 @@ def encode_one(content: SetFile, spec: str, networks: Networks) -> EncodedVotes:
     if "network" not in parsed.parts:
         return encode_votes(votes, parsed, seed, (h, w))
     try:
-        return encode_network(votes, parsed, seed, networks, content.seen_images)
+        return encode_network(votes, parsed, seed, networks, gather(content.seen_images))
     except CodecError as error:
         raise WorkError(f"codec {spec}: {error}") from None
 

@@ -2,34 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from distill.context import Context
+from distill.data import parts_of
+from distill.store.rows import is_large
 from distill.tables import RecoverTable, SelectTable
 from synth.committee import Committee
+from synth.images import Images
 from synth.selection import MosaicSettings, draw_mosaics, make_mosaics, realism_loss
 
 
 def realistic_mosaics(
     context: Context, committee: Committee, table: RecoverTable | SelectTable, stage: str
-) -> Tensor:
-    """Normalised mosaics [k * ipc, c, h, w] in class order.
+) -> Images:
+    """Normalised mosaics [k * ipc, c, h, w] in class order; many are made when they are asked for.
 
     Crops are cut from pixels, so that whitened images are the whitening of what was cut.
     """
     settings = MosaicSettings(table.candidates, table.crops, table.factor, table.crop_area)
     split = context.data.train
     pixels = context.on_device(split.images)
-    found = []
-    for label in range(context.classes):
+
+    def of_class(label: int) -> Tensor:
         context.stop.check()
         members = torch.nonzero(split.labels == label).flatten()
         generator = context.generator(stage, "mosaics", label)
         draw = draw_mosaics(members, table.ipc, settings, context.data.size, generator)
 
-        def loss(crops: Tensor, label: int = label) -> Tensor:
+        def loss(crops: Tensor) -> Tensor:
             return realism_loss(committee.vote(context.preprocess(crops)), label)
 
-        found.append(make_mosaics(pixels, draw, table.ipc, table.factor, loss))
-    return context.preprocess(torch.cat(found))
+        return make_mosaics(pixels, draw, table.ipc, table.factor, loss)
+
+    shape = torch.Size((context.classes * table.ipc, *pixels.shape[1:]))
+    if not is_large(shape, 4):
+        found = [of_class(label) for label in range(context.classes)]
+        return context.preprocess(torch.cat(found))
+    return _ByClass(
+        shape, table.ipc, pixels.device, lambda label: context.preprocess(of_class(label))
+    )
+
+
+@dataclass(eq=False)
+class _ByClass:
+    """Images in class order that are made a class at a time; the last class is kept.
+
+    Attributes:
+        shape: [k * ipc, c, h, w].
+        ipc: images per class.
+        device: where they are.
+        make: class -> its images [ipc, c, h, w].
+    """
+
+    shape: torch.Size
+    ipc: int
+    device: torch.device
+    make: Callable[[int], Tensor]
+    _last: tuple[int, Tensor] | None = field(default=None, init=False)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: Any, /) -> Tensor:
+        numbers = torch.arange(len(self))[places].tolist()
+        return torch.stack([self._image(number) for number in numbers])
+
+    def split(self, split_size: int, /) -> Iterator[Tensor]:
+        """See `synth.images.Images`."""
+        return parts_of(self, split_size)
+
+    def _image(self, number: int) -> Tensor:
+        label, place = divmod(number, self.ipc)
+        if self._last is None or self._last[0] != label:
+            self._last = (label, self.make(label))
+        return self._last[1][place]

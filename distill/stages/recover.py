@@ -29,6 +29,7 @@ from distill.stages.recover_shards import (
     save_recovered,
 )
 from distill.stages.synthetic import write_synthetic
+from synth.images import gather
 from synth.recovery import RecoverBatch, draw_members, first_state
 from synth.synthetic_set import draw_noise
 from synth.votes import Ballot
@@ -174,8 +175,10 @@ def _starting_images(context: Context) -> Tensor:
         return draw_noise(shape, generator).to(context.device)
 
     starts: dict[str, Callable[[], Tensor]] = {
-        "mosaics": lambda: realistic_mosaics(context, load_committee(context), table, STAGE),
-        "real": lambda: context.random_real(table.ipc, generator)[0],
+        "mosaics": lambda: gather(
+            realistic_mosaics(context, load_committee(context), table, STAGE)
+        ),
+        "real": lambda: gather(context.random_real(table.ipc, generator)[0]),
         "noise": noise,
     }
     return starts[table.init]()

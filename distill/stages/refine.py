@@ -15,6 +15,7 @@ from distill.stages.synthetic import FILE as SET
 from distill.store.sets import add_refined, read_set
 from projectors import Tower
 from synth.formation import decode
+from synth.images import gather
 
 STAGE = "refine"
 
@@ -32,7 +33,7 @@ def run_refine(context: Context) -> None:
     context.run.keep_metrics(STAGE)
     path = context.run.path / SET
     content = read_set(path)
-    images = content.images.to(context.device, copy=True)
+    images = gather(content.images).to(context.device, copy=True)
     settings = projectors.RefineSettings(table.steps, table.lr, table.factor)
     try:
         tower = projectors.load_tower(table.tower, seed=context.recipe.seed)

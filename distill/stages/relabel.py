@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,18 +20,21 @@ from distill.labelling import aggregated_vote, in_zones, with_unasked
 from distill.opening import Opening, open_context, opening_of
 from distill.stages.active import choose_views
 from distill.stages.committee import load_committee, load_networks
+from distill.stages.relabel_spool import Epoch, Spool, SpooledLogits
 from distill.stages.synthetic import FILE as SET
-from distill.stages.tensors import from_arrays, to_arrays
+from distill.store.rows import is_large
 from distill.store.sets import add_votes, read_set
 from distill.store.voted import RELABEL
 from distill.tables import RelabelTable
-from synth.augment import Augmentation, Mix, MixKind
+from synth.augment import Augmentation
 from synth.committee import Committee
+from synth.images import Images, gather
 from synth.relabel import (
     AskedViews,
     LabelledEpoch,
     StoredMixes,
     StoredVotes,
+    VotedLogits,
     draw_views,
     relabel_chosen,
     relabel_epoch,
@@ -45,7 +49,7 @@ def run_relabel(context: Context) -> None:
     table = _table(context)
     path = context.run.path / SET
     content = read_set(path)
-    images, hard = content.seen_images.to(context.device), content.seen_hard
+    images, hard = context.on_device(content.seen_images), content.seen_hard
     committee = load_committee(context)
     batch_statistics = use_batch_statistics(context, table, committee)
     context.run.keep_metrics(STAGE)
@@ -61,8 +65,12 @@ def run_relabel(context: Context) -> None:
         None if chosen is None else chosen.numpy(),
     )
     here = _labeller(context, table, committee, images, batch_statistics, chosen)
-    epochs = context.share(range(table.epochs), lambda: here, partial(open_polling, away))
-    votes = _collect(context, table, epochs, batch_statistics)
+    shape = (table.epochs, len(images), context.classes)
+    spool = Spool(context.checkpoint(STAGE)) if is_large(shape, 2) else None
+    found, missing = _found(table, spool)
+    made = context.share(missing, lambda: here, partial(open_polling, away))
+    epochs = itertools.chain(found, _kept(made, spool))
+    votes = _collect(context, table, epochs, batch_statistics, spool)
     if chosen is not None:
         context.log(STAGE, views=chosen.numel(), teacher_passes=votes.asked)
         votes = with_unasked(votes, chosen, hard, table.unasked)
@@ -72,7 +80,7 @@ def run_relabel(context: Context) -> None:
 
 
 def _chosen(
-    context: Context, table: RelabelTable, committee: Committee, images: Tensor, hard: Tensor
+    context: Context, table: RelabelTable, committee: Committee, images: Images, hard: Tensor
 ) -> Tensor | None:
     """Which views the committee labels, [e, n] bool; None for all of them."""
     if table.active == "none":
@@ -82,14 +90,14 @@ def _chosen(
         draw_views(len(images), size, views, context.generator(RELABEL, epoch))
         for epoch in range(table.epochs)
     ]
-    return choose_views(context, committee, images, hard.to(images.device), drawn)
+    return choose_views(context, committee, gather(images), hard.to(images.device), drawn)
 
 
 def vote_views(
     context: Context,
     table: RelabelTable,
     committee: Committee,
-    images: Tensor,
+    images: Images,
     *,
     batch_statistics: bool,
 ) -> StoredVotes:
@@ -122,31 +130,11 @@ class Polling:
     chosen: np.ndarray | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Epoch:
-    """A `LabelledEpoch` as plain arrays.
-
-    Attributes:
-        tensors: its ids, views and logits.
-        mixes: (kind, {partners, parameters}) of each batch, or nothing.
-        asked: views that went through the teachers.
-    """
-
-    tensors: dict[str, np.ndarray]
-    mixes: list[tuple[MixKind, dict[str, np.ndarray]]]
-    asked: int
-
-    def unpacked(self) -> LabelledEpoch:
-        """The epoch as tensors."""
-        mixes = [Mix(kind, **from_arrays(arrays)) for kind, arrays in self.mixes]
-        return LabelledEpoch(**from_arrays(self.tensors), mixes=mixes)
-
-
 def open_polling(polling: Polling) -> Callable[[int], Epoch]:
     """What votes on the views of an epoch, in another process."""
     context = open_context(polling.opening)
     table = _table(context)
-    images = read_set(polling.set_path).seen_images.to(context.device)
+    images = context.on_device(read_set(polling.set_path).seen_images)
     committee = Committee(load_networks(context), torch.tensor(polling.weights))
     chosen = None if polling.chosen is None else torch.from_numpy(polling.chosen)
     return _labeller(context, table, committee, images, polling.batch_statistics, chosen)
@@ -156,7 +144,7 @@ def _labeller(
     context: Context,
     table: RelabelTable,
     committee: Committee,
-    images: Tensor,
+    images: Images,
     batch_statistics: bool,
     chosen: Tensor | None = None,
 ) -> Callable[[int], Epoch]:
@@ -187,14 +175,30 @@ def _labeller(
                     table.parts,
                     batch_statistics,
                 )
-        tensors = {"ids": found.ids, "views": found.views, "logits": found.logits}
-        mixes = [
-            (mix.kind, to_arrays({"partners": mix.partners, "parameters": mix.parameters}))
-            for mix in found.mixes
-        ]
-        return Epoch(to_arrays(tensors), mixes, asked)
+        return Epoch.packed(found, asked)
 
     return label
+
+
+def _found(
+    table: RelabelTable, spool: Spool | None
+) -> tuple[Iterator[tuple[int, Epoch]], list[int]]:
+    """Epochs that were voted before an interruption, and the numbers of the others."""
+    numbers = range(table.epochs)
+    if spool is None:
+        return iter(()), list(numbers)
+    there = [number for number in numbers if spool.path(number).is_file()]
+    found = ((number, spool.find(number)) for number in there)
+    whole = [(number, epoch) for number, epoch in found if epoch is not None]
+    return iter(whole), sorted(set(numbers) - {number for number, _ in whole})
+
+
+def _kept(made: Iterable[tuple[int, Epoch]], spool: Spool | None) -> Iterator[tuple[int, Epoch]]:
+    """Epochs as they are voted, written to the spool if there is one."""
+    for number, epoch in made:
+        if spool is not None:
+            spool.keep(number, epoch)
+        yield number, epoch
 
 
 def _collect(
@@ -202,18 +206,19 @@ def _collect(
     table: RelabelTable,
     results: Iterable[tuple[int, Epoch]],
     batch_statistics: bool,
+    spool: Spool | None = None,
 ) -> StoredVotes:
-    """The votes of all epochs, however they come."""
+    """The votes of all epochs, however they come; those of a spool stay there."""
     epochs, asked = [], 0
     with context.progress.task(STAGE, table.epochs) as advance:
         for _, epoch in in_turn(results):
-            epochs.append(epoch.unpacked())
+            epochs.append(epoch.unpacked() if spool is None else epoch.without_logits())
             asked += epoch.asked
             advance()
     return StoredVotes(
         ids=torch.stack([epoch.ids for epoch in epochs]),
         views=torch.stack([epoch.views for epoch in epochs]),
-        logits=torch.stack([epoch.logits for epoch in epochs]),
+        logits=_logits(context, epochs, spool),
         families=relabel_views(table).families,
         batch_size=table.batch_size,
         temperature=table.temperature,
@@ -223,6 +228,14 @@ def _collect(
         seed=context.recipe.seed if table.views == "seed" else None,
         asked=None if table.active == "none" else asked,
     )
+
+
+def _logits(context: Context, epochs: Sequence[LabelledEpoch], spool: Spool | None) -> VotedLogits:
+    """The logits of all epochs: in memory, or where the spool has them."""
+    if spool is None:
+        return torch.stack([epoch.logits for epoch in epochs])
+    shape = torch.Size((len(epochs), len(epochs[0].ids), context.classes))
+    return SpooledLogits([spool.path(number) for number in range(len(epochs))], shape)
 
 
 def _table(context: Context) -> RelabelTable:

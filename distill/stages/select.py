@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from distill.context import Context
+from distill.data import take
 from distill.errors import WorkError
 from distill.stages.committee import load_committee
 from distill.stages.mosaics import realistic_mosaics
@@ -40,7 +41,7 @@ def _needs_committee(table: SelectTable) -> bool:
     return table.method == "mosaics" or (by_features and table.features == "committee")
 
 
-def _images(context: Context, table: SelectTable) -> Tensor:
+def _images(context: Context, table: SelectTable) -> Images:
     """Normalised images [k * ipc, c, h, w] in class order."""
     if table.method == "mosaics":
         return realistic_mosaics(context, load_committee(context), table, STAGE)
@@ -50,7 +51,8 @@ def _images(context: Context, table: SelectTable) -> Tensor:
     rules: dict[str, Callable[[Tensor, int], Tensor]] = {"herding": herding, "k-center": k_center}
     committee = load_committee(context) if _needs_committee(table) else None
     features = _features(real, committee)
-    return real[choose_per_class(features, labels, context.classes, table.ipc, rules[table.method])]
+    rule = rules[table.method]
+    return take(real, choose_per_class(features, labels, context.classes, table.ipc, rule))
 
 
 def _features(images: Images, committee: Committee | None) -> Features:

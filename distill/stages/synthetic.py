@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from distill.context import Context
-from distill.data import Preprocess, ZCAPreprocess
+from distill.data import Changed, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.store.files import digest_json
 from distill.store.sets import SetFile, write_set
 from distill.tables import EvaluateTable
+from synth.images import Images
 from synth.synthetic_set import class_labels
 
 FILE = "set.h5"
@@ -24,7 +26,7 @@ def set_path(path: Path) -> Path:
 
 def write_synthetic(
     context: Context,
-    images: Tensor,
+    images: Images,
     *,
     network: str,
     learned: Tensor | None = None,
@@ -45,13 +47,11 @@ def write_synthetic(
         WorkError: if an image is not finite.
     """
     recipe = context.recipe
-    if not bool(images.isfinite().all()):
-        raise WorkError("the synthetic images hold NaN; lower the step size of the images")
     resolved = recipe.model_dump(mode="json")
     preprocess = context.preprocess
     hard_lr = (recipe.evaluate or EvaluateTable.model_construct()).lr
     content = SetFile(
-        images=images,
+        images=_finite(images),
         hard=class_labels(context.classes, recipe.maker.ipc),
         learned=learned,
         manifest={
@@ -69,3 +69,16 @@ def write_synthetic(
         whitening=preprocess.whitening if isinstance(preprocess, ZCAPreprocess) else None,
     )
     write_set(context.run.path / FILE, content)
+
+
+def _finite(images: Images) -> Images:
+    """The same images, checked: at once, or as they are read where only batches are."""
+
+    def checked(part: Tensor) -> Tensor:
+        if not bool(part.isfinite().all()):
+            raise WorkError("the synthetic images hold NaN; lower the step size of the images")
+        return part
+
+    if isinstance(images, Tensor):
+        return checked(images)
+    return Changed(images, checked, torch.device("cpu"))

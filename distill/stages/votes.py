@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill.build import build_views
 from distill.context import Context
@@ -24,6 +24,7 @@ from distill.tables import CommitteeTable, RelabelTable
 from synth.augment import Augmentation
 from synth.committee import Committee
 from synth.features import head_inputs
+from synth.images import Images
 from synth.relabel import labelled_online
 from synth.similarity import parc
 from synth.training import TrainSettings, accuracy, train
@@ -133,7 +134,7 @@ def _student_of(context: Context, table: CommitteeTable, network: nn.Module, see
     return accuracy(student, *context.split("validation"))
 
 
-def _batch_size(images: Tensor) -> int:
+def _batch_size(images: Images) -> int:
     """About ten steps an epoch, in batches that are neither tiny nor large."""
     return min(100, max(10, len(images) // 10))
 

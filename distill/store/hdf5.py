@@ -19,6 +19,8 @@ from distill.store.heaps import check_heaps
 from distill.store.sink import Sink
 
 FORMAT_VERSION = 1
+# So much of a dataset is digested at a time.
+_PIECE_BYTES = 1 << 22
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
 DAMAGE = (
     OSError,
@@ -209,7 +211,8 @@ def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes:
             total.update(f"{name}@{key}={item.attrs[key]!r};".encode())
         if isinstance(item, h5py.Dataset):
             total.update(f"{name}:{item.dtype}{item.shape};".encode())
-            total.update(np.ascontiguousarray(read_array(item.parent, item.name)).tobytes())
+            for part in _pieces(stored(item.parent, item.name)):
+                total.update(part.tobytes())
 
     with open_h5(path, kind) as file:
         if attributes:
@@ -222,6 +225,23 @@ def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes:
             if isinstance(item, h5py.Group):
                 item.visititems(lambda name, child, prefix=prefix: add(f"{prefix}/{name}", child))
     return total.hexdigest()
+
+
+def _pieces(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+    """The numbers of a dataset in their order, some megabytes at a time."""
+    if not dataset.shape or not dataset.size:
+        yield np.asarray(dataset[()])
+        return
+    row = dataset.nbytes // dataset.shape[0]
+    if row > _PIECE_BYTES and dataset.ndim > 2:
+        size = max(1, dataset.shape[1] * _PIECE_BYTES // row)
+        for index in range(dataset.shape[0]):
+            for start in range(0, dataset.shape[1], size):
+                yield np.asarray(dataset[index, start : start + size])
+        return
+    size = max(1, _PIECE_BYTES // max(1, row))
+    for start in range(0, dataset.shape[0], size):
+        yield np.asarray(dataset[start : start + size])
 
 
 def digest_attribute(path: Path, kind: str, name: str) -> str:

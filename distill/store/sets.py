@@ -34,8 +34,10 @@ from distill.store.hdf5 import (
     read_array,
     smallest_unsigned,
 )
+from distill.store.rows import put_rows, read_rows
 from distill.store.voted import put_votes, read_votes, votes_problem
 from synth.formation import decode, decode_labels
+from synth.images import Images, gather
 from synth.relabel import StoredVotes
 from synth.whitening import Whitening
 
@@ -63,7 +65,8 @@ class SetFile:
     """The content of set.h5.
 
     Attributes:
-        images: [n, c, h, w] float32, normalised or whitened, as stored.
+        images: [n, c, h, w] float32, normalised or whitened, as stored; those of a large set are
+            read by batches, see `distill.store.rows`.
         hard: [n] int64 classes.
         manifest: root attributes by name, see the head of this module.
         learned: [m, k] label logits of the images that students see, or None.
@@ -74,14 +77,14 @@ class SetFile:
         encoded: voted labels in fewer bytes, by their codec spec.
     """
 
-    images: Tensor
+    images: Images
     hard: Tensor
     manifest: dict[str, Any] = field(default_factory=dict)
     learned: Tensor | None = None
     votes: StoredVotes | None = None
     measured: dict[str, Any] | None = None
     whitening: Whitening | None = None
-    refined: Tensor | None = None
+    refined: Images | None = None
     encoded: Mapping[str, EncodedVotes] = field(default_factory=dict)
 
     @property
@@ -90,9 +93,10 @@ class SetFile:
         return int(self.manifest["factor"])
 
     @property
-    def seen_images(self) -> Tensor:
+    def seen_images(self) -> Images:
         """[m, c, h, w], the images that students see; m = n * factor^2."""
-        return decode(self.images if self.refined is None else self.refined, self.factor)
+        stored = self.images if self.refined is None else self.refined
+        return stored if self.factor == 1 else decode(gather(stored), self.factor)
 
     @property
     def seen_hard(self) -> Tensor:
@@ -112,10 +116,10 @@ def write_set(path: Path, content: SetFile) -> None:
     with create_h5(path, KIND) as file:
         for name in _ATTRIBUTES:
             put_json(file, name, content.manifest[name])
-        put(file, "images", content.images.cpu().numpy().astype(np.float32), None)
+        put_rows(file, "images", content.images, np.float32)
         kind = smallest_unsigned(len(content.manifest["class_names"]))
         if content.refined is not None:
-            put(file, "refined", content.refined.cpu().numpy().astype(np.float32), None)
+            put_rows(file, "refined", content.refined, np.float32)
         put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
         labels = file.create_group("labels")
         if content.learned is not None:
@@ -146,7 +150,7 @@ def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
     write_set(path, replace(content, encoded=found, measured=None))
 
 
-def add_refined(path: Path, refined: Tensor | None) -> None:
+def add_refined(path: Path, refined: Images | None) -> None:
     """Replace the refined images, or drop them; so is what was voted or measured with others."""
     write_set(path, replace(read_set(path), refined=refined, votes=None, encoded={}, measured=None))
 
@@ -173,17 +177,17 @@ def read_set(path: Path) -> SetFile:
         names = [name for name in labels if name not in (_LEARNED, _FULL)]
         encoded = {name: read_encoded(labels[name]) for name in names}
         measured = get_json(file, "measured") if "measured" in file.attrs else None
-        images = torch.from_numpy(read_array(file, "images"))
+        images = read_rows(file, "images")
         votes = read_votes(labels[_FULL], images.shape[2:]) if _FULL in labels else None
         hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
         whitening = _read_whitening(file, images) if "preprocess" in file else None
-        refined = torch.from_numpy(read_array(file, "refined")) if "refined" in file else None
+        refined = read_rows(file, "refined") if "refined" in file else None
     content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
     _check(path, content)
     return content
 
 
-def _read_whitening(file: h5py.File, images: Tensor) -> Whitening:
+def _read_whitening(file: h5py.File, images: Images) -> Whitening:
     mean, transform, inverse = (
         torch.from_numpy(read_array(file["preprocess"], name)) for name in _WHITENING
     )
@@ -217,24 +221,29 @@ def _attribute_problem(manifest: dict[str, Any]) -> str | None:
 
 def _image_problem(content: SetFile) -> str | None:
     n, classes = len(content.images), len(content.manifest["class_names"])
-    if content.images.ndim != 4 or not n:
+    if len(content.images.shape) != 4 or not n:
         return f"images have shape {tuple(content.images.shape)}, need [n, c, h, w]"
     if content.whitening is None:
         try:
             content.preprocess.inverse(content.images[:1])
         except (DataError, TypeError) as error:
             return str(error)
-    if not bool(content.images.isfinite().all()):
+    if not _is_finite(content.images):
         return "images hold NaN or infinite pixels"
     if content.refined is not None and content.refined.shape != content.images.shape:
         return f"refined images have shape {tuple(content.refined.shape)}, unlike the images"
-    if content.refined is not None and not bool(content.refined.isfinite().all()):
+    if content.refined is not None and not _is_finite(content.refined):
         return "refined images hold NaN or infinite pixels"
     if content.hard.shape != (n,):
         return f"there are {len(content.hard)} hard labels for {n} images"
     if bool(((content.hard < 0) | (content.hard >= classes)).any()):
         return f"a hard label lies outside the {classes} classes"
     return None
+
+
+def _is_finite(images: Images) -> bool:
+    """Whether held images are; those that are read by parts were looked at when written."""
+    return not isinstance(images, Tensor) or bool(images.isfinite().all())
 
 
 def _label_problem(content: SetFile) -> str | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from distill.build import generator_for
 from distill.errors import WorkError
 from distill.store.hdf5 import get_json, put, put_json, read_array, smallest_unsigned
+from distill.store.rows import put_rows, read_rows
 from synth.augment import Augmentation, MixKind
 from synth.augment.mix import MIX_WIDTHS
 from synth.batches import split_batches
@@ -75,7 +76,7 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
     _, n, k = votes.logits.shape
     # An epoch a chunk, or a part of one: HDF5 knows no chunk of 4 GB.
     chunks = (1, max(1, min(n, _CHUNK_VALUES // max(k, 1))), k)
-    put(group, "logits", votes.logits.numpy(), chunks)
+    put_rows(group, "logits", votes.logits, np.float16, chunks)
     if votes.seed is not None:
         group.attrs["seed"] = votes.seed
         group.attrs["drawn"] = _digest((votes.ids, votes.views, votes.mixes))
@@ -124,7 +125,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     Raises:
         WorkError: if a seed does not draw here what it drew when the labels were made.
     """
-    logits = torch.from_numpy(read_array(group, "logits"))
+    logits = read_rows(group, "logits")
     families = tuple(get_json(group, "families"))
     batch_size = int(group.attrs["batch_size"])
     kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
@@ -177,7 +178,9 @@ def votes_problem(votes: StoredVotes, images: int, classes: int) -> str | None:
         or not _mixes_fit(votes, epochs, images)
     ):
         return "the voted labels do not fit the images"
-    if not bool(votes.logits.isfinite().all() and votes.views.isfinite().all()):
+    # What is read by parts has its checksums, and was looked at when it was written.
+    held = votes.logits if isinstance(votes.logits, Tensor) else votes.views
+    if not bool(held.isfinite().all() and votes.views.isfinite().all()):
         return "the voted labels hold NaN or infinite values"
     return None
 

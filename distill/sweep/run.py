@@ -23,6 +23,7 @@ from distill.sweep.plot import draw_curves
 from distill.sweep.work import Bench, open_bench, random_file
 from distill.tables import EvaluateTable, RelabelTable
 from synth.committee import Committee
+from synth.images import gather
 
 LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
 # Raise it when what a job does changes, so that older rows are not taken for it.
@@ -109,7 +110,7 @@ def _random_set(
     manifest = {**content.manifest, "factor": 1, "recipe_digest": key}
     return replace(
         content,
-        images=images.cpu(),
+        images=gather(images).cpu(),
         hard=labels.cpu(),
         manifest=manifest,
         learned=None,
