@@ -5,31 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor, nn
 
 from distill.context import Context
+from distill.data.batched import Decoded
 from distill.engines import in_turn, torch_threads
 from distill.opening import opening_of
 from distill.progress import Advance
 from distill.stages.committee import load_committee, load_members
 from distill.stages.mosaics import realistic_mosaics
 from distill.stages.recover_checkpoint import Recorder, Unfinished
+from distill.stages.recover_parts import Waiting, put_starts
 from distill.stages.recover_shards import (
     STAGE,
     Bench,
     Recovered,
     Shard,
     eligible,
+    kept_file,
     load_recovered,
     open_recovery,
     pack_state,
     planned_batches,
     recover_tables,
     save_recovered,
+    set_shape,
 )
 from distill.stages.synthetic import write_synthetic
-from synth.images import gather
+from distill.store.rows import is_large
+from synth.images import Images, gather
 from synth.recovery import RecoverBatch, draw_members, first_state
 from synth.synthetic_set import draw_noise
 from synth.votes import Ballot
@@ -64,8 +70,9 @@ def run_recover(context: Context) -> None:
     table, _ = recover_tables(context)
     members, ballot = load_members(context)
     recorder = Recorder(context, table)
-    state = recorder.load() or Unfinished(_starting_images(context), 0)
     batches = planned_batches(context)
+    waiting = _waiting(context, batches)
+    state = recorder.load(waiting) or Unfinished(waiting or gather(_starting_images(context)), 0)
     total = len(batches) * table.iterations
     progress = context.progress.task(STAGE, total, state.steps(table.iterations))
     with progress as advance:
@@ -97,9 +104,13 @@ def _here(work: Recovery, members: Sequence[nn.Module], state: Unfinished) -> It
                 work.advance(count=len(found.steps))
                 yield state
                 continue
+            taken = []
             for inner, step in bench.steps(shard):
                 state = replace(state, inner=inner)
+                taken.append(step)
                 if inner.step == table.iterations:
+                    if isinstance(state.images, Waiting):
+                        save_recovered(context, shard, Recovered(inner.images, taken))
                     state = state.with_batch(places, inner.images)
                 recorder.add(state, step)
                 work.advance(f"cross-entropy {step.cross_entropy:.3f}, stats {step.statistics:.3f}")
@@ -152,8 +163,11 @@ def _shard(work: Recovery, state: Unfinished) -> Shard:
     weights = work.ballot.weights(
         table.vote_temperature, context.generator(STAGE, "weights", batch.call), places
     )
+    members = (state.batch, tuple(places), tuple(weights.tolist()))
+    if state.inner is None and isinstance(state.images, Waiting):
+        return Shard(*members, 0, {}, starts_file(context).resolve())
     inner = state.inner or first_state(state.images[batch.places])
-    return Shard(state.batch, tuple(places), tuple(weights.tolist()), inner.step, pack_state(inner))
+    return Shard(*members, inner.step, pack_state(inner))
 
 
 def _begin(work: Recovery, state: Unfinished, shard: Shard) -> None:
@@ -165,20 +179,37 @@ def _begin(work: Recovery, state: Unfinished, shard: Shard) -> None:
         work.recorder.begin(state, call, names, shard.weights)
 
 
-def _starting_images(context: Context) -> Tensor:
+def _waiting(context: Context, batches: Sequence[RecoverBatch]) -> Waiting | None:
+    """The images of a large set, which wait on the disk; None for others."""
+    shape = set_shape(context)
+    if not is_large(shape, 4):
+        return None
+    starts = put_starts(starts_file(context), shape, lambda: _starting_images(context))
+    return Waiting(starts, batches, 0, partial(kept_file, context))
+
+
+def starts_file(context: Context) -> Path:
+    """Where the first images of a large set are kept."""
+    return context.checkpoint(STAGE) / "starts.h5"
+
+
+def _starting_images(context: Context) -> Images:
     """Images [k * ipc, c, h, w] to start from, in class order."""
     table, _ = recover_tables(context)
-    generator = context.generator(STAGE, "init")
+    shape = set_shape(context)
 
-    def noise() -> Tensor:
-        shape = (context.classes * table.ipc, context.data.channels, *context.data.size)
-        return draw_noise(shape, generator).to(context.device)
+    def noise() -> Images:
+        if not is_large(shape, 4):
+            return draw_noise(shape, context.generator(STAGE, "init")).to(context.device)
 
-    starts: dict[str, Callable[[], Tensor]] = {
-        "mosaics": lambda: gather(
-            realistic_mosaics(context, load_committee(context), table, STAGE)
-        ),
-        "real": lambda: gather(context.random_real(table.ipc, generator)[0]),
+        def one(place: int) -> Tensor:
+            return draw_noise((1, *shape[1:]), context.generator(STAGE, "init", place))[0]
+
+        return Decoded(shape[0], (shape[1], shape[2], shape[3]), one)
+
+    starts: dict[str, Callable[[], Images]] = {
+        "mosaics": lambda: realistic_mosaics(context, load_committee(context), table, STAGE),
+        "real": lambda: context.random_real(table.ipc, context.generator(STAGE, "init"))[0],
         "noise": noise,
     }
     return starts[table.init]()

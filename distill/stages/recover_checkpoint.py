@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill.context import Context
+from distill.stages.recover_parts import Waiting
 from distill.stages.recover_shards import STAGE
 from distill.stages.tensors import load_tensors, save_tensors
 from distill.tables import RecoverTable
+from synth.images import Images, gather
 from synth.recovery import RecoverState, RecoverStep
 from synth.updates import Moments
 
@@ -26,12 +28,13 @@ class Unfinished:
     """A set while it is recovered.
 
     Attributes:
-        images: [n, c, h, w], those of finished batches as recovered, the others as they start.
+        images: [n, c, h, w], those of finished batches as recovered, the others as they start;
+            in memory, or `Waiting` on the disk.
         batch: number of the batch that is next, or under way.
         inner: how far it is; None before its first step.
     """
 
-    images: Tensor
+    images: Images
     batch: int
     inner: RecoverState | None = None
 
@@ -40,8 +43,13 @@ class Unfinished:
         return self.batch * iterations + (self.inner.step if self.inner is not None else 0)
 
     def with_batch(self, places: Tensor, images: Tensor) -> Unfinished:
-        """The next batch is finished: its images [b, c, h, w] belong at `places` [b]."""
-        found = self.images.clone()
+        """The next batch is finished: its images [b, c, h, w] belong at `places` [b].
+
+        Where images wait on the disk, those of the batch must be in its file.
+        """
+        if isinstance(self.images, Waiting):
+            return Unfinished(replace(self.images, done=self.batch + 1), self.batch + 1)
+        found = gather(self.images).clone()
         found[places] = images
         return Unfinished(found, self.batch + 1)
 
@@ -55,10 +63,15 @@ class Recorder:
         self._rows: list[dict[str, Any]] = []
         self._state: Unfinished | None = None
 
-    def load(self) -> Unfinished | None:
-        """The last checkpoint; metrics after it are dropped."""
+    def load(self, waiting: Waiting | None) -> Unfinished | None:
+        """The last checkpoint; metrics after it are dropped.
+
+        Args:
+            waiting: the images of a large set, which no checkpoint holds.
+        """
         found = load_tensors(self._path)
-        self._state = None if found is None else _unpack(*found, device=self._context.device)
+        if found is not None:
+            self._state = _unpack(*found, device=self._context.device, waiting=waiting)
         done = 0 if self._state is None else self._state.steps(self._table.iterations)
         self._context.run.keep_metrics(STAGE, below=done)
         return self._state
@@ -113,7 +126,8 @@ class Recorder:
 
 
 def _pack(state: Unfinished) -> tuple[dict[str, Tensor], dict[str, int]]:
-    tensors = {"all": state.images}
+    images = state.images
+    tensors = {} if isinstance(images, Waiting) else {"all": gather(images)}
     if state.inner is None:
         return tensors, {"batch": state.batch, "step": 0}
     tensors["images"] = state.inner.images
@@ -122,11 +136,16 @@ def _pack(state: Unfinished) -> tuple[dict[str, Tensor], dict[str, int]]:
 
 
 def _unpack(
-    tensors: dict[str, Tensor], header: dict[str, int], *, device: torch.device
+    tensors: dict[str, Tensor],
+    header: dict[str, int],
+    *,
+    device: torch.device,
+    waiting: Waiting | None,
 ) -> Unfinished:
     placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+    batch = header["batch"]
+    images: Images = placed["all"] if waiting is None else replace(waiting, done=batch)
     if not header["step"]:
-        return Unfinished(placed["all"], header["batch"])
+        return Unfinished(images, batch)
     moments = Moments(placed["mean"], placed["square"])
-    inner = RecoverState(header["step"], placed["images"], moments)
-    return Unfinished(placed["all"], header["batch"], inner)
+    return Unfinished(images, batch, RecoverState(header["step"], placed["images"], moments))

@@ -14,6 +14,7 @@ from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.opening import Opening, open_context
 from distill.stages.committee import load_networks
+from distill.stages.recover_parts import open_starts
 from distill.stages.tensors import Arrays, from_arrays, load_tensors, save_tensors, to_arrays
 from distill.tables import CommitteeTable, RecoverTable
 from synth.matching import DivergedError
@@ -29,6 +30,7 @@ from synth.recovery import (
     Teacher,
     ValidImages,
     class_statistics,
+    first_state,
     plan_batches,
     recover_images,
     running_statistics,
@@ -47,7 +49,8 @@ class Shard:
         members: places in the committee of those that recover it.
         weights: of their votes.
         step: steps taken before.
-        state: images, mean and square after them, [b, c, h, w] each.
+        state: images, mean and square after them, [b, c, h, w] each; or nothing before the first.
+        starts: where the images of a large set start from, for a shard without a state.
     """
 
     number: int
@@ -55,6 +58,7 @@ class Shard:
     weights: tuple[float, ...]
     step: int
     state: Arrays
+    starts: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,7 @@ class Bench:
         settings = RecoverSettings(
             table.lr, table.bn_weight, table.first_bn, precision=table.precision
         )
-        start = {name: part.to(context.device) for name, part in from_arrays(shard.state).items()}
-        state = RecoverState(shard.step, start["images"], Moments(start["mean"], start["square"]))
+        state = self._state(shard, batch)
         networks = [self._members[place] for place, _ in eligible(context)]
         largest = max(len(planned.places) for planned in self._batches)
         try:
@@ -112,6 +115,15 @@ class Bench:
             raise DivergedRunError(
                 f"recover diverged at step {error.step} of batch {shard.number}: {error}"
             ) from None
+
+    def _state(self, shard: Shard, batch: RecoverBatch) -> RecoverState:
+        """What a batch goes on from."""
+        context = self._context
+        if shard.starts is not None:
+            starts = open_starts(shard.starts, set_shape(context))
+            return first_state(starts[batch.places].to(context.device))
+        start = {name: part.to(context.device) for name, part in from_arrays(shard.state).items()}
+        return RecoverState(shard.step, start["images"], Moments(start["mean"], start["square"]))
 
     def _teachers(self, table: RecoverTable, shard: Shard, batch: RecoverBatch) -> list[Teacher]:
         """The members of a batch with the statistics that it is compared with."""
@@ -149,12 +161,12 @@ def pack_state(state: RecoverState) -> Arrays:
 def save_recovered(context: Context, shard: Shard, found: Recovered) -> None:
     """Keep a batch that may have been recovered before its turn."""
     steps = [asdict(step) for step in found.steps]
-    save_tensors(_kept(context, shard), {"images": found.images}, steps)
+    save_tensors(kept_file(context, shard.number), {"images": found.images}, steps)
 
 
 def load_recovered(context: Context, shard: Shard) -> Recovered | None:
     """A batch that was kept, from its first step on; None where there is none."""
-    found = load_tensors(_kept(context, shard))
+    found = load_tensors(kept_file(context, shard.number))
     if found is None:
         return None
     steps = [RecoverStep(**step) for step in found[1]]
@@ -162,8 +174,15 @@ def load_recovered(context: Context, shard: Shard) -> Recovered | None:
     return Recovered(found[0]["images"].to(context.device), left)
 
 
-def _kept(context: Context, shard: Shard) -> Path:
-    return context.checkpoint(STAGE) / f"batch-{shard.number:04d}.safetensors"
+def kept_file(context: Context, number: int) -> Path:
+    """Where the recovered images of a batch are kept."""
+    return context.checkpoint(STAGE) / f"batch-{number:04d}.safetensors"
+
+
+def set_shape(context: Context) -> tuple[int, ...]:
+    """[n, c, h, w] of the recipe's set."""
+    table, _ = recover_tables(context)
+    return (context.classes * table.ipc, context.data.channels, *context.data.size)
 
 
 def recover_tables(context: Context) -> tuple[RecoverTable, CommitteeTable]:

@@ -9,6 +9,7 @@ import torch
 from distill_cases import Outcome, copy_run, write_recipe
 
 from distill.__main__ import run
+from distill.store import rows
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -90,3 +91,16 @@ def cluster() -> Iterator[Any]:
         )
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def by_parts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Whatever is stored counts as large, and comes in tiny pieces."""
+
+    def begin() -> None:
+        monkeypatch.setattr(rows, "HELD_BYTES", 0)
+        monkeypatch.setattr(rows, "_PART_BYTES", 600)
+        monkeypatch.setattr(rows, "_CHUNK_BYTES", 600)
+        monkeypatch.setattr("distill.store.hdf5._PIECE_BYTES", 100)
+
+    return begin

@@ -11,7 +11,6 @@ from making_cases import RECOVER, SELECT_TAUGHT
 
 import distill
 from distill.errors import WorkError
-from distill.store import rows
 from distill.store.hdf5 import create_h5, digest_content
 from distill.store.rows import StoredRows, put_rows, read_rows
 from distill.store.sets import read_set
@@ -20,20 +19,14 @@ from synth.images import gather
 RANDOM = SELECT_TAUGHT.replace("[select]\n", '[select]\nmethod = "random"\n')
 MOSAICS = SELECT_TAUGHT.replace("[select]\n", '[select]\nmethod = "mosaics"\n')
 PACKED = RANDOM.replace('source = "digits"', 'source = "packed:PACK"')
-RECIPES = {"random": RANDOM, "mosaics": MOSAICS, "recover": RECOVER, "packed": PACKED}
-
-
-@pytest.fixture
-def by_parts(monkeypatch):
-    """Whatever is stored counts as large, and comes in tiny pieces."""
-
-    def begin():
-        monkeypatch.setattr(rows, "HELD_BYTES", 0)
-        monkeypatch.setattr(rows, "_PART_BYTES", 600)
-        monkeypatch.setattr(rows, "_CHUNK_BYTES", 600)
-        monkeypatch.setattr("distill.store.hdf5._PIECE_BYTES", 100)
-
-    return begin
+REAL = RECOVER.replace("[recover]\n", '[recover]\ninit = "real"\n')
+RECIPES = {
+    "random": RANDOM,
+    "mosaics": MOSAICS,
+    "recover": RECOVER,
+    "recover from real": REAL,
+    "packed": PACKED,
+}
 
 
 def ran(command, folder, text):

@@ -109,10 +109,13 @@ def test_recovery_of_a_fixed_seed_repeats_to_the_bit(taught, recovered, recovery
     assert artefacts(taught) == artefacts(recovered)
 
 
+@pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("at", [1, 3, 6, 9])
 def test_stopped_recovery_goes_on_to_the_same_end(
-    at, taught, recovered, recovery, command, monkeypatch
+    at, large, taught, recovered, recovery, command, monkeypatch, by_parts
 ):
+    if large:
+        by_parts()
     arguments = ("recover", recovery, "--out", taught, "--quiet")
     # Ten classes are asked before the first step: their mosaics can be stopped too.
     monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(10 + at)))
@@ -126,8 +129,9 @@ def test_stopped_recovery_goes_on_to_the_same_end(
     assert not contents(taught / "checkpoints")
 
 
+@pytest.mark.parametrize("large", [False, True])
 def test_killed_recovery_goes_on_from_its_checkpoint(
-    taught, recovered, recovery, command, monkeypatch
+    large, taught, recovered, recovery, command, monkeypatch, by_parts
 ):
     class Killed(Stop):
         """Dies at the seventh step, with no time to write."""
@@ -145,14 +149,25 @@ def test_killed_recovery_goes_on_from_its_checkpoint(
 
     arguments = ("recover", recovery, "--out", taught, "--quiet")
     monkeypatch.setattr("distill.application.listen", listen_with(Killed()))
+    if large:
+        by_parts()
     assert command(*arguments).code == 1
     monkeypatch.undo()
+    if large:
+        by_parts()
     counting = CountingStop()
     monkeypatch.setattr("distill.application.listen", listen_with(counting))
     assert command(*arguments).code == 0
-    assert counting.checks == 12 - 4
+    # Of a large set, the first batch was kept by itself: it counts as one step.
+    assert counting.checks == (7 if large else 12 - 4)
     assert outputs_of(taught)["recover"] == outputs_of(recovered)["recover"]
     assert rows_of(taught) == rows_of(recovered)
+
+
+def test_a_large_set_is_recovered_by_workers(taught, recovered, recovery, command, by_parts):
+    by_parts()
+    assert command("recover", recovery, "--out", taught, "--quiet", "--workers", "2").code == 0
+    assert outputs_of(taught)["recover"] == outputs_of(recovered)["recover"]
 
 
 CHANGES = [
