@@ -54,15 +54,9 @@ class StepPasses(Protocol):
         """As `InnerLoop.gradient`."""
         ...
 
-    def directional(
-        self,
-        loop: InnerLoop,
-        step: int,
-        parameters: Tensor,
-        direction: Tensor,
-        with_parameters: bool,
-    ) -> Directional:
-        """See `DirectionalForm`."""
+    @property
+    def directional(self) -> DirectionalForm:
+        """How the derivatives of s are taken."""
         ...
 
 
@@ -71,25 +65,14 @@ class Eager:
     """Both passes, one operation after another.
 
     Attributes:
-        form: how directional derivatives are taken.
+        directional: how the derivatives of s are taken.
     """
 
-    form: DirectionalForm
+    directional: DirectionalForm
 
     def gradient(self, loop: InnerLoop, step: int, parameters: Tensor) -> Tensor:
         """As `InnerLoop.gradient`."""
         return loop.gradient(step, parameters)
-
-    def directional(
-        self,
-        loop: InnerLoop,
-        step: int,
-        parameters: Tensor,
-        direction: Tensor,
-        with_parameters: bool,
-    ) -> Directional:
-        """See `DirectionalForm`."""
-        return self.form(loop, step, parameters, direction, with_parameters)
 
 
 def double_backward(
