@@ -187,18 +187,19 @@ def _found(
     numbers = range(table.epochs)
     if spool is None:
         return iter(()), list(numbers)
-    there = [number for number in numbers if spool.path(number).is_file()]
-    found = ((number, spool.find(number)) for number in there)
-    whole = [(number, epoch) for number, epoch in found if epoch is not None]
-    return iter(whole), sorted(set(numbers) - {number for number, _ in whole})
+    there = [number for number in numbers if spool.holds(number)]
+    found = ((number, spool.find(number).without_logits()) for number in there)
+    return found, sorted(set(numbers) - set(there))
 
 
 def _kept(made: Iterable[tuple[int, Epoch]], spool: Spool | None) -> Iterator[tuple[int, Epoch]]:
-    """Epochs as they are voted, written to the spool if there is one."""
+    """Epochs as they are voted; where there is a spool, it has their logits."""
     for number, epoch in made:
-        if spool is not None:
+        if spool is None:
+            yield number, epoch
+        else:
             spool.keep(number, epoch)
-        yield number, epoch
+            yield number, epoch.without_logits()
 
 
 def _collect(
@@ -212,7 +213,7 @@ def _collect(
     epochs, asked = [], 0
     with context.progress.task(STAGE, table.epochs) as advance:
         for _, epoch in in_turn(results):
-            epochs.append(epoch.unpacked() if spool is None else epoch.without_logits())
+            epochs.append(epoch.unpacked())
             asked += epoch.asked
             advance()
     return StoredVotes(

@@ -47,10 +47,10 @@ class Epoch:
         mixes = [Mix(kind, **from_arrays(arrays)) for kind, arrays in self.mixes]
         return LabelledEpoch(**from_arrays(self.tensors), mixes=mixes)
 
-    def without_logits(self) -> LabelledEpoch:
-        """The epoch as tensors, with logits [n, 0]."""
-        none = self.tensors["logits"][:, :0]
-        return replace(self, tensors={**self.tensors, "logits": none}).unpacked()
+    def without_logits(self) -> Epoch:
+        """The epoch with logits [n, 0]."""
+        none = self.tensors["logits"][:, :0].copy()
+        return replace(self, tensors={**self.tensors, "logits": none})
 
 
 class Spool:
@@ -72,11 +72,19 @@ class Spool:
         header = {"asked": epoch.asked, "mixes": [kind for kind, _ in epoch.mixes]}
         save_tensors(self.path(number), tensors, header)
 
-    def find(self, number: int) -> Epoch | None:
-        """An epoch that was written before, or None."""
+    def holds(self, number: int) -> bool:
+        """Whether an epoch was written, and is whole."""
+        return load_tensors(self.path(number)) is not None
+
+    def find(self, number: int) -> Epoch:
+        """An epoch that was written before.
+
+        Raises:
+            OSError: if it is gone.
+        """
         found = load_tensors(self.path(number))
         if found is None:
-            return None
+            raise OSError(f"{self.path(number)} is gone; run the stage again")
         arrays, header = to_arrays(found[0]), found[1]
         mixes = [
             (kind, {name: arrays.pop(f"{index}/{name}") for name in ("partners", "parameters")})
