@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -35,7 +36,7 @@ from distill.application import run_recipe
 from distill.recipe import load_recipe
 from distill.store.run import versions
 from distill.tables import Recipe
-from synth import recording
+from synth import recording, training
 
 STAGES = (
     "experts", "match", "committee", "recover", "select", "refine", "relabel", "project",
@@ -70,9 +71,11 @@ def timed(words: list[str], stage: str, folder: Path, threads: int) -> dict[str,
 
 def counted(recipe: Recipe, stage: str, folder: Path) -> int:
     """Multiplications and additions of a stage."""
-    # Steps that a CUDA graph replays would not be counted.
-    eager = patch.object(recording, "_SEEN_BEFORE", sys.maxsize)
-    with eager, FlopCounterMode(display=False) as counter:
+    with ExitStack() as stack:
+        # Steps that a CUDA graph replays would not be counted.
+        for module in (recording, training):
+            stack.enter_context(patch.object(module, "_PATIENCE", sys.maxsize))
+        counter = stack.enter_context(FlopCounterMode(display=False))
         run_recipe(recipe, folder, [stage], quiet=True)
     return counter.get_total_flops()
 

@@ -1,0 +1,36 @@
+"""The benchmark of a recipe's stages counts what they compute."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from distill.recipe import load_recipe
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location("pipeline", BENCHMARKS / "pipeline.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "pipeline", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_operations_of_a_stage_grow_with_its_epochs(pipeline, recipe, tmp_path):
+    counts = []
+    for epochs in (3, 6):
+        settings = load_recipe(str(recipe), [f"experts.epochs={epochs}", "experts.count=1"])
+        counts.append(pipeline.counted(settings, "experts", tmp_path / str(epochs)))
+    assert counts[0] > 1e6
+    assert counts[1] == 2 * counts[0]
+
+
+def test_a_stage_is_timed_in_a_process_of_its_own(pipeline, recipe, tmp_path):
+    found = pipeline.timed([str(recipe), "--set", "experts.count=1"], "experts", tmp_path / "r", 1)
+    assert found["seconds"] > 0
+    assert found["peak_memory_bytes"] > 1e6
