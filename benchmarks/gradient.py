@@ -180,13 +180,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         (axes[0], "peak_bytes", 2**20, "peak memory, MiB"),
         (axes[1], "seconds", 1, "seconds"),
     ):
-        for name in (
-            GRAPHS,
-            "adjoint",
-            "adjoint, sqrt",
-            "frozen adjoint, double backward",
-            "unrolled",
-        ):
+        for name in (GRAPHS, *PLOTTED):
             points = [
                 (int(steps), values[name] / unit)
                 for steps, values in result[part].items()

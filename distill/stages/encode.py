@@ -54,6 +54,8 @@ def encode_content(
 ) -> tuple[str, EncodedVotes, dict[str, Any]]:
     """Choose a codec and encode the set's votes: spec, labels, and what to say of them."""
     votes = full_votes(content)
+    # Held from here on: every candidate reads all of them.
+    content = replace(content, votes=votes)
     seen = len(content.seen_hard)
     _, _, h, w = content.images.shape
     ladder = possible(LADDER, votes, int(content.manifest["seed"]), (h, w))
@@ -134,14 +136,14 @@ def find_networks(context: Context) -> Networks:
 
 
 def full_votes(content: SetFile) -> StoredVotes:
-    """The votes of a set in full.
+    """The votes of a set in full, in memory.
 
     Raises:
         WorkError: if it has none.
     """
     if content.votes is None:
         raise WorkError("the set has no voted labels in full; run the stage relabel first")
-    return content.votes
+    return replace(content.votes, logits=content.votes.whole)
 
 
 def encoding_name(path: Path) -> str:

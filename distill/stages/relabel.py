@@ -180,16 +180,14 @@ def _labeller(
     return label
 
 
-def _found(
-    table: RelabelTable, spool: Spool | None
-) -> tuple[Iterator[tuple[int, Epoch]], list[int]]:
+def _found(table: RelabelTable, spool: Spool | None) -> tuple[list[tuple[int, Epoch]], list[int]]:
     """Epochs that were voted before an interruption, and the numbers of the others."""
     numbers = range(table.epochs)
     if spool is None:
-        return iter(()), list(numbers)
-    there = [number for number in numbers if spool.holds(number)]
-    found = ((number, spool.find(number).without_logits()) for number in there)
-    return found, sorted(set(numbers) - set(there))
+        return [], list(numbers)
+    looked = [(number, spool.find(number)) for number in numbers]
+    found = [(number, epoch) for number, epoch in looked if epoch is not None]
+    return found, [number for number, epoch in looked if epoch is None]
 
 
 def _kept(made: Iterable[tuple[int, Epoch]], spool: Spool | None) -> Iterator[tuple[int, Epoch]]:

@@ -17,6 +17,13 @@ from synth.augment import MixKind
 from synth.augment.mix import Mix
 from synth.relabel import LabelledEpoch
 
+_LOGITS = "logits"
+
+
+def _none_of(count: int) -> np.ndarray:
+    """Logits [count, 0], which are elsewhere."""
+    return np.empty((count, 0), np.float16)
+
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
@@ -35,7 +42,7 @@ class Epoch:
     @staticmethod
     def packed(epoch: LabelledEpoch, asked: int) -> Epoch:
         """An epoch of tensors as arrays."""
-        tensors = {"ids": epoch.ids, "views": epoch.views, "logits": epoch.logits}
+        tensors = {"ids": epoch.ids, "views": epoch.views, _LOGITS: epoch.logits}
         mixes = [
             (mix.kind, to_arrays({"partners": mix.partners, "parameters": mix.parameters}))
             for mix in epoch.mixes
@@ -49,8 +56,8 @@ class Epoch:
 
     def without_logits(self) -> Epoch:
         """The epoch with logits [n, 0]."""
-        none = self.tensors["logits"][:, :0].copy()
-        return replace(self, tensors={**self.tensors, "logits": none})
+        none = _none_of(len(self.tensors["ids"]))
+        return replace(self, tensors={**self.tensors, _LOGITS: none})
 
 
 class Spool:
@@ -72,20 +79,13 @@ class Spool:
         header = {"asked": epoch.asked, "mixes": [kind for kind, _ in epoch.mixes]}
         save_tensors(self.path(number), tensors, header)
 
-    def holds(self, number: int) -> bool:
-        """Whether an epoch was written, and is whole."""
-        return load_tensors(self.path(number)) is not None
-
-    def find(self, number: int) -> Epoch:
-        """An epoch that was written before.
-
-        Raises:
-            OSError: if it is gone.
-        """
-        found = load_tensors(self.path(number))
+    def find(self, number: int) -> Epoch | None:
+        """An epoch that was written before, without its logits; None if there is no whole one."""
+        found = load_tensors(self.path(number), leave_out=(_LOGITS,))
         if found is None:
-            raise OSError(f"{self.path(number)} is gone; run the stage again")
+            return None
         arrays, header = to_arrays(found[0]), found[1]
+        arrays[_LOGITS] = _none_of(len(arrays["ids"]))
         mixes = [
             (kind, {name: arrays.pop(f"{index}/{name}") for name in ("partners", "parameters")})
             for index, kind in enumerate(header["mixes"])
@@ -112,5 +112,5 @@ class SpooledLogits:
     def __getitem__(self, places: Any, /) -> Tensor:
         row, place = places if isinstance(places, tuple) else (places, slice(None))
         with safe_open(self.files[row], framework="pt") as file:
-            found: Tensor = file.get_slice("logits")[place]
+            found: Tensor = file.get_slice(_LOGITS)[place]
         return found

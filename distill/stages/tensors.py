@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,22 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
         save_file(ready, temporary, metadata={"header": json.dumps(header, sort_keys=True)})
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], Any] | None:
-    """Tensors and header of a checkpoint; None if it is missing or damaged."""
+def load_tensors(
+    path: Path, leave_out: Collection[str] = ()
+) -> tuple[dict[str, Tensor], Any] | None:
+    """Tensors and header of a checkpoint; None if it is missing or damaged.
+
+    Args:
+        path: of the file.
+        leave_out: names of tensors that are not read.
+    """
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["header"])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+            names = [name for name in file.keys() if name not in leave_out]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}, header
     except (SafetensorError, OSError, KeyError, TypeError, ValueError):
         return None
 
