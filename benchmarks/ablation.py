@@ -21,8 +21,8 @@ from typing import Any
 
 from record import RESULTS, provenance, write_result
 
-from distill.application import run_recipe
-from distill.recipe import load_recipe
+from distill.recipes.loading import load_recipe
+from distill.stages.run_recipe import run_recipe
 
 SHARED_FILES = ("manifest.json", "experts.h5", "committee.h5")
 

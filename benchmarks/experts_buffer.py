@@ -31,19 +31,17 @@ import torch
 from record import RESULTS, commit, provenance, write_result
 from torch import Tensor
 
-from distill.application import run_recipe
-from distill.build import build_data, build_network, build_views, seed_of
-from distill.recipe import load_recipe
-from distill.stages.experts import FILE as EXPERTS
-from distill.stages.experts import kept_epochs
-from distill.stages.synthetic import FILE as SET
-from distill.store.deltas import share_of_mtt, trajectory_bytes
+from distill.recipes.build import build_data, build_network, build_views, seed_of
+from distill.recipes.loading import load_recipe
+from distill.recipes.recipe import Recipe, kept_epochs
+from distill.run.artefacts import EXPERTS, SET
+from distill.sets.set_file import read_set
+from distill.stages.run_recipe import run_recipe
 from distill.store.experts import Trajectory, read_info, read_snapshots, write_experts
-from distill.store.sets import read_set
-from distill.tables import Recipe
-from synth.batches import shuffled_batches
+from distill.store.snapshot_storage import share_of_mtt, trajectory_bytes
 from synth.parameters import ParameterLayout
-from synth.training import TrainSettings, accuracy, train
+from synth.training.batches import shuffled_batches
+from synth.training.loop import TrainSettings, accuracy, train
 
 STORAGES = ("float32", "float16", "bfloat16", "int4")
 # name: parameters, epochs of an expert, first start epoch, last one, span. 100 experts each.

@@ -30,9 +30,9 @@ from record import provenance
 
 from synth import Adjoint, MatchingGradient, Unrolled
 from synth.augment import dsa
-from synth.directional import Eager, double_backward, forward_over_reverse
-from synth.gradients import GradientMethod, replay
-from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
+from synth.matching.directional import Eager, double_backward, forward_over_reverse
+from synth.matching.gradients import GradientMethod, replay
+from synth.matching.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 from synth.precision import full_float32

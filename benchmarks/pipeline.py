@@ -32,11 +32,12 @@ import torch
 from record import RESULTS, provenance, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.application import run_recipe
-from distill.recipe import load_recipe
-from distill.store.run import versions
-from distill.tables import Recipe
-from synth import recording, training
+from distill.recipes.loading import load_recipe
+from distill.recipes.recipe import Recipe
+from distill.run.folder import versions
+from distill.stages.run_recipe import run_recipe
+from synth.matching import recorded_steps as recording
+from synth.training import loop as training
 
 STAGES = (
     "experts", "match", "committee", "recover", "select", "refine", "relabel", "project",

@@ -31,7 +31,7 @@ import torch
 from projector_parts import HARD, STORED, VARIANTS, Ablation
 from record import RESULTS, provenance, write_result
 
-from distill.store.run import versions
+from distill.run.folder import versions
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -15,18 +15,18 @@ import torch
 from torch import Generator, Tensor, nn
 
 import projectors
-from distill.build import build_network, build_views, generator_for, seed_of
 from distill.data import fit_preprocess, load_data
-from distill.stages.tensors import load_tensors, save_tensors
+from distill.recipes.build import build_network, build_views, generator_for, seed_of
+from distill.store.tensors import load_tensors, save_tensors
 from synth.augment import Augmentation
-from synth.batches import Batch, shuffled_batches
-from synth.committee import Committee
+from synth.committee.relabel import labelled_online
+from synth.committee.vote import Committee
 from synth.formation import decode, decode_labels
 from synth.losses import hard_logits
-from synth.relabel import labelled_online
+from synth.matching.start import class_labels, draw_real
 from synth.selection import MosaicSettings, draw_mosaics, make_mosaics, realism_loss
-from synth.synthetic_set import class_labels, draw_real
-from synth.training import TrainSettings, accuracy, predict, train
+from synth.training.batches import Batch, shuffled_batches
+from synth.training.loop import TrainSettings, accuracy, predict, train
 
 # rank, head, teacher and whether the images are refined, in the order of the paper's table.
 VARIANTS: dict[str, tuple[bool, str, str, bool]] = {

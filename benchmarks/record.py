@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torchvision.utils import save_image
 
-from distill.store.run import versions
-from distill.store.sets import read_set
+from distill.run.folder import versions
+from distill.sets.set_file import read_set
 
 RESULTS = Path(__file__).parent / "results"
 

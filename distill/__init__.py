@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from distill.dataset import DistilledSet
+    from distill.sets.dataset import DistilledSet
+
 
 __all__ = ["load"]
 
@@ -23,6 +24,6 @@ def load(path: str | Path) -> DistilledSet:
     Raises:
         distill.errors.WorkError: if the file is missing, foreign or damaged.
     """
-    from distill.dataset import open_set
+    from distill.sets.dataset import open_set
 
     return open_set(path)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import click
 
+from distill.commands.cli import cli
+from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
+from distill.store.files import full, is_full
+
 # Idle OpenMP threads that spin starve every other process on a small machine; torch reads this
 # when it is first imported, which is later than here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-from distill.cli import cli
-from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
-from distill.store.files import full, is_full
 
 _NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or free some"
 

@@ -8,22 +8,22 @@ then asks it for the label of any view.
     probabilities = projector(images)   # [n, c, h, w] -> [n, k]
 """
 
-from projectors.accounting import FileBytes, ProjectorBytes, file_bytes, projector_bytes
-from projectors.compact import Storage
-from projectors.deployment import Deployed
 from projectors.errors import DivergedError, ProjectorError
-from projectors.fidelity import Fidelity, measure_fidelity
-from projectors.fitting import FitSettings, FitState, FitStep, fit_projector, projector_loss
-from projectors.head import Head, HeadSettings, build_head, text_directions
-from projectors.labelling import OnlineLabels
-from projectors.lora import attach_adapters, check_adapters, merge_adapters
-from projectors.preparation import Preprocessing, image_encoder
-from projectors.projector import AdapterSettings, Projector, build_projector
-from projectors.refinement import RefineSettings, RefineStep, refine_images
-from projectors.stopping import Best, Stopping
-from projectors.storage import load, rounded, save
-from projectors.targets import find_targets, target_kind, target_ranks
-from projectors.tower import Tower, bundled_towers, encode_text, load_tower
+from projectors.export.deployment import Deployed
+from projectors.files.accounting import FileBytes, ProjectorBytes, file_bytes, projector_bytes
+from projectors.files.compact import Storage
+from projectors.files.storage import load, rounded, save
+from projectors.fit.fidelity import Fidelity, measure_fidelity
+from projectors.fit.fitting import FitSettings, FitState, FitStep, fit_projector, projector_loss
+from projectors.fit.online_labels import OnlineLabels
+from projectors.fit.refinement import RefineSettings, RefineStep, refine_images
+from projectors.fit.stopping import Best, Stopping
+from projectors.model.head import Head, HeadSettings, build_head, text_directions
+from projectors.model.lora import attach_adapters, check_adapters, merge_adapters
+from projectors.model.preparation import Preprocessing, image_encoder
+from projectors.model.projector import AdapterSettings, Projector, build_projector
+from projectors.model.targets import find_targets, target_kind, target_ranks
+from projectors.model.tower import Tower, bundled_towers, encode_text, load_tower
 
 __all__ = [
     "AdapterSettings",

@@ -8,7 +8,7 @@ this only to see how it was made, from the root of the repository:
 
 import sys
 
-from distill.data.characters import choose_classes, find_twins, name_of
+from distill.data.sources.characters import choose_classes, find_twins, name_of
 
 
 def main() -> None:

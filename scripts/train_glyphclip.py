@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from distill.data import load_data
-from distill.data.characters import find_twins
+from distill.data.sources.characters import find_twins
 
 CLASSES, COPIES = 80, 3  # of a batch
 LETTERS = 20  # ASCII characters of a batch, beside all ten digits

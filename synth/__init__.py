@@ -1,6 +1,6 @@
 """Algorithms of dataset distillation on tensors and modules; no files, no commands."""
 
-from synth.gradients import (
+from synth.matching.gradients import (
     Adjoint,
     FrozenAdjoint,
     MatchingGradient,

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 # (top, left, height, width) in whole pixels
 Box = tuple[int, int, int, int]
+
 _TRIES = 10
 
 

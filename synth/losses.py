@@ -54,7 +54,8 @@ def soft_cross_entropy(
 def cosine_loss(logits: Tensor, label_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """1 - cos(logits, softmax(label_logits / T)), mean over the batch.
 
-    Source: Shang et al. 2025 (GIFT), with labels refined by `synth.strategies.refined_labels`.
+    Source: Shang et al. 2025 (GIFT), with labels refined by
+    `synth.committee.strategies.refined_labels`.
 
     Args:
         logits: [n, k] of the student.

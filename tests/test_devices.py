@@ -11,10 +11,10 @@ from torch import nn
 from distill.__main__ import run
 from synth import Adjoint, Unrolled, matching_gradient
 from synth.augment import FAMILIES, Augmentation, dsa
-from synth.directional import double_backward
 from synth.formation import decode
-from synth.inner_loop import draw_batches, make_inner_loop
 from synth.losses import hard_logits
+from synth.matching.directional import double_backward
+from synth.matching.inner_loop import draw_batches, make_inner_loop
 from synth.networks import MLP, VGG11, AlexNet, ConvNet, ResNet18
 from synth.parameters import parameter_vector
 from synth.updates import Moments, Momentum, adam

@@ -14,9 +14,9 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import train_glyphclip
 from glyphclip import model, pens, pictures, prompts, tokens, views
 
-from distill.data.characters import glyph_classes
-from distill.data.faces import TEST_FACES, VALIDATION_FACES
-from projectors.tower import glyphclip_folder
+from distill.data.sources.characters import glyph_classes
+from distill.data.sources.faces import TEST_FACES, VALIDATION_FACES
+from projectors.model.tower import glyphclip_folder
 
 OTHERS = "ßðħłøŧαγθλ"
 

@@ -109,7 +109,7 @@ def test_package_never_loads_objects(package):
 
 def test_imports_are_found_inside_functions_and_calls():
     source = (
-        "def f():\n    import distill.build\n    from projectors import lora\n"
+        "def f():\n    import distill.recipes.build\n    from projectors import lora\n"
         "    importlib.import_module('synth.losses')\n    from . import near\n"
     )
     assert list(imported(ast.parse(source))) == [(2, "distill"), (3, "projectors"), (4, "synth")]

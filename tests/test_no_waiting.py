@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from synth.augment import Augmentation, dsa, parse_families
-from synth.batches import shuffled_batches
-from synth.directional import Eager, double_backward
-from synth.gradients import replay
+from synth.committee.relabel import StoredMixes, StoredVotes, relabel_epoch
 from synth.images import HardLogits
-from synth.inner_loop import draw_batches, make_inner_loop
 from synth.losses import hard_logits
+from synth.matching.directional import Eager, double_backward
+from synth.matching.gradients import replay
+from synth.matching.inner_loop import draw_batches, make_inner_loop
+from synth.matching.recorded_steps import PassChooser
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
-from synth.recording import PassChooser
 from synth.recovery import (
     RecoverProblem,
     RecoverSettings,
@@ -28,9 +28,9 @@ from synth.recovery import (
     first_state,
     teachers_gradient,
 )
-from synth.relabel import StoredMixes, StoredVotes, relabel_epoch
-from synth.sharpness import Sharpness
-from synth.training import TrainSettings, train
+from synth.training.batches import shuffled_batches
+from synth.training.loop import TrainSettings, train
+from synth.training.sharpness import Sharpness
 
 SIZE = (16, 16)
 DEVICES = ["meta", pytest.param("cuda", marks=pytest.mark.cuda)]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from distill.cli import COMMANDS
+from distill.commands.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 

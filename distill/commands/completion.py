@@ -18,7 +18,7 @@ def completion(shell: str, debug: bool) -> None:
     Example:
       distill completion bash > ~/.local/share/bash-completion/completions/distill
     """
-    from distill.cli import cli
+    from distill.commands.cli import cli
 
     found = get_completion_class(shell)
     if found is not None:

@@ -23,7 +23,7 @@ def cp(recipe: str, dest: Path, as_json: bool, debug: bool) -> None:
       distill cp digits mine.toml
     """
     from distill.errors import WorkError
-    from distill.recipe import recipe_text
+    from distill.recipes.loading import recipe_text
     from distill.store.files import write_text
 
     name = Path(recipe).name.removesuffix(".toml")

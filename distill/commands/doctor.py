@@ -37,8 +37,8 @@ def doctor(as_json: bool, debug: bool) -> None:
 def _look() -> dict[str, Any]:
     import torch
 
-    from distill.data.fashion import DEBIAN_FOLDER
-    from distill.store.run import versions
+    from distill.data.sources.fashion import DEBIAN_FOLDER
+    from distill.run.folder import versions
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {

@@ -47,7 +47,7 @@ def encode(
     Example:
       distill encode runs/digits --codec seed+topk:k=3 --out small.h5
     """
-    from distill.application import encode_set
+    from distill.stages.encode import encode_set
 
     given = {key: value for key, value in choice.items() if value is not None}
     found = encode_set(set_path, given, out, device, quiet)

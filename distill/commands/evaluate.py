@@ -67,10 +67,10 @@ def evaluate(
     Example:
       distill evaluate runs/digits/set.h5 --students convnet3,resnet18 --seeds 3 --json
     """
-    from distill.engines import build_engine
+    from distill.run.engines import build_engine
 
     chosen = build_engine(engine, workers, address)
-    from distill.application import evaluate_set
+    from distill.evaluation.whole import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
     found = evaluate_set(set_path, given, device, quiet, chosen, record=record)

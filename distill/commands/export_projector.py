@@ -57,8 +57,8 @@ def export_projector(
       distill export projector runs/digits --format peft --out exported
     """
     import projectors
-    from distill.exporting import ExportRequest
-    from distill.exporting import export_projector as write
+    from distill.sets.exchange.projector import ExportRequest
+    from distill.sets.exchange.projector import export_projector as write
 
     storage = projectors.Storage(int(bits), coder) if form == "compact" else None
     found = write(path, out, ExportRequest(form, storage=storage, **rest))

@@ -35,7 +35,7 @@ def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, de
     Example:
       distill export set runs/digits --format safetensors --out exported --license cc-by-4.0
     """
-    from distill.exchange import travel
+    from distill.sets.exchange import exchange as travel
 
     written = travel.export_set(path, form, out, licence)
     if as_json:

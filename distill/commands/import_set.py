@@ -61,11 +61,11 @@ def import_set(
     Example:
       distill import mtt/logged_files --from mtt --data torchvision:CIFAR10 --out mtt.h5
     """
-    from distill.exchange.adopt import Wishes
-    from distill.exchange.travel import import_set as bring
+    from distill.sets.exchange.convert import ImportOptions
+    from distill.sets.exchange.exchange import import_set as bring
 
     names = tuple(name.strip() for name in class_names.split(",") if name.strip())
-    wishes = Wishes(
+    wishes = ImportOptions(
         channels=int(channels) if channels else None,
         class_names=names,
         space=space or "",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from distill.suggest import suggestion
+from distill.errors import suggestion
 
 
 class LazyGroup(click.Group):

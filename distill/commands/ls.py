@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import click
 
-from distill import registry
 from distill.commands.options import Names, as_json, debug
+from distill.recipes import names as registry
 
 Rows = list[dict[str, str]]
 
@@ -31,7 +31,7 @@ def _with_options(table: Mapping[str, registry.NetworkEntry | registry.CodecEntr
 
 def _recipes() -> Rows:
     # Not above: the help of the whole program has no need of the models of recipes.
-    from distill.recipe import recipe_text
+    from distill.recipes.loading import recipe_text
 
     rows = []
     for name in registry.recipe_names():

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from distill.suggest import suggestion
+from distill.errors import suggestion
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,8 +24,11 @@ class Names(click.Choice[str]):
 DEVICES = Names(["auto", "cpu", "cuda"])
 
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
+
 quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+
 workers = click.option(
     "--workers",
     type=click.IntRange(1),
@@ -33,6 +36,7 @@ workers = click.option(
     "engine. Default: one after another, with as many threads as pay; with Ray, as many as there "
     "are CPUs, which also bounds the processes that share the segments of matching.",
 )
+
 engine = click.option(
     "--engine",
     type=Names(["local", "ray"]),
@@ -40,11 +44,13 @@ engine = click.option(
     show_default=True,
     help="What does independent work: processes of this machine, or a Ray cluster.",
 )
+
 address = click.option(
     "--address",
     metavar="HOST:PORT",
     help="Ray cluster to use; default: one that is started on this machine.",
 )
+
 device = click.option("--device", type=DEVICES, help="Where to compute; default: the recipe's.")
 
 

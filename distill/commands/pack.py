@@ -44,7 +44,8 @@ def pack(
     Example:
       distill pack folder:photos --size 64 --out packed/photos
     """
-    from distill.packing import pack_source
+    from distill.data.packing import pack_source
+    from distill.run.progress import Progress
 
     found = pack_source(
         source,
@@ -52,7 +53,7 @@ def pack(
         size=size,
         channels=int(channels) if channels else None,
         validation=validation,
-        quiet=quiet,
+        task=Progress(quiet=quiet).task,
     )
     if as_json:
         click.echo(json.dumps({"out": str(out), **found}))

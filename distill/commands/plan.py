@@ -57,7 +57,7 @@ def plan(
     """
     from distill.errors import RecipeError
     from distill.plan import Machines, make_plan
-    from distill.recipe import load_recipe
+    from distill.recipes.loading import load_recipe
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")

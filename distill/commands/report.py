@@ -40,7 +40,7 @@ def report(
       distill report runs/digits runs/digits-mtt runs/digits-tesla --out methods.html
     """
     from distill.errors import RecipeError
-    from distill.reporting import write_comparison, write_report
+    from distill.report.writing import write_comparison, write_report
 
     if len(runs) > 1 and sweep is not None:
         raise RecipeError("--sweep belongs to one run; put it into that run's folder as RUN/sweep")

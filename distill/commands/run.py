@@ -62,21 +62,27 @@ def _verb(
 
 
 experts = _verb("experts", "Train experts and record their trajectories.", ("experts",))
+
 match = _verb("match", "Match the experts' trajectories.", ("match",))
+
 recover = _verb(
     "recover",
     "Optimise images until the committee recognises them.",
     ("committee", "recover"),
     recipe="digits-recover",
 )
+
 select = _verb(
     "select",
     "Select real images, or mosaics of them.",
     ("committee", "select"),
     recipe="digits-rded",
 )
+
 refine = _verb("refine", "Refine the images in a tower's space.", ("refine",))
+
 relabel = _verb("relabel", "Vote a soft label for every view.", ("committee", "relabel"))
+
 project = _verb("project", "Fit the projector.", ("committee", "project"))
 
 
@@ -98,11 +104,11 @@ def _run(
     debug: bool,
     verb: bool = False,
 ) -> None:
-    from distill.engines import build_engine
+    from distill.run.engines import build_engine
 
     chosen = build_engine(engine, workers, address)
-    from distill.application import fetch_data, run_outcome, run_recipe
-    from distill.recipe import load_recipe
+    from distill.recipes.loading import load_recipe
+    from distill.stages.run_recipe import fetch_data, run_outcome, run_recipe
 
     resolved = load_recipe(recipe, list(overrides), seed)
     if device is not None:

@@ -74,14 +74,15 @@ def _projector(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from distill.store.run import read_manifest
+    from distill.run.folder import read_manifest
 
     manifest = read_manifest(path / "manifest.json")
     return {"kind": "run", **manifest}
 
 
 def _artefact(path: Path) -> dict[str, Any]:
-    from distill.store import committee, experts, sets
+    from distill.sets import set_file as sets
+    from distill.store import committee, experts
     from distill.store.hdf5 import read_kind
 
     kind = read_kind(path)

@@ -76,15 +76,15 @@ def sweep(
         return
     if set_path is None or out is None or not names:
         raise click.UsageError("give SET, --codecs and --out, or --paper")
-    from distill.engines import build_engine
+    from distill.run.engines import build_engine
 
     # One thread each, also where one is trained after another: sums of floats depend on it.
     chosen = build_engine(engine, workers or (1 if engine == "local" else None), address)
-    from distill.application import sweep_set
-    from distill.sweep.jobs import Asked
+    from distill.evaluation.sweep.jobs import SweepOptions
+    from distill.evaluation.sweep.run import sweep_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    asked = Asked(names, controls)
+    asked = SweepOptions(names, controls)
     found = sweep_set(set_path, asked, given, out, engine=chosen, device=device, quiet=quiet)
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 
@@ -107,7 +107,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _show_paper(names: list[str], as_json: bool) -> None:
-    from distill.sweep.paper import CODECS, paper_table
+    from distill.evaluation.sweep.paper import CODECS, paper_table
 
     rows = paper_table(names or CODECS)
     if as_json:

@@ -54,8 +54,8 @@ def verify(
     found: dict[str, Any] = {"path": str(path), "whole": _whole(path)}
     lines, failed = [f"{path}: {found['whole']}"], 0
     if accuracy:
-        from distill.application import verify_accuracy
-        from distill.engines import Local
+        from distill.evaluation.whole import verify_accuracy
+        from distill.run.engines import Local
 
         claims = verify_accuracy(path, tolerance, device, quiet, Local(workers))
         found["accuracy"] = [{**asdict(claim), "holds": claim.holds} for claim in claims]
@@ -81,9 +81,9 @@ def _words(now: float | None, holds: bool) -> str:
 
 def _whole(path: Path) -> str:
     """What is whole, in words; raises WorkError if something is not."""
-    from distill.data.packed import verify_packed
+    from distill.data.sources.packed import verify_packed
     from distill.errors import WorkError
-    from distill.pipeline import changed_outputs
+    from distill.stages.pipeline import changed_outputs
     from distill.store.packed import INDEX
 
     if (path / INDEX).is_file():

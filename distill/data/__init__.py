@@ -2,11 +2,17 @@
 
 from distill.data.batched import Changed, parts_of, take
 from distill.data.cutting import hold_out, keep_subset
-from distill.data.idx import read_idx
-from distill.data.normalisation import Preprocess, fit_preprocess
+from distill.data.loading import SOURCES, load_data
 from distill.data.parts import Parts, Request
 from distill.data.pixels import resize_images, to_channels
-from distill.data.sources import SOURCES, load_data
+from distill.data.preprocess import (
+    AnyPreprocess,
+    Preprocess,
+    ZCAPreprocess,
+    fit_preprocess,
+    fit_zca,
+)
+from distill.data.sources.idx import read_idx
 from distill.data.splits import (
     DataError,
     RealData,
@@ -16,7 +22,6 @@ from distill.data.splits import (
     per_class_indices,
     require_per_class,
 )
-from distill.data.whitened import AnyPreprocess, ZCAPreprocess, fit_zca
 
 __all__ = [
     "SOURCES",

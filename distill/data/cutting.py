@@ -10,7 +10,7 @@ from torch import Tensor
 from distill.data.batched import take
 from distill.data.parts import Parts
 from distill.data.splits import DataError, Split, per_class_indices
-from distill.suggest import suggestion
+from distill.errors import suggestion
 
 # Not the run's seed: two runs that differ in seed must be judged on the same held-out images.
 _SEEDS = {"test": 101, "validation": 102, "subset": 103}

@@ -8,10 +8,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.data.splits import DataError
-from distill.memory import available_bytes
+from distill.machine import available_bytes
 
 # ITU-R BT.601 luma, as Pillow uses for mode "L".
 _LUMA = (0.299, 0.587, 0.114)
+
 _LARGEST_SIDE = 1 << 14
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distill.evaluation.jobs import STUDENTS, Job
+from distill.evaluation.jobs import STUDENTS, StudentJob
 from synth.images import Images
-from synth.training import predict_classes
+from synth.training.loop import predict_classes
 
 # A matrix grows with the square of the classes, and nobody reads one of hundreds.
 MOST_CLASSES = 30
+
 Matrix = list[list[int]]
 
 
@@ -50,7 +51,7 @@ def grade(network: nn.Module, images: Images, labels: Tensor, classes: int) -> G
     return Grade(accuracy, counts.tolist())
 
 
-def sum_confusions(graded: Iterable[tuple[Job, Grade]]) -> dict[str, dict[str, Matrix]]:
+def sum_confusions(graded: Iterable[tuple[StudentJob, Grade]]) -> dict[str, dict[str, Matrix]]:
     """{student: {label source: matrix}}, summed over the seeds of students of the set."""
     found: dict[str, dict[str, Matrix]] = {}
     for job, result in graded:

@@ -11,11 +11,12 @@ from scipy.special import stdtrit
 from distill.errors import RecipeError
 
 STUDENTS, RANDOM, WHOLE, EQUAL_BYTES = "students", "random", "whole", "equal_bytes"
+
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Job:
+class StudentJob:
     """One student to train and test.
 
     Attributes:
@@ -60,7 +61,7 @@ def plan_jobs(
     available: Sequence[str],
     labellers: Sequence[str],
     whole_seeds: int | None = None,
-) -> list[Job]:
+) -> list[StudentJob]:
     """All jobs of an evaluation: label sources that exist, and the controls.
 
     The random control is trained on hard labels and, where there are teachers, on their votes:
@@ -87,14 +88,14 @@ def plan_jobs(
     jobs = []
     for student in students:
         for seed in range(seeds):
-            jobs += [Job(STUDENTS, student, source, seed) for source in chosen]
-            jobs += [Job(RANDOM, student, source, seed) for source in controls]
+            jobs += [StudentJob(STUDENTS, student, source, seed) for source in chosen]
+            jobs += [StudentJob(RANDOM, student, source, seed) for source in controls]
             if whole_seeds is None or seed < whole_seeds:
-                jobs.append(Job(WHOLE, student, "hard", seed))
+                jobs.append(StudentJob(WHOLE, student, "hard", seed))
     return jobs
 
 
-def plan_equal_bytes(jobs: Sequence[Job], ipc: Mapping[str, int]) -> list[Job]:
+def plan_equal_bytes(jobs: Sequence[StudentJob], ipc: Mapping[str, int]) -> list[StudentJob]:
     """Real images in as many bytes as the set, beside every student on the set.
 
     Args:
@@ -108,7 +109,7 @@ def plan_equal_bytes(jobs: Sequence[Job], ipc: Mapping[str, int]) -> list[Job]:
     ]
 
 
-def plan_plain(jobs: Sequence[Job]) -> list[Job]:
+def plan_plain(jobs: Sequence[StudentJob]) -> list[StudentJob]:
     """The students and random controls again without augmentation.
 
     Votes and encoded votes belong to stored views, so they have no such student.
@@ -120,7 +121,7 @@ def plan_plain(jobs: Sequence[Job]) -> list[Job]:
     ]
 
 
-def plan_trials(jobs: Sequence[Job], factors: Sequence[float]) -> list[Job]:
+def plan_trials(jobs: Sequence[StudentJob], factors: Sequence[float]) -> list[StudentJob]:
     """One student of each kind for every learning rate that is tried."""
     kinds = {job.kind: job for job in reversed(jobs)}
     return [
@@ -130,7 +131,7 @@ def plan_trials(jobs: Sequence[Job], factors: Sequence[float]) -> list[Job]:
     ]
 
 
-def choose_factors(accuracies: Iterable[tuple[Job, float]]) -> dict[str, float]:
+def choose_factors(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, float]:
     """The learning rate of the best trial of each kind; the first of equals."""
     best: dict[str, tuple[float, float]] = {}
     for job, value in accuracies:
@@ -139,12 +140,12 @@ def choose_factors(accuracies: Iterable[tuple[Job, float]]) -> dict[str, float]:
     return {kind: factor for kind, (_, factor) in best.items()}
 
 
-def with_factors(jobs: Sequence[Job], factors: Mapping[str, float]) -> list[Job]:
+def with_factors(jobs: Sequence[StudentJob], factors: Mapping[str, float]) -> list[StudentJob]:
     """The jobs at the learning rates that were chosen; others stay as they are."""
     return [replace(job, lr_factor=factors.get(job.kind, job.lr_factor)) for job in jobs]
 
 
-def summarise(accuracies: Iterable[tuple[Job, float]]) -> dict[str, Any]:
+def summarise(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, Any]:
     """Group accuracies as {"students": {student: {labels: stats}}, "controls": {...}}."""
     groups = (STUDENTS, RANDOM, WHOLE, EQUAL_BYTES)
     runs: dict[str, dict[str, dict[str, list[float]]]] = {group: {} for group in groups}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.context import Context
+import projectors
+from distill.errors import WorkError
 from distill.evaluation.confusion import Grade, sum_confusions
-from distill.evaluation.desk import Desk, open_desk
 from distill.evaluation.jobs import (
     EQUAL_BYTES,
     WHOLE,
-    Job,
+    StudentJob,
     choose_factors,
     plan_equal_bytes,
     plan_jobs,
@@ -28,21 +29,26 @@ from distill.evaluation.jobs import (
     with_factors,
 )
 from distill.evaluation.scores import score_students
-from distill.evaluation.students import Judged, protocol, train_student
+from distill.evaluation.students import EvaluatedSet, protocol, train_student
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.run.artefacts import PROJECTOR
+from distill.run.context import Context, RunHandle, handle_of, open_context
+from distill.sets.set_file import SetFile, read_set
+from distill.sets.votes import view_bytes
 from distill.store.hdf5 import smallest_unsigned
-from distill.store.lines import append_rows, read_rows
-from distill.store.sets import SetFile
-from distill.store.voted import view_bytes
-from distill.tables import EvaluateTable
+from distill.store.jsonl import append_lines, read_lines
+from distill.teachers.loading import has_committee, load_committee
+from projectors import Projector
 
 
 def evaluate(
     context: Context,
     table: EvaluateTable,
-    judged: Judged,
+    judged: EvaluatedSet,
     projector_bytes: tuple[int, int],
     log: Path,
-    desk: Desk,
+    desk: EvaluationHandle,
 ) -> dict[str, Any]:
     """Train and test all students; returns what `distill evaluate --json` prints.
 
@@ -66,7 +72,7 @@ def evaluate(
     ipc = equal_bytes_ipc(judged.content, counted, context.split("train")[1])
     jobs = base + (plan_equal_bytes(base, ipc) if table.equal_bytes else [])
     plain = plan_plain(base) if table.scores else []
-    bench = Bench(context, table, judged, log, desk)
+    bench = Evaluation(context, table, judged, log, desk)
     factors: dict[str, float] = {}
     if table.lr_factors:
         trials = plan_trials(jobs, table.lr_factors)
@@ -93,16 +99,16 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class Bench:
+class Evaluation:
     """Where jobs are measured: here, or by the engine; finished ones are remembered."""
 
     context: Context
     table: EvaluateTable
-    judged: Judged
+    judged: EvaluatedSet
     log: Path
-    desk: Desk
+    desk: EvaluationHandle
 
-    def measure(self, task: str, jobs: Sequence[Job]) -> list[tuple[Job, Grade]]:
+    def measure(self, task: str, jobs: Sequence[StudentJob]) -> list[tuple[StudentJob, Grade]]:
         """The grade of each job, in the order of the jobs."""
         known = _read(self.log)
         done = [job for job in jobs if job.name in known]
@@ -112,20 +118,20 @@ class Bench:
         with self.context.progress.task(task, len(jobs), len(done)) as advance:
             for job, value in self._results(waiting):
                 known[job.name] = value
-                append_rows(self.log, [{"job": job.name, **asdict(value)}])
+                append_lines(self.log, [{"job": job.name, **asdict(value)}])
                 _row(self.context, job, value.accuracy)
                 advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
 
-    def _results(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Grade]]:
+    def _results(self, jobs: Sequence[StudentJob]) -> Iterator[tuple[StudentJob, Grade]]:
         # The longest first, so that no worker is left alone with one at the end.
         order = sorted(jobs, key=lambda job: job.group != WHOLE)
         context = self.context
         yield from context.share(
-            jobs if context.engine.here else order, self._here, partial(open_desk, self.desk)
+            jobs if context.engine.here else order, self._here, partial(open_evaluation, self.desk)
         )
 
-    def _here(self) -> Callable[[Job], Grade]:
+    def _here(self) -> Callable[[StudentJob], Grade]:
         return partial(train_student, self.context, self.table, self.judged)
 
 
@@ -177,7 +183,7 @@ def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
     }
 
 
-def _row(context: Context, job: Job, accuracy: float) -> None:
+def _row(context: Context, job: StudentJob, accuracy: float) -> None:
     if job.trial:
         return
     context.log(
@@ -190,15 +196,94 @@ def _row(context: Context, job: Job, accuracy: float) -> None:
     )
 
 
-def _accuracies(graded: Sequence[tuple[Job, Grade]]) -> list[tuple[Job, float]]:
+def _accuracies(graded: Sequence[tuple[StudentJob, Grade]]) -> list[tuple[StudentJob, float]]:
     return [(job, result.accuracy) for job, result in graded]
 
 
 def _read(log: Path) -> dict[str, Grade]:
     found = {}
-    for row in read_rows(log):
+    for row in read_lines(log):
         try:
             found[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
         except (ValueError, KeyError, TypeError):
             continue
     return found
+
+
+@dataclass(frozen=True)
+class EvaluationHandle:
+    """Plain data from which a process opens what an evaluation needs.
+
+    Attributes:
+        opening: of a run that holds committee.h5 and the projector, where there are any; its
+            recipe has a table [evaluate].
+        set_path: the set.h5 that is judged.
+    """
+
+    opening: RunHandle
+    set_path: Path
+
+
+def open_evaluation(desk: EvaluationHandle) -> Callable[[StudentJob], Grade]:
+    """What trains and tests the student of a job; a worker calls this once."""
+    context = open_context(desk.opening)
+    if context.recipe.evaluate is None:
+        raise WorkError("the recipe has no [evaluate] table; add one with its students")
+    judged, _ = open_judged(context, desk.set_path)
+    return partial(train_student, context, context.recipe.evaluate, judged)
+
+
+def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
+    """The set at `path` with the committee and projector of the context's run.
+
+    Returns:
+        What is judged, and the projector's bytes: shipped, and to be fetched elsewhere.
+
+    Raises:
+        WorkError: if the set was made from other data, or the projector's folder is damaged.
+    """
+    content = read_set(path)
+    data = content.manifest["source"]["digest"]
+    if data != context.data.digest:
+        raise WorkError(
+            f"{path} was made from other data than {context.data.source} holds now; "
+            "evaluate it with the data it was made from"
+        )
+    folder = context.run.path / PROJECTOR
+    there = folder.is_dir()
+    committee = load_committee(context) if has_committee(context) else None
+    relabel = context.recipe.relabel or RelabelTable()
+    opened = partial(_load_projector, context, folder) if there else None
+    return EvaluatedSet(content, committee, opened, relabel), _sizes(folder) if there else (0, 0)
+
+
+def _load_projector(context: Context, folder: Path) -> Projector:
+    with _named(folder):
+        projector = projectors.load(folder, classes=context.data.class_names)
+    return projector.to(context.device)
+
+
+def _sizes(folder: Path) -> tuple[int, int]:
+    with _named(folder):
+        size = projectors.projector_bytes(folder)
+    return size.shipped, size.external
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except projectors.ProjectorError as error:
+        raise WorkError(f"projector {folder}: {error}") from None
+
+
+def judge(context: Context, path: Path, log: Path) -> dict[str, Any]:
+    """Evaluate the set at `path` with the committee and projector of the context's run."""
+    table = context.recipe.evaluate
+    if table is None:
+        raise WorkError("the recipe has no [evaluate] table; add one with its students")
+    desk = EvaluationHandle(handle_of(context), path.resolve())
+    judged, sizes = open_judged(context, path)
+    if "projector" in table.labels and judged.open_projector is not None:
+        _ = judged.online  # a projector that cannot be read is missed here, not hours later
+    return evaluate(context, table, judged, sizes, log, desk)

@@ -9,33 +9,34 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
-from distill.build import build_views
-from distill.context import Context
-from distill.encoding.votes import decode_votes
 from distill.evaluation.confusion import Grade, grade
-from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, Job
-from distill.labelling import refined, self_mixed, soft_hard_soft
-from distill.stages.relabel import relabel_views
-from distill.store.sets import SetFile
-from distill.tables import EvaluateTable, RelabelTable
+from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, StudentJob
+from distill.recipes.build import build_views, relabel_views
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.run.context import Context
+from distill.sets.encode import decode_votes
+from distill.sets.set_file import SetFile
 from projectors import Deployed, OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
-from synth.batches import Batch, shuffled_batches
-from synth.committee import Committee
-from synth.discriminator import Discriminator
+from synth.committee.relabel import StoredVotes, labelled_online
+from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft
+from synth.committee.vote import Committee
 from synth.images import HardLogits, Images, Labels, gather
-from synth.relabel import StoredVotes, labelled_online
-from synth.temperatures import Annealing
-from synth.training import TrainSettings, train
+from synth.training.batches import Batch, shuffled_batches
+from synth.training.discriminator import Discriminator
+from synth.training.loop import TrainSettings, train
+from synth.training.temperatures import Annealing
 
 _LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
+
 Epochs = Callable[[int], Iterable[Batch]]
 
 _SOURCES = ("hard", "learned", "votes", "projector")
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedSet:
     """What is being judged, and the label sources that go with it.
 
     Attributes:
@@ -100,7 +101,9 @@ class Judged:
         return [name for name, there in found.items() if there]
 
 
-def train_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> Grade:
+def train_student(
+    context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
+) -> Grade:
     """The test of one fresh student after its last epoch.
 
     Of a trial, whose learning rate is up for choice, on the validation split: 0 if it diverged.
@@ -119,7 +122,9 @@ def train_student(context: Context, table: EvaluateTable, judged: Judged, job: J
     return grade(network, images, labels, context.classes)
 
 
-def trained_student(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> nn.Module:
+def trained_student(
+    context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
+) -> nn.Module:
     """The student of a job after its last epoch."""
     # The same weights for all label sources of a seed: they are compared in pairs.
     network = context.network(job.student, "evaluate", job.seed)
@@ -133,7 +138,7 @@ def trained_student(context: Context, table: EvaluateTable, judged: Judged, job:
     return network
 
 
-def _discriminator(context: Context, table: EvaluateTable, job: Job) -> Discriminator | None:
+def _discriminator(context: Context, table: EvaluateTable, job: StudentJob) -> Discriminator | None:
     """What MEAL V2 trains beside a student of soft labels; the same for all sources of a seed."""
     if not table.discriminator or protocol_name(table, job) != "kd":
         return None
@@ -141,7 +146,7 @@ def _discriminator(context: Context, table: EvaluateTable, job: Job) -> Discrimi
     return Discriminator(context.classes, table.discriminator, generator).to(context.device)
 
 
-def student_settings(table: EvaluateTable, judged: Judged, job: Job) -> TrainSettings:
+def student_settings(table: EvaluateTable, judged: EvaluatedSet, job: StudentJob) -> TrainSettings:
     """How the student of a job is trained; see `protocol` for the words."""
     settings = _protocol_settings(table, judged, protocol_name(table, job))
     if job.group == WHOLE:
@@ -149,7 +154,7 @@ def student_settings(table: EvaluateTable, judged: Judged, job: Job) -> TrainSet
     return replace(settings, lr=settings.lr * job.lr_factor, precision=table.precision)
 
 
-def protocol_name(table: EvaluateTable, job: Job) -> str:
+def protocol_name(table: EvaluateTable, job: StudentJob) -> str:
     """Which of the protocols "trajectory", "kd" and "hard" a job's student is trained by.
 
     A recipe may name one for all students on the set and on random images; the controls with
@@ -162,7 +167,7 @@ def protocol_name(table: EvaluateTable, job: Job) -> str:
     return {"hard": "hard", "learned": "trajectory"}.get(job.labels, "kd")
 
 
-def _protocol_settings(table: EvaluateTable, judged: Judged, name: str) -> TrainSettings:
+def _protocol_settings(table: EvaluateTable, judged: EvaluatedSet, name: str) -> TrainSettings:
     if name == "hard":
         return TrainSettings(table.epochs, table.lr)
     if name == "trajectory":
@@ -188,13 +193,13 @@ def _annealing(table: EvaluateTable) -> Annealing | None:
     return Annealing(table.anneal, table.anneal_every, table.anneal_factor, table.anneal_least)
 
 
-def label_temperature(judged: Judged) -> float:
+def label_temperature(judged: EvaluatedSet) -> float:
     """The temperature at which students match votes and projector."""
     votes = judged.content.votes
     return votes.temperature if votes is not None else judged.relabel.temperature
 
 
-def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str, Any]:
+def protocol(context: Context, table: EvaluateTable, judged: EvaluatedSet) -> dict[str, Any]:
     """How students are trained, in plain values."""
     unlearned = judged.content.learned is None
     sources = [source for source in _SOURCES if source != "learned" or not unlearned]
@@ -214,9 +219,11 @@ def protocol(context: Context, table: EvaluateTable, judged: Judged) -> dict[str
     }
 
 
-def _words(context: Context, table: EvaluateTable, judged: Judged, source: str) -> dict[str, Any]:
+def _words(
+    context: Context, table: EvaluateTable, judged: EvaluatedSet, source: str
+) -> dict[str, Any]:
     """The protocol of a label source in plain values."""
-    name = protocol_name(table, Job(STUDENTS, "", source, 0))
+    name = protocol_name(table, StudentJob(STUDENTS, "", source, 0))
     settings = _protocol_settings(table, judged, name)
     momentum = f", momentum {settings.momentum:g}" if settings.momentum else ""
     found: dict[str, Any] = {
@@ -248,7 +255,7 @@ def _words(context: Context, table: EvaluateTable, judged: Judged, source: str) 
     return {**found, "views": views}
 
 
-def _vote_batches(judged: Judged) -> tuple[int, int, MixKind]:
+def _vote_batches(judged: EvaluatedSet) -> tuple[int, int, MixKind]:
     """Batch size, parts and mix of the labelled views, and so of their control."""
     votes = judged.content.votes
     if votes is None:
@@ -257,7 +264,9 @@ def _vote_batches(judged: Judged) -> tuple[int, int, MixKind]:
     return votes.batch_size, votes.parts, mix
 
 
-def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> Epochs:
+def _batches(
+    context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
+) -> Epochs:
     generator = context.generator("evaluate", job.group, job.labels, job.seed)
     images, hard = _images(context, judged, job)
     size = table.batch_size
@@ -278,7 +287,9 @@ def _batches(context: Context, table: EvaluateTable, judged: Judged, job: Job) -
     return lambda epoch: shuffled_batches(images, soft, size, views, generator)
 
 
-def _views(context: Context, table: EvaluateTable, judged: Judged, job: Job) -> Augmentation | None:
+def _views(
+    context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
+) -> Augmentation | None:
     """The augmentation of images whose labels do not hang on views."""
     if not job.views:
         return None
@@ -303,7 +314,7 @@ def _stored(
     return lambda epoch: votes.batches(images, epoch)
 
 
-def _images(context: Context, judged: Judged, job: Job) -> tuple[Images, Tensor]:
+def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Images, Tensor]:
     if job.group == STUDENTS:
         content = judged.content
         return context.on_device(content.seen_images), content.seen_hard.to(context.device)
@@ -314,7 +325,7 @@ def _images(context: Context, judged: Judged, job: Job) -> tuple[Images, Tensor]
     return context.split("train")
 
 
-def _labeller(judged: Judged, job: Job) -> Callable[[Tensor], Tensor] | None:
+def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
     """Labels views online: the projector, or the committee for random real images."""
     if job.group in (WHOLE, EQUAL_BYTES):
         return None

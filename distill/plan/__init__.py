@@ -12,10 +12,8 @@ from typing import Any
 import torch
 
 import projectors
-from distill.build import choose_device
-from distill.checks import check_names
 from distill.errors import WorkError
-from distill.memory import resident_bytes
+from distill.machine import resident_bytes
 from distill.plan.calibration import (
     Calibration,
     Timed,
@@ -25,7 +23,6 @@ from distill.plan.calibration import (
 )
 from distill.plan.clock import Clock
 from distill.plan.memory import matching_peaks
-from distill.plan.residents import stage_memory
 from distill.plan.shapes import DataShape, shape_of
 from distill.plan.sizes import (
     committee_file,
@@ -37,9 +34,12 @@ from distill.plan.sizes import (
     parameter_count,
     set_file,
 )
+from distill.plan.stage_memory import stage_memory
 from distill.plan.times import StageTime, stage_times
 from distill.plan.units import Units
-from distill.tables import Recipe
+from distill.recipes.build import choose_device
+from distill.recipes.checks import check_names
+from distill.recipes.recipe import Recipe
 
 __all__ = ["Machines", "make_plan"]
 

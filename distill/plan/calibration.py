@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import WorkError
-from distill.plan.dry import Cost
+from distill.plan.dry_run import Cost
 from distill.store.files import write_json
 
 KIND, FORMAT = "calibration", 1
+
 # How a time is known, the best first.
 MEASURED, SCALED, BY_OPERATIONS = "measured", "scaled", "by operations"
+
 BASES = (MEASURED, SCALED, BY_OPERATIONS)
 
 

@@ -11,26 +11,34 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor
 
+from distill.machine import threads_for
 from distill.plan.calibration import MEASURED, SCALED, Calibration, Timed, by_operations
-from distill.plan.dry import Cost, run_dry
+from distill.plan.dry_run import Cost, run_dry
 from distill.plan.shapes import DataShape
-from distill.threads import threads_for
 
 # A call of about this length is long enough to measure; a longer one gets a smaller batch.
 CALL_SECONDS = 0.25
+
 BUDGET_SECONDS = 0.4
+
 # After so long, each unit that is left gets one call after the first look.
 HURRY_SECONDS = 20.0
+
 # A first look that would take longer than this is not taken: other units' speed is gone by.
 LOOK_SECONDS = 5.0
+
 _LEAST_CALLS, _MOST_CALLS = 3, 40
+
 # The first look at a unit is taken with so many images.
 _PROBE = 4
+
 # A call on a GPU may take so long, at that share of the operations a second of a convolution: with
 # few images it waits for the CPU, and a look says nothing of more.
 _GPU_SECONDS, _GPU_SHARE = 1.0, 0.5
+
 # Images of the convolution that a device's operations a second are measured with.
 _CONVOLVED = {"cpu": 8, "cuda": 256}
+
 # Before anything is timed, operations a second that any machine of the kind does.
 _SLOWEST = {"cpu": 1e10, "cuda": 1e12}
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from distill.build import build_network, build_views
-from distill.plan.dry import Cost, run_dry
+from distill.plan.dry_run import Cost, run_dry
 from distill.plan.shapes import DataShape
 from distill.plan.sizes import meta_network, synthetic_shape
-from distill.tables import Recipe
-from synth.directional import DirectionalForm, Eager, choose_form
-from synth.gradients import parameter_distance, replay
-from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
+from distill.recipes.build import build_network, build_views
+from distill.recipes.recipe import Recipe
+from synth.matching.directional import DirectionalForm, Eager, choose_form
+from synth.matching.gradients import parameter_distance, replay
+from synth.matching.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.parameters import parameter_layout
 
 

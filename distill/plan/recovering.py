@@ -10,7 +10,7 @@ from torch import nn
 from distill.plan.calibration import Timed
 from distill.plan.clock import exhaust, fixed_generator
 from distill.plan.units import Units
-from distill.tables import RecoverTable
+from distill.recipes.tables.recover import RecoverTable
 from synth.crops import crop_resized, draw_box
 from synth.recovery import (
     RecoverProblem,

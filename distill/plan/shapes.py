@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.build import build_data
-from distill.tables import DataTable
+from distill.recipes.build import build_data
+from distill.recipes.tables.data import DataTable
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ _KNOWN = {
     "torchvision:CIFAR10": _Published(10, 3, 32, 50_000, 10_000),
     "torchvision:CIFAR100": _Published(100, 3, 32, 50_000, 10_000),
 }
+
 # Folders that the papers' recipes name; a real folder of such a name goes before. The photographs
 # of ImageNet-1K have many sizes: 224 is what networks are usually given.
 _KNOWN_FOLDERS = {

@@ -9,28 +9,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from distill.build import build_network
 from distill.plan.shapes import DataShape
-from distill.stages.experts import kept_epochs
-from distill.stages.relabel import relabel_views
-from distill.store.deltas import share_of_mtt, trajectory_bytes
+from distill.recipes.build import build_network, relabel_views
+from distill.recipes.recipe import Recipe, kept_epochs
+from distill.recipes.tables.relabel import RelabelTable
 from distill.store.hdf5 import smallest_unsigned
-from distill.tables import Recipe, RelabelTable
+from distill.store.snapshot_storage import share_of_mtt, trajectory_bytes
 from synth.augment import FAMILIES
 from synth.augment.mix import MIX_WIDTHS
-from synth.batches import split_batches
+from synth.training.batches import split_batches
 
 # HDF5's own structures, measured on files of 1 to 20 experts and of 203 and 196 tensors; an expert
 # has some of its own, and its snapshots each.
 _FILE_BYTES = 4_700
+
 _EXPERT_BYTES = {
     "float32": (610, 26),
     "float16": (1_460, 26),
     "bfloat16": (1_460, 26),
     "int4": (1_800, 44),
 }
+
 _TENSOR_BYTES = 410
+
 _SET_BYTES = 10_000
+
 # What an evaluation writes into the set for each student.
 _MEASURED_BYTES = 1_000
 

@@ -7,24 +7,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distill.evaluation.jobs import STUDENTS, WHOLE, Job, plan_jobs, plan_plain, plan_trials
+from distill.evaluation.jobs import STUDENTS, WHOLE, StudentJob, plan_jobs, plan_plain, plan_trials
 from distill.evaluation.students import protocol_name
 from distill.plan.calibration import Timed
 from distill.plan.clock import Clock
 from distill.plan.recovering import judged_crops, recover_step
 from distill.plan.sizes import synthetic_shape
 from distill.plan.units import Training, Units
-from distill.tables import (
-    CommitteeTable,
-    EvaluateTable,
-    ExpertsTable,
-    MatchTable,
-    ProjectorTable,
-    Recipe,
-    RecoverTable,
-    RelabelTable,
-    SelectTable,
-)
+from distill.recipes.recipe import Recipe
+from distill.recipes.tables.committee import CommitteeTable
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.tables.experts import ExpertsTable
+from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.projector import ProjectorTable
+from distill.recipes.tables.recover import RecoverTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.recipes.tables.select import SelectTable
 from projectors import ProjectorError
 
 
@@ -221,7 +219,7 @@ def _evaluate(units: Units, table: EvaluateTable) -> StageTime:
         return StageTime((), f"not measured: {error}")
 
 
-def _job(units: Units, table: EvaluateTable, job: Job) -> list[Part]:
+def _job(units: Units, table: EvaluateTable, job: StudentJob) -> list[Part]:
     """The parts of training and testing one student."""
     recipe, shape = units.recipe, units.clock.shape
     relabel = recipe.relabel or RelabelTable()

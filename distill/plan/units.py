@@ -14,31 +14,42 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import projectors
-from distill.build import build_gradient, build_network, build_views
 from distill.plan.calibration import Timed
 from distill.plan.clock import Clock, Unit, exhaust, fixed_generator
-from distill.plan.dry import Cost, run_dry
+from distill.plan.dry_run import Cost, run_dry
 from distill.plan.memory import inner_step_cost
 from distill.plan.sizes import meta_network, parameter_count
-from distill.stages.project import fit_settings, projector_parts, student_view
-from distill.stages.relabel import relabel_views
-from distill.tables import MatchTable, ProjectorTable, Recipe, RelabelTable
+from distill.recipes.build import (
+    build_gradient,
+    build_network,
+    build_views,
+    fit_settings,
+    projector_parts,
+    relabel_views,
+    student_view,
+)
+from distill.recipes.recipe import Recipe
+from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.projector import ProjectorTable
+from distill.recipes.tables.relabel import RelabelTable
 from projectors import Projector
 from synth.augment import Augmentation
-from synth.batches import Batch, shuffled_batches
-from synth.committee import Committee
-from synth.gradients import matching_gradient
+from synth.committee.relabel import labelled_online, relabel_epoch
+from synth.committee.vote import Committee
 from synth.losses import soft_cross_entropy
+from synth.matching.gradients import matching_gradient
 from synth.parameters import parameter_vector
-from synth.relabel import labelled_online, relabel_epoch
-from synth.sharpness import Sharpness
-from synth.training import TrainSettings, predict, train
+from synth.training.batches import Batch, shuffled_batches
+from synth.training.loop import TrainSettings, predict, train
+from synth.training.sharpness import Sharpness
 
 # Steps in one call to time.
 _STEPS = 2
+
 # Repetitions of these in a call, on a GPU, which records what comes often: the first call, which is
 # not timed, has enough for that.
 _REPEATS_ON_GPU = 10
+
 # A call to time and how many units it does, for a batch size.
 Work = Callable[[int], tuple[Callable[[], object], int]]
 

@@ -8,11 +8,17 @@ from markupsafe import Markup
 from distill.report.scales import Scale, clean, finite, fit_scale, tick_labels, ticks
 
 WIDTH = 480
+
 HEIGHT = 270
+
 _LEFT, _TOP, _BOTTOM = 52, 30, 40
+
 _LABEL_CHARACTERS = 18
+
 _LABEL_LINE = 14
+
 _MOST_POINTS = 400
+
 _DOTTED_UP_TO = 12
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from distill.report.curves import overlay
 from distill.report.images import Picture, first_pictures
 from distill.report.inputs import ReportInput, class_name
-from distill.report.rate_section import section_of
+from distill.report.rate_chart import section_of
 from distill.report.rates import RatePoint, ordered, rate_points
 from distill.report.render import render_page
 from distill.report.scales import MISSING, count_text, finite, percent

@@ -10,6 +10,7 @@ from distill.report.charts import LineChart, Series, line_chart
 from distill.report.scales import clean, finite
 
 Row = Mapping[str, Any]
+
 Points = list[tuple[float, float]]
 
 

@@ -13,9 +13,13 @@ from PIL import Image
 from distill.report.inputs import Pictures, ReportInput, class_name
 
 MOST_CLASSES = 20
+
 _MOST_SYNTHETIC = 10
+
 _MOST_REAL = 5
+
 _SHOWN_PIXELS = 52
+
 _LARGEST_PIXELS = 96
 
 

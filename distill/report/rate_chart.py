@@ -1,17 +1,31 @@
 """The rate-distortion plot as inline SVG: points that can be focused and say what they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
 from distill.report.charts import WIDTH, figure, x_axis
-from distill.report.rates import RatePoint
-from distill.report.scales import Scale, fit_scale, size_text, tick_labels, ticks
+from distill.report.rates import RatePoint, rate_points
+from distill.report.scales import (
+    Scale,
+    count_text,
+    fit_scale,
+    percent,
+    size_text,
+    tick_labels,
+    ticks,
+)
 
 _HEIGHT = 320
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, WIDTH - 16, 30, 276
+
 _CHARACTER = 6.4
+
 _LINE = 13.0
+
 _NOTE = "Filled: the synthetic set. Open: random real images with the same labels."
 
 # Where a name may stand beside its point (dx, dy, anchor), the best place first.
@@ -27,6 +41,7 @@ _PLACES = (
     (8, -12, "end"),
     (8, 26, "end"),
 )
+
 # Up to so many points are all named; of more, only those that no other dominates.
 _NAMED_UP_TO = 8
 
@@ -143,3 +158,57 @@ def _round(x: float, y: float) -> Box:
 
 def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+@dataclass(frozen=True)
+class RateRow:
+    """A point of the plot as texts."""
+
+    name: str
+    images: str
+    student: str
+    bytes: str
+    external: str
+    accuracy: str
+    seeds: str
+
+
+@dataclass(frozen=True)
+class RateSection:
+    """One plot for each student, and all their points as rows."""
+
+    charts: list[Markup]
+    rows: list[RateRow]
+
+
+def rate_section(
+    summary: Mapping[str, Any], sweep: Sequence[Mapping[str, Any]]
+) -> RateSection | None:
+    """The section of a run, or None where fewer than two points are known."""
+    return section_of(rate_points(summary, sweep))
+
+
+def section_of(students: Mapping[str, Sequence[RatePoint]]) -> RateSection | None:
+    """The section of points by student; all plots share their axes. None without any."""
+    points = [point for own in students.values() for point in own]
+    if not points:
+        return None
+    scales = rate_scales(points)
+    charts = [
+        rate_chart(f"rate-{number}", student, own, scales)
+        for number, (student, own) in enumerate(students.items())
+    ]
+    return RateSection(charts, [_table_row(point) for point in points])
+
+
+def _table_row(point: RatePoint) -> RateRow:
+    spread = f" ± {percent(point.std)}" if point.seeds > 1 else ""
+    return RateRow(
+        point.name,
+        "random real" if point.control else "synthetic",
+        point.student,
+        count_text(point.bytes),
+        count_text(point.external),
+        f"{percent(point.mean)}{spread}",
+        str(point.seeds),
+    )

@@ -16,7 +16,7 @@ from distill.report.curves import curves
 from distill.report.dots import dot_chart, shared_scale
 from distill.report.images import MOST_CLASSES, class_rows
 from distill.report.inputs import ReportInput
-from distill.report.rate_section import rate_section
+from distill.report.rate_chart import rate_section
 from distill.report.scales import count_text, finite, percent, size_text
 from distill.report.tables import (
     Item,

@@ -7,8 +7,11 @@ from itertools import pairwise
 from numbers import Real
 
 MISSING = "\N{EN DASH}"
+
 _LARGEST = 1e100
+
 _SMALLEST = 1e-100
+
 _LOG_RATIO = 50.0
 
 

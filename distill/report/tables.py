@@ -9,6 +9,7 @@ from distill.report.scales import MISSING, count_text, finite, percent
 from distill.report.verdict import SOURCE_NAMES, Score, read_score, runs_of, source_name
 
 _SHORT_LIST = 12
+
 CONTROL_NAMES = {"random": "random images", "whole": "whole data set"}
 
 

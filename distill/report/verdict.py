@@ -13,6 +13,7 @@ SOURCE_NAMES = {
     "votes": "committee votes",
     "projector": "projector labels",
 }
+
 Outcome = Literal["beats", "unclear", "below", "unknown"]
 
 

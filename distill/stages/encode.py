@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import projectors
-from distill.codec_specs import parse_codec
-from distill.context import Context
-from distill.encoding.choice import LADDER, choose_by_bytes, choose_by_loss, possible
-from distill.encoding.cost import receiver_files, teacher_passes
-from distill.encoding.networks import Networks, encode_network
-from distill.encoding.votes import encode_votes
 from distill.errors import WorkError
-from distill.evaluation.jobs import STUDENTS, Job
-from distill.evaluation.students import Judged, trained_student
-from distill.stages.committee import FILE as COMMITTEE
-from distill.stages.committee import has_committee, load_committee
-from distill.stages.project import FOLDER as PROJECTOR
-from distill.stages.synthetic import FILE as SET
-from distill.store.committee import read_committee
-from distill.store.encoded import EncodedVotes
+from distill.evaluation.jobs import STUDENTS, StudentJob
+from distill.evaluation.students import EvaluatedSet, trained_student
+from distill.recipes.loading import check_recipe, with_evaluation
+from distill.recipes.recipe import Recipe
+from distill.recipes.tables.encode import EncodeTable
+from distill.run.artefacts import ENCODING, SET
+from distill.run.context import Context, scratch_context
+from distill.run.interrupt import listen
+from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, possible
+from distill.sets.cost import receiver_files, teacher_passes
+from distill.sets.encode import encode_one, full_votes
+from distill.sets.encoded import EncodedVotes
+from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
 from distill.store.files import write_json
-from distill.store.sets import SetFile, add_encoded, read_set
-from distill.tables import EncodeTable, Recipe
-from projectors.codecs import CodecError
-from synth.images import gather
-from synth.relabel import StoredVotes
-from synth.training import accuracy
-
-STAGE = "encode"
-FILE = "encoding.json"
+from distill.teachers.loading import find_label_sources
+from synth.training.loop import accuracy
 
 
 def run_encode(context: Context) -> None:
@@ -46,7 +38,7 @@ def run_encode(context: Context) -> None:
     content = read_set(path)
     name, encoded, found = encode_content(context, content, table)
     add_encoded(path, name, encoded)
-    write_json(context.run.path / FILE, found)
+    write_json(context.run.path / ENCODING, found)
 
 
 def encode_content(
@@ -60,7 +52,7 @@ def encode_content(
     _, _, h, w = content.images.shape
     ladder = possible(LADDER, votes, int(content.manifest["seed"]), (h, w))
 
-    networks = find_networks(context)
+    networks = find_label_sources(context)
 
     # The choice by bytes ends with the codec that it chooses.
     @lru_cache(maxsize=1)
@@ -102,50 +94,6 @@ def encode_content(
     return name, encoded, found if lost is None else {**found, "held_out_loss": lost}
 
 
-def encode_one(content: SetFile, spec: str, networks: Networks) -> EncodedVotes:
-    """Encode the votes of a set by the codec of a spec.
-
-    Raises:
-        WorkError: if the set has no votes, they do not fit the codec, or a network is missing.
-    """
-    _, _, h, w = content.images.shape
-    seed = int(content.manifest["seed"])
-    votes, parsed = full_votes(content), parse_codec(spec)
-    if "network" not in parsed.parts:
-        return encode_votes(votes, parsed, seed, (h, w))
-    try:
-        return encode_network(votes, parsed, seed, networks, gather(content.seen_images))
-    except CodecError as error:
-        raise WorkError(f"codec {spec}: {error}") from None
-
-
-def find_networks(context: Context) -> Networks:
-    """Committee and projector of the context's run, where there are any."""
-    folder = context.run.path
-    found = Networks()
-    if has_committee(context):
-        members, _, _ = read_committee(folder / COMMITTEE)
-        weights = load_committee(context).weights
-        found = replace(found, members=tuple(members), weights=tuple(weights.tolist()))
-    if (folder / PROJECTOR).is_dir():
-        external = projectors.projector_bytes(folder / PROJECTOR).external
-        fit = context.recipe.projector
-        fitted = 0 if fit is None else fit.steps * fit.batch_size
-        found = replace(found, projector=folder / PROJECTOR, external=external, fitted=fitted)
-    return found
-
-
-def full_votes(content: SetFile) -> StoredVotes:
-    """The votes of a set in full, in memory.
-
-    Raises:
-        WorkError: if it has none.
-    """
-    if content.votes is None:
-        raise WorkError("the set has no voted labels in full; run the stage relabel first")
-    return replace(content.votes, logits=content.votes.whole)
-
-
 def encoding_name(path: Path) -> str:
     """The spec that encoding.json names."""
     return str(json.loads(path.read_text(encoding="utf-8"))["codec"])
@@ -168,7 +116,41 @@ def _held_out(context: Context, content: SetFile, labels: str) -> float:
     for student in table.students:
         for seed in range(table.seeds):
             network = trained_student(
-                context, table, Judged(content), Job(STUDENTS, student, labels, seed)
+                context, table, EvaluatedSet(content), StudentJob(STUDENTS, student, labels, seed)
             )
             found.append(accuracy(network, images, hard))
     return sum(found) / len(found)
+
+
+def encode_set(
+    path: Path, choice: dict[str, Any], out: Path | None, device: str | None, quiet: bool
+) -> Any:
+    """Encode the votes of a set; returns what `distill encode --json` prints.
+
+    Args:
+        path: set.h5, or the folder of a run.
+        choice: one key of the recipe's [encode] table.
+        out: file for a copy of the set that has these labels instead of the full ones; None adds
+            them to the set itself.
+        device: auto, cpu or cuda; None for the recipe's.
+        quiet: show no progress.
+    """
+    place = set_path(path)
+    content = read_set(place)
+    recipe = check_recipe(content.manifest["recipe"], f"recipe of {place}")
+    recipe = with_evaluation(recipe, {})
+    recipe = check_recipe({**recipe.model_dump(), "encode": choice}, "encode")
+    with tempfile.TemporaryDirectory() as scratch, listen() as stop:
+        context = scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        name, encoded, found = encode_content(context, content, _encode_table(recipe))
+    if out is None:
+        add_encoded(place, name, encoded)
+    else:
+        write_set(out, replace(content, votes=None, encoded={name: encoded}, measured=None))
+    return {**found, "set": str(place if out is None else out)}
+
+
+def _encode_table(recipe: Recipe) -> EncodeTable:
+    if recipe.encode is None:
+        raise WorkError("the recipe has no [encode] table; add one")
+    return recipe.encode

@@ -10,43 +10,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from distill.build import build_views
-from distill.context import Context
-from distill.engines import in_turn
-from distill.opening import Opening, no_advance, open_context, opening_of
-from distill.progress import Advance
-from distill.stages.tensors import from_arrays, load_tensors, save_tensors
+from distill.recipes.build import build_views
+from distill.recipes.recipe import kept_epochs
+from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
+from distill.run.context import Context, RunHandle, handle_of, no_advance, open_context
+from distill.run.engines import in_turn
+from distill.run.progress import Advance
 from distill.store.experts import Trajectory, write_experts
-from distill.tables import MatchTable, Recipe
-from synth.batches import shuffled_batches
+from distill.store.tensors import from_arrays, load_tensors, save_tensors
 from synth.images import HardLogits
 from synth.parameters import parameter_layout, parameter_vector
-from synth.sharpness import Sharpness
-from synth.training import TrainSettings, accuracy, train
-
-STAGE = "experts"
-FILE = "experts.h5"
-
-
-def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
-    """The epochs (0: untrained) whose snapshots are kept.
-
-    With experts.keep "window" these are the starts and the targets of the segments that matching
-    can draw, and the last one where it starts from what finished experts say; all others would
-    never be read.
-    """
-    table, match = recipe.matching()
-    if table.keep == "all":
-        return tuple(range(table.epochs + 1))
-    finished = match.init == "correct" or match.label_init == "experts"
-    last = {table.epochs} if finished else set()
-    return tuple(sorted(window_epochs(match) | last))
-
-
-def window_epochs(match: MatchTable) -> set[int]:
-    """The starts and the targets of the segments that matching can draw."""
-    starts = range(match.min_start_epoch, match.max_start_epoch + 1)
-    return {*starts, *(start + match.span for start in starts)}
+from synth.training.batches import shuffled_batches
+from synth.training.loop import TrainSettings, accuracy, train
+from synth.training.sharpness import Sharpness
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +36,12 @@ class Recorded:
 def run_experts(context: Context) -> None:
     """Make experts.h5; an expert that was finished before an interruption is not trained again."""
     table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
-    folder = context.checkpoint(STAGE)
-    context.run.keep_metrics(STAGE)
-    with context.progress.task(STAGE, table.count * table.epochs) as advance:
+    folder = context.checkpoint(EXPERTS_STAGE)
+    context.run.keep_metrics(EXPERTS_STAGE)
+    with context.progress.task(EXPERTS_STAGE, table.count * table.epochs) as advance:
         for index, accuracies in in_turn(_curves(context, folder, advance)):
             for epoch, value in enumerate(accuracies, start=1):
-                context.log(STAGE, expert=index, epoch=epoch, accuracy=value)
+                context.log(EXPERTS_STAGE, expert=index, epoch=epoch, accuracy=value)
 
     def trajectories() -> Iterator[Trajectory]:
         for index in range(table.count):
@@ -75,16 +51,16 @@ def run_experts(context: Context) -> None:
             yield Trajectory(found[0]["snapshots"], found[1], None if table.keep == "all" else kept)
 
     write_experts(
-        context.run.path / FILE,
+        context.run.path / EXPERTS,
         table.network,
         context.data.digest,
-        parameter_layout(context.network(table.network, STAGE, 0)),
+        parameter_layout(context.network(table.network, EXPERTS_STAGE, 0)),
         trajectories(),
         table.storage,
     )
 
 
-def open_experts(opening: Opening) -> Callable[[int], Recorded]:
+def open_experts(opening: RunHandle) -> Callable[[int], Recorded]:
     """What trains the expert of a number, in another process."""
     return partial(_train_expert, open_context(opening), no_advance)
 
@@ -102,7 +78,7 @@ def _curves(context: Context, folder: Path, advance: Advance) -> Iterator[tuple[
             yield index, found[1]
     here, away = (
         partial(_train_expert, context, advance),
-        partial(open_experts, opening_of(context)),
+        partial(open_experts, handle_of(context)),
     )
     for index, expert in context.share(missing, lambda: here, away):
         path = folder / f"{index:04d}.safetensors"
@@ -117,8 +93,8 @@ def _train_expert(context: Context, advance: Advance, index: int) -> Recorded:
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     soft = HardLogits(labels, context.classes)
-    network = context.network(table.network, STAGE, index)
-    generator = context.generator(STAGE, index)
+    network = context.network(table.network, EXPERTS_STAGE, index)
+    generator = context.generator(EXPERTS_STAGE, index)
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
     rho, alpha = table.sharpness_rho, table.sharpness_alpha
     settings = TrainSettings(

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.context import Context
 from distill.data import parts_of
-from distill.store.rows import is_large
-from distill.tables import RecoverTable, SelectTable
-from synth.committee import Committee
+from distill.recipes.tables.recover import RecoverTable
+from distill.recipes.tables.select import SelectTable
+from distill.run.context import Context
+from distill.store.large_arrays import is_large
+from synth.committee.vote import Committee
 from synth.images import Images
 from synth.selection import MosaicSettings, draw_mosaics, make_mosaics, realism_loss
 

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 import projectors
-from distill.build import build_views
-from distill.context import Context
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.stages.committee import load_committee
-from distill.stages.experts import FILE as EXPERTS
+from distill.recipes.build import (
+    fit_settings,
+    projector_parts,
+    student_view,
+)
+from distill.recipes.recipe import Recipe
+from distill.recipes.tables.projector import ProjectorTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.run.artefacts import EXPERTS, PROJECT_STAGE, PROJECTOR
+from distill.run.context import Context
 from distill.stages.project_fit import Fit, fit_to_the_best
-from distill.stages.relabel import relabel_views
 from distill.store.experts import read_info, read_snapshots
-from distill.tables import ProjectorTable, Recipe, RelabelTable
+from distill.teachers.loading import load_committee
 from projectors import Projector
 from synth.parameters import call_with_vector
-from synth.training import predict
+from synth.training.loop import predict
 
-STAGE = "project"
-FOLDER = "projector"
 EXPERTS_AT = "experts:"
+
 _BITS = {"float32": 32, "int8": 8, "int4": 4}
+
 Teacher = Callable[[Tensor], Tensor]
-View = Callable[[Tensor, Generator], Tensor]
 
 
 def run_project(context: Context) -> None:
@@ -45,7 +49,7 @@ def run_project(context: Context) -> None:
         projector = build_projector(
             table, context, list(context.data.class_names), context.recipe.seed
         )
-        state = projectors.FitState(projector, settings, context.generator(STAGE))
+        state = projectors.FitState(projector, settings, context.generator(PROJECT_STAGE))
         fit = Fit(
             state=state,
             steps=projectors.fit_projector(
@@ -59,44 +63,16 @@ def run_project(context: Context) -> None:
         )
         wanted = predict(teacher, held_images).softmax(dim=1)
         with context.threads(settings.batch_size, projector.visual):
-            fit_to_the_best(context, STAGE, fit)
+            fit_to_the_best(context, PROJECT_STAGE, fit)
         storage = projectors.Storage(_BITS[table.storage], table.coder)
         shipped = projectors.rounded(projector, storage)
         fidelity = projectors.measure_fidelity(shipped, held_images, wanted, held_labels)
-        place = context.run.path / FOLDER
+        place = context.run.path / PROJECTOR
         projectors.save(projector, place, storage=storage, fidelity=fidelity)
     except projectors.DivergedError as error:
         raise DivergedRunError(f"project diverged at step {error.step}: {error}") from None
     except projectors.ProjectorError as error:
         raise WorkError(f"project: {error}") from None
-
-
-def fit_settings(table: ProjectorTable, batch_size: int) -> projectors.FitSettings:
-    """The numbers of a fit."""
-    return projectors.FitSettings(
-        steps=table.steps,
-        batch_size=batch_size,
-        lr=table.lr,
-        ce_weight=table.ce_weight,
-        loss=table.loss,
-        temperature=table.temperature,
-    )
-
-
-def projector_parts(
-    table: ProjectorTable, seed: int
-) -> tuple[projectors.AdapterSettings, projectors.HeadSettings]:
-    """How a recipe's adapters and its head are made."""
-    ranks = {str(kind): rank for kind, rank in table.ranks.items() if kind != "head"}
-    adapter = projectors.AdapterSettings(table.rank, table.alpha, seed=seed, ranks=ranks)
-    head = projectors.HeadSettings(
-        templates=tuple(table.templates),
-        init=table.head,
-        trained=table.trained,
-        seed=seed,
-        rank=table.head_rank,
-    )
-    return adapter, head
 
 
 def build_projector(
@@ -114,25 +90,6 @@ def build_projector(
         head=head,
     )
     return projector.to(context.device)
-
-
-def student_view(recipe: Recipe) -> View | None:
-    """The views that a projector is fitted on: those that students ask for, if no others."""
-    table = recipe.projector or ProjectorTable()
-    views = relabel_views(recipe.relabel or RelabelTable())
-    if table.augmentation is not None:
-        chosen = build_views(table.augmentation, one_per_batch=False)
-        if chosen is None:
-            return None
-        views = chosen
-    if not views.families:
-        return None
-
-    def view(images: Tensor, generator: Generator) -> Tensor:
-        size = (images.shape[2], images.shape[3])
-        return views.sample(len(images), size, generator).apply(images)
-
-    return view
 
 
 def fit_inputs(recipe: Recipe) -> tuple[str, ...]:
@@ -179,7 +136,7 @@ def _weak_teacher(context: Context, epoch: int) -> Teacher:
     info = read_info(path)
     if info.data != context.data.digest:
         raise WorkError(f"{path} was trained on other data; run the stage experts")
-    network = context.network(info.network, STAGE)
+    network = context.network(info.network, PROJECT_STAGE)
     vectors = [
         read_snapshots(path, expert, (epoch, epoch))[0].to(context.device)
         for expert in range(info.count)

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
-from distill.context import Context
 from distill.errors import InterruptedRunError
-from distill.stages.tensors import load_tensors, save_tensors
+from distill.run.context import Context
+from distill.store.tensors import load_tensors, save_tensors
 from projectors import Best, Fidelity, FitState, FitStep, Stopping
 
 _CHECKPOINT = "fit.safetensors"
+
 _BEST = "best."
 
 

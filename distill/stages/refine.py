@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 import projectors
-from distill.context import Context
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.stages.synthetic import FILE as SET
-from distill.store.sets import add_refined, read_set
+from distill.run.artefacts import REFINE_STAGE, SET
+from distill.run.context import Context
+from distill.sets.set_file import add_refined, read_set
 from projectors import Tower
 from synth.formation import decode
 from synth.images import gather
-
-STAGE = "refine"
 
 
 def run_refine(context: Context) -> None:
@@ -30,7 +28,7 @@ def run_refine(context: Context) -> None:
     table = context.recipe.refine
     if table is None:
         raise WorkError("the recipe has no [refine] table; add one")
-    context.run.keep_metrics(STAGE)
+    context.run.keep_metrics(REFINE_STAGE)
     path = context.run.path / SET
     content = read_set(path)
     images = gather(content.images).to(context.device, copy=True)
@@ -45,12 +43,12 @@ def run_refine(context: Context) -> None:
             bounds=_bounds(context, images),
             batch_size=table.batch_size,
         )
-        progress = context.progress.task(STAGE, table.steps)
+        progress = context.progress.task(REFINE_STAGE, table.steps)
         batch = min(table.batch_size, len(images))
         with progress as advance, context.threads(batch, tower.clip.visual):
             for step in steps:
                 context.stop.check()
-                context.log(STAGE, step=step.index, loss=step.loss)
+                context.log(REFINE_STAGE, step=step.index, loss=step.loss)
                 advance(f"loss {step.loss:.3g}")
     except projectors.DivergedError as error:
         raise DivergedRunError(f"refine diverged at step {error.step}: {error}") from None

@@ -8,19 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from distill.context import Context
 from distill.data import take
 from distill.errors import WorkError
-from distill.stages.committee import load_committee
+from distill.recipes.tables.select import SelectTable
+from distill.run.artefacts import SELECT_STAGE
+from distill.run.context import Context
 from distill.stages.mosaics import realistic_mosaics
-from distill.stages.synthetic import write_synthetic
-from distill.tables import SelectTable
-from synth.committee import Committee
-from synth.features import committee_features
+from distill.stages.write_set import write_synthetic
+from distill.teachers.loading import load_committee
+from synth.committee.features import committee_features
+from synth.committee.vote import Committee
 from synth.images import Images
 from synth.selection import Features, choose_per_class, herding, k_center
-
-STAGE = "select"
 
 
 def run_select(context: Context) -> None:
@@ -28,8 +27,8 @@ def run_select(context: Context) -> None:
     table = context.recipe.select
     if table is None:
         raise WorkError("the recipe selects no images; add a [select] table")
-    context.run.keep_metrics(STAGE)
-    with context.progress.task(STAGE, 1) as advance:
+    context.run.keep_metrics(SELECT_STAGE)
+    with context.progress.task(SELECT_STAGE, 1) as advance:
         images = _images(context, table)
         advance()
     judges = context.recipe.committee if _needs_committee(table) else None
@@ -44,9 +43,9 @@ def _needs_committee(table: SelectTable) -> bool:
 def _images(context: Context, table: SelectTable) -> Images:
     """Normalised images [k * ipc, c, h, w] in class order."""
     if table.method == "mosaics":
-        return realistic_mosaics(context, load_committee(context), table, STAGE)
+        return realistic_mosaics(context, load_committee(context), table, SELECT_STAGE)
     if table.method == "random":
-        return context.random_real(table.ipc, context.generator(STAGE))[0]
+        return context.random_real(table.ipc, context.generator(SELECT_STAGE))[0]
     real, labels = context.split("train")
     rules: dict[str, Callable[[Tensor, int], Tensor]] = {"herding": herding, "k-center": k_center}
     committee = load_committee(context) if _needs_committee(table) else None

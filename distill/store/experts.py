@@ -4,9 +4,10 @@ With storage float32, /experts/0000/snapshots is float32 [m, p], one chunk per s
 checksum. With float16 or bfloat16, /experts/0000/first is the first kept snapshot, float32 [p], and
 row i of /experts/0000/deltas [m-1, p] is kept snapshot i+1 less the first one, divided by the i-th
 of `scales` [m-1]; bfloat16 is stored as its bits, in uint16. `errors` [m-1] is the most by which a
-value of each snapshot can differ from the recorded one; see `distill.store.deltas`. With int4, row
-i of `deltas` [m-1, b * 32] is uint8, two 4-bit values to a byte, and kept snapshot i+1 less the one
-before it; `steps` [m-1, b] float16 are those of its b blocks; see `distill.store.nibbles`.
+value of each snapshot can differ from the recorded one; see `distill.store.snapshot_storage`. With
+int4, row i of `deltas` [m-1, b * 32] is uint8, two 4-bit values to a byte, and kept snapshot i+1
+less the one before it; `steps` [m-1, b] float16 are those of its b blocks; see
+`distill.store.snapshot_storage`.
 
 An expert's attribute `accuracies` holds the validation accuracy after each epoch, and `epochs`
 which epochs are kept, where that is not all of them (m = E+1). Root attributes: the network's
@@ -26,12 +27,21 @@ import torch
 from torch import Tensor
 
 from distill.errors import WorkError
-from distill.store.deltas import decode_delta, encode_delta, stated_error
 from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json, read_array, stored
-from distill.store.nibbles import BLOCK, block_count, decode_nibbles, encode_nibbles, nibble_error
+from distill.store.snapshot_storage import (
+    BLOCK,
+    block_count,
+    decode_delta,
+    decode_nibbles,
+    encode_delta,
+    encode_nibbles,
+    nibble_error,
+    stated_error,
+)
 from synth.parameters import ParameterLayout
 
 KIND = "experts"
+
 WHOLE = "float32"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from distill.errors import WorkError
 
 _BLOCK = 1 << 20
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

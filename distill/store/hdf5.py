@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -16,11 +17,12 @@ import numpy as np
 from distill.errors import WorkError
 from distill.store.files import atomic_path
 from distill.store.heaps import check_heaps
-from distill.store.sink import Sink
 
 FORMAT_VERSION = 1
+
 # So much of a dataset is digested at a time.
 _PIECE_BYTES = 1 << 22
+
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
 DAMAGE = (
     OSError,
@@ -168,7 +170,7 @@ def new_h5(path: Path) -> Iterator[h5py.File]:
     """
     # Unbuffered, so that every error comes from the write that it belongs to.
     with atomic_path(path) as temporary, temporary.open("w+b", buffering=0) as raw:
-        sink = Sink(raw)
+        sink = ResizableArray(raw)
         with h5py.File(sink, "w", libver=("v110", "v110")) as file:
             yield file
         if sink.error is not None:
@@ -248,3 +250,65 @@ def digest_attribute(path: Path, kind: str, name: str) -> str:
     """Digest of a root attribute; raises WorkError if it is missing."""
     with open_h5(path, kind) as file:
         return hashlib.sha256(str(file.attrs[name]).encode()).hexdigest()
+
+
+class ResizableArray:
+    """A file that never fails: its first error is kept, and what comes after it is dropped.
+
+    HDF5 cannot close a file whose disk is full: it leaves tracebacks, and at times crashes, when
+    the process ends. So it is told that all is well, and who made the sink asks for `error` once
+    HDF5 has closed.
+
+    Attributes:
+        error: the first error of the system, or None.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of any file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of any file."""
+        return self._file.tell()
+
+    def read(self, size: int) -> bytes:
+        """As `readinto`; h5py knows a file by its methods `seek` and `read`."""
+        content = bytearray(size)
+        self.readinto(memoryview(content))
+        return bytes(content)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer, with zeros where the file has ended, as HDF5's own files do."""
+        view = memoryview(buffer).cast("B")
+        count = 0
+        while count < len(view) and (read := self._file.readinto(view[count:])):  # type: ignore[attr-defined]
+            count += read
+        view[count:] = bytes(len(view) - count)
+        return len(view)
+
+    def write(self, content: memoryview) -> int:
+        """Write all of it; after an error, nothing."""
+        view = memoryview(content).cast("B")
+        count = 0
+        try:
+            while self.error is None and count < len(view):
+                count += self._file.write(view[count:])
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    def truncate(self, size: int) -> int:
+        """Cut or lengthen the file; after an error, nothing."""
+        try:
+            if self.error is None:
+                self._file.truncate(size)
+        except OSError as error:
+            self.error = error
+        return size
+
+    def flush(self) -> None:
+        """Nothing is held back."""

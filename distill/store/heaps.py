@@ -12,9 +12,12 @@ from pathlib import Path
 
 # Signature, version 1, three zeros; then the size of the whole heap. HDF5 refuses other versions.
 _MAGIC = b"GCOL\x01\x00\x00\x00"
+
 _HEAD = 16
+
 # Bytes that are searched, and resident, at once.
 _WINDOW = 1 << 24
+
 # Index, references, zeros, size. The size of index 0, the free space, counts this header too.
 _OBJECT = struct.Struct("<HHIQ")
 

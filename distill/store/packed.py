@@ -27,10 +27,14 @@ from distill.store.files import write_json
 from distill.store.hdf5 import DAMAGE, damaged, new_h5, open_plain, put, read_array, stored
 
 INDEX = "packed.json"
+
 SPLITS = ("train", "validation", "test")
+
 FORMAT_VERSION = 1
+
 # Bytes of pixels in a shard, and shards that are open at once.
 SHARD_BYTES = 1 << 29
+
 _OPEN = 64
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+import zlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,11 +20,16 @@ from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import LabelSpec
 
 MAGIC = b"LIMBLAB\0"
+
 VERSION = 1
+
 _PREFIX = struct.Struct("<8sHIQ")
+
 _DIGEST_BYTES = 32
+
 # Configs take a few hundred bytes; a longer header is damage or malice.
 _HEADER_LIMIT = 1 << 16
+
 _AGAIN = "fetch or encode it again"
 
 
@@ -168,3 +174,22 @@ def _parse(document: dict[str, Any]) -> tuple[dict[str, Any], LabelSpec]:
 def _broken_header(error: Exception) -> CodecError:
     reason = " ".join(str(error).split())
     return CodecError(f"the header of the encoded labels is broken ({reason}); {_AGAIN}")
+
+
+def inflate(packed: bytes | memoryview, most: int, what: str) -> bytes:
+    """At most `most` bytes: a payload of a few kilobytes could else fill the memory.
+
+    Raises:
+        CodecError: for a stream that is broken, cut short, or would give more; `what` names it.
+    """
+    stream = zlib.decompressobj()
+    try:
+        # One byte more shows a stream that goes on, and lets one that ends reach its checksum.
+        content = stream.decompress(packed, most + 1)
+    except zlib.error as error:
+        raise CodecError(f"a broken stream of {what} ({error}); encode it again") from error
+    if not stream.eof or len(content) > most:
+        raise CodecError(
+            f"the stream of {what} is cut short, or gives more than {most} bytes; encode it again"
+        )
+    return content

@@ -15,6 +15,7 @@ from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import Labels, LabelSpec, check_choice, from_rows, logit_rows
 
 _WIDTHS = {"float16": 2, "bfloat16": 2, "int8": 1}
+
 _LEVELS = 127
 
 
@@ -100,4 +101,5 @@ def _decode_int8(reader: BodyReader, labels: int, classes: int) -> Tensor:
 
 
 _ENCODERS = {"float16": _encode_float16, "bfloat16": _encode_bfloat16, "int8": _encode_int8}
+
 _DECODERS = {"float16": _decode_float16, "bfloat16": _decode_bfloat16, "int8": _decode_int8}

@@ -13,11 +13,14 @@ from torch import Tensor
 from projectors.codecs.errors import CodecError
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
 # A label whose probability is not stored reads this: far below what a student can tell from 0, and
 # k * 2^-26 bounds the probability that all of them take from the others.
 FLOOR = 2.0**-26
+
 # Above it, temperature * log(FLOOR) would no longer fit float16.
 MAX_TEMPERATURE = 1000.0
+
 _REPEATED = "these labels repeat a pruned pool; encode the labels that it was made of"
 
 

@@ -10,13 +10,7 @@ import torch
 from torch import Tensor
 
 from projectors.codecs.errors import CodecError
-from projectors.codecs.labels import (
-    LabelSpec,
-    Sources,
-    check_choice,
-    check_real,
-    check_whole,
-)
+from projectors.codecs.labels import LabelSpec, Sources, check_choice, check_real, check_whole
 
 _UNITS = ("epoch", "batch", "batch-to-epoch")
 

@@ -25,7 +25,9 @@ from projectors.codecs.labels import (
 )
 
 _WIDTH = struct.Struct("<B")
+
 _TYPES = {1: "i1", 2: "<i2", 4: "<i4"}
+
 # Fixed for ever: a raw stream does not carry its filter, and the window bounds the memory that
 # decoding takes. No context of literal positions: on rows of 10 and of 1000 classes none gained.
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 1 << 23, "lc": 0, "lp": 0, "pb": 0}]

@@ -15,12 +15,17 @@ import numpy as np
 from projectors.codecs.errors import CodecError
 
 PRECISION = 14
+
 _WHOLE = 1 << PRECISION
+
 _LOW = 1 << 16
+
 _WORD = np.uint64(16)
+
 _MASK = np.uint64(0xFFFF)
 
 Array = np.ndarray
+
 Block = tuple[Array, Array]
 
 

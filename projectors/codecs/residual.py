@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from projectors.codecs.base import LabelCodec
-from projectors.codecs.container import seal, unseal
+from projectors.codecs.container import inflate, seal, unseal
 from projectors.codecs.errors import CodecError
-from projectors.codecs.inflate import inflate
 from projectors.codecs.labels import Labels, check_real
 from projectors.codecs.registry import decode
 
 _HEAD = struct.Struct("<QQ")
+
 # No more can deflate make of a byte.
 _MOST_A_BYTE = 1032
 

@@ -28,10 +28,14 @@ from projectors.codecs.labels import (
 from projectors.codecs.rans import Block, Decoder, check_tables, encode_blocks, frequencies
 
 _HEAD = struct.Struct("<IIIBHH")
+
 # Mean level of a class in the earlier epochs of its image, in eighths, that parts two contexts.
 _EDGES = ((), (0, 4, 16, 48), (0, 1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192))
+
 _AGAIN = "encode them again"
+
 _MOST_LANES = 1 << 15
+
 # A lane costs four bytes, so it should code many times that.
 _BYTES_PER_LANE = 400
 

@@ -15,7 +15,9 @@ from projectors.codecs.labels import Labels, LabelSpec, from_rows, log_probabili
 
 # Sharpness is sought in [-64, 64]; 28 halvings leave 5e-7, less than float16 can tell.
 _SHARPEST = 64.0
+
 _ROWS = 256
+
 _HALVINGS = 28
 
 

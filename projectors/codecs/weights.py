@@ -18,16 +18,19 @@ import torch
 from torch import Tensor
 
 from projectors.codecs.arrays import BodyReader, halves_to_bytes
-from projectors.codecs.container import seal, unseal
+from projectors.codecs.container import inflate, seal, unseal
 from projectors.codecs.errors import CodecError
-from projectors.codecs.inflate import inflate
 from projectors.codecs.labels import check_whole
 from projectors.codecs.rans import Decoder, check_tables, encode_blocks, frequencies
 
 _HEAD = struct.Struct("<III")
+
 _LANES = 64
+
 _LAYOUT_LIMIT = 64 << 20
+
 _MOST_A_BYTE = 10_000
+
 _AGAIN = "encode the network again"
 
 

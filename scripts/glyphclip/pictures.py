@@ -8,8 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.characters import choose_classes
-from distill.data.faces import OTHER_FACES, TRAIN_FACES, VALIDATION_FACES, draw_characters, drawings
+from distill.data.sources.characters import choose_classes
+from distill.data.sources.faces import (
+    OTHER_FACES,
+    TRAIN_FACES,
+    VALIDATION_FACES,
+    draw_characters,
+    drawings,
+)
 from glyphclip.pens import draw_digits, thin
 
 SIZE = 48  # height and width of every drawing in pixels

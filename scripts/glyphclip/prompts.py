@@ -4,7 +4,7 @@ import string
 
 from torch import Generator, randint
 
-from distill.data.characters import name_of
+from distill.data.sources.characters import name_of
 
 TEMPLATES = (
     "{}",

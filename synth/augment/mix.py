@@ -13,8 +13,10 @@ import torch
 from torch import Generator, Tensor
 
 MixKind = Literal["none", "cutmix", "mixup"]
+
 # Shape of the Beta distribution of a Mixup's share; CutMix's is Beta(1, 1), which is uniform.
 _MIXUP_SHAPE = 0.8
+
 # Parameters of a batch: a box, or a share.
 MIX_WIDTHS: dict[str, int] = {"none": 0, "cutmix": 4, "mixup": 1}
 

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 NORMS = ("none", "instance", "batch", "layer", "group")
+
 POOLINGS = ("none", "avg", "max")
+
 ACTIVATIONS = ("relu", "leaky", "sigmoid")
 
 

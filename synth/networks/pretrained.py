@@ -20,8 +20,10 @@ HEADS = {
     "efficientnet_b0": "classifier.1",
     "densenet121": "classifier",
 }
+
 # The normalisation of pixels that all of their published weights were trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 # Names inside DenseNet's published file, as torchvision itself maps them.
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from synth.errors import DivergedError
 from synth.losses import EXPLODED
-from synth.matching import DivergedError
 from synth.precision import Precision, forward
 from synth.recovery.statistics import NormStatistics, statistics_distance, watch_batch_norms
 from synth.recovery.views import SharedView

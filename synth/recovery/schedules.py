@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from synth.batches import split_batches
+from synth.training.batches import split_batches
 
 Schedule = Literal["random", "pairs", "fixed"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from synth.committee import batch_norms
+from synth.committee.vote import batch_norms
 from synth.images import Images
 
 

@@ -9,7 +9,7 @@ import torch
 from distill_cases import Outcome, copy_run, write_recipe
 
 from distill.__main__ import run
-from distill.store import rows
+from distill.store import large_arrays as rows
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.interrupt import Stop
+from distill.run.interrupt import Stop
 
 TINY = """
 summary = "a tiny run"
@@ -156,7 +156,7 @@ class CountingStop(Stop):
 
 
 def listen_with(stop: Stop) -> Any:
-    """Stands in for `distill.interrupt.listen`."""
+    """Stands in for `distill.run.interrupt.listen`."""
 
     @contextmanager
     def listen():

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from distill.__main__ import run
-from distill.memory import resident_bytes
+from distill.machine import resident_bytes
 
 SECONDS = 20
 GROWTH = 400 << 20

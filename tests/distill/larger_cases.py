@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from distill.application import run_recipe
 from distill.data import load_data
-from distill.data.packed import pack_data
 from distill.data.parts import Parts
+from distill.data.sources.packed import pack_data
 from distill.data.splits import Split
-from distill.memory import peak_bytes, reset_peak
-from distill.recipe import check_recipe
-from distill.store import rows
+from distill.machine import peak_bytes, reset_peak
+from distill.recipes.loading import check_recipe
+from distill.stages.run_recipe import run_recipe
+from distill.store import large_arrays as rows
 from synth.images import gather
 
 SIDE = int(os.environ.get("LARGER_SIDE", "128"))

@@ -8,14 +8,14 @@ import torch
 from distill_cases import STUDENT, read_json
 from test_store import make_votes
 
-from distill.encoding.cost import teacher_passes
-from distill.encoding.networks import Networks
 from distill.errors import RecipeError
-from distill.labelling import with_unasked
-from distill.recipe import load_recipe
-from distill.stages import active
-from distill.store.sets import read_set
-from synth.strategies import max_min_weights
+from distill.recipes.loading import load_recipe
+from distill.sets.cost import teacher_passes
+from distill.sets.network_labels import LabelSources
+from distill.sets.set_file import read_set
+from distill.teachers import active
+from synth.committee.strategies import max_min_weights
+from synth.committee.strategies.stored import with_unasked
 
 HARD = torch.tensor([0, 0, 1, 1, 2, 2])
 ACTIVE = ("active=robust", "budget=0.5", "active_student=convnet2:width=4", "active_epochs=3")
@@ -126,7 +126,7 @@ def test_teacher_passes_of_a_budget_are_counted(run_copy, recipe, command):
     outcome = command("encode", run_copy, "--codec", "dense", "--quiet")
     assert outcome.code == 0, outcome.err
     content = read_set(run_copy / "set.h5")
-    three = Networks((torch.nn.Identity(),) * 3, (), None)
+    three = LabelSources((torch.nn.Identity(),) * 3, (), None)
     found = teacher_passes(content.encoded["dense"], content.votes, three)
     assert found == {"maker": 20 * 3, "each student": 0}
     whole = replace(content.votes, asked=None)

@@ -10,14 +10,16 @@ import torch
 from distill_cases import STUDENT, contents
 
 import distill.data
-from distill import build, registry
-from distill.checks import check_names
-from distill.cli import COMMANDS
+from distill.commands.cli import COMMANDS
 from distill.commands.export import EXPORTS
 from distill.commands.ls import KINDS
-from distill.recipe import load_recipe
-from distill.specs import parse_network
-from distill.tables import CommitteeTable, MatchTable
+from distill.recipes import build
+from distill.recipes import names as registry
+from distill.recipes.checks import check_names
+from distill.recipes.loading import load_recipe
+from distill.recipes.specs import parse_network
+from distill.recipes.tables.committee import CommitteeTable
+from distill.recipes.tables.match import MatchTable
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -209,7 +211,7 @@ def test_doctor_says_what_there_is(command):
 
 
 def test_doctor_fails_where_a_package_is_missing(command, monkeypatch):
-    monkeypatch.setattr("distill.store.run.versions", lambda: {"peft": "not installed"})
+    monkeypatch.setattr("distill.run.folder.versions", lambda: {"peft": "not installed"})
     outcome = command("doctor", "--json")
     assert outcome.code == 1
     assert json.loads(outcome.out)["versions"] == {"peft": "not installed"}
@@ -342,15 +344,15 @@ def test_run_prints_what_its_folder_holds_as_json(run_copy, recipe, command):
 
 def test_download_fetches_before_the_run(recipe, command, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr("distill.application.download", asked.append)
-    monkeypatch.setattr("distill.application.run_recipe", lambda *_, **__: None)
+    monkeypatch.setattr("distill.stages.run_recipe.download", asked.append)
+    monkeypatch.setattr("distill.stages.run_recipe.run_recipe", lambda *_, **__: None)
     outcome = command("run", recipe, "--out", tmp_path / "run", "--download")
     assert outcome.code == 0, outcome.err
     assert asked == ["digits"]
 
 
 def test_no_color_reaches_even_a_terminal(monkeypatch):
-    script = "import click; from distill.cli import cli; cli(['ls', 'gradients'])"
+    script = "import click; from distill.commands.cli import cli; cli(['ls', 'gradients'])"
     for value, coloured in (("1", False), ("", True)):
         leader, follower = os.openpty()
         environment = {**os.environ, "NO_COLOR": value}

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distill.build import build_codec
-from distill.codec_specs import parse_codec
-from distill.encoding.choice import choose_by_bytes, choose_by_loss
 from distill.errors import RecipeError, WorkError
+from distill.recipes.build import build_codec
+from distill.recipes.specs import parse_codec
+from distill.sets.codec_choice import choose_by_bytes, choose_by_loss
 from projectors.codecs import Dense, Pruned, Roots, TopK
 
 

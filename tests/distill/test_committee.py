@@ -6,15 +6,15 @@ import pytest
 import torch
 from distill_cases import TINY, contents, outputs_of, read_json, write_recipe
 
-from distill.build import build_data, build_network
 from distill.data import fit_preprocess
 from distill.errors import RecipeError
-from distill.recipe import check_recipe, load_recipe
-from distill.stages import votes
+from distill.recipes.build import build_data, build_network
+from distill.recipes.loading import check_recipe, load_recipe
+from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
+from distill.sets.set_file import read_set
 from distill.store.committee import read_committee
-from distill.store.sets import read_set
-from distill.tables import VOTE_KEYS, CommitteeTable
-from synth.training import accuracy
+from distill.teachers import priors as votes
+from synth.training.loop import accuracy
 
 MEMBERS = ["convnet2:width=8:norm=batch", "vgg11:width=4:norm=batch", "resnet18:width=4"]
 MEASURED = ("measure_student=convnet2:width=4", "measure_ipc=4", "measure_epochs=8")

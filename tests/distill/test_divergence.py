@@ -7,12 +7,12 @@ import torch
 from distill_cases import TINY, artefacts, outputs_of, write_recipe
 from making_cases import RECOVER
 
-import projectors.fitting
+import projectors.fit.fitting
 import synth.recovery.loop
-import synth.training
+import synth.training.loop
 from distill.store.experts import read_info
-from projectors.projector import Projector
-from synth.matching import MatchSettings
+from projectors.model.projector import Projector
+from synth.matching.outer_loop import MatchSettings
 
 BAD = pytest.mark.parametrize("value", [float("nan"), 1e30], ids=["nan", "explosion"])
 

@@ -8,20 +8,20 @@ import torch
 from test_store import make_set, make_votes
 
 import distill
-from distill.codec_specs import parse_codec
-from distill.encoding.cost import receiver_files, teacher_passes
-from distill.encoding.networks import Networks, encode_network
-from distill.encoding.votes import decode_votes, encode_votes
 from distill.errors import WorkError
-from distill.evaluation.students import Judged
+from distill.evaluation.students import EvaluatedSet
+from distill.recipes.specs import parse_codec
+from distill.sets.cost import receiver_files, teacher_passes
+from distill.sets.encode import decode_votes, encode_votes
+from distill.sets.encoded import EncodedVotes, put_encoded, read_encoded
+from distill.sets.network_labels import LabelSources, encode_network
+from distill.sets.set_file import add_encoded, add_votes, read_set, write_set
+from distill.sets.votes import ViewPlan
 from distill.store.committee import Member
-from distill.store.encoded import EncodedVotes, put_encoded, read_encoded
 from distill.store.hdf5 import create_h5, open_h5
-from distill.store.sets import add_encoded, add_votes, read_set, write_set
-from distill.store.voted import ViewPlan
 from projectors.codecs import Weights
+from synth.committee.relabel import StoredVotes
 from synth.networks import MLP
-from synth.relabel import StoredVotes
 
 SIZE = (4, 5)
 SEED = 3
@@ -155,7 +155,9 @@ def test_a_codec_that_does_not_fit_is_named():
 def teacher():
     torch.manual_seed(0)
     network = MLP(1, SIZE, 3, depth=1, width=8)
-    return Networks((Member("mlp:depth=1:width=8", 0.9, network.state_dict()),), (1.0,)), network
+    return LabelSources(
+        (Member("mlp:depth=1:width=8", 0.9, network.state_dict()),), (1.0,)
+    ), network
 
 
 def taught(network, epochs=6, mix="none"):
@@ -208,7 +210,7 @@ def test_networks_cost_passes_of_their_receivers_and_residual_labels_those_of_th
 def test_a_missing_network_is_named():
     for spec, name in (("teacher", "committee"), ("projector", "projector")):
         with pytest.raises(Exception, match=f"no {name} beside the set"):
-            encode_network(votes(), parse_codec(spec), SEED, Networks(), IMAGES)
+            encode_network(votes(), parse_codec(spec), SEED, LabelSources(), IMAGES)
 
 
 def test_encoded_labels_are_kept_in_the_set_until_it_is_voted_on_again(tmp_path):
@@ -222,7 +224,7 @@ def test_encoded_labels_are_kept_in_the_set_until_it_is_voted_on_again(tmp_path)
     assert isinstance(found["dense"], EncodedVotes)
     assert found["dense"].payload == encoded.payload
     assert torch.equal(found["dense"].views, make_votes().views)
-    assert Judged(read_set(path)).available[-2:] == ["dense", "topk:k=2"]
+    assert EvaluatedSet(read_set(path)).available[-2:] == ["dense", "topk:k=2"]
     add_votes(path, make_votes())
     assert read_set(path).encoded == {}
 

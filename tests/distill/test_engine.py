@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from distill.engines.local import _Worker, run_jobs
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
+from distill.run.engines.local import _Worker, run_jobs
 
 
 def prepare_power(exponent):

@@ -2,14 +2,14 @@ import pytest
 import torch
 from distill_cases import STUDENT
 
-from distill.build import generator_for, seed_of
 from distill.errors import RecipeError
-from distill.evaluation.jobs import Job, plan_jobs, statistics_of, summarise
+from distill.evaluation.jobs import StudentJob, plan_jobs, statistics_of, summarise
 from distill.evaluation.results import count_bytes
-from distill.evaluation.students import Judged, label_temperature, student_settings
-from distill.store.sets import read_set
-from distill.tables import EvaluateTable
-from synth.committee import Committee
+from distill.evaluation.students import EvaluatedSet, label_temperature, student_settings
+from distill.recipes.build import generator_for, seed_of
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.sets.set_file import read_set
+from synth.committee.vote import Committee
 
 EVERY = ["hard", "learned", "votes", "projector"]
 
@@ -72,10 +72,10 @@ def test_plan_without_any_label_source_is_refused():
 
 def test_summary_groups_runs_by_student_and_labels():
     jobs = [
-        (Job("students", "a", "hard", 0), 0.2),
-        (Job("random", "a", "hard", 0), 0.1),
-        (Job("students", "a", "hard", 1), 0.4),
-        (Job("whole", "b", "hard", 0), 0.9),
+        (StudentJob("students", "a", "hard", 0), 0.2),
+        (StudentJob("random", "a", "hard", 0), 0.1),
+        (StudentJob("students", "a", "hard", 1), 0.4),
+        (StudentJob("whole", "b", "hard", 0), 0.9),
     ]
     found = summarise(iter(jobs))
     assert found["students"]["a"]["hard"]["runs"] == [0.2, 0.4]
@@ -89,18 +89,18 @@ def content(finished):
 
 
 def test_label_sources_are_those_that_there_are(content):
-    assert Judged(content).available == ["hard", "learned", "votes"]
-    assert Judged(content).labellers == []
+    assert EvaluatedSet(content).available == ["hard", "learned", "votes"]
+    assert EvaluatedSet(content).labellers == []
     committee = Committee((torch.nn.Flatten(),), torch.ones(1))
-    assert Judged(content, committee).labellers == ["votes"]
+    assert EvaluatedSet(content, committee).labellers == ["votes"]
 
 
 def test_students_are_trained_as_their_labels_ask(content):
     table = EvaluateTable(students=[STUDENT], epochs=7, whole_epochs=2, lr=0.03, soft_lr=0.004)
-    judged = Judged(content)
+    judged = EvaluatedSet(content)
 
     def settings(group, labels):
-        return student_settings(table, judged, Job(group, STUDENT, labels, 0))
+        return student_settings(table, judged, StudentJob(group, STUDENT, labels, 0))
 
     whole, hard = settings("whole", "hard"), settings("students", "hard")
     assert (whole.epochs, whole.lr, hard.epochs, hard.lr) == (2, 0.03, 7, 0.03)

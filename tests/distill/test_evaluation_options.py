@@ -12,7 +12,7 @@ from distill_cases import STUDENT, child, contents
 
 from distill.evaluation import students
 from distill.evaluation.jobs import (
-    Job,
+    StudentJob,
     choose_factors,
     plan_equal_bytes,
     plan_jobs,
@@ -22,14 +22,10 @@ from distill.evaluation.jobs import (
     with_factors,
 )
 from distill.evaluation.results import equal_bytes_ipc
-from distill.evaluation.scores import (
-    augmentation_robust_score,
-    label_robust_score,
-    score_students,
-)
-from distill.evaluation.students import Judged, protocol_name, student_settings
-from distill.store.sets import read_set
-from distill.tables import EvaluateTable
+from distill.evaluation.scores import augmentation_robust_score, label_robust_score, score_students
+from distill.evaluation.students import EvaluatedSet, protocol_name, student_settings
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.sets.set_file import read_set
 
 QUICK = ("--epochs", "2", "--whole-epochs", "1", "--quiet", "--json")
 EVERY = ["hard", "learned", "votes", "projector"]
@@ -52,7 +48,9 @@ def evaluate(finished, command):
 
 def test_each_label_source_has_its_protocol_and_a_recipe_may_name_one():
     def name(labels, group="students", **keys):
-        return protocol_name(EvaluateTable(students=["mlp"], **keys), Job(group, "mlp", labels, 0))
+        return protocol_name(
+            EvaluateTable(students=["mlp"], **keys), StudentJob(group, "mlp", labels, 0)
+        )
 
     named = {labels: name(labels) for labels in EVERY}
     assert named == {"hard": "hard", "learned": "trajectory", "votes": "kd", "projector": "kd"}
@@ -62,13 +60,13 @@ def test_each_label_source_has_its_protocol_and_a_recipe_may_name_one():
 
 
 def test_protocols_train_as_they_say(content):
-    judged = Judged(content)
+    judged = EvaluatedSet(content)
 
     def settings(protocol, job):
         table = EvaluateTable(students=[STUDENT], epochs=7, lr=0.03, protocol=protocol)
         return student_settings(table, judged, job)
 
-    job = Job("students", STUDENT, "hard", 0, lr_factor=3.0)
+    job = StudentJob("students", STUDENT, "hard", 0, lr_factor=3.0)
     trajectory = settings("trajectory", job)
     assert trajectory.lr == pytest.approx(3 * content.manifest["student_lr"])
     assert (trajectory.optimizer, trajectory.momentum) == ("sgd", 0.0)

@@ -12,11 +12,11 @@ from distill_cases import contents
 import distill
 from distill.commands import export_set, import_set
 from distill.data import fit_preprocess, fit_zca, load_data
-from distill.exchange.card import data_card
-from distill.exchange.formats import FORMATS
-from distill.exchange.layouts import LAYOUTS, read_datm, read_dc
+from distill.sets.exchange.card import data_card
+from distill.sets.exchange.export_formats import FORMATS
+from distill.sets.exchange.import_layouts import LAYOUTS, read_datm, read_dc
+from distill.sets.set_file import read_set
 from distill.store.hdf5 import digest_content
-from distill.store.sets import read_set
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "exchange"
 PIXELS = torch.from_numpy(np.load(FIXTURES / "images.npy"))
@@ -331,7 +331,7 @@ def test_verify_says_whether_the_accuracy_holds(finished, command, tmp_path):
 
 
 def test_verify_fails_where_the_accuracy_does_not_hold(finished, command, tmp_path):
-    from distill.store.sets import add_measured
+    from distill.sets.set_file import add_measured
 
     path = tmp_path / "set.h5"
     path.write_bytes((finished / "set.h5").read_bytes())

@@ -11,16 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from distill.__main__ import run
 from distill.errors import WorkError
-from distill.recipe import load_recipe
-from distill.stages.experts import kept_epochs
-from distill.store.deltas import (
-    ROUNDING,
-    decode_delta,
-    encode_delta,
-    share_of_mtt,
-    stated_error,
-    trajectory_bytes,
-)
+from distill.recipes.loading import load_recipe
+from distill.recipes.recipe import kept_epochs
 from distill.store.experts import (
     Trajectory,
     check_snapshots,
@@ -29,7 +21,17 @@ from distill.store.experts import (
     read_snapshots,
     write_experts,
 )
-from distill.store.nibbles import decode_nibbles, encode_nibbles, nibble_error
+from distill.store.snapshot_storage import (
+    ROUNDING,
+    decode_delta,
+    decode_nibbles,
+    encode_delta,
+    encode_nibbles,
+    nibble_error,
+    share_of_mtt,
+    stated_error,
+    trajectory_bytes,
+)
 from synth.parameters import ParameterLayout
 
 SIXTEEN = ("float16", "bfloat16")

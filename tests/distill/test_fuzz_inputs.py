@@ -16,9 +16,9 @@ from distill_cases import TINY
 from fuzz_cases import Tally, damage
 from safetensors.numpy import save_file
 
-from distill.checks import check_data, check_names
 from distill.errors import LimbeckError
-from distill.recipe import load_recipe
+from distill.recipes.checks import check_data, check_names
+from distill.recipes.loading import load_recipe
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "exchange"
 LAYOUTS = (

@@ -22,9 +22,9 @@ from distill_cases import (
 )
 
 from distill.errors import InterruptedRunError
-from distill.interrupt import Stop, listen
+from distill.run.interrupt import Stop, listen
+from distill.sets.set_file import read_set, write_set
 from distill.store.files import remove
-from distill.store.sets import read_set, write_set
 
 OUTPUT = {
     "experts": "experts.h5",
@@ -69,7 +69,7 @@ def test_stopped_stage_goes_on_to_the_same_end(
 ):
     unmake(run_copy, stage)
     arguments = ("run", recipe, "--out", run_copy, "--quiet")
-    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(at)))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(at)))
     line = refused(130, *arguments)
     assert line == (
         f"error: interrupted; what was done is kept in {run_copy}: run the same command to go on\n"
@@ -77,7 +77,7 @@ def test_stopped_stage_goes_on_to_the_same_end(
     assert stage not in outputs_of(run_copy)
 
     counting = CountingStop()
-    monkeypatch.setattr("distill.application.listen", listen_with(counting))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(counting))
     assert command(*arguments, "--stage", stage).code == 0
     assert counting.checks == left
     assert command(*arguments).code == 0
@@ -91,9 +91,9 @@ def test_metrics_of_a_stopped_run_are_those_of_an_unbroken_one(
 ):
     arguments = ("run", recipe, "--out", tmp_path / "run", "--quiet")
     for at in (5, 4, 14):
-        monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(at)))
+        monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(at)))
         assert command(*arguments).code == 130
-    monkeypatch.setattr("distill.application.listen", listen_with(Stop()))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
     assert command(*arguments).code == 0
     metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert sorted(metrics.splitlines()) == sorted(
@@ -104,12 +104,12 @@ def test_metrics_of_a_stopped_run_are_those_of_an_unbroken_one(
 
 def test_seconds_of_a_stopped_stage_are_counted_on(recipe, command, monkeypatch, tmp_path):
     arguments = ("experts", recipe, "--out", tmp_path / "run", "--quiet")
-    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(4)))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(4)))
     assert command(*arguments).code == 130
     (kept,) = (tmp_path / "run" / "checkpoints").glob("experts-*/seconds.json")
     assert 0 < json.loads(kept.read_text()) < 1000
     kept.write_text("1000.5")
-    monkeypatch.setattr("distill.application.listen", listen_with(Stop()))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
     assert command(*arguments).code == 0
     assert read_json(tmp_path / "run" / "manifest.json")["stages"]["experts"]["seconds"] > 1000.5
     assert not checkpoints(tmp_path / "run")
@@ -120,7 +120,7 @@ def test_evaluation_goes_on_from_the_students_that_were_judged(
 ):
     unmake(run_copy, "evaluate")
     arguments = ("run", recipe, "--out", run_copy, "--quiet")
-    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(8)))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
     assert command(*arguments).code == 130
     (log,) = (run_copy / "checkpoints").glob("evaluate-*/jobs.jsonl")
     rows = [json.loads(line) for line in log.read_text().splitlines()]
@@ -132,9 +132,9 @@ def test_evaluation_goes_on_from_the_students_that_were_judged(
     # As a process leaves it that was killed while it wrote.
     log.write_text("\n".join(map(json.dumps, rows)) + '\n{"job": "students/convn')
     counting = CountingStop(3)
-    monkeypatch.setattr("distill.application.listen", listen_with(counting))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(counting))
     assert command(*arguments).code == 130
-    monkeypatch.setattr("distill.application.listen", listen_with(Stop()))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
     assert command(*arguments).code == 0
     found = read_json(run_copy / "evaluation.json")["students"][STUDENT]
     assert found["hard"]["runs"][0] == 0.5
@@ -143,7 +143,7 @@ def test_evaluation_goes_on_from_the_students_that_were_judged(
 
 def test_stopped_evaluation_of_a_set_says_that_nothing_was_kept(run_copy, refused, monkeypatch):
     before = contents(run_copy)
-    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(2)))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(2)))
     line = refused(130, "evaluate", run_copy / "set.h5", "--json", "--quiet")
     assert line == "error: interrupted; nothing was kept: run the same command again\n"
     assert contents(run_copy) == before
@@ -152,11 +152,11 @@ def test_stopped_evaluation_of_a_set_says_that_nothing_was_kept(run_copy, refuse
 def test_damaged_checkpoint_is_made_again(run_copy, finished, recipe, command, monkeypatch):
     unmake(run_copy, "match")
     arguments = ("run", recipe, "--out", run_copy, "--quiet")
-    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(4)))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(4)))
     assert command(*arguments).code == 130
     (state,) = (run_copy / "checkpoints").glob("match-*/state.safetensors")
     state.write_bytes(state.read_bytes()[:1000])
-    monkeypatch.setattr("distill.application.listen", listen_with(Stop()))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
     assert command(*arguments).code == 0
     assert artefacts(run_copy) == artefacts(finished)
 
@@ -175,7 +175,7 @@ def test_matching_that_refuses_steps_goes_on_to_the_same_end(
     assert command("match", recipe, "--out", unbroken, *change).code == 0
     assert {row["applied"] for row in metrics_of(unbroken, "match")} == {True, False}
 
-    monkeypatch.setattr("distill.application.listen", lambda: listen_with(CountingStop(1))())
+    monkeypatch.setattr("distill.stages.run_recipe.listen", lambda: listen_with(CountingStop(1))())
     for _ in range(6):
         assert command("match", recipe, "--out", run_copy, *change).code == 130
     assert command("match", recipe, "--out", run_copy, *change).code == 0

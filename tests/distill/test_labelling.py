@@ -7,10 +7,16 @@ import torch
 from test_store import make_votes
 
 from distill.errors import WorkError
-from distill.labelling import aggregated_vote, in_zones, refined, self_mixed, soft_hard_soft
-from synth.committee import Committee
-from synth.relabel import StoredMixes
-from synth.strategies import Zones, crowd_posterior, draw_boxes
+from synth.committee.relabel import StoredMixes
+from synth.committee.strategies import Zones, crowd_posterior, draw_boxes
+from synth.committee.strategies.stored import (
+    aggregated_vote,
+    in_zones,
+    refined,
+    self_mixed,
+    soft_hard_soft,
+)
+from synth.committee.vote import Committee
 
 HARD = torch.tensor([0, 0, 1, 1, 2, 2])
 

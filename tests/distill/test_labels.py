@@ -8,14 +8,15 @@ import torch
 from distill_cases import STUDENT, read_json
 
 from distill.errors import RecipeError
-from distill.evaluation.jobs import Job
+from distill.evaluation.jobs import StudentJob
 from distill.evaluation.results import count_bytes
-from distill.evaluation.students import Judged, label_temperature, student_settings
+from distill.evaluation.students import EvaluatedSet, label_temperature, student_settings
 from distill.plan.shapes import DataShape
 from distill.plan.sizes import label_bytes
-from distill.recipe import load_recipe
-from distill.store.sets import read_set, write_set
-from distill.tables import EvaluateTable, RelabelTable
+from distill.recipes.loading import load_recipe
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.sets.set_file import read_set, write_set
 
 # Batches of four, and the last one of six: ten images.
 BATCHES = ("relabel.batch_size=4", "relabel.parts=2")
@@ -143,11 +144,11 @@ def test_evaluation_keys_reach_the_students_of_votes_alone(finished):
     table = EvaluateTable(
         students=[STUDENT], soft_eta=2, soft_average=0.5, soft_weight_decay=0.02, soft_lr=0.001
     )
-    judged = Judged(read_set(finished / "set.h5"))
+    judged = EvaluatedSet(read_set(finished / "set.h5"))
     for labels in ("votes", "projector"):
-        found = student_settings(table, judged, Job("students", STUDENT, labels, 0))
+        found = student_settings(table, judged, StudentJob("students", STUDENT, labels, 0))
         assert (found.eta, found.average, found.weight_decay, found.lr) == (2, 0.5, 0.02, 0.001)
-    hard = student_settings(table, judged, Job("students", STUDENT, "hard", 0))
+    hard = student_settings(table, judged, StudentJob("students", STUDENT, "hard", 0))
     assert (hard.eta, hard.average) == (1, 0)
 
 
@@ -155,10 +156,10 @@ def test_students_without_votes_take_the_temperature_of_the_recipe(finished):
     from dataclasses import replace
 
     content = replace(read_set(finished / "set.h5"), votes=None)
-    judged = Judged(content, relabel=RelabelTable(temperature=17))
+    judged = EvaluatedSet(content, relabel=RelabelTable(temperature=17))
     assert label_temperature(judged) == 17
     table = EvaluateTable(students=[STUDENT])
-    job = Job("students", STUDENT, "projector", 0)
+    job = StudentJob("students", STUDENT, "projector", 0)
     assert student_settings(table, judged, job).temperature == 17
 
 

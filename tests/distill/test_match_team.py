@@ -9,8 +9,8 @@ import torch.distributed
 from distill_cases import TINY, CountingStop, copy_run, listen_with, outputs_of, write_recipe
 
 from distill.__main__ import run
-from distill.engines.protocol import LostError, Seat
-from distill.interrupt import Stop
+from distill.run.engines.protocol import LostError, Rank
+from distill.run.interrupt import Stop
 
 TWO_SEGMENTS = TINY.partition("[committee]")[0].replace("span = 1", "span = 1\nsegments = 2")
 CHANGES = ("--set", "match.checkpoint_every=4", "--quiet")
@@ -56,7 +56,7 @@ class OneMember:
             yield None
             return
         try:
-            yield TeamOfOne(self, enlist(Seat(0, 1, "127.0.0.1")))
+            yield TeamOfOne(self, enlist(Rank(0, 1, "127.0.0.1")))
         finally:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
@@ -89,8 +89,8 @@ def matching(two_segments, experts, command, monkeypatch, tmp_path):
     out = copy_run(experts, tmp_path / "run")
 
     def match(engine, *changes, stop=None):
-        monkeypatch.setattr("distill.engines.build_engine", lambda *arguments: engine)
-        monkeypatch.setattr("distill.application.listen", listen_with(stop or Stop()))
+        monkeypatch.setattr("distill.run.engines.build_engine", lambda *arguments: engine)
+        monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(stop or Stop()))
         return command("match", two_segments, "--out", out, *CHANGES, *changes)
 
     match.out = out

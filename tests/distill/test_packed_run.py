@@ -45,10 +45,10 @@ def test_packed_data_are_shown_and_verified(command, packed, tmp_path):
 
 
 def test_a_plan_counts_no_packed_image_as_held(packed):
-    from distill.plan.residents import stage_memory
     from distill.plan.shapes import shape_of
+    from distill.plan.stage_memory import stage_memory
     from distill.plan.times import StageTime
-    from distill.recipe import load_recipe
+    from distill.recipes.loading import load_recipe
 
     recipe = load_recipe("digits", ["data.size=8"])
     held = []

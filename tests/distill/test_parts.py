@@ -11,9 +11,9 @@ from making_cases import RECOVER, SELECT_TAUGHT
 
 import distill
 from distill.errors import WorkError
+from distill.sets.set_file import read_set
 from distill.store.hdf5 import create_h5, digest_content
-from distill.store.rows import StoredRows, put_rows, read_rows
-from distill.store.sets import read_set
+from distill.store.large_arrays import StoredRows, put_rows, read_rows
 from synth.images import gather
 
 RANDOM = SELECT_TAUGHT.replace("[select]\n", '[select]\nmethod = "random"\n')

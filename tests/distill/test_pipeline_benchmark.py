@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.recipe import load_recipe
+from distill.recipes.loading import load_recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

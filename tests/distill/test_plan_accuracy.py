@@ -25,11 +25,11 @@ SMALL = (
 TIMES = """
 import json, sys, time, torch
 from pathlib import Path
-from distill.application import run_recipe
+from distill.stages.run_recipe import run_recipe
 from distill.plan.clock import Clock
 from distill.plan.shapes import shape_of
 from distill.plan.times import stage_times
-from distill.recipe import load_recipe
+from distill.recipes.loading import load_recipe
 recipe, out = load_recipe(sys.argv[1]), Path(sys.argv[2])
 def price(stage):
     clock = Clock(shape_of(recipe.data), torch.device("cpu"))
@@ -46,8 +46,8 @@ print(json.dumps(found))
 RUN = """
 import sys
 from pathlib import Path
-from distill.application import run_recipe
-from distill.recipe import load_recipe
+from distill.stages.run_recipe import run_recipe
+from distill.recipes.loading import load_recipe
 run_recipe(load_recipe(sys.argv[1]), Path(sys.argv[2]), quiet=True)
 print("{}")
 """

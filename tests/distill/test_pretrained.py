@@ -6,10 +6,10 @@ import torch
 import torchvision.models
 from distill_cases import TINY, outputs_of, write_recipe
 
-from distill.recipe import load_recipe
-from distill.stages import pretrained
+from distill.recipes.loading import load_recipe
+from distill.sets.set_file import read_set
 from distill.store.committee import read_committee
-from distill.store.sets import read_set
+from distill.teachers import pretrained
 from synth.networks import TorchvisionNetwork
 
 SPEC = "torchvision:resnet18"

@@ -9,12 +9,12 @@ from distill_cases import TINY, outputs_of, read_json, write_recipe
 
 import distill
 import projectors
-from distill.build import generator_for
-from distill.checks import check_names
 from distill.errors import RecipeError
-from distill.recipe import load_recipe
-from distill.store.sets import read_set
-from distill.tables import ProjectorTable
+from distill.recipes.build import generator_for
+from distill.recipes.checks import check_names
+from distill.recipes.loading import load_recipe
+from distill.recipes.tables.projector import ProjectorTable
+from distill.sets.set_file import read_set
 
 PROJECT = ("--stage", "project", "--quiet")
 
@@ -100,7 +100,7 @@ def test_keys_that_make_no_sense_are_refused(recipe, change, message):
 
 
 def test_the_views_are_those_of_the_students_unless_others_are_named():
-    from distill.stages.project import student_view
+    from distill.recipes.build import student_view
 
     images = torch.rand(4, 1, 8, 8, generator=generator_for(0, "images"))
     recipe = load_recipe("digits")
@@ -232,7 +232,7 @@ def test_an_export_of_something_else_is_refused(refused, tmp_path):
 
 def test_refined_images_that_do_not_fit_are_refused(finished, tmp_path):
     from distill.errors import WorkError
-    from distill.store.sets import write_set
+    from distill.sets.set_file import write_set
 
     content = read_set(finished / "set.h5")
     write_set(tmp_path / "set.h5", replace(content, refined=content.images[:2]))

@@ -14,9 +14,9 @@ from distill_cases import TINY, descendants, outputs_of, write_recipe
 from making_cases import RECOVER
 
 from distill.__main__ import run
-from distill.engines import ENGINES, Engine, build_engine, in_turn
-from distill.engines.protocol import Seat
 from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
+from distill.run.engines import ENGINES, Engine, build_engine, in_turn
+from distill.run.engines.protocol import Rank
 
 MEMBERS = 'members = ["convnet2:width=8:norm=batch", "convnet2:width=6:norm=batch"]\n'
 
@@ -101,7 +101,7 @@ def test_the_local_engine_keeps_the_protocol(workers):
     assert engine.here == (workers == 1)
     assert engine.threads == 1
     assert not engine.shared
-    with engine.team(2, Seat, lambda: None) as team:
+    with engine.team(2, Rank, lambda: None) as team:
         assert team is None
     found = dict(engine.run_jobs([1, 2, 3], functools.partial(prepare_square, "a"), lambda: None))
     assert {job: result[:2] for job, result in found.items()} == {
@@ -148,7 +148,7 @@ def test_a_lost_task_is_begun_again_but_not_for_ever(cluster, tmp_path):
 
 
 def use(monkeypatch, engine: Engine) -> None:
-    monkeypatch.setattr("distill.engines.build_engine", lambda *arguments: engine)
+    monkeypatch.setattr("distill.run.engines.build_engine", lambda *arguments: engine)
 
 
 @pytest.mark.parametrize("name", ["match", "recover"])

@@ -13,9 +13,9 @@ import pytest
 from distill_cases import TINY, child, copy_run, descendants, outputs_of, read_json, write_recipe
 
 from distill.__main__ import run
-from distill.engines import build_engine
-from distill.engines.protocol import LostError
 from distill.errors import DivergedRunError
+from distill.run.engines import build_engine
+from distill.run.engines.protocol import LostError
 
 SHARED = TINY.partition("[committee]")[0].replace("span = 1", "span = 1\nsegments = 3")
 ACTOR = "ray::_Actor"
@@ -150,7 +150,7 @@ def test_what_a_process_of_a_team_meets_is_told_at_once(method, error, said, clu
 
 
 def test_a_team_is_as_large_as_there_is_room(cluster, monkeypatch):
-    monkeypatch.setattr("distill.engines.teams._PLACING_SECONDS", 2.0)
+    monkeypatch.setattr("distill.run.engines.teams._PLACING_SECONDS", 2.0)
     for most, workers in ((8, None), (2, 2), (8, 2)):
         with build_engine("ray", workers).team(most, enlist_trouble, lambda: None) as team:
             assert team.size == 2
@@ -165,7 +165,7 @@ def test_a_team_is_as_large_as_there_is_room(cluster, monkeypatch):
 def test_one_process_matches_where_the_cluster_is_too_small(
     shared, experts, cluster, tmp_path, command, monkeypatch
 ):
-    monkeypatch.setattr("distill.engines.teams._PLACING_SECONDS", 2.0)
+    monkeypatch.setattr("distill.run.engines.teams._PLACING_SECONDS", 2.0)
     alone, out = (copy_run(experts, tmp_path / name) for name in ("alone", "run"))
     assert command("match", shared, "--out", alone, "--quiet").code == 0
     with build_engine("ray", None).team(2, enlist_trouble, lambda: None):

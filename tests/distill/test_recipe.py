@@ -7,10 +7,9 @@ from distill_cases import TINY, write_recipe
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.errors import RecipeError
-from distill.recipe import check_recipe, load_recipe, recipe_text
-from distill.suggest import suggestion
-from distill.tables import EvaluateTable
+from distill.errors import RecipeError, suggestion
+from distill.recipes.loading import check_recipe, load_recipe, recipe_text
+from distill.recipes.tables.evaluate import EvaluateTable
 
 PLAIN = st.text("abcxyzABC0189:/._,- äß", min_size=1).map(lambda text: f"q{text.strip()}z")
 STRINGS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"))

@@ -19,11 +19,12 @@ from distill_cases import (
 from making_cases import MEMBERS, PROJECTOR, RECOVER, SELECT, SELECT_TAUGHT
 
 import distill
-from distill import registry
 from distill.__main__ import run
-from distill.interrupt import Stop
-from distill.store.sets import read_set
-from distill.tables import RecoverTable, SelectTable
+from distill.recipes import names as registry
+from distill.recipes.tables.recover import RecoverTable
+from distill.recipes.tables.select import SelectTable
+from distill.run.interrupt import Stop
+from distill.sets.set_file import read_set
 
 STAGES = ["committee", "recover", "relabel", "evaluate"]
 
@@ -118,10 +119,10 @@ def test_stopped_recovery_goes_on_to_the_same_end(
         by_parts()
     arguments = ("recover", recovery, "--out", taught, "--quiet")
     # Ten classes are asked before the first step: their mosaics can be stopped too.
-    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(10 + at)))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(10 + at)))
     assert command(*arguments).code == 130
     counting = CountingStop()
-    monkeypatch.setattr("distill.application.listen", listen_with(counting))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(counting))
     assert command(*arguments).code == 0
     assert counting.checks == 12 - at
     assert outputs_of(taught)["recover"] == outputs_of(recovered)["recover"]
@@ -141,14 +142,14 @@ def test_killed_recovery_goes_on_from_its_checkpoint(
         def check(self):
             self.checks += 1
             if self.checks == 17:
-                monkeypatch.setattr("distill.stages.recover_checkpoint.save_tensors", fail)
+                monkeypatch.setattr("distill.stages.recover.checkpoint.save_tensors", fail)
                 raise MemoryError
 
     def fail(*_):
         raise MemoryError
 
     arguments = ("recover", recovery, "--out", taught, "--quiet")
-    monkeypatch.setattr("distill.application.listen", listen_with(Killed()))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Killed()))
     if large:
         by_parts()
     assert command(*arguments).code == 1
@@ -156,7 +157,7 @@ def test_killed_recovery_goes_on_from_its_checkpoint(
     if large:
         by_parts()
     counting = CountingStop()
-    monkeypatch.setattr("distill.application.listen", listen_with(counting))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(counting))
     assert command(*arguments).code == 0
     # Of a large set, the first batch was kept by itself: it counts as one step.
     assert counting.checks == (7 if large else 12 - 4)

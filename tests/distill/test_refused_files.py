@@ -10,9 +10,9 @@ from distill_cases import contents, flip_byte, flip_data, write_recipe
 
 import distill
 from distill.errors import WorkError
+from distill.sets.set_file import read_set, write_set
 from distill.store.committee import read_committee
 from distill.store.experts import read_snapshots
-from distill.store.sets import read_set, write_set
 
 COMMANDS = ("evaluate", "show", "verify")
 

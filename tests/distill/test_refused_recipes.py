@@ -284,7 +284,7 @@ def write_lr(run):
     """Let the set's recipe train its students far too fast."""
     from dataclasses import replace
 
-    from distill.store.sets import read_set, write_set
+    from distill.sets.set_file import read_set, write_set
 
     content = read_set(run / "set.h5")
     recipe = content.manifest["recipe"]

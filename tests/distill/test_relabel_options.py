@@ -8,10 +8,11 @@ import pytest
 import torch
 from distill_cases import copy_run
 
-from distill import registry
-from distill.label_keys import Aggregate
-from distill.store.sets import read_set
-from distill.tables import EvaluateTable, RelabelTable
+from distill.recipes import names as registry
+from distill.recipes.keys import Aggregate
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.sets.set_file import read_set
 
 CHANGES = [
     ["relabel.epochs=3"],

@@ -6,10 +6,10 @@ from distill_cases import CountingStop, artefacts, listen_with, outputs_of, read
 from making_cases import MEMBERS, SELECT, SELECT_TAUGHT
 
 from distill.__main__ import run
-from distill.build import build_data
-from distill.recipe import load_recipe
-from distill.store.sets import read_set
-from distill.tables import SelectTable
+from distill.recipes.build import build_data
+from distill.recipes.loading import load_recipe
+from distill.recipes.tables.select import SelectTable
+from distill.sets.set_file import read_set
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_stopped_selection_goes_on_to_the_same_end(taught, selected, command, mo
     before = artefacts(selected)
     (selected / "set.h5").unlink()
     # The fourth class.
-    monkeypatch.setattr("distill.application.listen", listen_with(CountingStop(4)))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(4)))
     assert command(*arguments).code == 130
     monkeypatch.undo()
     assert command(*arguments).code == 0

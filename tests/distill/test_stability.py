@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distill.__main__ import run
-from distill.store.sets import read_set
+from distill.sets.set_file import read_set
 
 
 @pytest.mark.slow

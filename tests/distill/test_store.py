@@ -8,7 +8,8 @@ import torch
 from distill_cases import contents
 
 from distill.errors import WorkError
-from distill.stages.tensors import load_tensors, save_tensors
+from distill.run.folder import Run, StageTimer, open_run
+from distill.sets.set_file import SetFile, add_measured, add_votes, read_set, write_set
 from distill.store.committee import Member, read_committee, write_committee
 from distill.store.experts import (
     Trajectory,
@@ -33,18 +34,10 @@ from distill.store.hdf5 import (
     read_kind,
     smallest_unsigned,
 )
-from distill.store.lines import append_rows, read_rows
-from distill.store.run import Run, open_run
-from distill.store.sets import (
-    SetFile,
-    add_measured,
-    add_votes,
-    read_set,
-    write_set,
-)
-from distill.store.watch import Watch
+from distill.store.jsonl import append_lines, read_lines
+from distill.store.tensors import load_tensors, save_tensors
+from synth.committee.relabel import StoredVotes
 from synth.parameters import ParameterLayout
-from synth.relabel import StoredVotes
 
 MANIFEST = {
     "class_names": ["ä", "b", "c"],
@@ -394,15 +387,15 @@ def test_run_is_held_by_one_user_at_a_time(tmp_path):
 
 def test_seconds_are_kept_with_metrics_for_a_process_that_is_killed(monkeypatch, tmp_path):
     now = [50.0]
-    monkeypatch.setattr("distill.store.watch.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("distill.run.folder.time.monotonic", lambda: now[0])
     run = Run(tmp_path, {"stages": {}})
-    run.watch = Watch(tmp_path)
+    run.watch = StageTimer(tmp_path)
     for moment in (52.0, 57.0, 57.5):
         now[0] = moment
         run.append_metrics([{"step": moment}])
     now[0] = 10.0
     # The count of 57.5 is not kept: that of 57.0 was kept less than a second before.
-    again = Watch(tmp_path)
+    again = StageTimer(tmp_path)
     now[0] = 13.0
     assert again.seconds == 7.0 + 3.0
 
@@ -410,12 +403,12 @@ def test_seconds_are_kept_with_metrics_for_a_process_that_is_killed(monkeypatch,
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "-1", "NaN", "1e999", '"x"', "["])
 def test_damaged_count_of_seconds_begins_anew(text, tmp_path):
     (tmp_path / "seconds.json").write_text(text)
-    assert 0 <= Watch(tmp_path).seconds < 1000
+    assert 0 <= StageTimer(tmp_path).seconds < 1000
 
 
 @pytest.mark.parametrize("left", ["", '{"a": 1}\n', '{"a": 1}\n{"a": 2', "[1]\n"])
 def test_rows_are_not_glued_to_a_line_that_was_cut_short(left, tmp_path):
     (tmp_path / "rows.jsonl").write_text(left)
-    append_rows(tmp_path / "rows.jsonl", [{"a": 3}, {"a": 4}])
+    append_lines(tmp_path / "rows.jsonl", [{"a": 3}, {"a": 4}])
     whole = [{"a": 1}] if '"a": 1' in left else []
-    assert read_rows(tmp_path / "rows.jsonl") == [*whole, {"a": 3}, {"a": 4}]
+    assert read_lines(tmp_path / "rows.jsonl") == [*whole, {"a": 3}, {"a": 4}]

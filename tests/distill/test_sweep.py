@@ -7,9 +7,9 @@ import pytest
 from distill_cases import STUDENT
 
 from distill.errors import RecipeError
-from distill.sweep.jobs import Asked, Outcome, curve, plan_sweep
-from distill.sweep.paper import paper_table
-from distill.sweep.plot import draw_curves
+from distill.evaluation.sweep.jobs import Outcome, SweepOptions, curve, plan_sweep
+from distill.evaluation.sweep.paper import paper_table
+from distill.evaluation.sweep.plot import draw_curves
 
 
 def outcome(accuracy, payload, views=0):
@@ -17,7 +17,7 @@ def outcome(accuracy, payload, views=0):
 
 
 def test_full_and_hard_labels_and_random_images_are_always_there():
-    jobs = plan_sweep(Asked(["topk:k=2"]), ["a"], 2, labelled=True)
+    jobs = plan_sweep(SweepOptions(["topk:k=2"]), ["a"], 2, labelled=True)
     names = [job.name for job in jobs if job.seed == 0]
     assert names == [
         f"{images}/{codec}/a/0"
@@ -25,17 +25,17 @@ def test_full_and_hard_labels_and_random_images_are_always_there():
         for codec in ("full-fp16", "topk:k=2", "hard")
     ]
     assert len(jobs) == 12
-    ends = plan_sweep(Asked(["topk:k=2"], "ends"), ["a"], 1, labelled=True)
+    ends = plan_sweep(SweepOptions(["topk:k=2"], "ends"), ["a"], 1, labelled=True)
     assert [job.codec for job in ends if job.images == "random"] == ["full-fp16", "hard"]
     assert [job.name for job in ends if job.images == "set"] == names[:3]
-    bare = plan_sweep(Asked(["hard"]), ["a"], 1, labelled=False)
+    bare = plan_sweep(SweepOptions(["hard"]), ["a"], 1, labelled=False)
     assert [job.name for job in bare] == ["set/full-fp16/a/0", "set/hard/a/0", "random/hard/a/0"]
     with pytest.raises(RecipeError, match="no codec"):
-        Asked(["topq"])
+        SweepOptions(["topq"])
 
 
 def points():
-    jobs = plan_sweep(Asked(["topk:k=2", "topk:k=1", "dense"]), ["a"], 2, labelled=True)
+    jobs = plan_sweep(SweepOptions(["topk:k=2", "topk:k=1", "dense"]), ["a"], 2, labelled=True)
     values = {
         "full-fp16": (0.9, 1000, 200),
         "topk:k=2": (0.8, 400, 200),

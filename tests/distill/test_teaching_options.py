@@ -8,13 +8,13 @@ from distill_cases import STUDENT, read_json
 
 from distill.errors import RecipeError
 from distill.evaluation import students
-from distill.evaluation.jobs import Job
-from distill.evaluation.students import Judged, student_settings
-from distill.recipe import load_recipe
-from distill.store.sets import read_set
-from distill.tables import EvaluateTable
+from distill.evaluation.jobs import StudentJob
+from distill.evaluation.students import EvaluatedSet, student_settings
+from distill.recipes.loading import load_recipe
+from distill.recipes.tables.evaluate import EvaluateTable
+from distill.sets.set_file import read_set
 from synth.parameters import parameter_vector
-from synth.temperatures import Annealing
+from synth.training.temperatures import Annealing
 
 KEYS = {
     "discriminator": ("evaluate.discriminator=1", "relabel.aggregate=probabilities"),
@@ -71,10 +71,10 @@ def test_keys_reach_the_students_of_soft_labels_alone(finished):
     table = EvaluateTable(
         students=[STUDENT], anneal="step", anneal_every=5, anneal_factor=0.9, calibrated=True
     )
-    judged = Judged(read_set(finished / "set.h5"))
-    soft = student_settings(table, judged, Job("students", STUDENT, "votes", 0))
+    judged = EvaluatedSet(read_set(finished / "set.h5"))
+    soft = student_settings(table, judged, StudentJob("students", STUDENT, "votes", 0))
     assert (soft.annealing, soft.calibrated) == (Annealing("step", 5, 0.9, 1.0), True)
-    hard = student_settings(table, judged, Job("students", STUDENT, "hard", 0))
+    hard = student_settings(table, judged, StudentJob("students", STUDENT, "hard", 0))
     assert (hard.annealing, hard.calibrated) == (None, False)
 
 

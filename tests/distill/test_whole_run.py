@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader
 import distill
 import projectors
 from distill.__main__ import run
-from distill.build import build_network
+from distill.recipes.build import build_network
+from distill.sets.set_file import read_set
 from distill.store.hdf5 import get_json
-from distill.store.sets import read_set
 
 FILES = {
     ".lock",

@@ -9,7 +9,7 @@ import torch
 from projector_cases import DIGITS, GRAY
 
 import projectors
-from projectors.random_base import draw_weights
+from projectors.model.random_tower import draw_weights
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import projectors
-from projectors.base import write_base
-from projectors.tower import glyphclip_folder
+from projectors.export.open_clip_folder import write_base
+from projectors.model.tower import glyphclip_folder
 
 MOST_BYTES = 4_000_000
 

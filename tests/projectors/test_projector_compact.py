@@ -4,10 +4,10 @@ import torch
 from projector_cases import DIGITS, GRAY
 
 import projectors
-from projectors import entropy
-from projectors.compact import pack_compact, quantise, unpack_compact
-from projectors.entropy import CODERS, decode_symbols, encode_symbols
-from projectors.storage import COMPACT
+from projectors.files import entropy
+from projectors.files.compact import pack_compact, quantise, unpack_compact
+from projectors.files.entropy import CODERS, decode_symbols, encode_symbols
+from projectors.files.storage import COMPACT
 
 
 @pytest.mark.parametrize("coder", CODERS)

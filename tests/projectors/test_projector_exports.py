@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import projectors
-from projectors import deployment
-from projectors.card import model_card
-from projectors.exports import (
+from projectors.export import deployment
+from projectors.export.card import model_card
+from projectors.export.formats import (
     Exported,
     export_as_onnx,
     export_as_program,

@@ -3,7 +3,7 @@ import torch
 from projector_cases import DIGITS, GRAY
 
 import projectors
-from projectors.tower import digest_of
+from projectors.model.tower import digest_of
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import projectors
-from projectors.tower import digest_of
+from projectors.model.tower import digest_of
 
 
 def adapted(tower, targets, seed=0):

@@ -3,7 +3,7 @@ import torch
 from projector_cases import GRAY
 
 import projectors
-from projectors.refinement import down_up
+from projectors.fit.refinement import down_up
 
 
 @pytest.fixture

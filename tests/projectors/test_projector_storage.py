@@ -9,7 +9,7 @@ import torch
 from projector_cases import DIGITS, GRAY
 
 import projectors
-from projectors import storage
+from projectors.files import storage
 
 
 def contents(folder):
@@ -271,7 +271,7 @@ def test_a_missing_tower_is_named_with_its_digest(tmp_path, resnet, stirred):
 
 
 def test_what_was_measured_is_in_the_description(tmp_path, stirred):
-    from projectors.description import read_description
+    from projectors.files.description import read_description
 
     measured = projectors.Fidelity(0.1, 0.9, 0.8)
     projectors.save(stirred(), tmp_path / "projector", fidelity=measured)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import projectors
-from projectors.tower import digest_of
+from projectors.model.tower import digest_of
 
 
 def test_a_bundled_tower_is_the_same_for_the_same_seed_and_leaves_the_global_generator_alone():

@@ -11,11 +11,11 @@ from torch.func import functional_call
 from torch.nn import functional
 
 import synth.networks
-from distill.registry import NETWORKS
+from distill.recipes.names import NETWORKS
 from synth import MatchingGradient, matching_gradient
 from synth.augment import FAMILIES, Augmentation, View
-from synth.graphs import Work
-from synth.inner_loop import InnerLoop, make_inner_loop
+from synth.cuda_graphs import Work
+from synth.matching.inner_loop import InnerLoop, make_inner_loop
 from synth.parameters import parameter_vector
 
 ALL_FAMILIES = tuple(FAMILIES)
@@ -178,7 +178,7 @@ class Tape:
         self.replayed = 0
 
     def __call__(self, work: Work, inputs: Sequence[Tensor]) -> Work:
-        """See `synth.graphs.Record`."""
+        """See `synth.cuda_graphs.Record`."""
         self.recorded += 1
         kept = [tensor.clone() for tensor in inputs]
         outputs = [output.clone() for output in work(kept)]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synth.averaging import Average
+from synth.updates import Average
 
 
 @settings(max_examples=20, deadline=None)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from synth.committee import Committee
+from synth.committee.vote import Committee
 from synth.networks import MLP, ConvNet
 
 

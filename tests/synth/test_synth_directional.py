@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from synth import Adjoint, Unrolled
-from synth.directional import choose_form, double_backward, forward_over_reverse
+from synth.matching.directional import choose_form, double_backward, forward_over_reverse
 
 
 class NativeGroupNorm(nn.Module):

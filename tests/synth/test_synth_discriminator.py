@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from synth.batches import Batch
-from synth.discriminator import Discriminator, discriminator_loss
 from synth.losses import soft_cross_entropy
 from synth.parameters import parameter_vector
-from synth.sharpness import Sharpness
-from synth.training import TrainSettings, train
+from synth.training.batches import Batch
+from synth.training.discriminator import Discriminator, discriminator_loss
+from synth.training.loop import TrainSettings, train
+from synth.training.sharpness import Sharpness
 
 
 @pytest.fixture

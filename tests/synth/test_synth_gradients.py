@@ -18,7 +18,7 @@ from synth_cases import (
     tame_lr,
 )
 
-from distill.registry import NETWORKS
+from distill.recipes.names import NETWORKS
 from synth import Adjoint, FrozenAdjoint, Unrolled, matching_gradient, parameter_distance
 from synth.augment import Augmentation
 

@@ -10,17 +10,13 @@ from torch.nn import functional
 
 from synth import Adjoint, FrozenAdjoint, MatchingGradient
 from synth.augment import Augmentation
-from synth.matching import (
-    DivergedError,
-    MatchProblem,
-    MatchSettings,
-    initial_state,
-    match_trajectories,
-)
+from synth.errors import DivergedError
+from synth.matching.outer_loop import MatchProblem, MatchSettings, match_trajectories
+from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
+from synth.matching.start import class_labels, starting_labels
+from synth.matching.state import initial_state
 from synth.networks import MLP
 from synth.parameters import load_vector, parameter_vector
-from synth.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
-from synth.synthetic_set import class_labels, starting_labels
 
 CLASSES = 3
 SIZE = (4, 4)

@@ -8,7 +8,7 @@ from synth_cases import build, build_registered, make_problem
 from torch import nn
 
 from synth import Adjoint, FrozenAdjoint, matching_gradient
-from synth.inner_loop import draw_batches
+from synth.matching.inner_loop import draw_batches
 from synth.parameters import parameter_vector
 
 

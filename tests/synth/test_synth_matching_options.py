@@ -7,11 +7,12 @@ import torch
 
 from synth import Adjoint
 from synth.formation import decode
-from synth.matching import MatchProblem, MatchSettings, initial_state, match_trajectories
+from synth.matching.outer_loop import MatchProblem, MatchSettings, match_trajectories
+from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
+from synth.matching.start import class_labels, starting_labels
+from synth.matching.state import initial_state
 from synth.networks import MLP
 from synth.parameters import parameter_vector
-from synth.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
-from synth.synthetic_set import class_labels, starting_labels
 from synth.updates import Moments, Momentum, adam
 
 CLASSES, SIZE = 3, (4, 4)

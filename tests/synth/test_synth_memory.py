@@ -8,8 +8,8 @@ import torch
 from synth_cases import build_registered, make_problem
 
 from synth import Adjoint, FrozenAdjoint, Unrolled
-from synth.directional import Eager, double_backward
-from synth.snapshots import InnerPath
+from synth.matching.directional import Eager, double_backward
+from synth.matching.parameter_path import InnerPath
 
 
 class Held:

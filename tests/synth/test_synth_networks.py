@@ -8,7 +8,7 @@ from synth_cases import build, build_registered, make_problem
 from torch import nn
 from torch.func import functional_call
 
-from distill.registry import NETWORKS
+from distill.recipes.names import NETWORKS
 from synth import Adjoint, FrozenAdjoint, Unrolled
 from synth.networks import GroupNorm
 from synth.networks.layers import make_activation, make_norm, make_pooling

@@ -5,14 +5,8 @@ import torch
 from synth_cases import build_registered
 
 from synth.losses import hard_logits
+from synth.matching.start import class_labels, draw_noise, draw_real, draw_uniform, starting_labels
 from synth.parameters import call_with_vector, load_vector, parameter_layout, parameter_vector
-from synth.synthetic_set import (
-    class_labels,
-    draw_noise,
-    draw_real,
-    draw_uniform,
-    starting_labels,
-)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from synth.batches import shuffled_batches
 from synth.images import HardLogits
 from synth.networks import ConvNet, ResNet18, VisionTransformer
 from synth.precision import forward
@@ -14,7 +13,8 @@ from synth.recovery import (
     first_state,
     recover_images,
 )
-from synth.training import TrainSettings, accuracy, train
+from synth.training.batches import shuffled_batches
+from synth.training.loop import TrainSettings, accuracy, train
 
 SIZE = (12, 12)
 

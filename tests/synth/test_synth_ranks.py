@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed
 
-from synth.ranks import Ranks, mean_of
+from synth.matching.ranks import Ranks, mean_of
 
 TWO_RANKS = """
 import sys
@@ -16,11 +16,11 @@ import sys
 import torch
 import torch.distributed
 from synth import Adjoint
-from synth.matching import MatchProblem, initial_state, mean_gradient
+from synth.matching.outer_loop import MatchProblem, initial_state, mean_gradient
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
-from synth.ranks import Ranks
-from synth.segments import Segment, SegmentSampler, StartWindow
+from synth.matching.ranks import Ranks
+from synth.matching.segments import Segment, SegmentSampler, StartWindow
 
 torch.set_num_threads(1)
 rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]

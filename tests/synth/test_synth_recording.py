@@ -6,14 +6,15 @@ import pytest
 import torch
 from synth_cases import ALL_FAMILIES, Tape, build, check_same, make_problem
 
-from synth import Adjoint, training
+from synth import Adjoint
 from synth.augment import dsa
-from synth.batches import shuffled_batches
-from synth.directional import Eager, double_backward, forward_over_reverse
-from synth.gradients import replay
+from synth.matching.directional import Eager, double_backward, forward_over_reverse
+from synth.matching.gradients import replay
+from synth.matching.recorded_steps import RecordedSteps
 from synth.precision import full_float32
-from synth.recording import RecordedSteps
-from synth.training import TrainSettings, train
+from synth.training import loop as training
+from synth.training.batches import shuffled_batches
+from synth.training.loop import TrainSettings, train
 
 FORMS = [double_backward, forward_over_reverse]
 

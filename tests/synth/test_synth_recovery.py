@@ -11,7 +11,7 @@ from synth_cases import build
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from synth.matching import DivergedError
+from synth.errors import DivergedError
 from synth.recovery import (
     RecoverProblem,
     RecoverSettings,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from synth.augment import FAMILIES, Augmentation, View
-from synth.relabel import StoredMixes, StoredVotes, labelled_online, relabel_epoch
+from synth.committee.relabel import StoredMixes, StoredVotes, labelled_online, relabel_epoch
 
 EVERY = Augmentation(tuple(FAMILIES))
 

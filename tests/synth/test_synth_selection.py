@@ -8,9 +8,9 @@ from synth_cases import build
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from synth.committee import Committee
+from synth.committee.features import committee_features, head_inputs
+from synth.committee.vote import Committee
 from synth.crops import crop_resized
-from synth.features import committee_features, head_inputs
 from synth.formation import encode
 from synth.selection import (
     MosaicDraw,

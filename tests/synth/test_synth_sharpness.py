@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from synth.batches import Batch
 from synth.networks import MLP
-from synth.sharpness import Sharpness, sharpness_aware_backward
-from synth.training import TrainSettings, train
+from synth.training.batches import Batch
+from synth.training.loop import TrainSettings, train
+from synth.training.sharpness import Sharpness, sharpness_aware_backward
 
 
 def quadratic(parameter):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from synth.features import head_inputs
+from synth.committee.features import head_inputs
+from synth.committee.similarity import parc
 from synth.networks import MLP
-from synth.similarity import parc
 
 LABELS = torch.arange(12) % 4
 

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from synth.losses import cosine_loss
-from synth.strategies import (
+from synth.committee.strategies import (
     CROWD_METHODS,
     Zones,
     aggregate_crowd,
@@ -27,6 +26,7 @@ from synth.strategies import (
     smoothed_logits,
     zone_of,
 )
+from synth.losses import cosine_loss
 
 # Three workers, four tasks, three classes.
 VOTES = torch.tensor([[0, 1, 2, 0], [0, 1, 1, 0], [1, 1, 2, 2]])

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from synth.batches import Batch
 from synth.losses import soft_cross_entropy
-from synth.temperatures import Annealing, calibrated_temperature
-from synth.training import TrainSettings, train
+from synth.training.batches import Batch
+from synth.training.loop import TrainSettings, train
+from synth.training.temperatures import Annealing, calibrated_temperature
 
 
 def test_steps_by_hand():

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from synth.augment import Augmentation
-from synth.batches import Batch, shuffled_batches, split_batches, split_parts
 from synth.losses import hard_logits
+from synth.matching.start import class_labels
 from synth.networks import MLP
 from synth.parameters import parameter_vector
-from synth.synthetic_set import class_labels
-from synth.training import TrainSettings, accuracy, predict, train
+from synth.training.batches import Batch, shuffled_batches, split_batches, split_parts
+from synth.training.loop import TrainSettings, accuracy, predict, train
 
 
 @pytest.fixture

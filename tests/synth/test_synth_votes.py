@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from synth.votes import RULES, Ballot, similarity_weights, vote_weights
+from synth.committee.weights import RULES, Ballot, similarity_weights, vote_weights
 
 
 def test_vote_weights_by_prior_are_a_softmax_of_percents():

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from distill.data import DataError, SourceError, load_data
-from distill.data.characters import choose_classes, find_twins, glyph_classes, name_of
-from distill.data.faces import (
+from distill.data.sources.characters import choose_classes, find_twins, glyph_classes, name_of
+from distill.data.sources.faces import (
     TEST_FACES,
     TRAIN_FACES,
     VALIDATION_FACES,
     code_points,
     draw_characters,
 )
-from distill.data.glyphs import apply_jitter, draw_jitter
+from distill.data.sources.glyphs import apply_jitter, draw_jitter
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_each_split_is_drawn_in_its_own_faces(monkeypatch):
         drawn.append(face)
         return draw_characters(face, characters, size)
 
-    monkeypatch.setattr("distill.data.glyphs.draw_characters", spy)
+    monkeypatch.setattr("distill.data.sources.glyphs.draw_characters", spy)
     load_data("glyphs:2")
     assert tuple(drawn) == TRAIN_FACES + VALIDATION_FACES + TEST_FACES
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-import distill.data.torchvision_sets as torchvision_sets
-from distill.checks import check_data
+import distill.data.sources.torchvision_sets as torchvision_sets
 from distill.data import DataError, SourceError, fit_preprocess, load_data
 from distill.errors import RecipeError
-from distill.recipe import check_recipe
+from distill.recipes.checks import check_data
+from distill.recipes.loading import check_recipe
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_recipe_keeps_classes():
 def test_statistics_in_parts_are_those_of_the_whole(monkeypatch):
     images = torch.rand(50, 2, 5, 5, generator=torch.Generator().manual_seed(0)) ** 3
     whole = fit_preprocess(images)
-    monkeypatch.setattr("distill.data.normalisation._PART", 60)
+    monkeypatch.setattr("distill.data.preprocess._PART", 60)
     parts = fit_preprocess(images)
     expected = images.double()
     for found in (whole, parts):
@@ -190,10 +190,10 @@ def test_whitening_that_does_not_fit_is_refused_before_any_work(monkeypatch):
     raw = {"data": {"source": "digits", "zca": True}, "experts": {}, "match": {"ipc": 1}}
     recipe = check_recipe(raw, "test")
     check_data(recipe)
-    monkeypatch.setattr("distill.checks.available_bytes", lambda: 64**2 * 47)
+    monkeypatch.setattr("distill.recipes.checks.available_bytes", lambda: 64**2 * 47)
     with pytest.raises(RecipeError, match=r"64 x 64 matrices takes 0\.0 GB, 0\.0 GB are free"):
         check_data(recipe)
-    monkeypatch.setattr("distill.checks.available_bytes", lambda: None)
-    monkeypatch.setattr("distill.checks.LARGEST", 63)
+    monkeypatch.setattr("distill.recipes.checks.available_bytes", lambda: None)
+    monkeypatch.setattr("distill.recipes.checks.LARGEST", 63)
     with pytest.raises(RecipeError, match="at most 63 values are whitened; set a smaller"):
         check_data(recipe)

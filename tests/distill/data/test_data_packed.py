@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from distill.data import DataError, Split, load_data
-from distill.data.packed import pack_data, verify_packed
+from distill.data.loading import cut_parts
 from distill.data.parts import Parts
-from distill.data.sources import cut_parts
+from distill.data.sources.packed import pack_data, verify_packed
 from distill.errors import WorkError
 from distill.store import packed
 from distill.store.packed import StoredImages, read_index
@@ -21,7 +21,7 @@ def small_shards(monkeypatch):
     """Some images in each shard, and few shards open at once."""
     monkeypatch.setattr(packed, "SHARD_BYTES", 2000)
     monkeypatch.setattr(packed, "_OPEN", 2)
-    monkeypatch.setattr("distill.data.packed._PART_BYTES", 4000)
+    monkeypatch.setattr("distill.data.sources.packed._PART_BYTES", 4000)
 
 
 def pack(source, folder, **options):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from distill.data import SOURCES, DataError, SourceError, load_data
-from distill.data.fashion import DEBIAN_FOLDER
+from distill.data.sources.fashion import DEBIAN_FOLDER
 
 CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat")
 

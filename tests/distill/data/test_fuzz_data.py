@@ -13,7 +13,7 @@ from fuzz_cases import Tally, damage
 from PIL import Image
 
 from distill.data import DataError, load_data
-from distill.data.idx import read_idx
+from distill.data.sources.idx import read_idx
 
 
 def cases(few, many):

@@ -8,9 +8,9 @@ import torch
 from codec_checks import fixture_labels
 
 import projectors
-from projectors.archive import pack_projector, unpack_projector
 from projectors.codecs import Dense, Weights
 from projectors.codecs.residual import pack_residual, unpack_residual
+from projectors.files.archive import pack_projector, unpack_projector
 
 ABOUT = {"members": ["mlp"], "weights": [1.0]}
 

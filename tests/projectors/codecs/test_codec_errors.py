@@ -9,16 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from projectors.codecs import (
-    CodecError,
-    Dense,
-    Hard,
-    Labels,
-    LowRank,
-    Quantised,
-    TopK,
-    TwoScalars,
-)
+from projectors.codecs import CodecError, Dense, Hard, Labels, LowRank, Quantised, TopK, TwoScalars
 
 FLOOR = 2.0**-26
 examples = settings(max_examples=30, deadline=None, derandomize=True, database=None)

@@ -10,10 +10,10 @@ import torch
 from codec_checks import FIXTURES, fixture_labels
 from network_cases import NETWORKS
 
-from projectors.archive import unpack_projector
 from projectors.codecs import CodecError, Hard, Weights
 from projectors.codecs.container import seal, unseal
 from projectors.codecs.residual import unpack_residual
+from projectors.files.archive import unpack_projector
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 

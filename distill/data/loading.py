@@ -1,0 +1,161 @@
+"""Real data by a source string: the one place that turns source names into readers."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from distill.data.batched import Changed
+from distill.data.cutting import hold_out, keep_classes, keep_subset
+from distill.data.parts import Parts, Request
+from distill.data.pixels import check_channels, check_memory, check_size, resize_images, to_channels
+from distill.data.sources.digits import read_digits
+from distill.data.sources.fashion import read_fashion_mnist
+from distill.data.sources.folder import read_folder
+from distill.data.sources.glyphs import read_glyphs
+from distill.data.sources.hugging_face import read_hugging_face
+from distill.data.sources.npz import read_npz
+from distill.data.sources.packed import read_packed
+from distill.data.sources.torchvision_sets import read_torchvision
+from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
+from synth.images import Images
+
+SOURCES: dict[str, Callable[[Request], Parts]] = {
+    "digits": read_digits,
+    "fashion-mnist": read_fashion_mnist,
+    "glyphs": read_glyphs,
+    "folder": read_folder,
+    "npz": read_npz,
+    "torchvision": read_torchvision,
+    "hf": read_hugging_face,
+    "packed": read_packed,
+}
+
+
+def load_data(
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    classes: Sequence[str | int] = (),
+    subset: int | None = None,
+    validation: float = 0.1,
+) -> RealData:
+    """Load real images from a named source and cut them into train, validation and test.
+
+    Nothing here depends on a run's seed: the same source and options give the same splits, and
+    so the same digest, in every run.
+
+    Args:
+        source: `digits`, `fashion-mnist`, `fashion-mnist:PATH`, `glyphs:K`, `folder:PATH`,
+            `npz:PATH`, `packed:PATH` and so on.
+        size: resize all images to size x size pixels (bilinear, antialiased; the central square
+            of images that are not square). None keeps their size.
+        channels: 1 for gray (luma) or 3 for RGB (gray repeated). None keeps their channels.
+        classes: keep these classes alone, by name or number, numbered anew in this order; empty
+            keeps all.
+        subset: keep at most this many training images, stratified, after validation was cut.
+        validation: the fraction of each class's training images, in (0, 1), that is held out;
+            at least one image of each class that has two. Not used where the source brings
+            validation images of its own.
+
+    Returns:
+        The three splits, checked, on the CPU: in memory, but packed ones stay on the disk.
+
+    Raises:
+        SourceError: when the source string names no source.
+        DataError: when an option is out of range, or the data cannot be read or used.
+    """
+    parts = cut_parts(
+        source,
+        size=size,
+        channels=channels,
+        classes=classes,
+        subset=subset,
+        validation=validation,
+    )
+    train, held_out, test = parts.three
+    if parts.packed:
+        if parts.digest is not None:
+            return RealData(train, held_out, test, parts.class_names, source, parts.digest)
+    else:
+        waiting = [split for split in parts.three if not isinstance(split.images, Tensor)]
+        if waiting:
+            check_memory(sum(map(len, waiting)), waiting[0].images.shape[1:])
+        train, held_out, test = (split.gathered() for split in parts.three)
+    return build_real_data(train, held_out, test, parts.class_names, source)
+
+
+def cut_parts(
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    classes: Sequence[str | int] = (),
+    subset: int | None = None,
+    validation: float = 0.1,
+) -> Parts:
+    """What `load_data` loads, cut and shaped, with images still where their source has them.
+
+    Args:
+        source: as all others, see `load_data`.
+        size: in pixels.
+        channels: 1 or 3.
+        classes: to keep.
+        subset: most training images.
+        validation: fraction that is held out.
+
+    Returns:
+        All three splits; images that no memory holds yet are decoded, or read, by batches.
+
+    Raises:
+        SourceError, DataError: see `load_data`.
+    """
+    check_size(size)
+    check_channels(channels)
+    if not 0 < validation < 1:
+        raise DataError(
+            f"validation={validation} came, a fraction above 0 and below 1 is needed; use for "
+            "example 0.1"
+        )
+    whole = parts = _read(Request(source, source.partition(":")[2], size, channels))
+    if classes:
+        parts = keep_classes(parts, classes)
+    count = len(parts.class_names)
+    train, held_out = parts.train, parts.validation
+    if held_out is None:
+        train, held_out = hold_out(train, count, validation, "validation")
+    if subset is not None:
+        train = keep_subset(train, count, subset)
+
+    def shaped(split: Split) -> Split:
+        return Split(_shaped(split.images, channels, size), split.labels)
+
+    found = Parts(shaped(train), shaped(parts.test), parts.class_names, shaped(held_out))
+    same = train is whole.train and found.train.images is train.images
+    return replace(found, packed=whole.packed, digest=whole.digest if same else None)
+
+
+def _shaped(images: Images, channels: int | None, size: int | None) -> Images:
+    """The images with other channels and another size; themselves where these are theirs."""
+    c, h, w = images.shape[1:]
+    if channels in (None, c) and (size is None or (h, w) == (size, size)):
+        return images
+
+    def change(pixels: Tensor) -> Tensor:
+        return resize_images(to_channels(pixels, channels), size)
+
+    return change(images) if isinstance(images, Tensor) else Changed(images, change)
+
+
+def _read(request: Request) -> Parts:
+    name = request.source.partition(":")[0]
+    if name not in SOURCES:
+        close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise SourceError(
+            f"source {request.source!r} is unknown, one of {', '.join(SOURCES)} is needed; "
+            f"{hint}write for example digits, folder:PATH or torchvision:CIFAR10"
+        )
+    return SOURCES[name](request)

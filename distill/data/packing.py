@@ -1,0 +1,62 @@
+"""Packing a data source, as the command asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from distill.data import DataError, SourceError
+from distill.data.loading import cut_parts
+from distill.data.sources.packed import pack_data
+from distill.errors import RecipeError, WorkError
+from distill.store.packed import shard_path
+
+
+class _Counter(Protocol):
+    def __call__(self, *, count: int) -> None: ...
+
+
+def pack_source(
+    source: str,
+    out: Path,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    validation: float = 0.1,
+    task: Callable[[str, int], AbstractContextManager[_Counter]],
+) -> dict[str, Any]:
+    """Pack a source into the folder `out`; returns its digest, images of each split and bytes.
+
+    Args:
+        source: as in a recipe's data.source.
+        out: the new folder.
+        size: side of the images in pixels; None for as they are.
+        channels: 1 or 3; None for as they are.
+        validation: share of the training images that is held out.
+        task: shows progress: called with a name and the number of images.
+
+    Raises:
+        RecipeError: for an unknown source.
+        WorkError: if the data are missing or wrong, or cannot be written.
+    """
+    try:
+        parts = cut_parts(source, size=size, channels=channels, validation=validation)
+        total = sum(map(len, parts.three))
+        with task("pack", total) as advance:
+            index = pack_data(parts, source, out, lambda count: advance(count=count))
+    except SourceError as error:
+        raise RecipeError(f"data {source}: {error}") from None
+    except (DataError, OSError) as error:
+        raise WorkError(f"data {source}: {error}") from None
+    shards = [
+        shard_path(out, name, number)
+        for name, counts in index.shards.items()
+        for number in range(len(counts))
+    ]
+    return {
+        "digest": index.digest,
+        "images": {name: sum(counts) for name, counts in index.shards.items()},
+        "bytes": sum(path.stat().st_size for path in shards),
+    }

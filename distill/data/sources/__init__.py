@@ -1,0 +1,1 @@
+"""The sources of real images, one a file."""

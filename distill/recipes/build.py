@@ -1,0 +1,203 @@
+"""Names become objects here, and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+import projectors
+import synth.networks
+from distill.data import DataError, RealData, SourceError, load_data
+from distill.errors import RecipeError, WorkError
+from distill.recipes.recipe import Recipe
+from distill.recipes.specs import CodecSpec, parse_network
+from distill.recipes.tables.data import DataTable
+from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.projector import ProjectorTable
+from distill.recipes.tables.relabel import RelabelTable
+from projectors.codecs import CodecError, LabelCodec, get_codec
+from synth.augment import Augmentation, dsa, parse_families
+from synth.matching.gradients import Adjoint, FrozenAdjoint, GradientMethod, Unrolled
+from synth.updates import Momentum, UpdateRule, adam
+
+_NETWORK_CLASSES: dict[str, Callable[..., nn.Module]] = {
+    "ConvNet": synth.networks.ConvNet,
+    "ResNet18": synth.networks.ResNet18,
+    "ResNet50": synth.networks.ResNet50,
+    "ShuffleNetV2": synth.networks.ShuffleNetV2,
+    "MobileNetV2": synth.networks.MobileNetV2,
+    "DenseNet121": synth.networks.DenseNet121,
+    "VisionTransformer": synth.networks.VisionTransformer,
+    "VGG11": synth.networks.VGG11,
+    "AlexNet": synth.networks.AlexNet,
+    "MLP": synth.networks.MLP,
+    "TorchvisionNetwork": synth.networks.TorchvisionNetwork,
+}
+
+
+def seed_of(seed: int, *keys: int | str) -> int:
+    """A seed for one purpose, from the run's seed and what it is for."""
+    text = "/".join(str(key) for key in (seed, *keys))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def generator_for(seed: int, *keys: int | str) -> Generator:
+    """A CPU generator for one purpose. Nothing has to be stored to draw the same again."""
+    return torch.Generator().manual_seed(seed_of(seed, *keys))
+
+
+def build_network(
+    spec: str, channels: int, size: tuple[int, int], classes: int, seed: int
+) -> nn.Module:
+    """The network of a spec, with weights drawn from `seed`; the global generator is untouched.
+
+    Raises:
+        RecipeError: for an unknown network, option or value.
+    """
+    entry, options = parse_network(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return _NETWORK_CLASSES[entry.kind](channels, size, classes, **options)
+        except ValueError as error:
+            raise RecipeError(f"network {spec}: {error}") from None
+
+
+def is_torchvision(spec: str) -> bool:
+    """Whether a spec names a model of torchvision, which has published weights."""
+    return parse_network(spec)[0].kind == "TorchvisionNetwork"
+
+
+def build_gradient(table: MatchTable) -> GradientMethod:
+    """The gradient method that a recipe names."""
+    methods: dict[str, Callable[[], GradientMethod]] = {
+        "adjoint": lambda: Adjoint(snapshots=table.snapshots),
+        "frozen": lambda: FrozenAdjoint(snapshots=table.snapshots),
+        "unrolled": Unrolled,
+    }
+    return methods[table.gradient]()
+
+
+def build_update(name: str, momentum: float) -> UpdateRule:
+    """The outer loop's update rule called "adam" or "sgd" (with this momentum)."""
+    rules: dict[str, UpdateRule] = {"adam": adam, "sgd": Momentum(momentum)}
+    return rules[name]
+
+
+def build_views(families: str, *, one_per_batch: bool) -> Augmentation | None:
+    """The augmentation named by families joined with underscores; None for "none".
+
+    Raises:
+        RecipeError: for an unknown family.
+    """
+    try:
+        names = parse_families(families)
+        if not names:
+            return None
+        return dsa(names) if one_per_batch else Augmentation(names)
+    except ValueError as error:
+        raise RecipeError(f"augmentation {families}: {error}") from None
+
+
+def build_codec(spec: CodecSpec, batch_size: int) -> LabelCodec:
+    """The label codec of a spec, for labels in batches of `batch_size`.
+
+    Raises:
+        RecipeError: for an option out of its range.
+    """
+    try:
+        return get_codec(spec.config(batch_size))
+    except CodecError as error:
+        raise RecipeError(f"codec {spec.text}: {error}") from None
+
+
+def build_data(table: DataTable) -> RealData:
+    """Load the real data that a recipe names.
+
+    Raises:
+        RecipeError: for an unknown source.
+        WorkError: if the data are missing or wrong.
+    """
+    try:
+        return load_data(
+            table.source,
+            size=table.size,
+            channels=table.channels,
+            classes=table.classes,
+            subset=table.subset,
+            validation=table.validation,
+        )
+    except SourceError as error:
+        raise RecipeError(f"data.source: {error}") from None
+    except (DataError, OSError) as error:
+        raise WorkError(f"data {table.source}: {error}") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called auto, cpu or cuda.
+
+    Raises:
+        WorkError: if cuda is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise WorkError("--device cuda, but no CUDA device is at hand; use --device cpu or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
+
+
+View = Callable[[Tensor, Generator], Tensor]
+
+
+def fit_settings(table: ProjectorTable, batch_size: int) -> projectors.FitSettings:
+    """The numbers of a fit."""
+    return projectors.FitSettings(
+        steps=table.steps,
+        batch_size=batch_size,
+        lr=table.lr,
+        ce_weight=table.ce_weight,
+        loss=table.loss,
+        temperature=table.temperature,
+    )
+
+
+def projector_parts(
+    table: ProjectorTable, seed: int
+) -> tuple[projectors.AdapterSettings, projectors.HeadSettings]:
+    """How a recipe's adapters and its head are made."""
+    ranks = {str(kind): rank for kind, rank in table.ranks.items() if kind != "head"}
+    adapter = projectors.AdapterSettings(table.rank, table.alpha, seed=seed, ranks=ranks)
+    head = projectors.HeadSettings(
+        templates=tuple(table.templates),
+        init=table.head,
+        trained=table.trained,
+        seed=seed,
+        rank=table.head_rank,
+    )
+    return adapter, head
+
+
+def student_view(recipe: Recipe) -> View | None:
+    """The views that a projector is fitted on: those that students ask for, if no others."""
+    table = recipe.projector or ProjectorTable()
+    views = relabel_views(recipe.relabel or RelabelTable())
+    if table.augmentation is not None:
+        chosen = build_views(table.augmentation, one_per_batch=False)
+        if chosen is None:
+            return None
+        views = chosen
+    if not views.families:
+        return None
+
+    def view(images: Tensor, generator: Generator) -> Tensor:
+        size = (images.shape[2], images.shape[3])
+        return views.sample(len(images), size, generator).apply(images)
+
+    return view
+
+
+def relabel_views(table: RelabelTable) -> Augmentation:
+    """The augmentation of the labelled views; without families, the images as they are."""
+    return build_views(table.augmentation, one_per_batch=False) or Augmentation(())

@@ -1,0 +1,137 @@
+"""What a recipe asks for is checked before any work starts: names first, then against the data."""
+
+from __future__ import annotations
+
+import torch
+
+from distill.data import DataError, RealData, require_per_class
+from distill.errors import RecipeError
+from distill.machine import available_bytes
+from distill.recipes.build import build_data, build_network, build_views
+from distill.recipes.recipe import MAKERS, Recipe, kept_epochs
+from distill.recipes.specs import parse_network
+from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.recover import RecoverTable
+from distill.recipes.tables.select import SelectTable
+from synth.formation import SMALLEST_CELL
+from synth.recovery import running_statistics
+from synth.whitening import LARGEST, whitening_bytes
+
+
+def check_names(recipe: Recipe) -> None:
+    """Raise RecipeError for a network, augmentation or teacher that does not exist."""
+    for spec in _specs(recipe):
+        parse_network(spec)
+    own = recipe.committee.recipes.values() if recipe.committee else ()
+    for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
+        if table is not None and table.augmentation is not None:
+            build_views(table.augmentation, one_per_batch=False)
+    if recipe.projector is not None and recipe.committee is not None:
+        _check_teacher(recipe.projector.teacher, recipe)
+
+
+def _check_teacher(teacher: str, recipe: Recipe) -> None:
+    members = recipe.committee.members if recipe.committee else []
+    if teacher == "committee" or teacher in members:
+        return
+    kept = kept_epochs(recipe) if recipe.experts is not None else ()
+    if teacher not in [f"experts:{epoch}" for epoch in kept]:
+        epochs = ", ".join(str(epoch) for epoch in kept)
+        raise RecipeError(
+            f"projector.teacher is {teacher}; write committee, one of its members "
+            f"({', '.join(members)}), or experts:EPOCH with an epoch that is kept "
+            f"({epochs or 'none: the recipe has no [experts]'})"
+        )
+
+
+def check_data(recipe: Recipe) -> RealData:
+    """Load a recipe's data; raises RecipeError where the recipe does not fit them.
+
+    Raises:
+        RecipeError: for an unknown source, more images per class than there are, or a network
+            that these images do not go through.
+        WorkError: if the data are missing or wrong.
+    """
+    data = build_data(recipe.data)
+    name = next(name for name in MAKERS if getattr(recipe, name) is not None)
+    try:
+        require_per_class(data.train, _real_per_class(recipe.maker), data.class_names)
+    except DataError as error:
+        raise RecipeError(f"{name}.ipc: {error}") from None
+    side = min(data.size) // _tiles_a_side(recipe.maker)
+    if side < SMALLEST_CELL:
+        raise RecipeError(
+            f"{name}.factor cuts images of {data.size[0]}x{data.size[1]} into tiles of {side} "
+            f"pixels a side, which need at least {SMALLEST_CELL}; lower the factor"
+        )
+    _check_measured(recipe, data)
+    check_networks(recipe, data)
+    if recipe.data.zca:
+        _check_whitening(data)
+    return data
+
+
+def _check_whitening(data: RealData) -> None:
+    """Raise RecipeError for images so large that their whitening matrices would not fit."""
+    height, width = data.size
+    values = data.channels * height * width
+    needed, there = whitening_bytes(values), available_bytes()
+    if values > LARGEST or (there is not None and needed > there):
+        free = "" if there is None else f", {there / 1e9:.1f} GB are free"
+        raise RecipeError(
+            f"data.zca: images of {data.channels}x{height}x{width} have {values:,} values, and "
+            f"whitening with {values:,} x {values:,} matrices takes {needed / 1e9:.1f} GB{free}, "
+            f"at most {LARGEST:,} values are whitened; set a smaller data.size, or data.zca = false"
+        )
+
+
+def _tiles_a_side(table: MatchTable | RecoverTable | SelectTable) -> int:
+    """How many real images, or crops of them, are tiled along a side of a stored one."""
+    if isinstance(table, MatchTable):
+        return table.factor
+    kind = table.init if isinstance(table, RecoverTable) else table.method
+    return table.factor if kind == "mosaics" else 1
+
+
+def _real_per_class(table: MatchTable | RecoverTable | SelectTable) -> int:
+    """Real images of each class that a set is made from, at least 1."""
+    if isinstance(table, RecoverTable) and table.init == "noise":
+        return 1
+    return table.ipc * _tiles_a_side(table) ** 2
+
+
+def _check_measured(recipe: Recipe, data: RealData) -> None:
+    """A measured vote trains its students on real images, of which there must be enough."""
+    if recipe.committee is None or recipe.committee.vote != "measured":
+        return
+    try:
+        require_per_class(data.train, recipe.committee.measure_ipc, data.class_names)
+    except DataError as error:
+        raise RecipeError(f"committee.measure_ipc: {error}") from None
+
+
+def check_networks(recipe: Recipe, data: RealData) -> None:
+    """Raise RecipeError for a network that cannot be built for these images."""
+    # On the meta device, where weights have shapes and no memory.
+    with torch.device("meta"):
+        built = {
+            spec: build_network(spec, data.channels, data.size, data.classes, 0)
+            for spec in _specs(recipe)
+        }
+    if recipe.recover is not None and recipe.recover.bn_weight > 0 and recipe.committee:
+        for spec in recipe.recover.members or recipe.committee.members:
+            try:
+                running_statistics(built[spec])
+            except ValueError as error:
+                raise RecipeError(f"recover.bn_weight, member {spec}: {error}") from None
+
+
+def _specs(recipe: Recipe) -> list[str]:
+    specs = [recipe.experts.network] if recipe.experts else []
+    if recipe.committee is not None:
+        specs += recipe.committee.members
+        specs += [recipe.committee.measure_student] if recipe.committee.vote == "measured" else []
+    if recipe.relabel is not None and recipe.relabel.active == "robust":
+        specs.append(recipe.relabel.active_student)
+    specs += recipe.evaluate.students if recipe.evaluate else []
+    return specs

@@ -1,0 +1,77 @@
+"""What recipe keys are made of: ranges of numbers, lists of names, and tables. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from distill.errors import RecipeError
+from distill.recipes.specs import parse_codec
+
+
+def split(value: Any) -> Any:
+    """A list, or text whose parts are separated by commas."""
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+Names = Annotated[list[str], BeforeValidator(split)]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+Count = Annotated[int, Field(ge=1)]
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+NotNegativeCount = Annotated[int, Field(ge=0)]
+
+BatchSize = Annotated[int, Field(ge=2)]
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Table(BaseModel):
+    """A table of a recipe: unknown keys are errors, and values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+LABEL_SOURCES = ("hard", "learned", "votes", "projector")
+
+
+def _codec(text: str) -> str:
+    try:
+        return parse_codec(text).text
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _label_source(name: str) -> str:
+    if name in LABEL_SOURCES:
+        return name
+    try:
+        return parse_codec(name).text
+    except RecipeError as error:
+        sources = ", ".join(repr(source) for source in LABEL_SOURCES)
+        raise ValueError(f"it should be {sources}, or a codec of the set: {error}") from None
+
+
+Aggregate = Literal[
+    "logits",
+    "probabilities",
+    "standard",
+    "softmax",
+    "dawid-skene",
+    "glad",
+    "mace",
+    "wawa",
+    "zero-based-skill",
+]
+
+CodecText = Annotated[str, AfterValidator(_codec)]
+
+LabelSource = Annotated[str, AfterValidator(_label_source)]

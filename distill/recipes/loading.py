@@ -1,0 +1,138 @@
+"""Recipes: TOML files checked against the tables. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from distill.errors import RecipeError, suggestion
+from distill.recipes.names import recipe_names
+from distill.recipes.recipe import TABLES, Recipe
+from distill.recipes.tables.experts import ExpertsTable
+
+
+def load_recipe(name: str, overrides: list[str] | None = None, seed: int | None = None) -> Recipe:
+    """Read a recipe by the name of a packaged one, or by path, and apply overrides.
+
+    Args:
+        name: e.g. "digits" or "mine.toml".
+        overrides: "table.key=value" strings; values are TOML, or plain text.
+        seed: replaces the recipe's seed.
+
+    Raises:
+        RecipeError: for an unknown recipe, key or value, in one line.
+    """
+    raw = _parse(name, recipe_text(name))
+    for override in overrides or []:
+        _override(raw, override)
+    if seed is not None:
+        raw["seed"] = seed
+    raw.setdefault("name", Path(name).stem)
+    return check_recipe(raw, f"recipe {name}")
+
+
+def check_recipe(raw: Any, origin: str) -> Recipe:
+    """The recipe that plain values stand for.
+
+    Args:
+        raw: tables and keys, as TOML or JSON gives them.
+        origin: where they come from, for the message.
+
+    Raises:
+        RecipeError: with the first few problems, in one line.
+    """
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(f"{origin}: {_one_line(error)}") from None
+
+
+def recipe_text(name: str) -> str:
+    """The TOML text of a packaged recipe or of a file."""
+    packaged = resources.files("distill") / "recipes" / f"{name}.toml"
+    if re.fullmatch(r"[\w.-]+", name) and packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"recipe {name} cannot be read: {error}") from None
+    if path.suffix == ".toml":
+        raise RecipeError(
+            f"recipe {name} is not a file; name a TOML file or one of `distill ls recipes`"
+        )
+    raise RecipeError(f"there is no recipe {name}; {suggestion(name, recipe_names())}")
+
+
+def _parse(name: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"recipe {name} is not TOML: {error}") from None
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, separator, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not separator or len(parts) > 2 or not all(parts):
+        raise RecipeError(f"--set got {text!r}; write table.key=value, as in --set match.ipc=10")
+    table = raw
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set got {text!r}, but {part} is not a table")
+    table[parts[-1]] = _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """A TOML value, or plain text where it is none that a recipe could use."""
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    plain = isinstance(found["value"], bool | int | float | str | list | dict)
+    return found["value"] if plain and len(found) == 1 else text
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first few problems of a recipe, each with its key."""
+    problems = [_problem(found["type"], found["loc"], found["msg"]) for found in error.errors()]
+    rest = len(problems) - 3
+    return "; ".join(problems[:3]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:
+    key = ".".join(str(part) for part in location if not isinstance(part, int))
+    if kind == "extra_forbidden":
+        return f"unknown key {key}; {suggestion(str(location[-1]), _known(location[:-1]))}"
+    if kind == "missing":
+        return f"{key} is missing"
+    text = message.removeprefix("Value error, ").replace("Input should", "it should")
+    return f"{key}: {text}" if key else text
+
+
+def _known(path: tuple[int | str, ...]) -> list[str]:
+    model = TABLES.get(str(path[0]), Recipe) if path else Recipe
+    return list(model.model_fields)
+
+
+def with_evaluation(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with other keys in its [evaluate] table."""
+    table = {"students": [_first_network(recipe)]}
+    if recipe.evaluate is not None:
+        table = recipe.evaluate.model_dump()
+    raw = {**recipe.model_dump(), "evaluate": {**table, **changes}}
+    return check_recipe(raw, "evaluate")
+
+
+def _first_network(recipe: Recipe) -> str:
+    """A student for a set whose recipe names none: a network that it was made with."""
+    if recipe.experts is not None:
+        return recipe.experts.network
+    return recipe.committee.members[0] if recipe.committee else ExpertsTable().network

@@ -1,0 +1,244 @@
+"""The tables of a recipe and their keys. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from distill.errors import RecipeError
+from distill.recipes.keys import (
+    LABEL_SOURCES as LABEL_SOURCES,
+)
+from distill.recipes.keys import (
+    LabelSource as LabelSource,
+)
+from distill.recipes.keys import (
+    Table,
+)
+from distill.recipes.tables.committee import (
+    VOTE_KEYS as VOTE_KEYS,
+)
+from distill.recipes.tables.committee import (
+    CommitteeTable as CommitteeTable,
+)
+from distill.recipes.tables.data import DataTable
+from distill.recipes.tables.encode import EncodeTable
+from distill.recipes.tables.evaluate import EvaluateTable as EvaluateTable
+from distill.recipes.tables.experts import ExpertsTable
+from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.projector import ProjectorTable
+from distill.recipes.tables.recover import RecoverTable
+from distill.recipes.tables.refine import RefineTable
+from distill.recipes.tables.relabel import RelabelTable as RelabelTable
+from distill.recipes.tables.select import SelectTable
+
+
+class Recipe(Table):
+    """A whole recipe. The stages whose table is missing are left out of the run."""
+
+    name: str = "recipe"
+    summary: str = ""
+    origin: str = "Limbeck"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataTable
+    experts: ExpertsTable | None = None
+    match: MatchTable | None = None
+    committee: CommitteeTable | None = None
+    recover: RecoverTable | None = None
+    select: SelectTable | None = None
+    refine: RefineTable | None = None
+    relabel: RelabelTable | None = None
+    projector: ProjectorTable | None = None
+    encode: EncodeTable | None = None
+    evaluate: EvaluateTable | None = None
+
+    @property
+    def maker(self) -> MatchTable | RecoverTable | SelectTable:
+        """The table that says how the set is made."""
+        for table in (self.match, self.recover, self.select):
+            if table is not None:
+                return table
+        raise RecipeError("the recipe makes no set; add [match], [recover] or [select]")
+
+    def matching(self) -> tuple[ExpertsTable, MatchTable]:
+        """[experts] and [match]; raises RecipeError where the set is made in another way."""
+        if self.experts is None or self.match is None:
+            raise RecipeError(
+                "the recipe matches no trajectories; add the tables [experts] and [match]"
+            )
+        return self.experts, self.match
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_by_ipc(cls, raw: Any) -> Any:
+        """Any key of [relabel] and [evaluate] may be a table of values by images per class."""
+        ipc = ipc_of(raw, MAKERS)
+        if ipc is None:
+            return raw
+        chosen = {
+            name: {key: at_ipc(f"{name}.{key}", value, ipc) for key, value in raw[name].items()}
+            for name in ("relabel", "evaluate")
+            if isinstance(raw.get(name), dict)
+        }
+        return {**raw, **chosen}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        made_by = [name for name in MAKERS if getattr(self, name) is not None]
+        if len(made_by) != 1:
+            found = ", ".join(f"[{name}]" for name in made_by) or "none of them"
+            raise ValueError(
+                f"a set is made by one of [match], [recover] and [select], but there is {found}"
+            )
+        if (self.experts is None) != (self.match is None):
+            raise ValueError("[experts] and [match] go together; add or drop one of them")
+        if self.data.zca and self.projector is not None:
+            raise ValueError("a projector reads pixels: set data.zca = false or drop [projector]")
+        if self.data.zca and self.refine is not None:
+            raise ValueError("a tower reads pixels: set data.zca = false or drop [refine]")
+        for table in _TAUGHT:
+            if getattr(self, table) is not None and self.committee is None:
+                raise ValueError(f"[{table}] needs teachers; add a [committee] table")
+        problem = check_match(self) or check_recover(self) or check_select(self)
+        if problem:
+            raise ValueError(problem)
+        if self.encode is not None and self.relabel is None:
+            raise ValueError("[encode] needs voted labels; add a [relabel] table")
+        if self.encode is not None and self.encode.max_loss is not None and self.evaluate is None:
+            raise ValueError("encode.max_loss needs students; add an [evaluate] table")
+        return self
+
+
+# The tables of which exactly one makes the set, and those that need a committee.
+MAKERS = ("match", "recover", "select")
+
+_TAUGHT = ("recover", "relabel", "projector")
+
+TABLES: dict[str, type[Table]] = {
+    "data": DataTable,
+    "experts": ExpertsTable,
+    "match": MatchTable,
+    "committee": CommitteeTable,
+    "recover": RecoverTable,
+    "select": SelectTable,
+    "refine": RefineTable,
+    "relabel": RelabelTable,
+    "projector": ProjectorTable,
+    "encode": EncodeTable,
+    "evaluate": EvaluateTable,
+}
+
+
+def ipc_of(raw: Any, makers: Sequence[str]) -> int | None:
+    """Images per class of a recipe that is not yet checked; None where it does not say.
+
+    Args:
+        raw: tables and keys, as TOML gives them.
+        makers: tables of which one makes the set, and says how many images.
+    """
+    made = [raw.get(name) for name in makers] if isinstance(raw, dict) else []
+    counts = [table.get("ipc") for table in made if isinstance(table, dict)]
+    return counts[0] if len(counts) == 1 and isinstance(counts[0], int) else None
+
+
+def at_ipc(key: str, value: Any, ipc: int) -> Any:
+    """A value, or that of a table by images per class: {1 = 10, 10 = 16} is 10 up to 9, then 16.
+
+    Below its first entry, a table holds that entry.
+    """
+    if not isinstance(value, dict):
+        return value
+    if not value or not all(str(start).isdecimal() for start in value):
+        raise ValueError(
+            f"{key} is a table, whose keys must be images per class, as in {{ 1 = 10, 10 = 16 }}; "
+            f"got {', '.join(map(str, value)) or 'none'}"
+        )
+    starts = sorted(value, key=int)
+    reached = [start for start in starts if int(start) <= ipc]
+    return value[reached[-1] if reached else starts[0]]
+
+
+def check_match(recipe: Recipe) -> str | None:
+    """The segments that matching draws must lie within what the experts record."""
+    if recipe.experts is None or recipe.match is None:
+        return None
+    table = recipe.match
+    needed = table.max_start_epoch + table.span
+    if needed > recipe.experts.epochs:
+        return (
+            f"match.max_start_epoch + match.span is {needed}, but experts.epochs is "
+            f"{recipe.experts.epochs}; lower the former or record more epochs"
+        )
+    grown = table.max_start_epoch if table.grow_from is None else table.grow_from
+    if not table.min_start_epoch <= grown <= table.max_start_epoch:
+        return "match.min_start_epoch, grow_from and max_start_epoch must not fall in this order"
+    return None
+
+
+def check_recover(recipe: Recipe) -> str | None:
+    """Recovery can draw no more members than there are, and a background has pixels."""
+    table, committee = recipe.recover, recipe.committee
+    if table is None or committee is None:
+        return None
+    pool = table.members or committee.members
+    unknown = [name for name in pool if name not in committee.members]
+    if unknown:
+        return (
+            f"recover.members names {unknown[0]}, which committee.members lacks; name some of "
+            f"{', '.join(committee.members)}"
+        )
+    if table.drawn > len(pool):
+        return (
+            f"recover.drawn asks for {table.drawn} members at once, but {len(pool)} may be drawn; "
+            "lower it or add members"
+        )
+    if table.background == "kept" and recipe.data.zca:
+        return 'recover.background = "kept" reads pixels; set data.zca = false or drop it'
+    return _candidates_problem("recover", table) if table.init == "mosaics" else None
+
+
+def check_select(recipe: Recipe) -> str | None:
+    """Some selections need teachers."""
+    table = recipe.select
+    if table is None:
+        return None
+    if recipe.committee is None:
+        if table.method == "mosaics":
+            return 'select.method "mosaics" needs teachers; add a [committee] table'
+        if table.features == "committee" and table.method != "random":
+            return 'select.features "committee" needs teachers; add a [committee] table'
+    return _candidates_problem("select", table) if table.method == "mosaics" else None
+
+
+def _candidates_problem(name: str, table: RecoverTable | SelectTable) -> str | None:
+    tiles = table.ipc * table.factor**2
+    if table.candidates >= tiles:
+        return None
+    return (
+        f"{name}.candidates is {table.candidates}, but ipc {table.ipc} with factor {table.factor} "
+        f"needs {tiles} of each class; raise it, or lower ipc or the factor"
+    )
+
+
+def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
+    """The epochs (0: untrained) whose snapshots are kept.
+
+    With experts.keep "window" these are the starts and the targets of the segments that matching
+    can draw, and the last one where it starts from what finished experts say; all others would
+    never be read.
+    """
+    table, match = recipe.matching()
+    if table.keep == "all":
+        return tuple(range(table.epochs + 1))
+    finished = match.init == "correct" or match.label_init == "experts"
+    last = {table.epochs} if finished else set()
+    return tuple(sorted(window_epochs(match) | last))
+
+
+def window_epochs(match: MatchTable) -> set[int]:
+    """The starts and the targets of the segments that matching can draw."""
+    starts = range(match.min_start_epoch, match.max_start_epoch + 1)
+    return {*starts, *(start + match.span for start in starts)}

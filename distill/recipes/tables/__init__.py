@@ -1,0 +1,1 @@
+"""The tables of a recipe, one a file. Imports no torch."""

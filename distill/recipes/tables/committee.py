@@ -1,0 +1,94 @@
+"""The table [committee]: how members are trained, and how they are weighed. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from distill.recipes.keys import BatchSize, Count, Names, NotNegative, Positive, Precision, Table
+
+
+class TrainingTable(Table):
+    """How a member of the committee is trained."""
+
+    epochs: Count = 20
+    batch_size: BatchSize = 64
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: Positive = 0.002
+    weight_decay: NotNegative = 0.01
+    augmentation: str = "crop_scale_rotate"
+    patience: Count | None = None
+    weights: str | None = None
+    precision: Precision = "float32"
+
+
+class CommitteeTable(TrainingTable):
+    """Teachers that vote the soft labels; `recipes` holds what a member trains by instead."""
+
+    members: Annotated[Names, Field(min_length=1)]
+    recipes: dict[str, TrainingTable] = Field(default={})
+    vote: Literal["prior", "measured", "equal", "random", "similarity"] = "prior"
+    vote_temperature: Positive = 10.0
+    priors: list[Annotated[float, Field(ge=0, le=100)]] | None = None
+    measure_student: str = "convnet3:width=32"
+    measure_ipc: Count = 10
+    measure_epochs: Count = 30
+    measure_seeds: Count = 1
+    similarity_power: NotNegative | Literal["nearest"] = 1.0
+    similarity_images: Annotated[int, Field(ge=10)] = 500
+
+    def training(self, spec: str) -> TrainingTable:
+        """How a member is trained: by its own recipe, or by the keys of [committee]."""
+        return self.recipes.get(spec, self)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_recipes(cls, raw: Any) -> Any:
+        """A member's recipe takes the keys that it leaves out from [committee]."""
+        recipes = raw.get("recipes") if isinstance(raw, dict) else None
+        if not isinstance(recipes, dict):
+            return raw
+        common = {key: raw[key] for key in TrainingTable.model_fields if key in raw}
+        completed = {
+            spec: {**common, **own} if isinstance(own, dict) else own
+            for spec, own in recipes.items()
+        }
+        return {**raw, "recipes": completed}
+
+    @model_validator(mode="after")
+    def _starts_from_published_weights(self) -> CommitteeTable:
+        for spec in self.members:
+            if self.training(spec).weights is not None and not spec.startswith("torchvision:"):
+                raise ValueError(
+                    f"weights are read for members such as torchvision:resnet18, not {spec}; write "
+                    "them into the recipe of the member that they belong to"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_members(self) -> CommitteeTable:
+        strangers = [spec for spec in self.recipes if spec not in self.members]
+        if strangers:
+            raise ValueError(
+                f"recipes names {strangers[0]}, which is no member; write a recipe for one of "
+                f"{', '.join(self.members)}"
+            )
+        if self.priors is None:
+            return self
+        if self.vote != "prior":
+            raise ValueError(f"priors are read by vote = prior, not {self.vote}; leave them out")
+        if len(self.priors) != len(self.members):
+            raise ValueError(
+                f"got {len(self.priors)} priors for {len(self.members)} members; write one "
+                "percentage for each, in their order"
+            )
+        return self
+
+
+# What weighs the members after they were trained: changing it trains no member anew.
+VOTE_KEYS = tuple(
+    name
+    for name in CommitteeTable.model_fields
+    if name not in ("members", "recipes", *TrainingTable.model_fields)
+)

@@ -1,0 +1,22 @@
+"""The recipe's table [data]. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from distill.recipes.keys import Count, Table, split
+
+
+class DataTable(Table):
+    """Which real images."""
+
+    source: str
+    size: Annotated[int, Field(ge=4)] | None = None
+    channels: Literal[1, 3] | None = None
+    classes: Annotated[list[str | int], BeforeValidator(split)] = Field(default=[])
+    subset: Count | None = None
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    zca: bool = False
+    augmentation: str = "colour_crop_cutout_flip_scale_rotate"

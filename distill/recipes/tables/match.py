@@ -1,0 +1,41 @@
+"""The recipe's table [match]. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distill.recipes.keys import Count, NotNegative, NotNegativeCount, Positive, Table
+
+
+class MatchTable(Table):
+    """Trajectory matching."""
+
+    ipc: Count
+    iterations: Count = 1000
+    gradient: Literal["adjoint", "frozen", "unrolled"] = "adjoint"
+    snapshots: Literal["all", "sqrt", "offload"] = "all"
+    inner_steps: Count = 20
+    batch_size: Count | None = None
+    span: Count = 2
+    min_start_epoch: NotNegativeCount = 0
+    max_start_epoch: NotNegativeCount = 2
+    grow_from: NotNegativeCount | None = None
+    grow_steps: NotNegativeCount = 0
+    segments: Count = 1
+    init: Literal["real", "correct", "random", "noise"] = "real"
+    factor: Count = 1
+    labels: Literal["learned", "fixed", "target"] = "learned"
+    label_init: Literal["hard", "class", "experts"] = "class"
+    label_lead: Positive = 4.0
+    optimizer: Literal["adam", "sgd"] = "adam"
+    schedule: Literal["constant", "cosine"] = "constant"
+    lr: Positive = 0.02
+    image_lr: Positive = 0.03
+    label_lr: NotNegative = 0.05
+    log_lr_lr: NotNegative = 0.02
+    image_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    threshold: Positive = 1.2
+    patience: Count = 10
+    checkpoint_every: Count = 50

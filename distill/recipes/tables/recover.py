@@ -1,0 +1,45 @@
+"""The recipe's table [recover]. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from distill.recipes.keys import (
+    Count,
+    Names,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    Precision,
+    Share,
+    Table,
+)
+
+
+class RecoverTable(Table):
+    """Images optimised until a committee recognises them."""
+
+    ipc: Count
+    iterations: Count = 1000
+    batches: Literal["across", "within"] = "across"
+    batch_size: Count | None = None
+    members: Annotated[Names, Field(min_length=1)] | None = None
+    drawn: Count = 2
+    schedule: Literal["random", "pairs", "fixed"] = "random"
+    vote_temperature: Positive = 5.0
+    init: Literal["mosaics", "real", "noise"] = "mosaics"
+    candidates: Count = 300
+    crops: Count = 5
+    factor: Count = 1
+    crop_area: Share = 0.08
+    bn_weight: NotNegative = 0.01
+    first_bn: NotNegative = 10.0
+    lr: Positive = 0.25
+    view_area: Share = 0.08
+    flip: bool = True
+    roll: NotNegativeCount = 4
+    background: Literal["free", "kept"] = "free"
+    precision: Precision = "float32"
+    checkpoint_every: Count = 200

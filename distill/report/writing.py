@@ -1,0 +1,197 @@
+"""Read run folders, and write a report of one or a comparison of several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from distill.data import AnyPreprocess, RealData
+from distill.errors import WorkError
+from distill.recipes.build import build_data
+from distill.recipes.loading import check_recipe
+from distill.report import ReportInput, render_comparison, render_report
+from distill.run.artefacts import MANIFEST, METRICS, REPORT, SET
+from distill.run.folder import Run, read_manifest
+from distill.sets.set_file import SetFile, read_set
+from distill.store.files import write_text
+from synth.images import Images
+
+_REAL_PER_CLASS = 5
+
+_SWEEP, _SWEEP_TABLE = "sweep", "sweep.json"
+
+# What values of another kind than a report shows lead to.
+_MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def write_report(folder: Path, sweep: Path | None = None) -> Path:
+    """Write report.html of the run in `folder`.
+
+    Args:
+        folder: of the run.
+        sweep: folder of a sweep of its set; None for the run's subfolder `sweep`, if there is one.
+
+    Raises:
+        WorkError: if the folder is not a run that was evaluated, or the sweep cannot be read.
+    """
+    path = folder / REPORT
+    report = read_report(folder, sweep)
+    with _whole(str(folder)):
+        page = render_report(report)
+    write_text(path, page)
+    return path
+
+
+def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+    """Write a page to the file `out` that compares the runs in `folders`.
+
+    Raises:
+        WorkError: if a folder is not a run that was evaluated.
+    """
+    names = _short_names(folders)
+    reports = {name: read_report(folder) for name, folder in zip(names, folders, strict=True)}
+    with _whole("these runs"):
+        page = render_comparison(reports)
+    write_text(out, page)
+    return out
+
+
+@contextmanager
+def _whole(what: str) -> Iterator[None]:
+    """Damaged text of a run becomes one clear line."""
+    try:
+        yield
+    except _MISSHAPEN as error:
+        raise WorkError(
+            f"the summary, manifest or metrics of {what} are damaged or foreign "
+            f"({type(error).__name__}: {error}); run the recipe again to remake them"
+        ) from None
+
+
+def _short_names(folders: Sequence[Path]) -> list[str]:
+    """The folders' last parts, as many of them as tell the folders apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    if len(set(parts)) < len(parts):
+        raise WorkError("the same run is named twice; name each run once")
+    for count in range(1, max(map(len, parts))):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def read_report(folder: Path, sweep: Path | None = None) -> ReportInput:
+    """What the report of the run in `folder` shows; see `write_report`."""
+    manifest = read_manifest(folder / MANIFEST)
+    summary = _summary(folder)
+    content = read_set(folder / SET)
+    recipe = check_recipe(manifest["recipe"], f"recipe of {folder / MANIFEST}")
+    metrics = Run(folder, manifest).read_metrics() if (folder / METRICS).is_file() else []
+    data = build_data(recipe.data)
+    with _whole(str(folder)):
+        report = _report(manifest, summary, content, data, metrics)
+    return replace(report, sweep=_sweep(sweep or folder / _SWEEP, asked=sweep is not None))
+
+
+def _sweep(folder: Path, *, asked: bool) -> list[dict[str, Any]]:
+    """The points of a sweep's table."""
+    path = folder / _SWEEP_TABLE
+    if not asked and not path.is_file():
+        return []
+    try:
+        points = json.loads(path.read_text(encoding="utf-8"))["points"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise WorkError(
+            f"{path} cannot be read as the table of a sweep; name a folder that `distill sweep` "
+            "wrote"
+        ) from None
+    return list(points)
+
+
+def _report(
+    manifest: dict[str, Any],
+    summary: dict[str, Any],
+    content: SetFile,
+    data: RealData,
+    metrics: list[dict[str, Any]],
+) -> ReportInput:
+    soft = {}
+    if content.learned is not None:
+        soft["learned"] = _per_stored(content, content.learned.softmax(dim=1))
+    if content.votes is not None:
+        soft["votes"] = _per_stored(content, content.votes.mean_probabilities())
+    real, real_labels = _real(data)
+    counted = summary["bytes"]
+    return ReportInput(
+        title=f"{manifest['recipe'].get('name', 'run')}: a distilled set of {len(content.hard)}",
+        recipe=manifest["recipe"],
+        manifest=manifest,
+        summary={**summary, "bytes": _report_bytes(counted)},
+        metrics=metrics,
+        synthetic=_Pixels(content.images, content.preprocess),
+        synthetic_labels=content.hard.tolist(),
+        soft_labels=soft,
+        real=real,
+        real_labels=real_labels,
+        class_names=content.manifest["class_names"],
+    )
+
+
+def _report_bytes(counted: dict[str, Any]) -> dict[str, Any]:
+    """Bytes by label source; what undoes a whitening travels with the images."""
+    images = counted["images"] + counted["preprocess"]
+    return {**counted, "images": images, "labels": counted["sources"]}
+
+
+def _per_stored(content: SetFile, labels: torch.Tensor) -> np.ndarray:
+    """Mean soft label of each stored image over the images that it decodes to."""
+    return labels.view(len(content.images), -1, labels.shape[1]).mean(dim=1).numpy()
+
+
+def _real(data: RealData) -> tuple[np.ndarray, list[int]]:
+    labels = data.train.labels
+    chosen = torch.cat(
+        [torch.nonzero(labels == k).flatten()[:_REAL_PER_CLASS] for k in range(data.classes)]
+    )
+    return _channels_last(data.train.images[chosen]), labels[chosen].tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    """The pixels of a set's images, of which only those that are shown are read."""
+
+    images: Images
+    preprocess: AnyPreprocess
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        n, c, h, w = self.images.shape
+        return n, h, w, c
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        stored = self.images[index : index + 1]
+        return _channels_last(self.preprocess.inverse(stored))[0]
+
+
+def _channels_last(images: torch.Tensor) -> np.ndarray:
+    return images.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    path = folder / "summary.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise WorkError(
+            f"{folder} has no summary.json to report on; run the stage evaluate first"
+        ) from None

@@ -1,0 +1,1 @@
+"""The product: synthetic images and their labels, on disk, small and shared."""

@@ -1,0 +1,68 @@
+"""A distilled set as a torch Dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from distill.sets.encode import decode_votes
+from distill.sets.set_file import SetFile, read_set, set_path
+from synth.committee.relabel import StoredVotes
+from synth.images import Images, gather
+
+
+class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
+    """A distilled set; item i is (image [c, h, w], soft label [k]).
+
+    Attributes:
+        images: [n, c, h, w] float32 in the normalised space that students are trained in,
+            decoded where the file stores several images in one; of a set of more than 256 MB, a
+            reader that is indexed like a tensor.
+        labels: [n, k] soft labels, rows sum to 1: the learned ones, else the mean vote over
+            views, else one-hot.
+        hard: [n] int64 classes.
+        preprocess: pixels in [0, 1] -> normalised; `preprocess.inverse` goes back.
+        votes: the voted label of every view, in full or decoded from the first codec of the set,
+            or None.
+        manifest: class names, student lr, augmentation, seed, recipe, measured accuracy.
+    """
+
+    def __init__(self, content: SetFile) -> None:
+        self.images: Images = content.seen_images
+        self.hard = content.seen_hard
+        self.votes: StoredVotes | None = _votes(content)
+        self.labels = _soft_labels(content, self.votes)
+        self.preprocess = content.preprocess
+        self.manifest: dict[str, Any] = {**content.manifest, "measured": content.measured}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.labels[index]
+
+
+def open_set(path: str | Path) -> DistilledSet:
+    """See `distill.load`."""
+    return DistilledSet(read_set(set_path(Path(path))))
+
+
+def _votes(content: SetFile) -> StoredVotes | None:
+    if content.votes is not None or not content.encoded:
+        return content.votes
+    first = next(iter(content.encoded.values()))
+    return decode_votes(first, gather(content.seen_images))
+
+
+def _soft_labels(content: SetFile, votes: StoredVotes | None) -> Tensor:
+    if content.learned is not None:
+        return content.learned.softmax(dim=1)
+    if votes is not None:
+        return votes.mean_probabilities()
+    return torch.nn.functional.one_hot(
+        content.seen_hard, len(content.manifest["class_names"])
+    ).float()

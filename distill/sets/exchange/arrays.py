@@ -1,0 +1,97 @@
+"""A set as named arrays and one text: all of set.h5, for formats that know nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from distill.errors import WorkError
+from distill.sets.set_file import KIND, read_set
+from distill.store.hdf5 import create_h5, open_h5, put, read_array
+
+META = "limbeck"
+
+_ARRAY_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The content of a set.h5.
+
+    Attributes:
+        arrays: every data set by its path in the file, such as "images" or "labels/learned".
+        attributes: every group's attributes by its path, "" for the file's own; plain values.
+    """
+
+    arrays: dict[str, np.ndarray]
+    attributes: dict[str, dict[str, Any]]
+
+    def meta(self) -> str:
+        """The attributes as JSON."""
+        return json.dumps(self.attributes, sort_keys=True)
+
+
+def read_archive(path: Path) -> Archive:
+    """All that a set.h5 holds.
+
+    Raises:
+        WorkError: if it is missing, foreign or damaged.
+    """
+    read_set(path)
+    arrays: dict[str, np.ndarray] = {}
+    with open_h5(path, KIND) as file:
+        attributes = {"": _plain(file)}
+
+        def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset):
+                arrays[name] = read_array(item.parent, item.name)
+            else:
+                attributes[name] = _plain(item)
+
+        file.visititems(add)
+    return Archive(arrays, attributes)
+
+
+def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: Path) -> None:
+    """Write arrays and attributes as set.h5, and check it; nothing is left if it is no set.
+
+    Args:
+        path: the new set.h5.
+        arrays: as `Archive.arrays`.
+        meta: as `Archive.meta` gives it.
+        origin: where they come from, for the message.
+
+    Raises:
+        WorkError: if they are not those of a set.
+    """
+    try:
+        attributes = json.loads(meta)
+        with create_h5(path, KIND) as file:
+            for name, array in sorted(arrays.items()):
+                put(file, name, np.ascontiguousarray(array), None)
+            for group, values in attributes.items():
+                place = file.require_group(group) if group else file
+                for key, value in values.items():
+                    place.attrs[key] = value
+        read_set(path)
+    except _ARRAY_ERRORS as error:
+        path.unlink(missing_ok=True)
+        raise WorkError(
+            f"{origin} is not a whole exported set ({error}); export the set again"
+        ) from None
+    except WorkError as error:
+        path.unlink(missing_ok=True)
+        raise WorkError(f"{origin} holds no whole set: {error}") from None
+
+
+def _plain(item: h5py.Group) -> dict[str, Any]:
+    # NumPy's scalars become Python's, which HDF5 stores as the same types again.
+    return {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in sorted(item.attrs.items())
+    }

@@ -1,0 +1,104 @@
+"""The data card of an exported set: what it is, how it is loaded, what was measured, its source."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from distill.run.folder import versions
+from distill.sets.dataset import DistilledSet
+
+UNKNOWN = "unknown"
+
+
+def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str) -> str:
+    """README.md in the form of a Hugging Face dataset card.
+
+    Args:
+        data: the set.
+        load: five lines of Python, or fewer, that load the exported files.
+        files: file name -> what it holds.
+        licence: an SPDX identifier, or `UNKNOWN`.
+    """
+    manifest = data.manifest
+    n, c, h, w = data.images.shape
+    source = manifest["source"]["name"] or "unnamed real images"
+    names = manifest["class_names"]
+    parts = [
+        _front(licence),
+        f"# {n} distilled images of {source}\n",
+        f"{n} synthetic images of {h}x{w} pixels and {c} channel{'s' if c > 1 else ''} that stand "
+        f"for the {len(names)} classes of `{source}`: {', '.join(names[:20])}"
+        f"{', ...' if len(names) > 20 else ''}. Distilled with Limbeck; students were "
+        f"`{manifest['network']}`, at a learning rate of {manifest['student_lr']:.6g}.\n",
+        "| file | what |\n|---|---|\n"
+        + "".join(f"| `{name}` | {what} |\n" for name, what in files.items()),
+        f"## Load\n\n```python\n{load.strip()}\n```\n",
+        f"## Space\n\n{_space(data)}\n",
+        f"## Measured accuracy\n\n{_measured(manifest['measured'])}",
+        f"## Provenance\n\n{_provenance(manifest)}",
+        f"## Licence\n\n{_licence(licence, source)}\n",
+    ]
+    return "\n".join(parts)
+
+
+def _front(licence: str) -> str:
+    return (
+        f"---\nlicense: {json.dumps(licence)}\ntask_categories:\n- image-classification\n"
+        "tags:\n- dataset-distillation\n- limbeck\n---\n"
+    )
+
+
+def _space(data: DistilledSet) -> str:
+    stored = data.manifest["preprocess"]
+    if stored == "zca":
+        return "Images are ZCA-whitened; the transform and its inverse are part of the set."
+    mean, std = (", ".join(f"{value:.6g}" for value in stored[key]) for key in ("mean", "std"))
+    return (
+        f"Normalised images are (pixels - mean) / std for pixels in [0, 1], mean {mean} and std "
+        f"{std} by channel. Test images need the same."
+    )
+
+
+def _measured(measured: dict[str, Any] | None) -> str:
+    if not measured:
+        return "Not measured. `distill evaluate SET --record` measures and stores it.\n"
+    rows = [("this set", measured["students"])]
+    rows += [(f"control: {name}", found) for name, found in measured["controls"].items()]
+    lines = ["| trained on | student | labels | accuracy | runs |", "|---|---|---|---:|---:|"]
+    for title, students in rows:
+        for student, sources in students.items():
+            for source, stats in sources.items():
+                lines.append(
+                    f"| {title} | `{student}` | {source} | {100 * stats['mean']:.1f} ± "
+                    f"{100 * stats['std']:.1f} % | {len(stats['runs'])} |"
+                )
+    tested = measured["protocol"]["test_images"]
+    note = f"\nFresh students on {tested:,} test images, each tested once after its last epoch.\n"
+    return "\n".join(lines) + "\n" + note
+
+
+def _provenance(manifest: dict[str, Any]) -> str:
+    source = manifest["source"]
+    facts = {
+        "real data": source["name"] or "not given",
+        "digest of the real data": source["digest"] or "not known",
+        "seed": manifest["seed"],
+        "augmentation": manifest["augmentation"],
+        "recipe digest": manifest["recipe_digest"],
+        "exported with": ", ".join(f"{name} {version}" for name, version in versions().items()),
+    }
+    if "imported" in source:
+        facts["imported from"] = f"{source['imported']['file']} ({source['imported']['layout']})"
+    lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
+    recipe = json.dumps(manifest["recipe"], indent=1, ensure_ascii=False)
+    return f"{lines}\n<details><summary>Recipe</summary>\n\n```json\n{recipe}\n```\n\n</details>\n"
+
+
+def _licence(licence: str, source: str) -> str:
+    if licence == UNKNOWN:
+        return (
+            f"Not stated. The images derive from `{source}`, whose licence binds; fill in the "
+            "field `license` above before you publish."
+        )
+    return f"{licence}. The images derive from `{source}`, whose licence binds as well."

@@ -1,0 +1,149 @@
+"""Exports of a projector, as the command asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import projectors
+from distill.data import Preprocess
+from distill.errors import WorkError
+from distill.recipes.build import build_data
+from distill.recipes.loading import check_recipe
+from distill.run.artefacts import MANIFEST, PROJECTOR
+from distill.run.folder import read_manifest
+from distill.sets.set_file import read_set
+from distill.store.files import new_folder
+from projectors import Projector, ProjectorError
+from projectors.export.card import model_card
+from projectors.export.formats import EXPORTERS, Exported, export_compact, export_peft, write_about
+from projectors.files.description import read_description
+from synth.images import gather
+
+_CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What is asked for.
+
+    Attributes:
+        form: peft, merged, onnx, torch-export or compact.
+        tower: spec of the tower, where it lies elsewhere than the projector says; or None.
+        base: whether a PEFT folder holds the tower; None for what fits.
+        storage: bits and coder of a compact folder.
+        images: a set.h5 on whose images a compact folder is compared; None for the held-out
+            images of the run that the projector lies in.
+        licence: for the card.
+    """
+
+    form: str
+    tower: str | None = None
+    base: bool | None = None
+    storage: projectors.Storage | None = None
+    images: Path | None = None
+    licence: str = "unknown"
+
+
+def export_projector(path: Path, out: Path, request: ExportRequest) -> dict[str, Any]:
+    """Export the projector at `path` (or of the run there) into the new folder `out`.
+
+    Returns:
+        What was written, in plain values.
+
+    Raises:
+        WorkError: if it cannot be read, written in this format, or gives other labels there.
+    """
+    place = path / PROJECTOR if (path / MANIFEST).is_file() else path
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise WorkError(f"--out {out} exists and is not empty; name a new folder")
+    try:
+        tower = projectors.load_tower(request.tower) if request.tower else None
+        projector = projectors.load(place, tower=tower)
+        with new_folder(out) as folder:
+            return _write(place, projector, folder, request)
+    except ProjectorError as error:
+        raise WorkError(f"export: {error}") from None
+    except OSError as error:
+        raise WorkError(
+            f"export to {out}: {error.strerror or error}; free it, or name another"
+        ) from None
+
+
+def _write(
+    place: Path, projector: Projector, folder: Path, request: ExportRequest
+) -> dict[str, Any]:
+    measured = {"the teacher, when it was fitted": read_description(place).fidelity}
+    exported = _export(projector, folder, request)
+    if request.form == "compact":
+        images, hard = _held_out(place, projector, request.images)
+        measured["the projector before the round trip"] = _round_trip(
+            projector, projectors.load(folder, tower=projector.tower), images, hard
+        )
+    write_about(projector, folder, request.licence)
+    files = _sizes(folder)
+    card = model_card(
+        projector,
+        exported,
+        files,
+        form=request.form,
+        fidelity=measured,
+        licence=request.licence,
+    )
+    (folder / _CARD).write_text(card, encoding="utf-8")
+    return {
+        "format": request.form,
+        "files": files,
+        "bytes": sum(files.values()),
+        "external bytes": 0 if exported.has_base else projector.tower.external_bytes,
+        "tower": {"spec": projector.tower.spec, "digest": projector.tower.digest},
+        "largest difference": exported.gap,
+        "fidelity": {name: None if f is None else asdict(f) for name, f in measured.items()},
+        "licence": request.licence,
+    }
+
+
+def _export(projector: Projector, folder: Path, request: ExportRequest) -> Exported:
+    if request.form == "peft":
+        return export_peft(projector, folder, base=request.base)
+    if request.form == "compact":
+        return export_compact(projector, folder, request.storage or projectors.Storage(bits=8))
+    return EXPORTERS[request.form](projector, folder)
+
+
+def _round_trip(
+    before: Projector, after: Projector, images: Tensor, hard: Tensor
+) -> projectors.Fidelity:
+    with torch.no_grad():
+        wanted = torch.cat([before(part) for part in images.split(256)])
+    return projectors.measure_fidelity(after, images, wanted, hard)
+
+
+def _held_out(place: Path, projector: Projector, given: Path | None) -> tuple[Tensor, Tensor]:
+    """Images in the projector's space, and their hard labels."""
+    if given is not None:
+        content = read_set(given)
+        if content.manifest["class_names"] != projector.classes:
+            raise WorkError(f"{given} has other classes than {place}; name a set of the same ones")
+        return gather(content.seen_images), content.seen_hard
+    run = place.resolve().parent
+    if not (run / MANIFEST).is_file():
+        raise WorkError(
+            f"{place} lies in no run whose held-out images could be used; give --images SET.h5"
+        )
+    recipe = check_recipe(read_manifest(run / MANIFEST)["recipe"], f"recipe of {run}")
+    held_out = build_data(recipe.data).validation
+    space = projector.preprocessing
+    return Preprocess(space.mean, space.std)(gather(held_out.images)), held_out.labels
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,218 @@
+"""Labels that a network gives: the payload is the network, and perhaps labels where it is wrong."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.recipes.build import build_codec, build_network
+from distill.recipes.specs import CodecSpec
+from distill.sets.encoded import EncodedVotes
+from distill.sets.views import mix_of
+from distill.store.committee import Member
+from projectors import Projector, ProjectorError, load
+from projectors.codecs import CodecError
+from projectors.codecs.container import unseal
+from projectors.codecs.labels import MAX_TEMPERATURE
+from projectors.codecs.residual import choose_residual, pack_residual, unpack_residual
+from projectors.codecs.weights import Weights
+from projectors.files.archive import pack_projector, unpack_projector
+from synth.committee.relabel import StoredVotes
+from synth.committee.vote import Committee
+from synth.training.batches import split_parts
+
+Labeller = Callable[[Tensor], Tensor]
+
+_MOST_EPOCHS = 1_000_000
+
+_AGAIN = "encode them again"
+
+
+@dataclass(frozen=True)
+class LabelSources:
+    """What a set's labels came from, or can be asked of.
+
+    Attributes:
+        members: the teachers with their states; empty where there are none.
+        weights: [m] of the members' vote.
+        projector: folder of the projector, or None.
+        external: bytes of the projector that must be fetched elsewhere.
+        fitted: images that its fitting may have asked the teachers about.
+    """
+
+    members: tuple[Member, ...] = ()
+    weights: tuple[float, ...] = ()
+    projector: Path | None = None
+    external: int = 0
+    fitted: int = 0
+
+
+def encode_network(
+    votes: StoredVotes, spec: CodecSpec, seed: int, networks: LabelSources, images: Tensor
+) -> EncodedVotes:
+    """The network of a spec as the label of every view.
+
+    Args:
+        votes: the labels in full; their number of epochs, batches and temperature are kept.
+        spec: with a part "network"; with a part "labels" too, the views whose labels the network
+            misses most get theirs stored.
+        seed: of the run.
+        networks: where the network comes from.
+        images: [n, c, h, w] that students see.
+
+    Raises:
+        CodecError: if there is no such network, or labels do not fit the codec.
+    """
+    about: dict[str, Any] = {"epochs": len(votes.ids), "temperature": votes.temperature}
+    part = spec.parts["network"]
+    if part.entry.name == "teacher":
+        payload = _teacher(
+            networks, int(part.options["bits"]), {**about, "classes": votes.logits.shape[2]}
+        )
+        external = 0
+    else:
+        if networks.projector is None:
+            raise CodecError("there is no projector beside the set; run the stage project first")
+        payload = pack_projector(networks.projector, about)
+        external = networks.external
+    encoded = EncodedVotes(
+        payload, votes.families, votes.batch_size, votes.batch_statistics, False, seed=seed,
+        external=external, parts=votes.parts, mix=mix_of(votes.mixes),
+    )  # fmt: skip
+    if "labels" not in spec.parts:
+        return encoded
+    given = _label(payload, votes, images)
+    mask = choose_residual(
+        votes.whole, given.whole, votes.temperature, float(part.options["residual"])
+    )
+    codec = build_codec(replace(spec, parts={"labels": spec.parts["labels"]}), votes.batch_size)
+    both = pack_residual(payload, votes.whole, votes.temperature, mask, codec)
+    return replace(encoded, payload=both)
+
+
+def is_network(payload: bytes) -> bool:
+    """Whether a payload is a network, rather than labels. Raises CodecError for foreign bytes."""
+    document, _ = unseal(payload)
+    return "network" in document
+
+
+def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
+    """What students train on: the network's label of every view, or the stored one.
+
+    Raises:
+        CodecError: if the payload is damaged or foreign, or does not fit the images.
+    """
+    payload, residual = encoded.payload, None
+    if unseal(payload)[0]["network"] == "residual":
+        payload, residual = unpack_residual(payload)
+    document, _ = unseal(payload)
+    about = _checked(document.get("about"))
+    size = (images.shape[2], images.shape[3])
+    ids, views, mixes = encoded.plan(len(images), size).drawn(encoded.seed or 0, about["epochs"])
+    plan = StoredVotes(
+        ids,
+        views,
+        torch.zeros(*ids.shape, 0),
+        encoded.families,
+        encoded.batch_size,
+        about["temperature"],
+        encoded.batch_statistics,
+        mixes,
+        encoded.parts,
+    )
+    votes = _label(payload, plan, images)
+    return votes if residual is None else replace(votes, logits=residual.over(votes.whole))
+
+
+def _teacher(networks: LabelSources, bits: int, about: dict[str, Any]) -> bytes:
+    if not networks.members:
+        raise CodecError("there is no committee beside the set; run the stage committee first")
+    state = {
+        f"{index}/{name}": value
+        for index, member in enumerate(networks.members)
+        for name, value in member.state.items()
+    }
+    about = {
+        **about,
+        "members": [member.spec for member in networks.members],
+        "weights": list(networks.weights),
+    }
+    return Weights(bits).encode(state, about)
+
+
+def _label(payload: bytes, plan: StoredVotes, images: Tensor) -> StoredVotes:
+    """The plan's views with the labels that a network gives them."""
+    labeller = _labeller(payload, images, plan.batch_statistics)
+    epochs = []
+    for epoch in range(len(plan.ids)):
+        found = []
+        for batch in plan.batches(images, epoch):
+            seen = batch.images
+            found += [labeller(seen[piece]) for piece in split_parts(len(seen), plan.parts)]
+        epochs.append(torch.cat(found).half().cpu())
+    return replace(plan, logits=torch.stack(epochs))
+
+
+def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labeller:
+    document, _ = unseal(payload)
+    if document["network"] == "projector":
+        return _asks(_projector(payload).to(images.device))
+    state, about = Weights(document.get("bits", 0)).decode(payload)
+    _, channels, height, width = images.shape
+    members = []
+    try:
+        for index, spec in enumerate(about["members"]):
+            prefix = f"{index}/"
+            own = {
+                key.removeprefix(prefix): value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
+            with torch.device("meta"):
+                # A spec can name any width: memory is taken only where the weights are there.
+                wanted = build_network(spec, channels, (height, width), about["classes"], 0)
+            wanted.load_state_dict(own, assign=True)
+            network = build_network(spec, channels, (height, width), about["classes"], 0)
+            network.load_state_dict(own)
+            members.append(network.to(images.device).eval().requires_grad_(False))
+        committee = Committee(tuple(members), torch.tensor(about["weights"]))
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CodecError(
+            f"the teachers in encoded labels do not fit ({reason}); {_AGAIN}"
+        ) from None
+    return lambda batch: committee.vote(batch, batch_statistics=batch_statistics)
+
+
+def _checked(about: Any) -> dict[str, Any]:
+    """What a packed network says of its labels, before work is done by it."""
+    found: dict[str, Any] = about if isinstance(about, dict) else {}
+    epochs, temperature = found.get("epochs"), found.get("temperature")
+    if not isinstance(epochs, int) or not 1 <= epochs <= _MOST_EPOCHS:
+        raise CodecError(f"encoded labels of {epochs!r} epochs, need 1 to {_MOST_EPOCHS}; {_AGAIN}")
+    if not isinstance(temperature, int | float) or not 0 < temperature <= MAX_TEMPERATURE:
+        raise CodecError(f"encoded labels at temperature {temperature!r}; {_AGAIN}")
+    return found
+
+
+def _projector(payload: bytes) -> Projector:
+    with tempfile.TemporaryDirectory() as folder:
+        unpack_projector(payload, Path(folder))
+        try:
+            return load(folder)
+        except (OSError, ProjectorError) as error:
+            raise CodecError(f"the projector in encoded labels cannot be used: {error}") from None
+
+
+def _asks(projector: Projector) -> Labeller:
+    @torch.no_grad()
+    def ask(batch: Tensor) -> Tensor:
+        return projector.logits(batch)
+
+    return ask

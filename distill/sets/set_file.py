@@ -1,0 +1,263 @@
+"""set.h5: a synthetic set that says all that a consumer needs.
+
+/images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
+/labels/learned (logits float32 [n, k]), /labels/full-fp16 (voted logits of every view, see
+`distill.sets.votes`) and /labels/<codec> (see `distill.sets.encoded`). Root attributes, as JSON:
+class_names, preprocess, student_lr, augmentation, network, seed, recipe, recipe_digest, source,
+factor (each stored image decodes to factor^2 images, see `synth.formation`), and `measured` once
+the set was evaluated. A set of whitened images also holds /preprocess/mean, /transform and
+/inverse, see `synth.whitening`. Where /refined [n, c, h, w] is there, students see it in place of
+/images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
+from distill.errors import WorkError
+from distill.run.artefacts import SET
+from distill.sets.encoded import EncodedVotes, put_encoded, read_encoded
+from distill.sets.votes import put_votes, read_votes, votes_problem
+from distill.store.hdf5 import (
+    create_h5,
+    get_json,
+    open_h5,
+    put,
+    put_json,
+    read_array,
+    smallest_unsigned,
+)
+from distill.store.large_arrays import put_rows, read_rows
+from synth.committee.relabel import StoredVotes
+from synth.formation import decode, decode_labels
+from synth.images import Images, gather
+from synth.whitening import Whitening
+
+KIND = "set"
+
+_ATTRIBUTES = (
+    "class_names",
+    "preprocess",
+    "student_lr",
+    "augmentation",
+    "network",
+    "seed",
+    "recipe",
+    "recipe_digest",
+    "source",
+    "factor",
+)
+
+_LEARNED, _FULL = "learned", "full-fp16"
+
+_WHITENING = ("mean", "transform", "inverse")
+
+
+@dataclass(frozen=True)
+class SetFile:
+    """The content of set.h5.
+
+    Attributes:
+        images: [n, c, h, w] float32, normalised or whitened, as stored; those of a large set are
+            read by batches, see `distill.store.large_arrays`.
+        hard: [n] int64 classes.
+        manifest: root attributes by name, see the head of this module.
+        learned: [m, k] label logits of the images that students see, or None.
+        votes: voted labels of every view, or None.
+        measured: what an evaluation found, or None.
+        whitening: the ZCA transform and its inverse, or None for per-channel normalisation.
+        refined: [n, c, h, w] the images as a tower refined them, or None.
+        encoded: voted labels in fewer bytes, by their codec spec.
+    """
+
+    images: Images
+    hard: Tensor
+    manifest: dict[str, Any] = field(default_factory=dict)
+    learned: Tensor | None = None
+    votes: StoredVotes | None = None
+    measured: dict[str, Any] | None = None
+    whitening: Whitening | None = None
+    refined: Images | None = None
+    encoded: Mapping[str, EncodedVotes] = field(default_factory=dict)
+
+    @property
+    def factor(self) -> int:
+        """f: each stored image decodes to f x f images that students see."""
+        return int(self.manifest["factor"])
+
+    @property
+    def seen_images(self) -> Images:
+        """[m, c, h, w], the images that students see; m = n * factor^2."""
+        stored = self.images if self.refined is None else self.refined
+        return stored if self.factor == 1 else decode(gather(stored), self.factor)
+
+    @property
+    def seen_hard(self) -> Tensor:
+        """[m] hard labels of the images that students see."""
+        return decode_labels(self.hard, self.factor)
+
+    @property
+    def preprocess(self) -> AnyPreprocess:
+        """From pixels to the space of the images, and back."""
+        if self.whitening is not None:
+            return ZCAPreprocess(self.whitening)
+        return Preprocess.from_dict(self.manifest["preprocess"])
+
+
+def write_set(path: Path, content: SetFile) -> None:
+    """Write set.h5 atomically; the same content gives the same bytes."""
+    with create_h5(path, KIND) as file:
+        for name in _ATTRIBUTES:
+            put_json(file, name, content.manifest[name])
+        put_rows(file, "images", content.images, np.float32)
+        kind = smallest_unsigned(len(content.manifest["class_names"]))
+        if content.refined is not None:
+            put_rows(file, "refined", content.refined, np.float32)
+        put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
+        labels = file.create_group("labels")
+        if content.learned is not None:
+            put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
+        if content.votes is not None:
+            put_votes(labels.create_group(_FULL), content.votes)
+        for name, encoded in content.encoded.items():
+            images = len(content.images) * content.factor**2
+            put_encoded(labels.create_group(name), encoded, images)
+        if content.measured is not None:
+            put_json(file, "measured", content.measured)
+        if content.whitening is not None:
+            group = file.create_group("preprocess")
+            for name in _WHITENING:
+                put(group, name, getattr(content.whitening, name).cpu().numpy(), None)
+
+
+# All write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
+def add_votes(path: Path, votes: StoredVotes) -> None:
+    """Add or replace the voted labels; what was encoded or measured from others is dropped."""
+    write_set(path, replace(read_set(path), votes=votes, encoded={}, measured=None))
+
+
+def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
+    """Add or replace the labels of one codec; what was measured before is dropped."""
+    content = read_set(path)
+    found = {**content.encoded, name: encoded}
+    write_set(path, replace(content, encoded=found, measured=None))
+
+
+def add_refined(path: Path, refined: Images | None) -> None:
+    """Replace the refined images, or drop them; so is what was voted or measured with others."""
+    write_set(path, replace(read_set(path), refined=refined, votes=None, encoded={}, measured=None))
+
+
+def add_measured(path: Path, measured: dict[str, Any]) -> None:
+    """Add or replace what an evaluation found, but for its confusion matrices.
+
+    An attribute of an HDF5 file holds 64 kB at most, and a receiver of a set has no use for them.
+    """
+    kept = {key: value for key, value in measured.items() if key != "confusion"}
+    write_set(path, replace(read_set(path), measured=kept))
+
+
+def read_set(path: Path) -> SetFile:
+    """Read and check set.h5.
+
+    Raises:
+        WorkError: if it is missing, foreign, damaged, or its parts contradict each other.
+    """
+    with open_h5(path, KIND) as file:
+        manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
+        labels = file["labels"]
+        learned = torch.from_numpy(read_array(labels, _LEARNED)) if _LEARNED in labels else None
+        names = [name for name in labels if name not in (_LEARNED, _FULL)]
+        encoded = {name: read_encoded(labels[name]) for name in names}
+        measured = get_json(file, "measured") if "measured" in file.attrs else None
+        images = read_rows(file, "images")
+        votes = read_votes(labels[_FULL], images.shape[2:]) if _FULL in labels else None
+        hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
+        whitening = _read_whitening(file, images) if "preprocess" in file else None
+        refined = read_rows(file, "refined") if "refined" in file else None
+    content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
+    _check(path, content)
+    return content
+
+
+def _read_whitening(file: h5py.File, images: Images) -> Whitening:
+    mean, transform, inverse = (
+        torch.from_numpy(read_array(file["preprocess"], name)) for name in _WHITENING
+    )
+    c, h, w = images.shape[1:]
+    try:
+        return Whitening(mean, transform, inverse, (c, h, w))
+    except ValueError as error:
+        raise OSError(str(error)) from None
+
+
+def _check(path: Path, content: SetFile) -> None:
+    problem = (
+        _attribute_problem(content.manifest) or _image_problem(content) or _label_problem(content)
+    )
+    if problem:
+        raise WorkError(f"{path}: {problem}; the file is damaged or foreign: make it again")
+
+
+def _attribute_problem(manifest: dict[str, Any]) -> str | None:
+    names, lr = manifest["class_names"], manifest["student_lr"]
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        return f"class_names is {names!r}, need a list of names"
+    if not isinstance(lr, float) or not 0 < lr < float("inf"):
+        return f"student_lr is {lr!r}, need a number above 0"
+    if not isinstance(manifest["source"], dict) or "digest" not in manifest["source"]:
+        return "source lacks the digest of the real data"
+    if not isinstance(manifest["factor"], int) or manifest["factor"] < 1:
+        return f"factor is {manifest['factor']!r}, need a whole number of at least 1"
+    return None
+
+
+def _image_problem(content: SetFile) -> str | None:
+    n, classes = len(content.images), len(content.manifest["class_names"])
+    if len(content.images.shape) != 4 or not n:
+        return f"images have shape {tuple(content.images.shape)}, need [n, c, h, w]"
+    if content.whitening is None:
+        try:
+            content.preprocess.inverse(content.images[:1])
+        except (DataError, TypeError) as error:
+            return str(error)
+    if not _is_finite(content.images):
+        return "images hold NaN or infinite pixels"
+    if content.refined is not None and content.refined.shape != content.images.shape:
+        return f"refined images have shape {tuple(content.refined.shape)}, unlike the images"
+    if content.refined is not None and not _is_finite(content.refined):
+        return "refined images hold NaN or infinite pixels"
+    if content.hard.shape != (n,):
+        return f"there are {len(content.hard)} hard labels for {n} images"
+    if bool(((content.hard < 0) | (content.hard >= classes)).any()):
+        return f"a hard label lies outside the {classes} classes"
+    return None
+
+
+def _is_finite(images: Images) -> bool:
+    """Whether held images are; those that are read by parts were looked at when written."""
+    return not isinstance(images, Tensor) or bool(images.isfinite().all())
+
+
+def _label_problem(content: SetFile) -> str | None:
+    n, classes = len(content.images) * content.factor**2, len(content.manifest["class_names"])
+    learned, votes = content.learned, content.votes
+    if learned is not None and learned.shape != (n, classes):
+        return f"learned labels have shape {tuple(learned.shape)}, need [{n}, {classes}]"
+    if learned is not None and not bool(learned.isfinite().all()):
+        return "learned labels hold NaN or infinite values"
+    return None if votes is None else votes_problem(votes, n, classes)
+
+
+def set_path(path: Path) -> Path:
+    """The file of a set that is named by itself, or by the folder of its run."""
+    return path / SET if path.is_dir() else path

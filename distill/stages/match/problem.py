@@ -1,0 +1,100 @@
+"""What trajectory matching matches, and the outer steps that it takes on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from distill.errors import DivergedRunError
+from distill.recipes.build import build_gradient, build_update, build_views
+from distill.recipes.tables.match import MatchTable
+from distill.run.artefacts import EXPERTS, MATCH_STAGE
+from distill.run.context import Context
+from distill.store.experts import ExpertsInfo, read_snapshots
+from synth.errors import DivergedError
+from synth.formation import decode
+from synth.matching.outer_loop import MatchProblem, MatchSettings, OuterStep, match_trajectories
+from synth.matching.ranks import Ranks
+from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
+from synth.matching.state import MatchState
+from synth.parameters import call_with_vector
+
+
+def outer_steps(
+    table: MatchTable, problem: MatchProblem, state: MatchState
+) -> Iterator[tuple[MatchState, OuterStep]]:
+    """The outer steps that a recipe's table asks for, from `state` on.
+
+    Raises:
+        DivergedRunError: if the outer loop diverges.
+    """
+    learned = table.labels == "learned"
+    settings = MatchSettings(
+        image_lr=table.image_lr,
+        label_lr=table.label_lr if learned else 0.0,
+        log_lr_lr=table.log_lr_lr,
+        image_rule=build_update(table.optimizer, 0.5),
+        label_rule=build_update(table.optimizer, 0.9),
+        cosine=table.schedule == "cosine",
+        image_average=table.image_average,
+        threshold=table.threshold,
+        patience=table.patience,
+    )
+    try:
+        yield from match_trajectories(
+            state,
+            table.iterations,
+            problem,
+            gradient=build_gradient(table),
+            settings=settings,
+        )
+    except DivergedError as error:
+        raise DivergedRunError(f"match diverged at outer step {error.step}: {error}") from None
+
+
+def match_problem(
+    context: Context, info: ExpertsInfo, count: int, ranks: Ranks | None
+) -> MatchProblem:
+    """What is matched, for a set of `count` images as students see them.
+
+    Args:
+        context: of the run.
+        info: what its experts are.
+        count: images of the set.
+        ranks: processes that share the segments; None for this one alone.
+    """
+    table = context.recipe.matching()[1]
+    network = context.network(info.network, MATCH_STAGE)
+    views = build_views(context.recipe.data.augmentation, one_per_batch=True)
+    window = start_window(table)
+    sampler = SegmentSampler(info.count, window, table.inner_steps, table.batch_size, views)
+
+    def choose(step: int) -> list[SegmentChoice]:
+        generators = (context.generator(MATCH_STAGE, step, i) for i in range(table.segments))
+        size = context.data.size
+        return [sampler.draw(count, size, generator, step) for generator in generators]
+
+    def read(choice: SegmentChoice) -> Segment:
+        epochs = (choice.start_epoch, choice.start_epoch + table.span)
+        start, target = read_snapshots(context.run.path / EXPERTS, choice.expert, epochs)
+        return Segment(start.to(context.device), target.to(context.device))
+
+    def label(segment: Segment, images: Tensor) -> Tensor:
+        return call_with_vector(network, info.layout, segment.target, images).detach()
+
+    return MatchProblem(
+        network,
+        choose,
+        read,
+        decode=(lambda images: decode(images, table.factor)) if table.factor > 1 else None,
+        label=label if table.labels == "target" else None,
+        ranks=ranks,
+    )
+
+
+def start_window(table: MatchTable) -> StartWindow:
+    """The start epochs that a recipe asks for."""
+    return StartWindow(
+        table.min_start_epoch, table.max_start_epoch, table.grow_from, table.grow_steps
+    )

@@ -1,0 +1,1 @@
+"""The stage recover: images that a committee recognises."""

@@ -1,0 +1,128 @@
+"""A whole run, and an evaluation by itself, as the commands ask for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.data import DataError, SourceError
+from distill.data.sources.torchvision_sets import download
+from distill.errors import InterruptedRunError, RecipeError, WorkError
+from distill.recipes.build import choose_device
+from distill.recipes.checks import check_data, check_names
+from distill.recipes.recipe import Recipe
+from distill.report.writing import write_report
+from distill.run.artefacts import (
+    EVALUATE_STAGE as EVALUATE,
+)
+from distill.run.artefacts import (
+    EVALUATION,
+    MANIFEST,
+    REPORT,
+    SUMMARY,
+)
+from distill.run.context import Context
+from distill.run.engines import Engine
+from distill.run.engines.torchrun import joined
+from distill.run.folder import Run, open_run, read_manifest, write_summary
+from distill.run.interrupt import listen
+from distill.run.progress import Progress
+from distill.stages.match.stage import follow_match
+from distill.stages.pipeline import run_stages
+from distill.stages.stage_list import check_stages
+from distill.teachers.pretrained import fetch_weights
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    stages: Sequence[str] = (),
+    *,
+    quiet: bool = False,
+    engine: Engine | None = None,
+    reuse: Sequence[Path] = (),
+) -> Path | None:
+    """Run a recipe's stages into the folder `out`; returns the report if there is one.
+
+    Args:
+        recipe: the resolved recipe.
+        out: the run's folder.
+        stages: names; empty for all.
+        quiet: show no progress.
+        engine: where independent work is done; None for this process.
+        reuse: folders of other runs, whose experts and committees are taken where they fit.
+
+    Raises:
+        LimbeckError: of the kind that fits; the folder can be gone on with.
+    """
+    # Whatever can be refused is refused here, before the folder is touched.
+    check_names(recipe)
+    check_stages(recipe, stages)
+    for other in reuse:
+        read_manifest(other / MANIFEST)
+    device = choose_device(recipe.device)
+    data = check_data(recipe)
+    with joined(device, stages) as crew, listen() as stop:
+        if crew is not None and not crew.leads:
+            run = Run(out, {"recipe": {}, "stages": {}})
+            context = Context(run, recipe, device, Progress(quiet=True), stop, crew=crew)
+            context.data = data
+            follow_match(context, crew)
+            return None
+        with open_run(out, recipe.model_dump(mode="json")) as run:
+            context = Context(run, recipe, device, Progress(quiet=quiet), stop, crew=crew)
+            context.engine = engine or context.engine
+            context.data = data
+            context.reuse = tuple(reuse)
+            return _run_stages(context, stages)
+
+
+def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
+    """Run stages, or all; returns the report if the run has been evaluated."""
+    run = context.run
+    try:
+        run_stages(context, stages or None)
+    except InterruptedRunError:
+        raise InterruptedRunError(
+            f"interrupted; what was done is kept in {run.path}: run the same command to go on"
+        ) from None
+    if EVALUATE not in run.manifest["stages"]:
+        return None
+    evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
+    write_summary(context.run, evaluation)
+    return write_report(run.path)
+
+
+def run_outcome(out: Path) -> dict[str, Any]:
+    """What a run's folder holds, in plain values.
+
+    Returns:
+        `out`, the seconds of each finished `stages`, `summary` (None before an evaluation) and
+        `report` (its path, or None).
+    """
+    run = read_manifest(out / MANIFEST)
+    summary, report = out / SUMMARY, out / REPORT
+    return {
+        "out": str(out),
+        "stages": {name: entry["seconds"] for name, entry in run["stages"].items()},
+        "summary": json.loads(summary.read_text("utf-8")) if summary.is_file() else None,
+        "report": str(report) if report.is_file() else None,
+    }
+
+
+def fetch_data(recipe: Recipe) -> None:
+    """Fetch the files of the recipe's data and members where they can be downloaded.
+
+    Raises:
+        RecipeError: for an unknown set.
+        WorkError: if they cannot be fetched.
+    """
+    try:
+        download(recipe.data.source)
+    except SourceError as error:
+        raise RecipeError(f"data.source: {error}") from None
+    except (DataError, OSError) as error:
+        raise WorkError(f"data {recipe.data.source}: {error}") from None
+    fetch_weights(recipe)

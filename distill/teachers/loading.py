@@ -1,0 +1,117 @@
+"""The trained committee of a run, and the networks and files that label in its place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+import projectors
+from distill.errors import WorkError
+from distill.recipes.tables.committee import CommitteeTable
+from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE, PROJECTOR
+from distill.run.context import Context
+from distill.sets.network_labels import LabelSources
+from distill.store.committee import Member, read_committee
+from distill.teachers.priors import make_ballot
+from synth.committee.vote import Committee
+from synth.committee.weights import Ballot
+
+
+def has_committee(context: Context) -> bool:
+    """Whether this run has a committee."""
+    return context.recipe.committee is not None and (context.run.path / COMMITTEE).is_file()
+
+
+def load_committee(context: Context, only: str | None = None) -> Committee:
+    """The committee of this run with the votes of its recipe, or one member alone.
+
+    Raises:
+        WorkError: if it was trained on other data or classes, or has no such member.
+    """
+    members = _read_members(context)
+    if only is not None:
+        members = [member for member in members if member.spec == only]
+        if not members:
+            raise WorkError(
+                f"{context.run.path / COMMITTEE} has no member {only}; name one of "
+                "committee.members"
+            )
+        return Committee(_networks(context, members), torch.full((len(members),), 1 / len(members)))
+    networks, ballot = load_members(context)
+    weights = ballot.weights(committee_table(context).vote_temperature, context.generator("vote"))
+    return Committee(networks, weights)
+
+
+def load_networks(context: Context) -> tuple[nn.Module, ...]:
+    """The members of this run in the order of the recipe, frozen.
+
+    Raises:
+        WorkError: if they were trained on other data or classes.
+    """
+    return _networks(context, _read_members(context))
+
+
+def load_members(context: Context) -> tuple[tuple[nn.Module, ...], Ballot]:
+    """The members of this run in the order of the recipe, frozen, and how they may be weighed.
+
+    Raises:
+        WorkError: if they were trained on other data or classes.
+    """
+    members = _read_members(context)
+    networks = _networks(context, members)
+    return networks, make_ballot(context, committee_table(context), members, networks)
+
+
+def committee_table(context: Context) -> CommitteeTable:
+    """[committee]; raises WorkError where the recipe lacks it."""
+    if context.recipe.committee is None:
+        raise WorkError("the recipe has no [committee] table; add one with its members")
+    return context.recipe.committee
+
+
+def _read_members(context: Context) -> list[Member]:
+    path = context.run.path / COMMITTEE
+    members, data, class_names = read_committee(path)
+    if data != context.data.digest or class_names != list(context.data.class_names):
+        raise WorkError(f"{path} was trained on other data or classes; run the stage committee")
+    specs = [member.spec for member in members]
+    if specs != committee_table(context).members:
+        raise WorkError(
+            f"{path} holds the members {', '.join(specs)}, but committee.members is "
+            f"{', '.join(committee_table(context).members)}; run the stage committee"
+        )
+    return members
+
+
+def _networks(context: Context, members: list[Member]) -> tuple[nn.Module, ...]:
+    networks = []
+    for index, member in enumerate(members):
+        network = context.network(member.spec, COMMITTEE_STAGE, index)
+        try:
+            network.load_state_dict(member.state)
+        except (RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WorkError(
+                f"{context.run.path / COMMITTEE}: member {member.spec} does not fit its network "
+                f"({reason}); run the stage committee again"
+            ) from None
+        networks.append(network.eval().requires_grad_(False))
+    return tuple(networks)
+
+
+def find_label_sources(context: Context) -> LabelSources:
+    """Committee and projector of the context's run, where there are any."""
+    folder = context.run.path
+    found = LabelSources()
+    if has_committee(context):
+        members, _, _ = read_committee(folder / COMMITTEE)
+        weights = load_committee(context).weights
+        found = replace(found, members=tuple(members), weights=tuple(weights.tolist()))
+    if (folder / PROJECTOR).is_dir():
+        external = projectors.projector_bytes(folder / PROJECTOR).external
+        fit = context.recipe.projector
+        fitted = 0 if fit is None else fit.steps * fit.batch_size
+        found = replace(found, projector=folder / PROJECTOR, external=external, fitted=fitted)
+    return found

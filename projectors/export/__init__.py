@@ -1,0 +1,1 @@
+"""Projectors in formats that other programs read."""

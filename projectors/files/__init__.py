@@ -1,0 +1,1 @@
+"""Projectors on disk, and what they cost in bytes."""

@@ -1,0 +1,61 @@
+"""What a projector costs its receiver, in bytes."""
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from projectors.files.description import DESCRIPTION, read_description
+
+
+@dataclass(frozen=True)
+class ProjectorBytes:
+    """Bytes of a projector.
+
+    Attributes:
+        shipped: all files of the folder that `load` reads.
+        external: tensors of the tower, which must be fetched elsewhere; 0 for a tower that is
+            drawn again from its seed.
+    """
+
+    shipped: int
+    external: int
+
+
+@dataclass(frozen=True)
+class FileBytes:
+    """One file, or array, that a receiver needs.
+
+    Attributes:
+        name: what it is.
+        stored: bytes as they are.
+        compressed: bytes after zlib at its best level, as an archive ships them.
+    """
+
+    name: str
+    stored: int
+    compressed: int
+
+    @property
+    def shipped(self) -> int:
+        """Bytes in an archive, which stores a file as it is where compression gains nothing."""
+        return min(self.stored, self.compressed)
+
+
+def file_bytes(name: str, data: bytes) -> FileBytes:
+    """Count the bytes of one file's content."""
+    return FileBytes(name, len(data), len(zlib.compress(data, 9)))
+
+
+def projector_bytes(path: str | os.PathLike[str]) -> ProjectorBytes:
+    """Count the bytes of a saved projector.
+
+    Raises:
+        ProjectorError: if the folder is no projector.
+        FileNotFoundError: if one of its files is missing.
+    """
+    folder = Path(path)
+    description = read_description(folder)
+    names = [DESCRIPTION, *description.files]
+    shipped = sum((folder / name).stat().st_size for name in names)
+    return ProjectorBytes(shipped, description.tower.external_bytes)

@@ -1,0 +1,1 @@
+"""Fitting projectors to soft labels, and asking them for labels."""

@@ -1,0 +1,277 @@
+"""Fit a projector to a teacher's soft labels on real images."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from projectors.errors import DivergedError, ProjectorError
+from projectors.model.projector import Projector
+
+LOSSES = ("mse", "kl")
+
+# A loss above it says nothing any more: the fit has exploded, though all is finite yet.
+EXPLODED = 1e8
+
+
+class Images(Protocol):
+    """Images [n, c, h, w] that are read by batches; a tensor is one, so is a reader of files."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Number, channels, height and width: [n, c, h, w]."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are."""
+        ...
+
+    def __len__(self) -> int:
+        """The number of images."""
+        ...
+
+    def __getitem__(self, places: Any, /) -> Tensor:
+        """The images [b, c, h, w] at `places`, int64 [b] or a slice."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a projector is fitted.
+
+    Attributes:
+        steps: number of optimiser steps.
+        batch_size: images per step.
+        lr: peak learning rate of AdamW; it falls to 0 along a cosine.
+        weight_decay: of AdamW.
+        ce_weight: weight of the cross-entropy with the hard labels.
+        loss: "mse", the mean squared difference of logits, each less the mean over its image's
+            classes; or "kl", the Kullback-Leibler divergence of probabilities at `temperature`,
+            times its square.
+        temperature: divides both logits in "kl"; > 0.
+    """
+
+    steps: int = 1000
+    batch_size: int = 128
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    ce_weight: float = 0.1
+    loss: str = "mse"
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ProjectorError(f"loss is {self.loss!r}; write one of {', '.join(LOSSES)}")
+        for name in ("steps", "batch_size", "lr", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ProjectorError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.ce_weight < 0 or self.weight_decay < 0:
+            raise ProjectorError(
+                f"ce_weight is {self.ce_weight} and weight_decay {self.weight_decay}; "
+                "neither may be below 0"
+            )
+
+
+@dataclass(frozen=True)
+class FitStep:
+    """One step of a fit: its index from 0, the loss before it, and its learning rate."""
+
+    index: int
+    loss: float
+    lr: float
+
+
+class FitState:
+    """Where a fit stands: everything that a step changes.
+
+    Made once for a fit, or made anew and then restored from the tensors of an interrupted one,
+    after which the fit goes on with the same bits.
+
+    Args:
+        projector: is changed in place, and stays on its device.
+        settings: the optimiser's numbers.
+        generator: a CPU generator for batches and views; the same one gives the same fit.
+
+    Attributes:
+        step: index of the next step.
+
+    Raises:
+        ProjectorError: if nothing of the projector can be fitted.
+    """
+
+    def __init__(self, projector: Projector, settings: FitSettings, generator: Generator) -> None:
+        self.projector, self.settings, self.generator = projector, settings, generator
+        self.fitted = {name: p for name, p in projector.named_parameters() if p.requires_grad}
+        if not self.fitted:
+            raise ProjectorError(
+                "the projector has no adapter and no trained head, so there is nothing to fit; "
+                "raise the rank or set trained='all'"
+            )
+        self.optimiser = torch.optim.AdamW(
+            self.fitted.values(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.step = 0
+        self._order = torch.empty(0, dtype=torch.long)
+        self._place = 0
+
+    def next_batch(self, num_images: int) -> Tensor:
+        """Indices [b] of the next batch; each shuffled pass drops its last, smaller batch."""
+        size = min(self.settings.batch_size, num_images)
+        if self._place + size > len(self._order):
+            self._order = torch.randperm(num_images, generator=self.generator)
+            self._place = 0
+        self._place += size
+        return self._order[self._place - size : self._place]
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the fitted numbers, on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.fitted.items()}
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Put fitted numbers back."""
+        for name, value in self.fitted.items():
+            value.data.copy_(weights[name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of all that a step changes, on the CPU; a file of them resumes the fit."""
+        found = {f"weight.{name}": value for name, value in self.weights().items()}
+        for name, parameter in self.fitted.items():
+            for key, value in self.optimiser.state[parameter].items():
+                found[f"{key}.{name}"] = value.detach().cpu().clone()
+        found["generator"] = self.generator.get_state()
+        found["order"] = self._order.clone()
+        found["place"] = torch.tensor([self._place, self.step])
+        return found
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go back to where `tensors` was called."""
+        self.set_weights({name: tensors[f"weight.{name}"] for name in self.fitted})
+        for name, parameter in self.fitted.items():
+            # A step's count stays on the CPU, as the optimiser keeps it there.
+            self.optimiser.state[parameter] = {
+                key: value.clone() if key == "step" else value.to(parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if (value := tensors.get(f"{key}.{name}")) is not None
+            }
+        self.generator.set_state(tensors["generator"])
+        self._order = tensors["order"]
+        self._place, self.step = tensors["place"].tolist()
+
+
+def fit_projector(
+    state: FitState,
+    images: Images,
+    teacher: Callable[[Tensor], Tensor],
+    hard: Tensor,
+    *,
+    view: Callable[[Tensor, Generator], Tensor] | None = None,
+) -> Iterator[FitStep]:
+    """Fit adapters and head, one step per item; the state's projector is changed in place.
+
+    The loss is that of the settings plus ce_weight * cross-entropy with the hard labels. The
+    teacher labels the very view that the projector sees.
+
+    Args:
+        state: where the fit begins, or goes on; between two steps its tensors can be taken.
+        images: [n, c, h, w] real images, in the projector's input space and on its device.
+        teacher: images [b, c, h, w] -> logits [b, k]; called without gradients.
+        hard: [n] class indices.
+        view: images and a generator -> augmented images; None for the images as they are.
+
+    Yields:
+        A step after it has been taken.
+
+    Raises:
+        ProjectorError: if shapes do not agree.
+        DivergedError: if the loss is not finite or above `EXPLODED`, or a fitted number not
+            finite.
+
+    Source: HeLlO, whose loss is "mse" with ce_weight * cross-entropy (its weight is not
+    published).
+    """
+    projector, settings, optimiser = state.projector, state.settings, state.optimiser
+    _check_data(projector, images, hard)
+    while state.step < settings.steps:
+        index = state.step
+        lr = settings.lr * 0.5 * (1.0 + math.cos(math.pi * index / settings.steps))
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        batch = state.next_batch(len(images)).to(images.device)
+        seen = images[batch] if view is None else view(images[batch], state.generator)
+        with torch.no_grad():
+            wanted = teacher(seen)
+        loss = projector_loss(projector.logits(seen), wanted, hard[batch], settings)
+        if not (value := loss.item()) < EXPLODED:
+            raise DivergedError(
+                f"the loss became {value} at step {index}; lower lr (now {settings.lr})", index
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if not _all_finite(projector):
+            raise DivergedError(
+                f"a number is no longer finite after step {index}; lower lr (now {settings.lr})",
+                index,
+            )
+        state.step += 1
+        yield FitStep(index, value, lr)
+
+
+def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSettings) -> Tensor:
+    """Distance between logits [n, k] and the teacher's, plus the weighted cross-entropy.
+
+    Args:
+        logits: [n, k] the projector's.
+        wanted: [n, k] the teacher's.
+        hard: [n] class indices.
+        settings: which distance, and the weight.
+
+    Returns:
+        A scalar, mean over the batch.
+
+    Raises:
+        ProjectorError: if the teacher knows another number of classes.
+    """
+    if wanted.shape != logits.shape:
+        raise ProjectorError(
+            f"the teacher gives logits {tuple(wanted.shape)}, but the projector "
+            f"{tuple(logits.shape)}; use a teacher of the same classes"
+        )
+    if settings.loss == "mse":
+        # One number more on all logits of an image is no other label. Cross-entropy's gradients
+        # never add it, but Adam does, and then it can be most of a teacher's logits.
+        distance = functional.mse_loss(_centred(logits), _centred(wanted))
+    else:
+        ours = (logits / settings.temperature).log_softmax(dim=-1)
+        theirs = (wanted / settings.temperature).log_softmax(dim=-1)
+        distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        distance = distance * settings.temperature**2
+    return distance + settings.ce_weight * functional.cross_entropy(logits, hard)
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(dim=-1, keepdim=True)
+
+
+def _all_finite(projector: Projector) -> bool:
+    """Whether every fitted number is: an update can break them after its loss was still well."""
+    found = [p.detach().isfinite().all() for p in projector.parameters() if p.requires_grad]
+    return bool(torch.stack(found).all())
+
+
+def _check_data(projector: Projector, images: Images, hard: Tensor) -> None:
+    num_classes = len(projector.classes)
+    if len(images) == 0 or hard.shape != images.shape[:1]:
+        raise ProjectorError(
+            f"got {len(images)} images and hard labels {tuple(hard.shape)}; give one per image"
+        )
+    if int(hard.min()) < 0 or int(hard.max()) >= num_classes:
+        raise ProjectorError(
+            f"hard labels run from {int(hard.min())} to {int(hard.max())}, but the projector has "
+            f"{num_classes} classes; give indices below that"
+        )

@@ -1,0 +1,1 @@
+"""The parts of a projector: tower, adapters, head."""

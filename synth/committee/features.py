@@ -1,0 +1,50 @@
+"""Features that a classifier sees: what goes into its last linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from synth.committee.vote import Committee
+from synth.images import Images
+
+
+@torch.no_grad()
+def head_inputs(network: nn.Module, images: Images, batch_size: int = 500) -> Tensor:
+    """What goes into the last linear layer of `network`, [n, d], in evaluation mode.
+
+    Args:
+        network: a classifier.
+        images: [n, c, h, w].
+        batch_size: images in one forward pass.
+
+    Raises:
+        ValueError: if the network has no linear layer.
+    """
+    heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not heads:
+        raise ValueError("the network has no linear layer to take features from; choose another")
+    found: list[Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    try:
+        network.eval()
+        for part in images.split(batch_size):
+            network(part)
+    finally:
+        handle.remove()
+    return torch.cat(found).flatten(1)
+
+
+def committee_features(committee: Committee, images: Images) -> Tensor:
+    """Features of all members side by side, [n, d].
+
+    Each member's are centred, and scaled so that their mean squared length is its weight in the
+    vote: a wide member does not count for more than a narrow one.
+    """
+    found = []
+    for member, weight in zip(committee.members, committee.weights.tolist(), strict=True):
+        features = head_inputs(member, images)
+        features = features - features.mean(dim=0)
+        length = features.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
+        found.append(features * (weight**0.5 / length))
+    return torch.cat(found, dim=1)

@@ -1,0 +1,282 @@
+"""Soft labels for augmented views: voted once and stored, or asked for online."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from synth.augment import Augmentation, Mix, MixKind, View, draw_mix
+from synth.images import Images, chosen
+from synth.training.batches import Batch, split_batches, split_parts
+
+Labeller = Callable[[Tensor], Tensor]
+
+# Views whose labels are looked at together.
+_TOGETHER = 4096
+
+
+class VotedLogits(Protocol):
+    """Voted logits [e, n, k] that are read by batches. A tensor is one; so is a reader of files."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Epochs, images and classes: [e, n, k]."""
+        ...
+
+    def __getitem__(self, places: Any, /) -> Tensor:
+        """The logits [n, k] of epoch `row`, or [b, k] at `row, slice`."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredMixes:
+    """The mix of every batch of every epoch.
+
+    Attributes:
+        kind: "cutmix" or "mixup".
+        partners: [e, n] for each place, the place in its own batch that it is mixed with.
+        parameters: [e, b, m] float16 box or share of each of b batches, see `Mix`.
+    """
+
+    kind: MixKind
+    partners: Tensor
+    parameters: Tensor
+
+    def of_epoch(self, row: int, batches: Sequence[slice]) -> list[Mix]:
+        """The mixes of epoch `row`, cut into these batches."""
+        return [
+            Mix(self.kind, self.partners[row, places].long(), self.parameters[row, index].float())
+            for index, places in enumerate(batches)
+        ]
+
+    @staticmethod
+    def stack(epochs: Sequence[Sequence[Mix]]) -> StoredMixes | None:
+        """The mixes of some epochs side by side; None where nothing is mixed."""
+        if not epochs or not epochs[0]:
+            return None
+        partners = [torch.cat([mix.partners for mix in mixes]) for mixes in epochs]
+        parameters = [torch.stack([mix.parameters for mix in mixes]).half() for mixes in epochs]
+        return StoredMixes(epochs[0][0].kind, torch.stack(partners), torch.stack(parameters))
+
+
+@dataclass(frozen=True)
+class StoredVotes:
+    """A soft label for every view of every image, by epochs.
+
+    Attributes:
+        ids: [e, n] index of the image at each place of each epoch.
+        views: [e, n, v] float16 augmentation parameters; v is 0 without augmentation.
+        logits: [e, n, k] float16 voted logits, in memory or read by batches.
+        families: augmentation families, in the order of their parameters in `views`.
+        batch_size: places that were labelled, and must be trained on, together.
+        temperature: at which students should match the logits.
+        batch_statistics: whether the teachers' BatchNorm used each part's own statistics.
+        mixes: how the views of a batch were mixed before they were labelled, or None.
+        parts: pieces that a batch was labelled in, and must be trained on in.
+        seed: of the run that drew ids, views and mixes, where they need not be stored; or None.
+        asked: views that went through the teachers, where these were not all of them; or None.
+    """
+
+    ids: Tensor
+    views: Tensor
+    logits: VotedLogits
+    families: tuple[str, ...]
+    batch_size: int
+    temperature: float
+    batch_statistics: bool
+    mixes: StoredMixes | None = None
+    parts: int = 1
+    seed: int | None = None
+    asked: int | None = None
+
+    def batches(self, images: Images, epoch: int) -> Iterator[Batch]:
+        """The batches of training epoch `epoch`; stored epochs are read in turn, over and over."""
+        row = epoch % len(self.ids)
+        places = split_batches(self.ids.shape[1], self.batch_size)
+        view = View.from_tensor(self.families, self.views[row].float())
+        mixes = self.mixes.of_epoch(row, places) if self.mixes is not None else ()
+        seen = _shown(images, self.ids[row].long(), view, places, mixes)
+        for batch, place in zip(seen, places, strict=True):
+            logits = self.logits[row, place].float().to(images.device, non_blocking=True)
+            yield Batch(batch, logits, self.parts)
+
+    @property
+    def whole(self) -> Tensor:
+        """All logits [e, n, k] in memory, for what looks at them together."""
+        if isinstance(self.logits, Tensor):
+            return self.logits
+        return torch.stack([self.logits[row] for row in range(self.logits.shape[0])])
+
+    def mean_probabilities(self) -> Tensor:
+        """Mean soft label [n, k] of each image over its views, at temperature 1.
+
+        Where views were mixed, the label of a view is its partner's too.
+        """
+        epochs, n, k = self.logits.shape
+        sums = torch.zeros(n, k)
+        for row in range(epochs):
+            for place in split_batches(n, _TOGETHER):
+                probabilities = torch.softmax(self.logits[row, place].float(), dim=-1)
+                sums.index_add_(0, self.ids[row, place].long(), probabilities)
+        return sums / epochs
+
+
+@dataclass(frozen=True)
+class LabelledEpoch:
+    """One epoch of labelled views.
+
+    Attributes:
+        ids: [n] int64 image at each place.
+        views: [n, v] float16 augmentation parameters.
+        logits: [n, k] float16 voted logits.
+        mixes: the mix of each batch, or nothing.
+    """
+
+    ids: Tensor
+    views: Tensor
+    logits: Tensor
+    mixes: Sequence[Mix] = ()
+
+
+def draw_views(
+    count: int, size: tuple[int, int], augmentation: Augmentation, generator: Generator
+) -> tuple[Tensor, View]:
+    """Draw the order and the views of one epoch, before anything is labelled.
+
+    Args:
+        count: n, images.
+        size: (h, w) of the images.
+        augmentation: families applied all in turn.
+        generator: draws both; the same generator draws the same again.
+
+    Returns:
+        ids [n] int64, and the view of the image at each place.
+    """
+    ids = torch.randperm(count, generator=generator)
+    return ids, augmentation.sample(count, size, generator)
+
+
+def draw_mixes(
+    kind: MixKind, batches: Sequence[slice], size: tuple[int, int], generator: Generator
+) -> list[Mix]:
+    """Draw how each batch of an epoch is mixed, after its views; nothing for the kind "none"."""
+    if kind == "none":
+        return []
+    return [draw_mix(kind, place.stop - place.start, size, generator) for place in batches]
+
+
+def relabel_epoch(
+    images: Images,
+    labeller: Labeller,
+    batch_size: int,
+    augmentation: Augmentation,
+    generator: Generator,
+    mix: MixKind = "none",
+    parts: int = 1,
+) -> LabelledEpoch:
+    """Draw one epoch of views and label them.
+
+    Args:
+        images: [n, c, h, w] of the synthetic set.
+        labeller: images [b, c, h, w] -> logits [b, k], called on whole parts of batches.
+        batch_size: images labelled, and mixed with each other, together.
+        augmentation: families applied all in turn.
+        generator: draws order, views and mixes.
+        mix: how the views of a batch are mixed before they are labelled.
+        parts: pieces of a batch that the labeller sees one by one.
+    """
+    n, _, h, w = images.shape
+    ids, view = draw_views(n, (h, w), augmentation, generator)
+    places = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, places, (h, w), generator)
+    logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, places, mixes)]
+    return LabelledEpoch(ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu(), mixes)
+
+
+@dataclass(frozen=True)
+class AskedViews:
+    """Views of one epoch, and of which of them the teachers are asked.
+
+    Attributes:
+        ids: [n] int64 image at each place.
+        view: of each place.
+        chosen: [n] bool, places whose label is wanted.
+    """
+
+    ids: Tensor
+    view: View
+    chosen: Tensor
+
+
+def relabel_chosen(
+    images: Images,
+    asked: AskedViews,
+    labeller: Labeller,
+    classes: int,
+    batch_size: int,
+    parts: int = 1,
+    whole: bool = False,
+) -> tuple[LabelledEpoch, int]:
+    """Label the chosen views of an epoch; the logits of the others are 0.
+
+    Args:
+        images: [n, c, h, w] of the synthetic set.
+        asked: the epoch's views, and which are chosen.
+        labeller: images [b, c, h, w] -> logits [b, k].
+        classes: k.
+        batch_size: as of `relabel_epoch`.
+        parts: as of `relabel_epoch`.
+        whole: whether the labeller must see a part of a batch whole, for its BatchNorm statistics,
+            as soon as one view of it is chosen.
+
+    Returns:
+        The epoch, and how many views the labeller saw.
+    """
+    n, count = len(asked.ids), 0
+    logits = torch.zeros(n, classes)
+    for place in split_batches(n, batch_size):
+        for piece in split_parts(place.stop - place.start, parts):
+            places = torch.arange(place.start, place.stop)[piece]
+            wanted = asked.chosen[places]
+            seen = places if whole and bool(wanted.any()) else places[wanted]
+            if len(seen):
+                views = asked.view.select(seen).apply(chosen(images, asked.ids[seen]))
+                logits[seen] = labeller(views).float().cpu()
+                count += len(seen)
+    logits[~asked.chosen] = 0.0
+    return LabelledEpoch(asked.ids, asked.view.to_tensor(n).half(), logits.half()), count
+
+
+def labelled_online(
+    images: Images,
+    labeller: Labeller,
+    batch_size: int,
+    augmentation: Augmentation,
+    generator: Generator,
+    mix: MixKind = "none",
+    parts: int = 1,
+) -> Iterator[Batch]:
+    """One epoch of views that `labeller` labels as they are drawn; nothing is stored."""
+    n, _, h, w = images.shape
+    ids, view = draw_views(n, (h, w), augmentation, generator)
+    places = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, places, (h, w), generator)
+    for seen in _shown(images, ids, view, places, mixes):
+        yield Batch(seen, _labelled(labeller, seen, parts), parts)
+
+
+def _shown(
+    images: Images, ids: Tensor, view: View, places: Sequence[slice], mixes: Sequence[Mix]
+) -> Iterator[Tensor]:
+    """The batches of an epoch as teacher and student see them: chosen, augmented, mixed."""
+    for index, place in enumerate(places):
+        seen = view.select(place).apply(chosen(images, ids[place]))
+        yield mixes[index].apply(seen) if mixes else seen
+
+
+def _labelled(labeller: Labeller, seen: Tensor, parts: int) -> Tensor:
+    return torch.cat([labeller(seen[piece]) for piece in split_parts(len(seen), parts)])

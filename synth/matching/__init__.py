@@ -1,0 +1,1 @@
+"""Trajectory matching: the inner loop, its exact gradient, and the outer loop."""

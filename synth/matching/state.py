@@ -1,0 +1,124 @@
+"""What matching learns, as it stands between two outer steps, and as named tensors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from synth.updates import Moments
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What the outer loop learns, with its optimiser's memory.
+
+    Attributes:
+        images: [n, c, h, w] of the synthetic set, as stored.
+        labels: [m, k] label logits of the images that students see.
+        log_lr: natural logarithm of the student learning rate, scalar.
+        moments: of images, labels and log_lr.
+        average: moving average of the images, [n, c, h, w].
+        updates: updates applied so far.
+    """
+
+    images: Tensor
+    labels: Tensor
+    log_lr: Tensor
+    moments: tuple[Moments, Moments, Moments]
+    average: Tensor
+    updates: int
+
+
+@dataclass(frozen=True)
+class MatchState:
+    """All that the outer loop carries from one step to the next.
+
+    Attributes:
+        step: outer steps taken so far, refused ones included.
+        refusals: refusals in a row just now.
+        now: what has been learned so far.
+        good: the last values whose distance was measured and accepted.
+    """
+
+    step: int
+    refusals: int
+    now: Learned
+    good: Learned
+
+    @property
+    def images(self) -> Tensor:
+        """[n, c, h, w] of the synthetic set: the moving average, which is the images without."""
+        return self.now.average
+
+    @property
+    def labels(self) -> Tensor:
+        """[m, k] label logits."""
+        return self.now.labels
+
+    @property
+    def lr(self) -> Tensor:
+        """The student learning rate, scalar."""
+        return self.now.log_lr.exp()
+
+
+def initial_state(images: Tensor, labels: Tensor, lr: float) -> MatchState:
+    """The state before the first outer step.
+
+    Args:
+        images: [n, c, h, w], as stored.
+        labels: [m, k] label logits of the images that students see.
+        lr: student learning rate > 0.
+    """
+    if not lr > 0:
+        raise ValueError(f"the student learning rate is {lr}; it must be above 0")
+    log_lr = torch.tensor(math.log(lr), dtype=images.dtype, device=images.device)
+    images, labels = images.detach().clone(), labels.detach().clone()
+    moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_lr))
+    start = Learned(images, labels, log_lr, moments, images, 0)
+    return MatchState(0, 0, start, start)
+
+
+_LEARNED = ("images", "labels", "log_lr", "average")
+
+
+def pack_state(state: MatchState) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """A state as named tensors and numbers."""
+    tensors: dict[str, Tensor] = {}
+    for part, learned in (("now", state.now), ("good", state.good)):
+        for name in _LEARNED:
+            tensors[f"{part}.{name}"] = getattr(learned, name)
+        for index, moments in enumerate(learned.moments):
+            tensors[f"{part}.mean.{index}"] = moments.mean
+            tensors[f"{part}.square.{index}"] = moments.square
+    header = {
+        "step": state.step,
+        "refusals": state.refusals,
+        "now": state.now.updates,
+        "good": state.good.updates,
+    }
+    return tensors, header
+
+
+def unpack_state(
+    tensors: dict[str, Tensor], header: dict[str, int], *, device: torch.device
+) -> MatchState:
+    """The state of `pack_state`, on a device."""
+
+    def learned(part: str) -> Learned:
+        images, labels, log_lr, average = (
+            tensors[f"{part}.{name}"].to(device) for name in _LEARNED
+        )
+        first, second, third = (
+            Moments(
+                tensors[f"{part}.mean.{index}"].to(device),
+                tensors[f"{part}.square.{index}"].to(device),
+            )
+            for index in range(3)
+        )
+        return Learned(images, labels, log_lr, (first, second, third), average, header[part])
+
+    return MatchState(header["step"], header["refusals"], learned("now"), learned("good"))

@@ -1,0 +1,1 @@
+"""Training of networks on images and soft labels."""

@@ -1,0 +1,335 @@
+"""Training of any network on batches with soft labels: experts, teachers and students."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from synth.cuda_graphs import GraphRecorder, Record, Recordings
+from synth.images import Images
+from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
+from synth.precision import Precision, forward
+from synth.training.batches import Batch, split_parts
+from synth.training.discriminator import Discriminator, discriminator_loss
+from synth.training.sharpness import Sharpness, sharpness_aware_backward
+from synth.training.temperatures import Annealing, calibrated_temperature
+
+# Images, and values of them, that go through a network at once when it is only asked: 4 MB, and
+# 128 MB on a GPU, which a small batch does not fill.
+_MOST_TOGETHER = 1000
+
+_VALUES_TOGETHER, _VALUES_ON_GPU = 1 << 20, 1 << 25
+
+# Batches before a GPU's steps are recorded: every training records its own.
+_PATIENCE = 10
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the data.
+        lr: peak learning rate.
+        optimizer: "sgd", "adam" or "adamw".
+        momentum: of SGD.
+        weight_decay: decoupled for AdamW, L2 for SGD and Adam; never on biases and norms.
+        schedule: "constant" or "cosine" (one step per epoch).
+        eta: length of half the cosine over that of the training, at least 1: 1 ends at zero, 2
+            at half of the peak. Source: CV-DD's "smoothed" schedule.
+        temperature: of the soft cross-entropy.
+        sharpness: sharpness-aware gradients, at twice the cost; None for plain ones.
+        loss: "soft" (cross-entropy at the temperature) or "cosine" (one minus the cosine
+            similarity of logits and soft labels, GIFT).
+        average: decay of a moving average of the weights after every step, which the network
+            holds after the last epoch; 0 keeps the weights themselves.
+        annealing: how the temperature of the labels falls; None keeps it.
+        calibrated: the student has a temperature of its own, 1 at first and after each epoch that
+            which brings the last batch's outputs nearest to their labels.
+        precision: of forward and backward passes, see `synth.precision`.
+    """
+
+    epochs: int
+    lr: float
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "cosine"] = "cosine"
+    temperature: float = 1.0
+    sharpness: Sharpness | None = None
+    eta: float = 1.0
+    average: float = 0.0
+    loss: Literal["soft", "cosine"] = "soft"
+    annealing: Annealing | None = None
+    calibrated: bool = False
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.calibrated and (self.loss != "soft" or self.sharpness is not None):
+            raise ValueError("calibrated temperatures go with the soft loss and plain gradients")
+        if not self.eta >= 1:
+            raise ValueError(f"eta is {self.eta}; the cosine must last as long as the training")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is {self.average}; a decay must be in [0, 1)")
+
+    def temperature_at(self, epoch: int) -> float:
+        """The labels' temperature in an epoch, counted from 0."""
+        if self.annealing is None:
+            return self.temperature
+        return self.annealing.at(self.temperature, epoch, self.epochs)
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / (self.epochs * self.eta)))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch of training: its number from 1, and its mean loss."""
+
+    index: int
+    loss: float
+
+
+def train(
+    network: nn.Module,
+    batches: Callable[[int], Iterable[Batch]],
+    settings: TrainSettings,
+    discriminator: Discriminator | None = None,
+) -> Iterator[Epoch]:
+    """Train `network` in place; yields after each epoch.
+
+    With `settings.average`, the network holds the trained weights until the generator ends, and
+    their moving average from then on.
+
+    Args:
+        network: images -> logits.
+        batches: epoch number (from 0) -> the batches of that epoch.
+        settings: optimiser and schedule.
+        discriminator: trained beside the network, by the same optimiser, on the sum of both
+            losses; None for none.
+
+    Raises:
+        FloatingPointError: if the loss of an epoch is not finite or above `EXPLODED`, or its
+            last update left a weight that is not finite.
+        ValueError: for a discriminator with sharpness-aware gradients.
+    """
+    if discriminator is not None and settings.sharpness is not None:
+        raise ValueError("a discriminator goes with plain gradients; leave out the sharpness")
+    trained = nn.ModuleList([network] if discriminator is None else [network, discriminator])
+    optimizer = _make_optimizer(trained, settings)
+    average = _MovingAverage(network, settings.average) if settings.average else None
+    measure = _Measure(settings, discriminator)
+    backward = _backward
+    if _can_be_recorded(network, settings, discriminator):
+        backward = RecordedBackward(GraphRecorder())
+    for epoch in range(settings.epochs):
+        trained.train()
+        measure.begin(epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr_at(epoch)
+        total, count = torch.zeros(()), 0
+        for batch in batches(epoch):
+            optimizer.zero_grad(set_to_none=True)
+            loss = backward(network, batch, settings.sharpness, measure)
+            optimizer.step()
+            if average is not None:
+                average.follow(network)
+            # Summed on the device: reading it here would make the CPU wait at every step.
+            total = total.to(loss.device, non_blocking=True) + loss * len(batch.images)
+            count += len(batch.images)
+        measure.end()
+        mean = float(total) / max(count, 1)
+        well = mean < EXPLODED
+        if not well or not _all_finite(network):
+            what = f"the training loss is {mean:.3g}" if not well else "a weight is not finite"
+            raise FloatingPointError(
+                f"{what} in epoch {epoch + 1}; lower the learning rate ({settings.lr})"
+            )
+        yield Epoch(epoch + 1, mean)
+    if average is not None:
+        network.load_state_dict(average.state)
+
+
+class _Measure:
+    """The loss of a batch, with the temperatures of the epoch."""
+
+    def __init__(self, settings: TrainSettings, discriminator: Discriminator | None) -> None:
+        self.settings, self.discriminator = settings, discriminator
+        self.temperature = settings.temperature
+        self.own: float | None = 1.0 if settings.calibrated else None
+        self.last: list[tuple[Tensor, Tensor]] = []
+
+    def begin(self, epoch: int) -> None:
+        """Set the labels' temperature of an epoch."""
+        self.temperature = self.settings.temperature_at(epoch)
+
+    def start_batch(self) -> None:
+        """Forget the pieces of the batch before."""
+        self.last.clear()
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of logits [b, k] against label logits [b, k], mean over them."""
+        if self.settings.calibrated:
+            self.last.append((logits.detach(), labels))
+        if self.settings.loss == "cosine":
+            loss = cosine_loss(logits, labels, self.temperature)
+        else:
+            loss = soft_cross_entropy(logits, labels, self.temperature, self.own)
+        if self.discriminator is None:
+            return loss
+        told = discriminator_loss(self.discriminator, logits, labels)
+        return loss + self.discriminator.weight * told
+
+    def end(self) -> None:
+        """Calibrate the student's temperature on the last batch."""
+        if self.last:
+            logits, labels = (torch.cat(parts) for parts in zip(*self.last, strict=True))
+            self.own = calibrated_temperature(logits, labels, self.temperature)
+
+
+def _all_finite(network: nn.Module) -> bool:
+    """Whether every weight is: an update can break them after its loss was still well."""
+    found = [weight.detach().isfinite().all() for weight in network.parameters()]
+    return not found or bool(torch.stack(found).all())
+
+
+class _MovingAverage:
+    """Follows a network's state: decay * average + (1 - decay) * state, after every step.
+
+    The decay grows with the number of steps t as (1 + t) / (10 + t) up to its limit, so that a
+    short training does not remember its start. Counters are copied. Source: the "num_updates"
+    of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        self.state = {name: value.clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def follow(self, network: nn.Module) -> None:
+        """Take in the state after one more step."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, share)
+            else:
+                self.state[name].copy_(value)
+
+
+def _backward(
+    network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+) -> Tensor:
+    """Set the gradients of one batch; returns its loss, detached."""
+    count = len(batch.images)
+    measure.start_batch()
+
+    def loss(piece: slice) -> Tensor:
+        images, labels = batch.images[piece], batch.labels[piece]
+        logits = forward(network, images, measure.settings.precision)
+        mean = measure(logits, labels)
+        return mean if len(images) == count else mean * (len(images) / count)
+
+    pieces = split_parts(count, batch.parts)
+    if sharpness is not None:
+        return sharpness_aware_backward(
+            list(network.parameters()),
+            lambda: torch.stack([loss(piece) for piece in pieces]).sum(),
+            sharpness,
+        )
+    values = []
+    for piece in pieces:
+        value = loss(piece)
+        value.backward()
+        values.append(value.detach())
+    return values[0] if len(values) == 1 else torch.stack(values).sum()
+
+
+def _can_be_recorded(
+    network: nn.Module, settings: TrainSettings, discriminator: Discriminator | None
+) -> bool:
+    """Whether a batch's gradients are on a GPU, and depend on weights and the batch alone."""
+    first = next(network.parameters(), None)
+    plain = settings.sharpness is None and settings.annealing is None and not settings.calibrated
+    return plain and discriminator is None and first is not None and first.device.type == "cuda"
+
+
+class RecordedBackward:
+    """`_backward` as recorded work, for one network and one measure with fixed temperatures.
+
+    Args:
+        record: makes a graph, see `Recordings`.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._recordings = Recordings(record, _PATIENCE)
+        self._reached: list[nn.Parameter] = []
+
+    def __call__(
+        self, network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+    ) -> Tensor:
+        """As `_backward`."""
+
+        def work(inputs: Sequence[Tensor]) -> list[Tensor]:
+            network.zero_grad(set_to_none=True)
+            loss = _backward(network, Batch(inputs[0], inputs[1], batch.parts), sharpness, measure)
+            self._reached = [p for p in network.parameters() if p.grad is not None]
+            return [loss, *(p.grad for p in self._reached if p.grad is not None)]
+
+        found = self._recordings.run(batch.parts, work, [batch.images, batch.labels])
+        for parameter, gradient in zip(self._reached, found[1:], strict=True):
+            parameter.grad = gradient
+        return found[0]
+
+
+def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    # One kernel for all weights, where each costs more to start than to run.
+    fused = all(p.device.type == "cuda" for p in network.parameters()) or None
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=settings.lr, fused=fused)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+    raise ValueError(f"optimizer is {settings.optimizer!r}; choose sgd, adam or adamw")
+
+
+@torch.no_grad()
+def predict(
+    network: Callable[[Tensor], Tensor], images: Images, batch_size: int | None = None
+) -> Tensor:
+    """Outputs [n, k] on `images` [n, c, h, w], `batch_size` at once, without gradients."""
+    return torch.cat([network(part) for part in images.split(batch_size or _together(images))])
+
+
+@torch.no_grad()
+def predict_classes(network: Callable[[Tensor], Tensor], images: Images) -> Tensor:
+    """As `predict`, but the classes [n] of the largest outputs alone."""
+    return torch.cat([network(part).argmax(dim=1) for part in images.split(_together(images))])
+
+
+def _together(images: Images) -> int:
+    """How many images go through a network at once: fewer of large ones."""
+    values = _VALUES_TOGETHER if images.device.type == "cpu" else _VALUES_ON_GPU
+    return max(1, min(_MOST_TOGETHER, values // images.shape[1:].numel()))
+
+
+def accuracy(network: nn.Module, images: Images, labels: Tensor) -> float:
+    """Top-1 accuracy of `network` in evaluation mode, a fraction in [0, 1]."""
+    network.eval()
+    return float((predict_classes(network, images) == labels).float().mean())
