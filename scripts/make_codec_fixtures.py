@@ -15,12 +15,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "projectors" / "codecs")]
-
-from codec_checks import CASES, FIXTURES, fixture_labels  # noqa: E402
-from network_cases import NETWORKS  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from projectors import codecs  # noqa: E402
+from tests.projectors.codecs.checks import CASES, FIXTURES, fixture_labels  # noqa: E402
+from tests.projectors.codecs.network_cases import NETWORKS  # noqa: E402
 
 
 def make(name: str, codec: codecs.LabelCodec) -> bool:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from distill_cases import Outcome, copy_run, write_recipe
 
 from distill.__main__ import run
 from distill.store import large_arrays as rows
+from tests.distill.cases import Outcome, copy_run, write_recipe
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -78,7 +78,7 @@ def cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     # Workers inherit it, and import the functions of test files by their names.
-    folders = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    folders = os.pathsep.join(sys.path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", folders)
         patch.setenv("RAY_worker_niceness", "0")

@@ -1,6 +1,6 @@
 """Tiny recipes that recover or select their set."""
 
-from distill_cases import TINY
+from tests.distill.cases import TINY
 
 DATA = TINY.partition("[experts]")[0]
 MEMBERS = ("convnet2:width=8:norm=batch", "vgg11:width=4:norm=batch", "resnet18:width=4")

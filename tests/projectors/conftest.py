@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from projector_cases import DIGITS, GRAY
 
 import projectors
 from projectors.model.random_tower import draw_weights
+from tests.projectors.cases import DIGITS, GRAY
 
 
 @pytest.fixture(autouse=True)

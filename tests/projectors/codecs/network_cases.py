@@ -5,12 +5,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from codec_checks import fixture_labels
 
 import projectors
 from projectors.codecs import Dense, Weights
 from projectors.codecs.residual import pack_residual, unpack_residual
 from projectors.files.archive import pack_projector, unpack_projector
+from tests.projectors.codecs.checks import fixture_labels
 
 ABOUT = {"members": ["mlp"], "weights": [1.0]}
 

@@ -11,12 +11,12 @@ from random import Random
 
 import pytest
 import torch
-from codec_checks import CASES, make_labels
 
 from projectors.codecs import CodecError, Dense, Weights, decode
 from projectors.codecs.container import seal, unseal
 from projectors.codecs.residual import pack_residual, unpack_residual
 from projectors.files.archive import unpack_projector
+from tests.projectors.codecs.checks import CASES, make_labels
 
 VALUES = (
     None,

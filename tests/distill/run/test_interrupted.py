@@ -1,0 +1,277 @@
+"""Whatever stops a run, running it again gives what an unbroken run gives."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from distill.errors import InterruptedRunError
+from distill.run.interrupt import Stop, listen
+from distill.sets.set_file import read_set, write_set
+from distill.store.files import remove
+from tests.distill.cases import (
+    STAGES,
+    STUDENT,
+    CountingStop,
+    artefacts,
+    child,
+    contents,
+    copy_run,
+    listen_with,
+    outputs_of,
+    read_json,
+)
+
+OUTPUT = {
+    "experts": "experts.h5",
+    "match": "set.h5",
+    "committee": "committee.h5",
+    "project": "projector",
+    "evaluate": "evaluation.json",
+}
+# Stage; the check at which it is stopped; the checks that are left when it goes on.
+# An expert has 3 epochs and a member 10, each kept when it is whole; the outer loop keeps every
+# step that it has finished, and so does the projector; a student has 3 epochs, and is kept when
+# it was tested.
+STOPS = [
+    ("experts", 4, 3),
+    ("match", 3, 3),
+    ("committee", 12, 20),
+    ("relabel", 2, 4),
+    ("project", 3, 2),
+    ("evaluate", 8, 44 - 6),
+]
+
+
+def unmake(run, stage):
+    """Bring a finished run back to before one of its stages."""
+    manifest = read_json(run / "manifest.json")
+    del manifest["stages"][stage]
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    if stage == "relabel":
+        content = read_set(run / "set.h5")
+        write_set(run / "set.h5", replace(content, votes=None, measured=None))
+    else:
+        remove(run / OUTPUT[stage])
+
+
+def checkpoints(run):
+    return contents(run / "checkpoints")
+
+
+@pytest.mark.parametrize(("stage", "at", "left"), STOPS, ids=[stop[0] for stop in STOPS])
+def test_stopped_stage_goes_on_to_the_same_end(
+    stage, at, left, run_copy, finished, recipe, command, refused, monkeypatch
+):
+    unmake(run_copy, stage)
+    arguments = ("run", recipe, "--out", run_copy, "--quiet")
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(at)))
+    line = refused(130, *arguments)
+    assert line == (
+        f"error: interrupted; what was done is kept in {run_copy}: run the same command to go on\n"
+    )
+    assert stage not in outputs_of(run_copy)
+
+    counting = CountingStop()
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(counting))
+    assert command(*arguments, "--stage", stage).code == 0
+    assert counting.checks == left
+    assert command(*arguments).code == 0
+    assert outputs_of(run_copy) == outputs_of(finished)
+    assert artefacts(run_copy) == artefacts(finished)
+    assert not checkpoints(run_copy)
+
+
+def test_metrics_of_a_stopped_run_are_those_of_an_unbroken_one(
+    finished, recipe, command, monkeypatch, tmp_path
+):
+    arguments = ("run", recipe, "--out", tmp_path / "run", "--quiet")
+    for at in (5, 4, 14):
+        monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(at)))
+        assert command(*arguments).code == 130
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    assert command(*arguments).code == 0
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert sorted(metrics.splitlines()) == sorted(
+        (finished / "metrics.jsonl").read_text().splitlines()
+    )
+    assert artefacts(tmp_path / "run") == artefacts(finished)
+
+
+def test_seconds_of_a_stopped_stage_are_counted_on(recipe, command, monkeypatch, tmp_path):
+    arguments = ("experts", recipe, "--out", tmp_path / "run", "--quiet")
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(4)))
+    assert command(*arguments).code == 130
+    (kept,) = (tmp_path / "run" / "checkpoints").glob("experts-*/seconds.json")
+    assert 0 < json.loads(kept.read_text()) < 1000
+    kept.write_text("1000.5")
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    assert command(*arguments).code == 0
+    assert read_json(tmp_path / "run" / "manifest.json")["stages"]["experts"]["seconds"] > 1000.5
+    assert not checkpoints(tmp_path / "run")
+
+
+def test_evaluation_goes_on_from_the_students_that_were_judged(
+    run_copy, recipe, command, monkeypatch
+):
+    unmake(run_copy, "evaluate")
+    arguments = ("run", recipe, "--out", run_copy, "--quiet")
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
+    assert command(*arguments).code == 130
+    (log,) = (run_copy / "checkpoints").glob("evaluate-*/jobs.jsonl")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["job"] for row in rows] == [
+        f"students/{STUDENT}/hard/0",
+        f"students/{STUDENT}/learned/0",
+    ]
+    rows[0]["accuracy"] = 0.5
+    # As a process leaves it that was killed while it wrote.
+    log.write_text("\n".join(map(json.dumps, rows)) + '\n{"job": "students/convn')
+    counting = CountingStop(3)
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(counting))
+    assert command(*arguments).code == 130
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    assert command(*arguments).code == 0
+    found = read_json(run_copy / "evaluation.json")["students"][STUDENT]
+    assert found["hard"]["runs"][0] == 0.5
+    assert found["learned"]["runs"][0] == rows[1]["accuracy"]
+
+
+def test_stopped_evaluation_of_a_set_says_that_nothing_was_kept(run_copy, refused, monkeypatch):
+    before = contents(run_copy)
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(2)))
+    line = refused(130, "evaluate", run_copy / "set.h5", "--json", "--quiet")
+    assert line == "error: interrupted; nothing was kept: run the same command again\n"
+    assert contents(run_copy) == before
+
+
+def test_damaged_checkpoint_is_made_again(run_copy, finished, recipe, command, monkeypatch):
+    unmake(run_copy, "match")
+    arguments = ("run", recipe, "--out", run_copy, "--quiet")
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(4)))
+    assert command(*arguments).code == 130
+    (state,) = (run_copy / "checkpoints").glob("match-*/state.safetensors")
+    state.write_bytes(state.read_bytes()[:1000])
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    assert command(*arguments).code == 0
+    assert artefacts(run_copy) == artefacts(finished)
+
+
+def metrics_of(run, stage):
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [row for row in rows if row["stage"] == stage]
+
+
+def test_matching_that_refuses_steps_goes_on_to_the_same_end(
+    finished, run_copy, recipe, command, monkeypatch, tmp_path
+):
+    distances = sorted(row["distance"] for row in metrics_of(finished, "match"))
+    change = ("--set", f"match.threshold={(distances[2] + distances[3]) / 2}", "--quiet")
+    unbroken = copy_run(finished, tmp_path / "unbroken")
+    assert command("match", recipe, "--out", unbroken, *change).code == 0
+    assert {row["applied"] for row in metrics_of(unbroken, "match")} == {True, False}
+
+    monkeypatch.setattr("distill.stages.run_recipe.listen", lambda: listen_with(CountingStop(1))())
+    for _ in range(6):
+        assert command("match", recipe, "--out", run_copy, *change).code == 130
+    assert command("match", recipe, "--out", run_copy, *change).code == 0
+    assert metrics_of(run_copy, "match") == metrics_of(unbroken, "match")
+    assert artefacts(run_copy) == artefacts(unbroken)
+
+
+def test_leftovers_of_a_killed_process_are_swept_away(run_copy, finished, recipe, command):
+    for name in (".set.h5.123.tmp", ".metrics.jsonl.123.tmp"):
+        (run_copy / name).write_bytes(b"half")
+    (run_copy / ".projector.0a1b2c3d").mkdir()
+    (run_copy / ".projector.0a1b2c3d" / "head.safetensors").write_bytes(b"half")
+    assert command("run", recipe, "--out", run_copy, "--quiet").code == 0
+    assert set(contents(run_copy)) == set(contents(finished))
+
+
+def test_run_that_was_killed_at_its_very_start_can_start_again(recipe, command, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / ".manifest.json.123.tmp").write_text("{")
+    outcome = command("experts", recipe, "--out", out, "--quiet")
+    assert outcome.code == 0, outcome.err
+    assert set(contents(out)) == {".lock", "manifest.json", "metrics.jsonl", "experts.h5"}
+
+
+def wait_for_rows(run, count, process):
+    """Wait until metrics.jsonl has `count` rows, or the process has ended."""
+    metrics = run / "metrics.jsonl"
+    while process.poll() is None:
+        if metrics.is_file() and metrics.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.005)
+
+
+def test_run_that_is_killed_three_times_ends_the_same(finished, recipe, command, tmp_path):
+    run = tmp_path / "run"
+    rows = len((finished / "metrics.jsonl").read_text().splitlines())
+    moments = sorted(random.Random(7).sample(range(1, rows), 3))
+    killed = 0
+    for moment in moments:
+        process = child("run", str(recipe), "--out", str(run), "--quiet")
+        wait_for_rows(run, moment, process)
+        process.kill()
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    assert killed
+    assert command("run", recipe, "--out", run, "--quiet").code == 0
+    assert outputs_of(run) == outputs_of(finished)
+    assert artefacts(run) == artefacts(finished)
+    assert set(contents(run)) == set(contents(finished))
+
+
+def test_interrupt_signal_ends_with_one_line_and_goes_on(finished, recipe, command, tmp_path):
+    run = tmp_path / "run"
+    # Many outer steps, so that the signal comes while there is still work.
+    process = child("run", str(recipe), "--out", str(run), "--set", "match.iterations=5000", "-q")
+    wait_for_rows(run, 7, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err == (
+        f"error: interrupted; what was done is kept in {run}: run the same command to go on\n"
+    )
+    assert list(outputs_of(run)) == ["experts"]
+    assert list((run / "checkpoints").glob("match-*/state.safetensors"))
+    assert command("run", recipe, "--out", run, "--quiet").code == 0
+    assert outputs_of(run) == outputs_of(finished)
+
+
+def test_signal_asks_to_stop_and_handlers_are_restored():
+    before = signal.getsignal(signal.SIGINT)
+    with listen() as stop:
+        stop.check()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(InterruptedRunError):
+            stop.check()
+        assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_second_signal_interrupts_at_once():
+    # A shell starts what runs in the background with SIGINT ignored, and this test with it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with listen():
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_run_folder_may_be_removed_and_made_again(run_copy, finished, recipe, command):
+    shutil.rmtree(run_copy)
+    assert command("experts", recipe, "--out", run_copy, "--quiet").code == 0
+    assert outputs_of(run_copy)["experts"] == outputs_of(finished)["experts"]
+    assert set(outputs_of(run_copy)) <= set(STAGES)

@@ -1,0 +1,239 @@
+"""A run that is killed anywhere, or lacks the disk, ends as an unbroken one once it goes on."""
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from random import Random
+
+import pytest
+
+from tests.distill.cases import STAGES, artefacts, child, contents, outputs_of
+
+LIMIT = 120
+
+
+def started(*arguments, **options):
+    """A process of `distill` that is killed with this one's patience."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "distill", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=LIMIT,
+        check=False,
+        **options,
+    )
+
+
+def progress_of(run):
+    """Bytes written so far: how far a run is, whatever the load of the machine."""
+    found = 0
+    # Not Path.rglob, which fails where a folder vanishes: the run removes its own on the way.
+    for folder, _, names in os.walk(run):
+        for name in names:
+            with contextlib.suppress(OSError):
+                found += os.stat(os.path.join(folder, name)).st_size
+    return found
+
+
+class Killer:
+    """Kills `distill run` at moments drawn from a seed, and looks at what is left each time."""
+
+    def __init__(self, recipe, run, whole, seed):
+        self.words = ("run", str(recipe), "--out", str(run), "--quiet")
+        self.run, self.whole, self.random = run, whole, Random(seed)
+        self.kills = 0
+
+    def once(self):
+        """Start, and kill once so much more was written; True if the run ended first."""
+        process = child(*self.words)
+        # Mostly soon, so that there is still work for later kills; now and then far ahead.
+        ahead = self.random.choice((1, 200, 2_000, 20_000, self.whole // 4))
+        target = progress_of(self.run) + self.random.randrange(1, ahead + 1)
+        wait = self.random.random() * 0.02
+        while process.poll() is None and progress_of(self.run) < target:
+            time.sleep(0.002)
+        time.sleep(wait)
+        process.kill()
+        _, err = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), err
+        self.kills += process.returncode != 0
+        return process.returncode == 0
+
+    def check_left(self):
+        """Whatever stands under its own name is whole."""
+        for name in ("manifest.json", "evaluation.json", "summary.json"):
+            if (self.run / name).is_file():
+                json.loads((self.run / name).read_text())
+
+
+def kill_until(killer, kills):
+    """Kill so many times; a run that ends before is begun anew."""
+    while killer.kills < kills:
+        if killer.once():
+            shutil.rmtree(killer.run)
+        killer.check_left()
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
+def test_run_that_is_killed_anywhere_ends_the_same(kills, finished, recipe, command, tmp_path):
+    run = tmp_path / "run"
+    whole = progress_of(finished)
+    killer = Killer(recipe, run, whole, seed=kills)
+    kill_until(killer, kills)
+    assert command("run", recipe, "--out", run, "--quiet").code == 0
+    assert outputs_of(run) == outputs_of(finished)
+    assert artefacts(run) == artefacts(finished)
+    assert set(contents(run)) == set(contents(finished))
+
+
+def files_at_most(size):
+    """What a child does before it starts: no file may grow beyond `size` bytes."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("share", "stages"),
+    [
+        (0.02, ("experts",)),
+        pytest.param(0.02, STAGES, marks=pytest.mark.slow),
+        pytest.param(0.5, STAGES, marks=pytest.mark.slow),
+    ],
+)
+def test_full_disk_ends_in_one_line_and_the_run_goes_on(
+    share, stages, finished, recipe, command, tmp_path
+):
+    """A limit on the size of files fails a write as a full disk does, and needs no rights."""
+    run = tmp_path / "run"
+    size = int(share * (finished / "committee.h5").stat().st_size)
+    chosen = [word for stage in stages for word in ("--stage", stage)]
+    words = ("run", recipe, "--out", run, "--quiet", *chosen)
+    done = started(*words, preexec_fn=files_at_most(size))
+    assert done.returncode == 1, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written whole: no space is left" in done.stderr
+    assert not [path for path in run.rglob("*.tmp") if path.is_file()]
+    assert command(*words).code == 0
+    assert outputs_of(run) == {stage: outputs_of(finished)[stage] for stage in stages}
+    whole = artefacts(finished)
+    assert artefacts(run) == {name: whole[name] for name in artefacts(run)}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of two megabytes, where the system lets us have one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("this process may not mount a small disk")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_full_file_system_is_said_in_one_line(small_disk, finished, recipe):
+    (small_disk / "ballast").write_bytes(bytes((2 << 20) - (96 << 10)))
+    run = small_disk / "run"
+    done = started("run", recipe, "--out", run, "--quiet")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "no space is left" in done.stderr
+    assert not [path for path in run.rglob("*.tmp") if path.is_file()]
+
+
+def read_only_by_attribute(folder):
+    """Root writes through permissions, but not through this attribute, where there is one."""
+    if shutil.which("chattr") is None:
+        return False
+    return subprocess.run(["chattr", "+i", str(folder)], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    """A folder that may not be written to, even by root."""
+    place = tmp_path / "sealed"
+    place.mkdir()
+    place.chmod(0o555)
+    root = os.geteuid() == 0
+    if root and not read_only_by_attribute(place):
+        words = ["mount", "--bind", str(place), str(place)]
+        again = ["mount", "-o", "remount,ro,bind", str(place)]
+        if any(subprocess.run(line, capture_output=True).returncode for line in (words, again)):
+            pytest.skip("root writes everywhere here, and may neither seal nor mount a folder")
+    yield place
+    if root:
+        subprocess.run(["chattr", "-i", str(place)], capture_output=True, check=False)
+        subprocess.run(["umount", str(place)], capture_output=True, check=False)
+    place.chmod(0o755)
+
+
+def test_read_only_folder_is_said_in_one_line(sealed, recipe, refused):
+    line = refused(1, "run", recipe, "--out", sealed / "run", "--quiet")
+    assert f"--out {sealed / 'run'} cannot be written" in line
+    assert not list(sealed.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")]
+)
+def test_folder_that_becomes_read_only_is_said_in_one_line(
+    error, run_copy, recipe, refused, monkeypatch
+):
+    """As where a disk is mounted anew, or rights are taken away, while a run is open."""
+    (run_copy / "evaluation.json").unlink()
+
+    def replace(source, target):
+        error.filename = str(target)
+        raise error
+
+    monkeypatch.setattr("distill.store.files.os.replace", replace)
+    line = refused(1, "run", recipe, "--out", run_copy, "--quiet")
+    assert str(run_copy) in line
+    assert error.strerror in line
+    assert not list(run_copy.glob(".*.tmp"))
+
+
+def test_second_run_on_a_folder_is_told_to_wait(recipe, refused, tmp_path):
+    run = tmp_path / "run"
+    first = child("run", str(recipe), "--out", str(run), "--set", "match.iterations=5000", "-q")
+    try:
+        while not (run / "manifest.json").is_file():
+            assert first.poll() is None
+            time.sleep(0.01)
+        line = refused(1, "run", recipe, "--out", run, "--quiet")
+        assert f"--out {run} is in use by another process; wait for it" in line
+    finally:
+        first.kill()
+        first.communicate()
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+def test_clock_that_jumps_changes_nothing(jump, finished, recipe, command, monkeypatch, tmp_path):
+    """The wall clock may jump by decades in the middle of a run."""
+    real, calls = time.time, iter(range(10**9))
+    monkeypatch.setattr("time.time", lambda: real() + jump * (next(calls) % 3))
+    run = tmp_path / "run"
+    words = ("run", recipe, "--out", run, "--quiet", "--stage", "experts", "--stage", "match")
+    assert command(*words).code == 0
+    for path in (run / "experts.h5", run / "manifest.json"):
+        os.utime(path, (real() + jump, real() + jump))
+    assert command(*words).code == 0
+    found = outputs_of(run)
+    assert found == {name: outputs_of(finished)[name] for name in found}
+    seconds = [
+        entry["seconds"]
+        for entry in json.loads((run / "manifest.json").read_text())["stages"].values()
+    ]
+    assert all(0 <= each < 1e4 for each in seconds)

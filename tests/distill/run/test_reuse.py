@@ -1,0 +1,55 @@
+"""Experts and committee of another run are taken where they are the same."""
+
+import pytest
+
+from tests.distill.cases import artefacts, flip_byte, read_json
+
+
+def taken(outcome):
+    assert outcome.code == 0, outcome.err
+    return {line.split()[0] for line in outcome.err.splitlines() if "taken from" in line}
+
+
+def test_what_is_the_same_is_taken_and_the_rest_is_made(finished, recipe, command, tmp_path):
+    change = ("--set", "match.iterations=2", "--stage", "experts", "--stage", "match")
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    assert command("run", recipe, "--out", plain, *change, "--quiet").code == 0
+    before = artefacts(finished)
+    outcome = command("run", recipe, "--out", other, *change, "--reuse", finished)
+    assert taken(outcome) == {"experts"}
+    assert artefacts(other) == artefacts(plain)
+    assert artefacts(finished) == before
+    stages = [read_json(run / "manifest.json")["stages"] for run in (finished, other)]
+    assert stages[0]["experts"] == stages[1]["experts"]
+    assert command("verify", other).code == 0
+
+
+def test_another_recipe_takes_what_is_not_changed(finished, recipe, command, tmp_path):
+    other = tmp_path / "other.toml"
+    other.write_text(recipe.read_text())
+    change = ("--set", "experts.lr=0.02", "--stage", "experts", "--stage", "committee")
+    outcome = command("run", other, "--out", tmp_path / "run", *change, "--reuse", finished)
+    assert taken(outcome) == {"committee"}
+
+
+def test_damaged_experts_are_not_taken(run_copy, finished, recipe, command, tmp_path):
+    flip_byte(run_copy / "experts.h5", (run_copy / "experts.h5").stat().st_size // 2)
+    damaged = (run_copy / "experts.h5").read_bytes()
+    out = tmp_path / "other"
+    stages = ("--stage", "experts", "--reuse", run_copy)
+    assert taken(command("run", recipe, "--out", out, *stages)) == set()
+    # Linked files must not be written through.
+    assert (run_copy / "experts.h5").read_bytes() == damaged
+    assert (out / "experts.h5").read_bytes() == (finished / "experts.h5").read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_folder_that_is_no_run_is_refused_before_anything_is_done(
+    content, recipe, refused, tmp_path
+):
+    (tmp_path / "no-run").mkdir()
+    if content is not None:
+        (tmp_path / "no-run" / "manifest.json").write_text(content)
+    arguments = ("run", recipe, "--out", tmp_path / "out", "--reuse", tmp_path / "no-run")
+    assert "name the folder of a run" in refused(1, *arguments)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,146 @@
+"""Selection as a stage: every option, with and without teachers, refusals."""
+
+import pytest
+import torch
+
+from distill.__main__ import run
+from distill.recipes.build import build_data
+from distill.recipes.loading import load_recipe
+from distill.recipes.tables.select import SelectTable
+from distill.sets.set_file import read_set
+from tests.distill.cases import (
+    CountingStop,
+    artefacts,
+    listen_with,
+    outputs_of,
+    read_json,
+    write_recipe,
+)
+from tests.distill.making_cases import MEMBERS, SELECT, SELECT_TAUGHT
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A recipe without teachers, as a file."""
+    text = SELECT.replace("ipc = 1", 'ipc = 1\nmethod = "random"')
+    return write_recipe(tmp_path_factory.mktemp("recipe"), text, "plain")
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A recipe with teachers, as a file."""
+    return write_recipe(tmp_path_factory.mktemp("recipe"), SELECT_TAUGHT, "taught")
+
+
+@pytest.fixture(scope="module")
+def selected(taught, tmp_path_factory, one_thread):
+    """A whole run with teachers, whose folder other selections may share."""
+    out = tmp_path_factory.mktemp("selected") / "run"
+    assert run(["run", str(taught), "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def real_places(images):
+    """Where each of `images` stands among the training images of the recipe."""
+    data = build_data(load_recipe("digits", ["data.size=8", "data.subset=100"]).data)
+    distances = torch.cdist(images.flatten(1), data.train.images.flatten(1))
+    nearest = distances.min(dim=1)
+    assert float(nearest.values.max()) < 1e-3
+    return data.train.labels[nearest.indices], nearest.indices
+
+
+def test_whole_run_of_mosaics_is_evaluated(selected):
+    stages = ["committee", "select", "relabel", "evaluate"]
+    assert list(read_json(selected / "manifest.json")["stages"]) == stages
+    content = read_set(selected / "set.h5")
+    assert content.images.shape == (10, 1, 8, 8)
+    assert content.manifest["network"] == ", ".join(MEMBERS)
+    # Mosaics are real: their statistics are those that the teachers know.
+    assert not content.votes.batch_statistics
+    assert (selected / "report.html").is_file()
+
+
+CHANGES = [
+    ["select.method=random"],
+    ["select.method=herding"],
+    ["select.method=herding", "select.features=committee"],
+    ["select.method=k-center"],
+    ["select.method=k-center", "select.features=committee"],
+    ["select.factor=1"],
+    ["select.crops=1"],
+    ["select.candidates=5"],
+    ["select.crop_area=1"],
+    ["select.method=random", "select.ipc=3"],
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=[" ".join(change) for change in CHANGES])
+def test_every_option_changes_the_set(changes, taught, selected, command):
+    settings = [word for change in changes for word in ("--set", change)]
+    before = outputs_of(selected)["select"]
+    outcome = command("select", taught, "--out", selected, "--quiet", *settings)
+    assert outcome.code == 0, outcome.err
+    assert outputs_of(selected)["select"] != before
+    content = read_set(selected / "set.h5")
+    if changes[0] not in (
+        "select.method=random",
+        "select.method=herding",
+        "select.method=k-center",
+    ):
+        return
+    labels, places = real_places(content.preprocess.inverse(content.images))
+    assert torch.equal(labels, content.hard)
+    assert len(set(places.tolist())) == len(places)
+
+
+def test_every_option_of_the_table_is_used_in_a_test():
+    used = {change.partition("=")[0] for changes in CHANGES for change in changes}
+    assert used == {f"select.{name}" for name in SelectTable.model_fields}
+
+
+def test_whole_run_without_teachers(plain, command, tmp_path):
+    out = tmp_path / "run"
+    assert command("select", plain, "--out", out, "--quiet").code == 0
+    assert list(read_json(out / "manifest.json")["stages"]) == ["select"]
+    assert command("run", plain, "--out", out, "--quiet").code == 0
+    assert set(read_json(out / "summary.json")["students"]["convnet2:width=4"]) == {"hard"}
+    assert read_set(out / "set.h5").manifest["network"] == "none"
+    assert command("verify", out).code == 0
+
+
+def test_stopped_selection_goes_on_to_the_same_end(taught, selected, command, monkeypatch):
+    arguments = ("run", taught, "--out", selected, "--quiet")
+    assert command(*arguments).code == 0
+    before = artefacts(selected)
+    (selected / "set.h5").unlink()
+    # The fourth class.
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(4)))
+    assert command(*arguments).code == 130
+    monkeypatch.undo()
+    assert command(*arguments).code == 0
+    assert artefacts(selected) == before
+
+
+REFUSED = [
+    ("select.method=mosaics", 'select.method "mosaics" needs teachers; add a [committee] table'),
+    ("select.ipc=11", "select.ipc: class"),
+    ("select.method=best", "select.method: it should be 'random', 'herding', 'k-center'"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED, ids=[change for change, _ in REFUSED])
+def test_recipe_is_refused_in_one_line(change, words, plain, refused, tmp_path):
+    out = tmp_path / "out"
+    assert words in refused(2, "select", plain, "--out", out, "--set", change)
+    assert not out.exists()
+
+
+def test_features_of_teachers_need_teachers(plain, refused, tmp_path):
+    changes = ("--set", "select.method=herding", "--set", "select.features=committee")
+    line = refused(2, "select", plain, "--out", tmp_path / "out", *changes)
+    assert 'select.features "committee" needs teachers' in line
+
+
+def test_fewer_candidates_than_tiles_are_refused(taught, refused, tmp_path):
+    line = refused(2, "select", taught, "--out", tmp_path / "out", "--set", "select.candidates=3")
+    assert "select.candidates is 3, but ipc 1 with factor 2 needs 4 of each class" in line
