@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,24 @@ ALLOWED = {
     "projectors": {"projectors"},
     "distill": {"distill", "synth", "projectors"},
 }
+# The rooms of distill/, from the top down: each imports only those that stand below it.
+FLOORS = (
+    "commands",
+    "plan",
+    "stages",
+    "evaluation",
+    "teachers",
+    "report",
+    "sets",
+    "run",
+    "recipes",
+    "data",
+    "store",
+    "machine",
+    "errors",
+)
+# What opens the house from outside: the package itself and the process of the command.
+DOORS = {"__init__", "__main__"}
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LIBRARIES = ("synth", "projectors")
 
@@ -53,6 +71,72 @@ def imports_of(package: str, wanted: set[str]) -> list[str]:
         for line, name in imported(tree)
         if name in wanted
     ]
+
+
+def modules(package: str) -> dict[str, ast.Module]:
+    """The modules of a package by their dotted names."""
+    named = {}
+    for path, tree in trees(package):
+        parts = Path(path).with_suffix("").parts
+        named[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = tree
+    return named
+
+
+def imported_modules(tree: ast.AST, known: Iterable[str]) -> Iterator[tuple[ast.stmt, str]]:
+    """The modules among `known` that a module imports, wherever the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, alias.name) for alias in node.names if alias.name in known)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from ((node, name) for name in inner if name in known)
+            if node.module in known and not all(name in known for name in inner):
+                yield node, node.module
+
+
+def upward_imports(trees_by_name: dict[str, ast.Module]) -> list[str]:
+    """Imports of distill/ from a room to one above it."""
+    found = []
+    for name, tree in trees_by_name.items():
+        room = name.split(".")[1] if "." in name else "__init__"
+        for node, other in imported_modules(tree, trees_by_name):
+            target = other.split(".")[1] if "." in other else "__init__"
+            if room in DOORS or target == room:
+                continue
+            if target in DOORS or FLOORS.index(target) < FLOORS.index(room):
+                found.append(f"{name}:{node.lineno} imports {other}, which stands above it")
+    return found
+
+
+def circles(trees_by_name: dict[str, ast.Module]) -> list[set[str]]:
+    """Modules that need each other to be imported; imports inside functions do not count."""
+    needs = {
+        name: {
+            other
+            for statement in tree.body
+            if isinstance(statement, ast.Import | ast.ImportFrom | ast.If)
+            for _, other in imported_modules(ast.Module([statement], []), trees_by_name)
+            if other != name
+        }
+        for name, tree in trees_by_name.items()
+    }
+    # What needs nothing that is left is taken away; what then stays is in a circle, or above one.
+    while ready := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in ready:
+            del needs[name]
+    reached = {name: _reachable(name, needs) for name in needs}
+    return [{name, *others} for name, others in reached.items() if name in others]
+
+
+def _reachable(name: str, needs: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    left = list(needs[name])
+    while left:
+        other = left.pop()
+        if other in needs and other not in seen:
+            seen.add(other)
+            left += needs[other]
+    return seen
 
 
 def calls_of(package: str, name: str) -> list[str]:
@@ -124,3 +208,31 @@ def test_library_is_imported_without_its_neighbours(package):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_every_room_of_the_application_has_its_floor():
+    rooms = {path.stem for path in (ROOT / "distill").iterdir() if path.suffix in (".py", "")}
+    assert rooms - {"__pycache__"} == {*FLOORS, *DOORS}
+
+
+def test_imports_of_the_application_run_down():
+    assert upward_imports(modules("distill")) == []
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_no_modules_need_each_other(package):
+    assert circles(modules(package)) == []
+
+
+def test_planted_imports_are_found():
+    planted = {
+        "distill.store.files": ast.parse("def f():\n    from distill.run import folder"),
+        "distill.run.folder": ast.parse("from distill.store import files"),
+        "distill.sets.views": ast.parse("import distill.sets.cost"),
+        "distill.sets.cost": ast.parse("if True:\n    from distill.sets.views import x"),
+        "distill.sets.dataset": ast.parse("from distill.sets.cost import x"),
+    }
+    assert upward_imports(planted) == [
+        "distill.store.files:2 imports distill.run.folder, which stands above it"
+    ]
+    assert circles(planted) == [{"distill.sets.views", "distill.sets.cost"}] * 2

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
+from distill.errors import WorkError
 from distill.evaluation.confusion import Grade, grade
 from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, StudentJob
 from distill.recipes.build import build_views, relabel_views
@@ -306,7 +307,13 @@ def _stored(
     if table.gift:
         votes = refined(votes, classes, table.gift)
     if table.self_mix:
-        return self_mixed(votes, images, generator)
+        try:
+            return self_mixed(votes, images, generator)
+        except ValueError as error:
+            raise WorkError(
+                f"evaluate.self_mix: {error}; make them with relabel.mix = none, or leave out "
+                "self_mix"
+            ) from None
     if table.hard_share:
         return soft_hard_soft(
             votes, images, classes, table.epochs, table.hard_share, table.hard_smoothing

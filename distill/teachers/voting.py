@@ -94,7 +94,10 @@ def labeller(
     views, size = relabel_views(table), table.batch_size
 
     def vote(batch: Tensor) -> Tensor:
-        return aggregated_vote(committee, batch, table.aggregate, batch_statistics)
+        try:
+            return aggregated_vote(committee, batch, table.aggregate, batch_statistics)
+        except ImportError as error:
+            raise WorkError(f"relabel.aggregate: {error}") from None
 
     def label(epoch: int) -> VotedEpoch:
         context.stop.check()

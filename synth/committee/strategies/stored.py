@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from distill.errors import WorkError
 from synth.committee.relabel import StoredVotes
 from synth.committee.strategies import (
     Zones,
@@ -47,19 +46,15 @@ def aggregated_vote(
         batch_statistics: as of `Committee.vote`.
 
     Raises:
-        WorkError: if a crowd method needs a package that is not installed.
+        ImportError: if a crowd method needs a package that is not installed; says which.
     """
     if list(rule) == ["logits"]:
         return committee.vote(images, batch_statistics=batch_statistics)
     members = torch.stack(list(committee.votes(images, batch_statistics=batch_statistics)))
     if list(rule) == ["probabilities"]:
         return mean_probabilities(members, committee.weights)
-    try:
-        votes = members.argmax(dim=2).cpu()
-        found = aggregate_crowd(rule, votes, members.shape[2])
-    except ImportError as error:
-        raise WorkError(f"relabel.aggregate: {error}") from None
-    return found.clamp_min(_FLOOR).log().to(images.device)
+    posterior = aggregate_crowd(rule, members.argmax(dim=2).cpu(), members.shape[2])
+    return posterior.clamp_min(_FLOOR).log().to(images.device)
 
 
 def in_zones(votes: StoredVotes, hard: Tensor, zones: Zones) -> StoredVotes:
@@ -159,13 +154,10 @@ def self_mixed(
         generator: draws the boxes.
 
     Raises:
-        WorkError: for views that are mixed already.
+        ValueError: for views that are mixed already.
     """
     if votes.mixes is not None:
-        raise WorkError(
-            f"evaluate.self_mix: the views are mixed by {votes.mixes.kind} already; make them "
-            "with relabel.mix = none, or leave out self_mix"
-        )
+        raise ValueError(f"the views are mixed by {votes.mixes.kind} already")
     flat = votes.ids.long().flatten()
     partners = next_of_image(flat, torch.ones_like(flat, dtype=torch.bool)).view_as(votes.ids)
     views, logits = votes.views.flatten(0, 1), votes.whole.flatten(0, 1)

@@ -143,7 +143,7 @@ def test_evaluation_goes_on_from_the_students_that_were_judged(
 
 def test_stopped_evaluation_of_a_set_says_that_nothing_was_kept(run_copy, refused, monkeypatch):
     before = contents(run_copy)
-    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(2)))
+    monkeypatch.setattr("distill.evaluation.whole.listen", listen_with(CountingStop(2)))
     line = refused(130, "evaluate", run_copy / "set.h5", "--json", "--quiet")
     assert line == "error: interrupted; nothing was kept: run the same command again\n"
     assert contents(run_copy) == before

@@ -85,7 +85,7 @@ def test_voted_epochs_are_found_after_an_interruption(by_parts, command, tmp_pat
     by_parts()
     whole = ran(command, tmp_path / "whole", RANDOM)
     calls = []
-    vote = distill.stages.relabel.aggregated_vote
+    vote = distill.teachers.voting.aggregated_vote
 
     def failing(*arguments):
         calls.append(1)
@@ -93,7 +93,7 @@ def test_voted_epochs_are_found_after_an_interruption(by_parts, command, tmp_pat
             raise WorkError("interrupted")
         return vote(*arguments)
 
-    monkeypatch.setattr("distill.stages.relabel.aggregated_vote", failing)
+    monkeypatch.setattr("distill.teachers.voting.aggregated_vote", failing)
     (tmp_path / "again").mkdir()
     path = tmp_path / "again" / "made.toml"
     path.write_text(RANDOM)

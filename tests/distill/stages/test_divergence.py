@@ -32,8 +32,8 @@ class Poison:
 
 
 def poison_training(monkeypatch, at, value):
-    poison = Poison(synth.training._backward, at, value)
-    monkeypatch.setattr(synth.training, "_backward", poison)
+    poison = Poison(synth.training.loop._backward, at, value)
+    monkeypatch.setattr(synth.training.loop, "_backward", poison)
     return poison
 
 
@@ -72,17 +72,17 @@ def test_update_that_breaks_a_weight_is_noticed_in_its_epoch():
     """The loss of the last batch is well, and what the update makes of the weights is not."""
     network = torch.nn.Linear(2, 2)
     network.weight.register_hook(lambda gradient: torch.full_like(gradient, torch.inf))
-    batch = synth.training.Batch(torch.ones(3, 2), torch.zeros(3, 2))
-    settings = synth.training.TrainSettings(epochs=1, lr=0.1)
+    batch = synth.training.loop.Batch(torch.ones(3, 2), torch.zeros(3, 2))
+    settings = synth.training.loop.TrainSettings(epochs=1, lr=0.1)
     with pytest.raises(FloatingPointError, match="a weight is not finite in epoch 1"):
-        list(synth.training.train(network, lambda epoch: [batch], settings))
+        list(synth.training.loop.train(network, lambda epoch: [batch], settings))
 
 
 @BAD
 def test_matching_refuses_the_first_bad_step_and_stops(
     value, run_copy, recipe, command, refused, monkeypatch
 ):
-    real, calls = synth.matching._gradients, []
+    real, calls = synth.matching.outer_loop._gradients, []
 
     def poisoned(now, choices, problem, method):
         calls.append(now)
@@ -95,7 +95,7 @@ def test_matching_refuses_the_first_bad_step_and_stops(
 
     words = ("match", recipe, "--out", run_copy, "--quiet", "--set")
     with monkeypatch.context() as patch:
-        patch.setattr(synth.matching, "_gradients", poisoned)
+        patch.setattr(synth.matching.outer_loop, "_gradients", poisoned)
         line = refused(3, *words, "match.iterations=20")
     patience = MatchSettings().patience
     assert f"match diverged at outer step {2 + patience}" in line
@@ -145,14 +145,14 @@ def test_recovery_that_diverges_keeps_its_last_checkpoint(
 def test_projector_that_diverges_leaves_the_earlier_one(
     value, run_copy, finished, recipe, refused, monkeypatch
 ):
-    real, calls = projectors.fitting.projector_loss, []
+    real, calls = projectors.fit.fitting.projector_loss, []
 
     def poisoned(logits, wanted, hard, settings):
         calls.append(1)
         loss = real(logits, wanted, hard, settings)
         return loss * value if len(calls) == 3 else loss
 
-    monkeypatch.setattr(projectors.fitting, "projector_loss", poisoned)
+    monkeypatch.setattr(projectors.fit.fitting, "projector_loss", poisoned)
     words = ("project", recipe, "--out", run_copy, "--quiet", "--set", "projector.steps=6")
     assert "project diverged at step 2" in refused(3, *words)
     assert len(calls) == 3

@@ -16,7 +16,8 @@ import sys
 import torch
 import torch.distributed
 from synth import Adjoint
-from synth.matching.outer_loop import MatchProblem, initial_state, mean_gradient
+from synth.matching.outer_loop import MatchProblem, mean_gradient
+from synth.matching.state import initial_state
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 from synth.matching.ranks import Ranks
