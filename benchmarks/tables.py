@@ -1,22 +1,25 @@
-"""Make the README's tables from benchmarks/results/*.json.
+"""Make the tables of README.md and docs/results.md from benchmarks/results/*.json.
 
-    python benchmarks/tables.py           # rewrite README.md
-    python benchmarks/tables.py --check   # exit 1 if it is not up to date
+    python benchmarks/tables.py           # rewrite both pages
+    python benchmarks/tables.py --check   # exit 1 if one of them is not up to date
 
-A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`; NAME is a result file's.
+A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`. NAME is that of a result
+file, or `against-random`: the README's table, which takes a row each from several files.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 SOURCES = {
@@ -26,6 +29,24 @@ SOURCES = {
     "projector": "projector",
 }
 SET_STAGES = ("match", "recover", "select")  # those that make the images
+# The README's table: result file, what was made, student, labels, and the variant of an ablation.
+AGAINST_RANDOM = (
+    ("glyphs-labels", "1,000 characters, 10 per class, mosaics", "convnet3:width=32", "votes", ""),
+    ("fashion-mnist-quick", "Fashion-MNIST in short, 1 per class", "resnet18:width=8", "votes", ""),
+    ("fashion-mnist-quick", "Fashion-MNIST in short, 1 per class", "resnet18:width=8", "hard", ""),
+    (
+        "fashion-mnist-committee",
+        "Fashion-MNIST, 10 per class, recovered",
+        "resnet18:width=8",
+        "votes",
+        "IPC 10, three members in pairs",
+    ),
+    ("fashion-mnist-ipc50", "Fashion-MNIST, 50 per class", "convnet3:width=128", "hard", ""),
+    ("fashion-mnist-ipc10", "Fashion-MNIST, 10 per class", "convnet3:width=128", "hard", ""),
+    ("fashion-mnist-ipc1", "Fashion-MNIST, 1 per class", "convnet3:width=128", "hard", ""),
+    ("digits", "handwritten digits, 1 per class", "convnet3:width=32", "votes", ""),
+    ("digits", "handwritten digits, 1 per class", "convnet3:width=32", "hard", ""),
+)
 
 
 def percent(stats: dict[str, Any] | None) -> str:
@@ -41,12 +62,15 @@ def machine_words(machine: dict[str, Any]) -> str:
     return f"{machine['gpu']} with {cores}" if "gpu" in machine else cores
 
 
-def made_by(result: dict[str, Any]) -> str:
-    """How a result was made: command, machine class and date, the end of a table's legend."""
-    return f"`{result['command']}`, {machine_words(result['machine'])}, {result['date']}."
+def made_by(result: dict[str, Any], link: str) -> str:
+    """How a result was made, the end of a table's legend; the file has the whole command."""
+    made = result["made"]["seconds"] if "made" in result else result
+    command = textwrap.shorten(made["command"], 100, placeholder=" ...")
+    seed = f", seed {made['seed']}" if "seed" in made else ""
+    return f"`{command}`{seed}, {machine_words(made['machine'])}, {made['date']}: {link}."
 
 
-def run_table(result: dict[str, Any]) -> str:
+def run_table(result: dict[str, Any]) -> list[str]:
     """Students by label sources, with the controls, as Markdown."""
     summary = result["summary"]
     students = list(summary["students"])
@@ -74,17 +98,11 @@ def run_table(result: dict[str, Any]) -> str:
     seconds = sum(stage["seconds"] for stage in summary["stages"].values())
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
-    lines += [
-        "",
-        f"Test accuracy in percent, mean ± standard deviation over {seeds} fresh students, after "
-        f"their last epoch; bytes are images plus what that label source needs. "
-        f"`{result['command']}`, seed {result['seed']}, {seconds / 60:.1f} minutes and "
-        f"{peak / 2**30:.1f} GiB on {machine_words(result['machine'])}, {result['date']}.",
-    ]
-    return "\n".join(lines) + "\n"
+    lines += ["", f"{seeds} students; {seconds / 60:.1f} minutes, {peak / 2**30:.1f} GiB."]
+    return lines
 
 
-def gradient_table(result: dict[str, Any]) -> str:
+def gradient_table(result: dict[str, Any]) -> list[str]:
     """Time against unrolled, peak memory and error of the matching gradients, as Markdown."""
     times, peaks, errors = result["seconds"], result["peak_bytes"], result["errors"]
     timed = [n for n in times if "unrolled" in times[n] and n != "1"]
@@ -99,20 +117,17 @@ def gradient_table(result: dict[str, Any]) -> str:
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     made = result["made"]["seconds"]
-    problem, machine = made["problem"], made["machine"]
-    memory = "what the allocator reserves" if "gpu" in machine else "the growth of the process"
+    problem = made["problem"]
+    memory = "what the allocator reserves" if "gpu" in made["machine"] else "growth of the process"
     lines += [
         "",
-        f"ConvNet of width {problem['width']}, batch {problem['batch']}, 3x32x32 images; time as a "
-        f"multiple of plain unrolled differentiation at the same N, memory as {memory}, "
-        "the largest relative error among images, labels and learning rate against "
-        f"unrolled float64. `{made['command']}`, {made['threads']} thread(s), "
-        f"{machine_words(machine)}, {made['date']}.",
+        f"ConvNet of width {problem['width']}, batch {problem['batch']}, 3x32x32 images, "
+        f"{made['threads']} thread(s); MiB: {memory}.",
     ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def ablation_table(result: dict[str, Any]) -> str:
+def ablation_table(result: dict[str, Any]) -> list[str]:
     """One row per variant: students by label source, and random real images beside them."""
     variants = result["variants"]
     students = list(dict.fromkeys(s for v in variants.values() for s in v["summary"]["students"]))
@@ -132,19 +147,12 @@ def ablation_table(result: dict[str, Any]) -> str:
             beside = ", ".join(percent(cell) for cell in control)
             row = [name, SOURCES.get(source, source), *cells, beside, f"{made:,.0f}"]
             lines.append(f"| {' | '.join(row)} |")
-    machine = result["machine"]
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
-    lines += [
-        "",
-        f"Test accuracy in percent, mean ± standard deviation over {seeds} fresh students, after "
-        "their last epoch; random real images at the same IPC with the same labels, or hard ones "
-        f"where no teacher can label them; seconds to make the images. `{result['command']}`, "
-        f"seed {result['seed']}, {machine['cores']} cores of {machine['cpu']}, {result['date']}.",
-    ]
-    return "\n".join(lines) + "\n"
+    lines += ["", f"{seeds} students; seconds to make the images."]
+    return lines
 
 
-def curve_table(result: dict[str, Any]) -> str:
+def curve_table(result: dict[str, Any]) -> list[str]:
     """A sweep: one row per codec, from most bytes to least, then the controls, as Markdown."""
     points = result["sweep"]["points"]
     students = list(dict.fromkeys(point["student"] for point in points))
@@ -163,16 +171,8 @@ def curve_table(result: dict[str, Any]) -> str:
         ratio = f"{first['ratio']:,.1f}x"
         sizes = [f"{first['bytes']:,}", ratio, f"{first['shipped']:,}", f"{first['external']:,}"]
         lines.append(f"| `{codec}` | {' | '.join(sizes)} | {' | '.join(cells)} | {control} |")
-    seeds = len(points[0]["runs"])
-    lines += [
-        "",
-        "Bytes of labels and of what names their views; shipped, the same in a compressed archive; "
-        "to fetch, what a receiver must get elsewhere. Test accuracy in percent, mean ± standard "
-        f"deviation over {seeds} fresh students, after their last epoch, **bold** where no codec "
-        "takes fewer bytes and is as accurate; `random`: random real images under the same labels. "
-        + made_by(result),
-    ]
-    return "\n".join(lines) + "\n"
+    lines += ["", f"{len(points[0]['runs'])} students."]
+    return lines
 
 
 def _accuracy(rows: list[dict[str, Any]], images: str, student: str) -> str:
@@ -184,7 +184,7 @@ def _accuracy(rows: list[dict[str, Any]], images: str, student: str) -> str:
     return "–"
 
 
-def projector_table(result: dict[str, Any]) -> str:
+def projector_table(result: dict[str, Any]) -> list[str]:
     """The projector ablation: one row per way of labelling, as Markdown."""
     students, found = result["students"], result["projectors"]
     columns = [(ipc, spec) for ipc, by in students.items() for spec in by]
@@ -207,16 +207,13 @@ def projector_table(result: dict[str, Any]) -> str:
     external = max(projector["external bytes"] for projector in found.values())
     lines += [
         "",
-        f"Each row adds to the one above it; tower `{options['tower']}` ({external:,} bytes, "
-        "counted apart). Test accuracy in percent, mean ± standard deviation over "
-        f"{options['seeds']} fresh students after {options['epochs']} epochs, on the same views "
-        f"of the same images; agreement with the committee on validation images. "
-        + made_by(result),
+        f"{options['seeds']} students of {options['epochs']} epochs; tower `{options['tower']}`, "
+        f"{external:,} bytes, counted apart.",
     ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def pipeline_table(result: dict[str, Any]) -> str:
+def pipeline_table(result: dict[str, Any]) -> list[str]:
     """What each stage of a recipe costs, as Markdown."""
     lines = ["| stage | seconds | MiB | operations | of the peak |", "|---|---:|---:|---:|---:|"]
     for name, stage in result["stages"].items():
@@ -226,26 +223,20 @@ def pipeline_table(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "Operations are the multiplications and additions of convolutions and matrix products; the "
-        f"peak is that of one large float32 matrix product, "
-        f"{result['product_operations_per_second'] / 1e9:.0f} billion a second on "
-        f"{result['threads']} thread(s). " + made_by(result),
+        f"The peak is {result['product_operations_per_second'] / 1e9:.0f} billion operations a "
+        f"second on {result['threads']} thread(s).",
     ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def workers_table(result: dict[str, Any]) -> str:
+def workers_table(result: dict[str, Any]) -> list[str]:
     """Students one after another and side by side, as Markdown."""
     lines = ["| workers | seconds |", "|---:|---:|"]
     lines += [f"| {count} | {min(found):.1f} |" for count, found in result["seconds"].items()]
     times = len(result["seconds"]["1"])
     measured = "each measured once" if times == 1 else f"the shortest of {times} times"
-    lines += [
-        "",
-        f"{result['students']} students, the same numbers; {measured}, start included. "
-        + made_by(result),
-    ]
-    return "\n".join(lines) + "\n"
+    lines += ["", f"{result['students']} students; {measured}, start included."]
+    return lines
 
 
 def source_bytes(counted: dict[str, Any], source: str) -> int:
@@ -254,37 +245,87 @@ def source_bytes(counted: dict[str, Any], source: str) -> int:
     return counted["images"] + counted.get("preprocess", 0) + labels
 
 
-def updated(text: str) -> str:
-    """The README with every table made anew."""
+def against_random(folder: Path) -> list[str]:
+    """Sets beside random real images of the same number and labels, the least gain first."""
+    lines = [
+        "| images | labels | student | this set | random real images | gain |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    rows = []
+    for name, title, student, source, variant in AGAINST_RANDOM:
+        ours, random = set_and_random(read_result(name), student, source, variant)
+        gain = round(100 * ours["mean"], 1) - round(100 * random["mean"], 1)
+        cells = [link_to(name, folder, title), SOURCES[source], f"`{student}`"]
+        rows.append((gain, [*cells, percent(ours), percent(random), f"{gain:+.1f}"]))
+    return lines + [f"| {' | '.join(cells)} |" for _, cells in sorted(rows)]
+
+
+def set_and_random(
+    result: dict[str, Any], student: str, source: str, variant: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A student's accuracies on the set and on random real images, of a run or of a sweep."""
+    if "sweep" in result:
+        points = [
+            point
+            for point in result["sweep"]["points"]
+            if (point["codec"], point["student"]) == ("full-fp16", student)
+        ]
+        by_images = {point["images"]: point for point in points}
+        return by_images["set"], by_images["random"]
+    summary = (result["variants"][variant] if variant else result)["summary"]
+    return summary["students"][student][source], summary["controls"]["random"][student][source]
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """The result file of that name."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def link_to(name: str, folder: Path, text: str) -> str:
+    """A Markdown link to a result file, from a page in `folder`."""
+    return f"[{text}]({os.path.relpath(RESULTS, folder)}/{name}.json)"
+
+
+def updated(text: str, folder: Path) -> str:
+    """The text of a page in `folder` with every table made anew."""
 
     def make(match: re.Match[str]) -> str:
-        result = json.loads((RESULTS / f"{match['name']}.json").read_text())
-        kinds = {
-            "peak_bytes": gradient_table,
-            "variants": ablation_table,
-            "sweep": curve_table,
-            "projectors": projector_table,
-            "stages": pipeline_table,
-            "ratio": workers_table,
-        }
-        make_table = next((table for key, table in kinds.items() if key in result), run_table)
-        return f"{match[1]}{make_table(result)}{match[3]}"
+        name = match["name"]
+        if name == "against-random":
+            lines = against_random(folder)
+        else:
+            result = read_result(name)
+            make_table = next((table for key, table in KINDS.items() if key in result), run_table)
+            lines = make_table(result)
+            lines[-1] += f" {made_by(result, link_to(name, folder, f'{name}.json'))}"
+        return "\n".join([match[1] + lines[0], *lines[1:], match[3]])
 
     return BLOCK.sub(make, text)
 
 
+# The table of a result file by a key that it alone has; others are runs.
+KINDS = {
+    "peak_bytes": gradient_table,
+    "variants": ablation_table,
+    "sweep": curve_table,
+    "projectors": projector_table,
+    "stages": pipeline_table,
+    "ratio": workers_table,
+}
+
+
 def main() -> None:
-    """Rewrite or check the README."""
+    """Rewrite or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    before = README.read_text(encoding="utf-8")
-    after = updated(before)
-    if options.check:
-        if before != after:
-            sys.exit("README.md is not what benchmarks/tables.py makes; run it")
-    else:
-        README.write_text(after, encoding="utf-8")
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = updated(before, page.parent)
+        if not options.check:
+            page.write_text(after, encoding="utf-8")
+        elif before != after:
+            sys.exit(f"{page.name} is not what benchmarks/tables.py makes; run it")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,97 @@
-"""The README quotes only what result files hold, and its commands exist."""
+"""README and docs/results.md quote only what result files hold, and what they name exists."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from distill.commands.cli import COMMANDS
+from distill.recipes.names import recipe_names
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "benchmarks" / "results"
 
 
-def test_readme_tables_are_made_from_result_files() -> None:
+def result_of(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def percent(stats: dict[str, Any]) -> str:
+    return f"{100 * stats['mean']:.1f} %"
+
+
+def gradient_figures() -> list[str]:
+    peaks = result_of("gradient")["peak_bytes"]["20"]
+    return [f"{peaks[name] / 2**20:,.0f} MiB" for name in ("adjoint", "unrolled")]
+
+
+def codec_figures() -> list[str]:
+    points = result_of("glyphs-labels")["sweep"]["points"]
+    by_codec = {point["codec"]: point for point in points if point["images"] == "set"}
+    roots, full = by_codec["seed+roots"], by_codec["full-fp16"]
+    assert roots["mean"] >= full["mean"]
+    return [f"{roots['ratio']:.0f} times", percent(roots), percent(full)]
+
+
+def projector_figures() -> list[str]:
+    result = result_of("projector-glyphs-1000")
+    probe, students = result["projectors"]["probe"], result["students"]["10"]["convnet3:width=32"]
+    sizes = (probe["bytes"], probe["external bytes"])
+    return [
+        *(f"{size / 1e6:.1f} MB" for size in sizes),
+        f"{result['stored label bytes']['10'] / 1e6:.0f} MB",
+        *(percent(students[name]) for name in ("probe", "stored")),
+    ]
+
+
+def control_figures(name: str, student: str) -> list[str]:
+    summary = result_of(name)["summary"]
+    found = (summary["students"], summary["controls"]["random"], summary["controls"]["whole"])
+    return [percent(group[student]["hard"]) for group in found]
+
+
+@pytest.mark.parametrize(
+    ("start", "figures"),
+    [
+        ("Fashion-MNIST as ten", control_figures("fashion-mnist-ipc1", "convnet3:width=128")),
+        ("- **Exact", gradient_figures()),
+        ("- **Labels", codec_figures()),
+        ("- **Or no", projector_figures()),
+        ("- **Honest", control_figures("digits", "convnet3:width=32")),
+    ],
+)
+def test_readme_figures_are_those_of_result_files(start: str, figures: list[str]) -> None:
+    paragraph = " ".join(re.split(r"\n(?:\n|- )", README[README.index(start) :])[0].split())
+    assert [figure for figure in figures if figure not in paragraph] == []
+
+
+def test_readme_fits_in_130_lines() -> None:
+    assert len(README.splitlines()) <= 130
+
+
+def test_readme_names_only_recipes_and_files_that_exist() -> None:
+    methods = README[README.index("## Methods") : README.index("## Read the code")]
+    cells = [line.split("|")[3] for line in methods.splitlines() if line.startswith("|")][2:]
+    named = {recipe for cell in cells for recipe in re.findall(r"`([\w-]+)`", cell)}
+    assert named
+    assert named <= set(recipe_names())
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_result_file_is_named_on_the_results_page() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert [path.name for path in RESULTS.iterdir() if f"/{path.name})" not in page] == []
+
+
+def test_tables_are_made_from_result_files() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "tables.py", "--check"],
         capture_output=True,
@@ -23,8 +102,7 @@ def test_readme_tables_are_made_from_result_files() -> None:
 
 
 def test_readme_names_only_commands_that_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^distill (\w+)", text, flags=re.MULTILINE))
+    named = set(re.findall(r"^distill (\w+)", README, flags=re.MULTILINE))
     assert named
     assert named <= set(COMMANDS)
 
