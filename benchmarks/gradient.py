@@ -169,7 +169,7 @@ def errors(steps: int, options: argparse.Namespace) -> dict[str, dict[str, float
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Peak memory and time against N, for the README."""
+    """Peak memory and time against N, for docs/results.md."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -6,8 +6,8 @@
     python benchmarks/record.py runs/curve fashion-mnist-labels --command "distill sweep ..."
 
 The file holds the run's summary (or the sweep's points) with the command, the commit, the seed,
-the versions, the machine's class and the date. README tables are made from such files by
-benchmarks/tables.py.
+the versions, the machine's class and the date. The tables of README.md and docs/results.md are made
+from such files by benchmarks/tables.py.
 """
 
 from __future__ import annotations

@@ -181,6 +181,15 @@ def test_a_wrong_option_recipe_or_key_would_be_noticed(tmp_path, monkeypatch) ->
             check_command(["distill", *wrong.split()])
 
 
+def test_methods_end_with_the_files_to_read() -> None:
+    for page in (DOCS / "methods").glob("*.md"):
+        last = page.read_text(encoding="utf-8").strip().split("\n\n")[-1]
+        assert last.startswith("In the code: read "), page.name
+        files = re.findall(r"`([^`]+)`", last)
+        assert 2 <= len(files) <= 4, page.name
+        assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_every_command_and_recipe_table_is_documented() -> None:
     commands = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
     missing = [name for name in COMMANDS if not re.search(rf"`{name}\b", commands)]
