@@ -32,11 +32,11 @@ SET_STAGES = ("match", "recover", "select")  # those that make the images
 # The README's table: result file, what was made, student, labels, and the variant of an ablation.
 AGAINST_RANDOM = (
     ("glyphs-labels", "1,000 characters, 10 per class, mosaics", "convnet3:width=32", "votes", ""),
-    ("fashion-mnist-quick", "Fashion-MNIST in short, 1 per class", "resnet18:width=8", "votes", ""),
-    ("fashion-mnist-quick", "Fashion-MNIST in short, 1 per class", "resnet18:width=8", "hard", ""),
+    ("fashion-mnist-quick", "Fashion-MNIST (20,000), 1 per class", "resnet18:width=8", "votes", ""),
+    ("fashion-mnist-quick", "Fashion-MNIST (20,000), 1 per class", "resnet18:width=8", "hard", ""),
     (
         "fashion-mnist-committee",
-        "Fashion-MNIST, 10 per class, recovered",
+        "Fashion-MNIST (20,000), 10 per class, recovered",
         "resnet18:width=8",
         "votes",
         "IPC 10, three members in pairs",
