@@ -1,0 +1,111 @@
+"""Images as sums of few bases that all of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from synth.coding.base import Grid, Shape, check_number, round_through
+from synth.coding.errors import CodingError
+from synth.coding.frequency import Frequency
+from synth.coding.symbols import Array
+
+
+@dataclass(frozen=True)
+class Bases:
+    """Pixels = 0.5 + coefficients @ bases, coefficients [n, r] and bases [r, c, h, w].
+
+    Both are kept on grids: the bases in frequencies, like images, the coefficients with one step.
+    Parameters are one vector: the coefficients in steps [n * r], then the bases' frequencies in
+    steps [r * c * h * w].
+
+    Error: what the span of the bases leaves of an image, and half a step for each number.
+    Source: RTP (Deng and Russakovsky 2022), HaBa (Liu et al. 2022), SPEED 2025.
+
+    Attributes:
+        shape: [n, c, h, w] of the images.
+        count: bases r, at most n and the values of an image.
+        step: of the bases' lowest frequency, for bases of the scale of images.
+        slope: as in `Frequency`.
+        scale_step: of the coefficients.
+        largest: magnitude that no number passes, in steps.
+    """
+
+    shape: Shape
+    count: int = 16
+    step: float = 0.1
+    slope: float = 0.5
+    scale_step: float = 0.05
+    largest: int = 64
+
+    def __post_init__(self) -> None:
+        n, c, h, w = self.shape
+        check_number("count", self.count, 1, min(n, c * h * w))
+        check_number("scale_step", self.scale_step, 1e-4, 100.0)
+        if self._frequency.shape[0] != self.count:
+            raise CodingError(f"{self.count} bases cannot be kept in frequencies")
+
+    def start(self, images: Tensor) -> Tensor:
+        """The best bases and coefficients: a truncated singular value decomposition."""
+        centred = images.reshape(self.shape[0], -1) - 0.5
+        left, values, right = torch.linalg.svd(centred.double(), full_matrices=False)
+        coefficients = (left * values)[:, : self.count].to(images)
+        bases = right[: self.count].to(images)
+        # Coefficients of about 1 and bases of the scale of images: steps then mean the same.
+        scale = coefficients.square().mean(dim=0).sqrt().clamp_min(1e-6)
+        kept = self._frequency.start((bases * scale[:, None]).reshape(self._base_shape) + 0.5)
+        return torch.cat([(coefficients / scale / self.scale_step).flatten(), kept.flatten()])
+
+    def decode(self, parameters: Tensor) -> Tensor:
+        """See `ImageCoding.decode`."""
+        coefficients, kept = self._split(parameters)
+        inside = coefficients.clamp(-self.largest, self.largest)
+        bases = self._frequency.decode_unclamped(kept) - 0.5
+        summed = round_through(inside) * self.scale_step @ bases.flatten(1)
+        return (summed.reshape(self.shape) + 0.5).clamp(0, 1)
+
+    def bits(self, parameters: Tensor) -> Tensor:
+        """See `ImageCoding.bits`."""
+        coefficients, kept = self._split(parameters)
+        inside = coefficients.clamp(-self.largest, self.largest)
+        return self._grid.bits(inside) + self._frequency.bits(kept)
+
+    def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
+        """See `ImageCoding.pack`."""
+        coefficients, kept = self._split(parameters.detach())
+        inside = coefficients.clamp(-self.largest, self.largest).round()
+        first = self._grid.pack(inside.long().cpu().numpy(), coder)
+        return len(first).to_bytes(4, "little") + first + self._frequency.pack(kept, coder)
+
+    def unpack(self, body: bytes, coder: str = "arithmetic") -> Tensor:
+        """See `ImageCoding.unpack`."""
+        end = 4 + int.from_bytes(body[:4], "little")
+        if len(body) < end:
+            raise CodingError(f"{len(body)} bytes, but the coefficients alone need {end}")
+        found = self._grid.unpack(body[4:end], (self.shape[0], self.count), coder)
+        coefficients = torch.from_numpy(found).float()
+        kept = self._frequency.unpack_parameters(body[end:], coder)
+        return self.decode(torch.cat([coefficients.flatten(), kept.flatten()]))
+
+    @property
+    def _base_shape(self) -> Shape:
+        return (self.count, *self.shape[1:])
+
+    @property
+    def _frequency(self) -> Frequency:
+        return Frequency(self._base_shape, self.step, self.slope, largest=self.largest)
+
+    @property
+    def _grid(self) -> Grid:
+        def context_of(symbols: Array, place: int) -> Array:
+            return symbols[:, 0] * 0 + min(place, 7)
+
+        return Grid(-self.largest, self.largest, 0, (32,) * 8, context_of)
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients [n, r] and the bases' frequencies [r, c, h, w], in steps."""
+        numbers = self.shape[0] * self.count
+        coefficients = parameters[:numbers].reshape(self.shape[0], self.count)
+        return coefficients, parameters[numbers:].reshape(self._base_shape)
