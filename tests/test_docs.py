@@ -24,8 +24,8 @@ from pydantic.fields import FieldInfo
 from distill.__main__ import run
 from distill.commands.cli import COMMANDS, cli
 from distill.errors import LimbeckError
+from distill.names import recipe_names
 from distill.recipes.loading import check_recipe, load_recipe
-from distill.recipes.names import recipe_names
 from distill.recipes.recipe import TABLES, Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -142,7 +142,7 @@ def test_blocks_of_page_run_in_order(
 ) -> None:
     if CONTINUES in " ".join((DOCS / page).read_text(encoding="utf-8").split()):
         shutil.copytree(request.getfixturevalue("tutorial"), tmp_path, dirs_exist_ok=True)
-    from distill.recipes import names as registry
+    from distill import names as registry
     from projectors import codecs
 
     # A page may add a codec of its own; it must not stay.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from distill.errors import RecipeError
+from distill.names import selection
 from distill.recipes.keys import (
     LABEL_SOURCES as LABEL_SOURCES,
 )
@@ -206,9 +207,10 @@ def check_select(recipe: Recipe) -> str | None:
     if table is None:
         return None
     if recipe.committee is None:
-        if table.method == "mosaics":
-            return 'select.method "mosaics" needs teachers; add a [committee] table'
-        if table.features == "committee" and table.method != "random":
+        reads = selection(table.method).reads
+        if reads == "teachers":
+            return f'select.method "{table.method}" needs teachers; add a [committee] table'
+        if table.features == "committee" and reads == "features":
             return 'select.features "committee" needs teachers; add a [committee] table'
     return _candidates_problem("select", table) if table.method == "mosaics" else None
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from distill.errors import WorkError
-from distill.recipes.build import build_views, is_torchvision
+from distill.recipes.build import build_views
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
 from distill.run.context import Context, RunHandle, handle_of, no_advance, open_context
 from distill.run.engines import in_turn
@@ -19,7 +19,7 @@ from distill.run.progress import Advance
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import from_arrays, load_tensors, save_tensors, to_arrays
 from distill.teachers.loading import committee_table
-from distill.teachers.pretrained import load_pretrained
+from distill.teachers.pretrained import comes_trained
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training.batches import shuffled_batches
@@ -96,14 +96,14 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
     Without patience the last epoch is kept. With it, the one that was best on the validation
     split, and the training ends when `patience` epochs brought nothing better: an overconfident
     teacher makes worse labels. A model of torchvision starts from its published weights; where
-    their head is of as many classes as the data, it is not trained.
+    their head is of as many classes as the data, it is not trained, and nor is a teacher.
     """
     spec = committee_table(context).members[index]
     table = committee_table(context).training(spec)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     network = context.network(spec, COMMITTEE_STAGE, index)
-    if is_torchvision(spec) and load_pretrained(context, spec, table.weights, network):
+    if comes_trained(context, spec, table.weights, network):
         return _as_it_is(context, advance, network, table.epochs)
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
@@ -153,7 +153,7 @@ def _refuse_chance(member: Member, classes: int) -> None:
     """A member that has learned nothing must not vote: its labels would be noise."""
     if member.accuracy < 2 / classes and classes > 2:
         remedy = "raise committee.epochs or choose another network"
-        if is_torchvision(member.spec) and not member.epoch:
+        if not member.epoch:
             remedy = "its weights may be of other classes, or of the same in another order"
         raise WorkError(
             f"committee member {member.spec} has held-out accuracy {member.accuracy:.3f}, near "

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from distill.errors import WorkError
+from distill.names import choices, resolve
 from distill.recipes.build import build_views
 from distill.recipes.tables.committee import CommitteeTable
 from distill.recipes.tables.relabel import RelabelTable
@@ -49,14 +50,67 @@ def make_ballot(
         members: of committee.h5.
         networks: the same members, ready to be asked.
     """
-    if table.vote == "similarity":
-        power = math.inf if table.similarity_power == "nearest" else table.similarity_power
-        return Ballot("similarity", _similarities(context, table, networks), power)
-    if table.vote == "measured":
-        return Ballot("measured", _measured(context, table, members, networks))
-    if table.vote == "prior" and table.priors is not None:
+    ballot: Ballot = resolve(choices("committee.vote")[table.vote])(
+        context, table, members, networks
+    )
+    return ballot
+
+
+def prior_ballot(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> Ballot:
+    """The members' held-out accuracies, or committee.priors. Source: CV-DD."""
+    if table.priors is not None:
         return Ballot("prior", tuple(percent / 100 for percent in table.priors))
-    return Ballot(table.vote, tuple(member.accuracy for member in members))
+    return Ballot("prior", _accuracies(members))
+
+
+def measured_ballot(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> Ballot:
+    """The accuracies of students that each member taught alone. Source: CV-DD."""
+    return Ballot("measured", _measured(context, table, members, networks))
+
+
+def equal_ballot(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> Ballot:
+    """Every member weighs the same."""
+    return Ballot("equal", _accuracies(members))
+
+
+def random_ballot(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> Ballot:
+    """Weights that are drawn. Source: CV-DD."""
+    return Ballot("random", _accuracies(members))
+
+
+def similarity_ballot(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> Ballot:
+    """How near each member's task is to this one. Source: Borup et al. 2023."""
+    power = math.inf if table.similarity_power == "nearest" else table.similarity_power
+    return Ballot("similarity", _similarities(context, table, networks), power)
+
+
+def _accuracies(members: Sequence[Member]) -> tuple[float, ...]:
+    return tuple(member.accuracy for member in members)
 
 
 def _similarities(

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.recipes.keys import BatchSize, Count, Names, NotNegative, Positive, Precision, Table
+from distill.recipes.keys import (
+    BatchSize,
+    Count,
+    FreshNetwork,
+    Names,
+    NotNegative,
+    Positive,
+    Precision,
+    Table,
+    Vote,
+)
 
 
 class TrainingTable(Table):
@@ -28,10 +38,10 @@ class CommitteeTable(TrainingTable):
 
     members: Annotated[Names, Field(min_length=1)]
     recipes: dict[str, TrainingTable] = Field(default={})
-    vote: Literal["prior", "measured", "equal", "random", "similarity"] = "prior"
+    vote: Vote = "prior"
     vote_temperature: Positive = 10.0
     priors: list[Annotated[float, Field(ge=0, le=100)]] | None = None
-    measure_student: str = "convnet3:width=32"
+    measure_student: FreshNetwork = "convnet3:width=32"
     measure_ipc: Count = 10
     measure_epochs: Count = 30
     measure_seeds: Count = 1

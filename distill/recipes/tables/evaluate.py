@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from distill.recipes.keys import (
     BatchSize,
     Count,
+    FreshNetwork,
     LabelSource,
-    Names,
     NotNegative,
     NotNegativeCount,
     Positive,
@@ -24,7 +24,7 @@ from distill.recipes.keys import (
 class EvaluateTable(Table):
     """Fresh students, and the controls beside them."""
 
-    students: Annotated[Names, Field(min_length=1)]
+    students: Annotated[list[FreshNetwork], BeforeValidator(split), Field(min_length=1)]
     seeds: Count = 3
     labels: Annotated[
         list[LabelSource],

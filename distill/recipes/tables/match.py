@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.recipes.keys import Count, NotNegative, NotNegativeCount, Positive, Table
+from distill.recipes.keys import Count, Gradient, NotNegative, NotNegativeCount, Positive, Table
 
 
 class MatchTable(Table):
@@ -14,7 +14,7 @@ class MatchTable(Table):
 
     ipc: Count
     iterations: Count = 1000
-    gradient: Literal["adjoint", "frozen", "unrolled"] = "adjoint"
+    gradient: Gradient = "adjoint"
     snapshots: Literal["all", "sqrt", "offload"] = "all"
     inner_steps: Count = 20
     batch_size: Count | None = None

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from distill.data.batched import Decoded
+from distill.names import choices, resolve
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context, handle_of
 from distill.run.engines import in_turn, torch_threads
 from distill.run.progress import Advance
-from distill.stages.mosaics import realistic_mosaics
 from distill.stages.recover.batch import (
     BatchRecovery,
     Recovered,
@@ -33,10 +32,9 @@ from distill.stages.recover.checkpoint import Recorder, RecoverProgress
 from distill.stages.recover.disk import DiskImages, put_starts
 from distill.stages.write_set import write_synthetic
 from distill.store.large_arrays import is_large
-from distill.teachers.loading import load_committee, load_members
+from distill.teachers.loading import load_members
 from synth.committee.weights import Ballot
 from synth.images import Images, gather
-from synth.matching.start import draw_noise
 from synth.recovery import RecoverBatch, draw_members, first_state
 
 
@@ -161,7 +159,8 @@ def _shard(work: Recovery, state: RecoverProgress) -> Shard:
     batch, pool = work.batches[state.batch], eligible(context)
     priors = [work.ballot.scores[place] for place, _ in pool]
     generator = context.generator(RECOVER_STAGE, "members", batch.call)
-    drawn = draw_members(table.schedule, priors, table.drawn, batch.call, generator)
+    schedule = resolve(choices("recover.schedule")[table.schedule])
+    drawn = draw_members(schedule, priors, table.drawn, batch.call, generator)
     places = [pool[index][0] for index in drawn]
     weights = work.ballot.weights(
         table.vote_temperature, context.generator(RECOVER_STAGE, "weights", batch.call), places
@@ -199,22 +198,5 @@ def starts_file(context: Context) -> Path:
 def _starting_images(context: Context) -> Images:
     """Images [k * ipc, c, h, w] to start from, in class order."""
     table, _ = recover_tables(context)
-    shape = set_shape(context)
-
-    def noise() -> Images:
-        if not is_large(shape, 4):
-            return draw_noise(shape, context.generator(RECOVER_STAGE, "init")).to(context.device)
-
-        def one(place: int) -> Tensor:
-            return draw_noise((1, *shape[1:]), context.generator(RECOVER_STAGE, "init", place))[0]
-
-        return Decoded(shape[0], (shape[1], shape[2], shape[3]), one)
-
-    starts: dict[str, Callable[[], Images]] = {
-        "mosaics": lambda: realistic_mosaics(
-            context, load_committee(context), table, RECOVER_STAGE
-        ),
-        "real": lambda: context.random_real(table.ipc, context.generator(RECOVER_STAGE, "init"))[0],
-        "noise": noise,
-    }
-    return starts[table.init]()
+    images: Images = resolve(choices("recover.init")[table.init])(context)
+    return images

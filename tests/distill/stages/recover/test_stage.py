@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import distill
+from distill import names as registry
 from distill.__main__ import run
-from distill.recipes import names as registry
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 from distill.run.interrupt import Stop
@@ -232,13 +232,19 @@ def test_every_choice_is_listed_as_a_strategy():
     wanted = {
         f"{table}.{key}={choice}"
         for table, model, keys in (
-            ("recover", RecoverTable, ("schedule", "init", "batches", "background")),
-            ("select", SelectTable, ("method", "features")),
+            ("recover", RecoverTable, ("batches", "background")),
+            ("select", SelectTable, ("features",)),
         )
         for key in keys
         for choice in get_args(model.model_fields[key].annotation)
     }
-    assert set(registry.MAKING) == wanted
+    named = {name for name, entry in registry.MAKING.items() if entry.object}
+    assert set(registry.MAKING) == wanted | named
+    assert {name.partition("=")[0] for name in named} == {
+        "recover.schedule",
+        "recover.init",
+        "select.method",
+    }
 
 
 def test_diverging_recovery_ends_with_exit_code_3(taught, recovery, refused):
