@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from distill.errors import WorkError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 # What an option of a spec may be.
 Value = int | float | str
@@ -146,6 +148,9 @@ class Names(Mapping[str, E], Generic[E]):
         found = dict(self.own)
         if self._make is None:
             return found
+        # Imported late: it is slow, and the help of a command reads no such table.
+        from importlib.metadata import entry_points
+
         for point in sorted(entry_points(group=self.group), key=lambda point: point.name):
             package, about = _described(point)
             if not re.fullmatch(r"[\w.-]+", point.name):

@@ -145,9 +145,7 @@ def export_as_program(projector: Projector, folder: Path) -> Exported:
     return Exported(gap, lines, _normalised(projector), True)
 
 
-def export_compact(
-    projector: Projector, folder: Path, *, storage: Storage | None = None
-) -> Exported:
+def export_compact(projector: Projector, folder: Path, storage: Storage | None = None) -> Exported:
     """Write this package's own folder in few bits, 8 when None; what differs is measured."""
     save(projector, folder, storage=storage or Storage(bits=8))
     loaded = load(folder, tower=projector.tower)
