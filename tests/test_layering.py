@@ -27,6 +27,7 @@ FLOORS = (
     "recipes",
     "data",
     "store",
+    "names",
     "machine",
     "errors",
 )
