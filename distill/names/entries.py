@@ -62,6 +62,18 @@ class NetworkEntry(Entry):
 
 
 @dataclass(frozen=True)
+class GradientEntry(Entry):
+    """A gradient of matching; its object is built from the keys of [match] that it takes.
+
+    Attributes:
+        like: the method whose memory and operations it has, for `distill plan`; "" for one that is
+            counted by itself.
+    """
+
+    like: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
 class CodecEntry(Entry):
     """A label codec, a part of one, or labels that are stored as they are.
 

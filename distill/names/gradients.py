@@ -6,26 +6,26 @@ the keys of [match] that its entry takes.
 
 from __future__ import annotations
 
-from distill.names.entries import Entry, Names
+from distill.names.entries import GradientEntry, Names
 
-GRADIENTS: Names[Entry] = Names(
+GRADIENTS: Names[GradientEntry] = Names(
     "gradient",
     (
-        Entry(
+        GradientEntry(
             "adjoint",
             "exact, in memory that does not grow with the inner steps",
             "Limbeck",
             "synth.matching.gradients:Adjoint",
             takes=("snapshots",),
         ),
-        Entry(
+        GradientEntry(
             "frozen",
             "TESLA's: exact for one inner step only",
             "Cui et al. 2023",
             "synth.matching.gradients:FrozenAdjoint",
             takes=("snapshots",),
         ),
-        Entry(
+        GradientEntry(
             "unrolled",
             "exact, by automatic differentiation of all inner steps",
             "MTT, through higher",
