@@ -235,7 +235,8 @@ def test_parts_of_an_installed_package_make_the_same_kind_of_set(package, tmp_pa
     rows = [json.loads(line) for line in lines]
     trained = [row for row in rows if row["stage"] == "committee"]
     measured = [row for row in trained if row["member"] == "light-meter"]
-    assert len(measured) <= 1
+    assert [row["epoch"] for row in measured] == [1]
+    assert measured[0]["accuracy"] == 1
     assert len([row for row in trained if row["member"] == "pooled"]) == 4
     again = distill(tmp_path, paths, "run", "shades.toml", "--out", "run", "--quiet")
     assert again.returncode == 0, again.stderr

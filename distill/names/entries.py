@@ -131,6 +131,7 @@ class Names(Mapping[str, E], Generic[E]):
         entries: Limbeck's own.
         group: of the entry points that packages bring; "" where only Limbeck's own count.
         make: (name, summary, source, object, package=...) -> the entry of such an entry point.
+        beside: other names of the same specs, which packages may not take either.
     """
 
     def __init__(
@@ -139,11 +140,14 @@ class Names(Mapping[str, E], Generic[E]):
         entries: Iterable[E],
         group: str = "",
         make: Callable[..., E] | None = None,
+        beside: Mapping[str, Entry] | None = None,
     ) -> None:
         self.kind = kind
         self.own = {entry.name: entry for entry in entries}
         self.group = group
         self._make = make
+        # Not `beside or {}`, which would read the table while it is made.
+        self._beside = {} if beside is None else beside
 
     def __getitem__(self, name: str) -> E:
         return self._all[name]
@@ -171,8 +175,9 @@ class Names(Mapping[str, E], Generic[E]):
                     "letters, digits, dots, dashes and underscores alone; uninstall it, or ask its "
                     "authors for another name"
                 )
-            if point.name in found:
-                other = found[point.name].package
+            taken = found.get(point.name) or self._beside.get(point.name)
+            if taken is not None:
+                other = taken.package
                 raise WorkError(
                     f"the package {package} brings a {self.kind} {point.name}, which is a name of "
                     f"{f'the package {other}' if other else 'Limbeck itself'}; uninstall it, or "
@@ -187,8 +192,8 @@ class Names(Mapping[str, E], Generic[E]):
 def _described(point: EntryPoint) -> tuple[str, str]:
     """Name and version, and the summary, of the package that brings an entry point."""
     if point.dist is None:
-        return "of no name", ""
-    about = str(point.dist.metadata["Summary"] or "")
+        return "of no name", "no summary"
+    about = str(point.dist.metadata["Summary"] or "no summary")
     return f"{point.dist.metadata['Name']} {point.dist.version}", about
 
 

@@ -107,5 +107,5 @@ NETWORKS: Names[NetworkEntry] = Names(
 
 # Networks that come with their weights: Limbeck has none of its own.
 TEACHERS: Names[NetworkEntry] = Names(
-    "teacher", (), "limbeck.teachers", partial(NetworkEntry, trained=True)
+    "teacher", (), "limbeck.teachers", partial(NetworkEntry, trained=True), NETWORKS
 )
