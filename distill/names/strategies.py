@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from distill.names.entries import Entry, Names, SelectionEntry
 
+_STARTS = "distill.stages.match.start"
+
 STRATEGIES: Names[Entry] = Names(
     "strategy",
     (
@@ -63,6 +65,32 @@ STRATEGIES: Names[Entry] = Names(
 MAKING: Names[Entry] = Names(
     "strategy",
     (
+        Entry(
+            "match.init=real", "matching starts from real images", "MTT", f"{_STARTS}:start_real"
+        ),
+        Entry(
+            "match.init=correct",
+            "real images that finished experts get right",
+            "DATM",
+            f"{_STARTS}:start_correct",
+        ),
+        Entry("match.init=random", "uniform pixels", "textbook", f"{_STARTS}:start_random"),
+        Entry("match.init=noise", "normal noise", "MTT", f"{_STARTS}:start_noise"),
+        Entry(
+            "match.label_init=hard", "first labels are one-hot", "textbook", f"{_STARTS}:label_hard"
+        ),
+        Entry(
+            "match.label_init=class",
+            "the class leads by match.label_lead",
+            "Limbeck",
+            f"{_STARTS}:label_class",
+        ),
+        Entry(
+            "match.label_init=experts",
+            "mean logits of the experts that are right",
+            "DATM",
+            f"{_STARTS}:label_experts",
+        ),
         Entry(
             "recover.schedule=random",
             "members drawn anew for each IPC index",

@@ -94,6 +94,10 @@ FreshNetwork = Annotated[str, AfterValidator(_fresh)]
 
 Gradient = Annotated[str, AfterValidator(_one_of(GRADIENTS))]
 
+MatchImages = Annotated[str, AfterValidator(_one_of(choices("match.init")))]
+
+MatchLabels = Annotated[str, AfterValidator(_one_of(choices("match.label_init")))]
+
 Vote = Annotated[str, AfterValidator(_one_of(choices("committee.vote")))]
 
 Schedule = Annotated[str, AfterValidator(_one_of(choices("recover.schedule")))]

@@ -36,6 +36,8 @@ CALLED = {
     "committee.vote": ["context", "table", "members", "networks"],
     "recover.schedule": ["priors", "count", "call", "generator"],
     "recover.init": ["context"],
+    "match.init": ["start"],
+    "match.label_init": ["start", "images"],
 }
 
 

@@ -241,6 +241,8 @@ def test_every_choice_is_listed_as_a_strategy():
     named = {name for name, entry in registry.MAKING.items() if entry.object}
     assert set(registry.MAKING) == wanted | named
     assert {name.partition("=")[0] for name in named} == {
+        "match.init",
+        "match.label_init",
         "recover.schedule",
         "recover.init",
         "select.method",
