@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 
 
-def forward(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+def forward(network: Callable[[Tensor], Tensor], images: Tensor, precision: Precision) -> Tensor:
     """Logits float32 [n, k] of `images` [n, c, h, w], computed in `precision`.
 
     Weights, their gradients and the optimiser stay float32; with "bfloat16", products and

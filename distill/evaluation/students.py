@@ -152,7 +152,12 @@ def student_settings(table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
     settings = _protocol_settings(table, judged, protocol_name(table, job))
     if job.group == WHOLE:
         settings = replace(settings, epochs=table.whole_epochs)
-    return replace(settings, lr=settings.lr * job.lr_factor, precision=table.precision)
+    return replace(
+        settings,
+        lr=settings.lr * job.lr_factor,
+        precision=table.precision,
+        compiled=table.compile == "on",
+    )
 
 
 def protocol_name(table: EvaluateTable, job: StudentJob) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from synth.compiled import CompiledNetwork, Network
 from synth.cuda_graphs import GraphRecorder, Record, Recordings
 from synth.images import Images
 from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
@@ -52,6 +53,7 @@ class TrainSettings:
         calibrated: the student has a temperature of its own, 1 at first and after each epoch that
             which brings the last batch's outputs nearest to their labels.
         precision: of forward and backward passes, see `synth.precision`.
+        compiled: see `synth.compiled`.
     """
 
     epochs: int
@@ -68,6 +70,7 @@ class TrainSettings:
     annealing: Annealing | None = None
     calibrated: bool = False
     precision: Precision = "float32"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.calibrated and (self.loss != "soft" or self.sharpness is not None):
@@ -127,6 +130,7 @@ def train(
     optimizer = _make_optimizer(trained, settings)
     average = _MovingAverage(network, settings.average) if settings.average else None
     measure = _Measure(settings, discriminator)
+    call: Network = CompiledNetwork(network) if settings.compiled else network
     backward = _backward
     if _can_be_recorded(network, settings, discriminator):
         backward = RecordedBackward(GraphRecorder())
@@ -138,7 +142,7 @@ def train(
         total, count = torch.zeros(()), 0
         for batch in batches(epoch):
             optimizer.zero_grad(set_to_none=True)
-            loss = backward(network, batch, settings.sharpness, measure)
+            loss = backward(network, call, batch, settings.sharpness, measure)
             optimizer.step()
             if average is not None:
                 average.follow(network)
@@ -226,15 +230,19 @@ class _MovingAverage:
 
 
 def _backward(
-    network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+    network: nn.Module,
+    call: Network,
+    batch: Batch,
+    sharpness: Sharpness | None,
+    measure: _Measure,
 ) -> Tensor:
-    """Set the gradients of one batch; returns its loss, detached."""
+    """Set the gradients of one batch; returns its loss, detached. `call` computes the network."""
     count = len(batch.images)
     measure.start_batch()
 
     def loss(piece: slice) -> Tensor:
         images, labels = batch.images[piece], batch.labels[piece]
-        logits = forward(network, images, measure.settings.precision)
+        logits = forward(call, images, measure.settings.precision)
         mean = measure(logits, labels)
         return mean if len(images) == count else mean * (len(images) / count)
 
@@ -274,13 +282,19 @@ class RecordedBackward:
         self._reached: list[nn.Parameter] = []
 
     def __call__(
-        self, network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+        self,
+        network: nn.Module,
+        call: Network,
+        batch: Batch,
+        sharpness: Sharpness | None,
+        measure: _Measure,
     ) -> Tensor:
         """As `_backward`."""
 
         def work(inputs: Sequence[Tensor]) -> list[Tensor]:
             network.zero_grad(set_to_none=True)
-            loss = _backward(network, Batch(inputs[0], inputs[1], batch.parts), sharpness, measure)
+            piece = Batch(inputs[0], inputs[1], batch.parts)
+            loss = _backward(network, call, piece, sharpness, measure)
             self._reached = [p for p in network.parameters() if p.grad is not None]
             return [loss, *(p.grad for p in self._reached if p.grad is not None)]
 
