@@ -41,10 +41,8 @@ _VOLATILE = {
     "recipe_digest",
 }
 
-# Lines of texts and pages that say the same.
-_VOLATILE_LINES = re.compile(
-    r"exported with|[Rr]ecipe digest|>(recipe|set\.h5|manifest|experts\.h5|committee\.h5)[^<]*</th>"
-)
+# Lines of texts and pages that say the same; torch puts the paths of source files into a program.
+_VOLATILE_LINES = re.compile(r"exported with|[Rr]ecipe digest|projector\.pt2` \||\*\*all\*\*")
 _RECIPE_DETAILS = re.compile(r"<details><summary>Recipe</summary>.*?</details>", re.DOTALL)
 _SECTION = re.compile(r'<section id="([\w-]+)"')
 _VOLATILE_SECTIONS = ("stages", "recipe", "versions", "costs")
