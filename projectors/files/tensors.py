@@ -1,4 +1,4 @@
-"""The tensors of a projector as files: safetensors, or few bits."""
+"""The tensors of a projector as files: safetensors, or the compact format."""
 
 import hashlib
 import os
@@ -25,11 +25,11 @@ def read_tensors(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
         ProjectorError: if the file is damaged, or does not hold them.
     """
     try:
-        found = safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ProjectorError(f"{path} is damaged or foreign ({error}); fetch it again") from error
-    for name in sorted(set(found) | set(wanted)):
-        came = tuple(found[name].shape) if name in found else "no such tensor"
+    for name in sorted(set(tensors) | set(wanted)):
+        came = tuple(tensors[name].shape) if name in tensors else "no such tensor"
         need = tuple(wanted[name].shape) if name in wanted else "no such tensor"
         if came != need:
             raise ProjectorError(
@@ -37,7 +37,7 @@ def read_tensors(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"description need {need}; the files do not belong together, fetch the whole "
                 "folder again"
             )
-    return found
+    return tensors
 
 
 def read_compact(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -61,10 +61,10 @@ def check_file(path: Path, digest: str, description: str) -> None:
     """Raise ProjectorError unless a file is there with this SHA-256, in hex."""
     if not path.is_file():
         raise ProjectorError(f"{path} is missing; fetch the whole folder again")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != digest:
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != digest:
         raise ProjectorError(
-            f"{path} has the digest {found[:12]}, but {description} names {digest[:12]}: it is "
+            f"{path} has the digest {actual[:12]}, but {description} names {digest[:12]}: it is "
             "damaged or foreign; fetch the whole folder again"
         )
 

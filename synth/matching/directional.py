@@ -38,9 +38,9 @@ class Directional:
     parameters: Tensor | None
 
     def tensors(self) -> list[Tensor]:
-        """All derivatives that there are."""
-        found = [self.value, self.images, self.labels]
-        return found if self.parameters is None else [*found, self.parameters]
+        """S and all derivatives that were asked for."""
+        parts = [self.value, self.images, self.labels]
+        return parts if self.parameters is None else [*parts, self.parameters]
 
 
 # (loop, step, theta_step [p], direction [p], whether ds/dtheta is needed) -> derivatives
@@ -168,5 +168,5 @@ def _reverse(
     value: Tensor, point: Tensor, images: Tensor, labels: Tensor, with_parameters: bool
 ) -> Directional:
     inputs = (images, labels, point) if with_parameters else (images, labels)
-    found = torch.autograd.grad(value, inputs)
-    return Directional(value.detach(), found[0], found[1], found[2] if with_parameters else None)
+    parts = torch.autograd.grad(value, inputs)
+    return Directional(value.detach(), parts[0], parts[1], parts[2] if with_parameters else None)

@@ -45,8 +45,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [n, inputs, h, w] to [n, outputs, h/stride, w/stride]."""
-        found = self.layers(features)
-        return features + found if self.adds else found
+        outputs = self.layers(features)
+        return features + outputs if self.adds else outputs
 
 
 class MobileNetV2(nn.Module):

@@ -10,7 +10,7 @@ from synth.networks.layers import make_norm
 
 
 def _shuffled(features: Tensor) -> Tensor:
-    """Channels of two halves [n, c, h, w] by turns: first of each half, second of each, ..."""
+    """Interleave the two halves of the channels of [n, c, h, w]."""
     n, c, h, w = features.shape
     return features.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
