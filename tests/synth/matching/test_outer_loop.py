@@ -237,7 +237,7 @@ def test_matching_refuses_a_bad_distance_and_restores_the_last_good_state(run, b
     assert not torch.equal(suspect.images, good.images)
     assert torch.equal(restored.images, good.images)
     assert torch.equal(restored.labels, good.labels)
-    assert float(restored.lr) == pytest.approx(float(good.lr) * math.exp(-0.1))
+    assert float(restored.student_lr) == pytest.approx(float(good.student_lr) * math.exp(-0.1))
     assert all(float(moments.mean.abs().max()) == 0 for moments in restored.now.moments)
     assert (restored.step, restored.refusals) == (3, 1)
     assert (after.step, after.refusals) == (4, 0)

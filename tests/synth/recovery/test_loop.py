@@ -140,9 +140,9 @@ def slow_recovery(problem, images, steps, settings):
         loss = 0
         for teacher in problem.teachers:
             seen = view.apply(learned)
-            logits, distance = slow_statistics(teacher.network, seen, settings.first)
+            logits, distance = slow_statistics(teacher.network, seen, settings.first_bn)
             entropy = cross_entropy(logits, problem.labels)
-            loss = loss + teacher.weight * (entropy + settings.statistics * distance)
+            loss = loss + teacher.weight * (entropy + settings.bn_weight * distance)
         loss.backward()
         optimizer.step()
         schedule.step()
