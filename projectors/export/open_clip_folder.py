@@ -68,12 +68,12 @@ def _config(tower: Tower) -> dict[str, Any]:
 
     scheme, model, _ = _parts(tower.spec)
     if scheme == "config":
-        place = resources.files("projectors") / "configs" / f"{model}.json"
-        config = json.loads(place.read_text("utf-8"))
+        path = resources.files("projectors") / "configs" / f"{model}.json"
+        config = json.loads(path.read_text("utf-8"))
     elif scheme in ("folder", GLYPHCLIP):
         bundled = scheme == GLYPHCLIP
-        place = glyphclip_folder() if bundled else Path(tower.spec.partition(":")[2])
-        config = json.loads((place / CONFIG).read_text("utf-8"))
+        path = glyphclip_folder() if bundled else Path(tower.spec.partition(":")[2])
+        config = json.loads((path / CONFIG).read_text("utf-8"))
     elif scheme == "open_clip":
         config = {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": {}}
     else:

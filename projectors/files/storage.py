@@ -89,19 +89,19 @@ def write_folder(files: dict[str, bytes], path: str | os.PathLike[str]) -> None:
     Raises:
         ProjectorError: if something else is there.
     """
-    place = Path(path).resolve()
-    if place.exists() and not (place / DESCRIPTION).is_file():
-        if not place.is_dir() or any(place.iterdir()):
+    target = Path(path).resolve()
+    if target.exists() and not (target / DESCRIPTION).is_file():
+        if not target.is_dir() or any(target.iterdir()):
             raise ProjectorError(f"{path} exists and is no projector; choose another folder")
-        place.rmdir()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+        target.rmdir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         fresh.mkdir()
         for name, content in files.items():
             (fresh / name).parent.mkdir(exist_ok=True)
             write_durably(fresh / name, content)
-        _publish(fresh, place)
+        _publish(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -288,16 +288,16 @@ def _empty_head(tower: Tower, description: Description) -> Head:
     return build_head(tower, description.classes, description.head)
 
 
-def _publish(fresh: Path, place: Path) -> None:
+def _publish(fresh: Path, target: Path) -> None:
     """Rename a finished folder into its place; the old one survives every failure."""
-    previous = place.with_name(f".{place.name}.previous")
-    if place.exists():
+    previous = target.with_name(f".{target.name}.previous")
+    if target.exists():
         shutil.rmtree(previous, ignore_errors=True)
-        place.rename(previous)
+        target.rename(previous)
     try:
-        fresh.rename(place)
+        fresh.rename(target)
     except OSError:
         if previous.exists():
-            previous.rename(place)
+            previous.rename(target)
         raise
     shutil.rmtree(previous, ignore_errors=True)

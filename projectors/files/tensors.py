@@ -18,8 +18,8 @@ def safetensors_bytes(tensors: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save(contiguous, metadata={"format": "pt"})
 
 
-def read_tensors(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, which must have the names and shapes of those wanted.
+def read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, which must have the expected names and shapes.
 
     Raises:
         ProjectorError: if the file is damaged, or does not hold them.
@@ -28,9 +28,9 @@ def read_tensors(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ProjectorError(f"{path} is damaged or foreign ({error}); fetch it again") from error
-    for name in sorted(set(tensors) | set(wanted)):
+    for name in sorted(set(tensors) | set(expected)):
         came = tuple(tensors[name].shape) if name in tensors else "no such tensor"
-        need = tuple(wanted[name].shape) if name in wanted else "no such tensor"
+        need = tuple(expected[name].shape) if name in expected else "no such tensor"
         if came != need:
             raise ProjectorError(
                 f"{path} holds {came} for {name}, but the classes and adapters in its "
@@ -40,13 +40,13 @@ def read_tensors(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def read_compact(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a compact file, of the names and shapes of those wanted.
+def read_compact(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a compact file, of the expected names and shapes.
 
     Raises:
         ProjectorError: if the file is damaged, or holds other tensors.
     """
-    shapes = {name: value.shape for name, value in wanted.items()}
+    shapes = {name: value.shape for name, value in expected.items()}
     try:
         return unpack_compact(path.read_bytes(), shapes)
     except OSError as error:

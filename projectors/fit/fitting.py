@@ -119,16 +119,16 @@ class FitState:
         )
         self.step = 0
         self._order = torch.empty(0, dtype=torch.long)
-        self._place = 0
+        self._position = 0
 
     def next_batch(self, num_images: int) -> Tensor:
         """Indices [b] of the next batch; each shuffled pass drops its last, smaller batch."""
         size = min(self.settings.batch_size, num_images)
-        if self._place + size > len(self._order):
+        if self._position + size > len(self._order):
             self._order = torch.randperm(num_images, generator=self.generator)
-            self._place = 0
-        self._place += size
-        return self._order[self._place - size : self._place]
+            self._position = 0
+        self._position += size
+        return self._order[self._position - size : self._position]
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the fitted numbers, on the CPU."""
@@ -147,7 +147,7 @@ class FitState:
                 tensors[f"{key}.{name}"] = value.detach().cpu().clone()
         tensors["generator"] = self.generator.get_state()
         tensors["order"] = self._order.clone()
-        tensors["place"] = torch.tensor([self._place, self.step])
+        tensors["place"] = torch.tensor([self._position, self.step])
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -162,7 +162,7 @@ class FitState:
             }
         self.generator.set_state(tensors["generator"])
         self._order = tensors["order"]
-        self._place, self.step = tensors["place"].tolist()
+        self._position, self.step = tensors["place"].tolist()
 
 
 def fit_projector(
@@ -206,8 +206,8 @@ def fit_projector(
         batch = state.next_batch(len(images)).to(images.device)
         seen = images[batch] if view is None else view(images[batch], state.generator)
         with torch.no_grad():
-            wanted = teacher(seen)
-        loss = projector_loss(projector.logits(seen), wanted, hard[batch], settings)
+            teacher_logits = teacher(seen)
+        loss = projector_loss(projector.logits(seen), teacher_logits, hard[batch], settings)
         if not (value := loss.item()) < MAX_LOSS:
             raise DivergedError(
                 f"the loss became {value} at step {index}; lower lr (now {settings.lr})", index
@@ -224,12 +224,14 @@ def fit_projector(
         yield FitStep(index, value, lr)
 
 
-def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSettings) -> Tensor:
+def projector_loss(
+    logits: Tensor, teacher_logits: Tensor, hard: Tensor, settings: FitSettings
+) -> Tensor:
     """Distance between logits [n, k] and the teacher's, plus the weighted cross-entropy.
 
     Args:
         logits: [n, k] the projector's.
-        wanted: [n, k] the teacher's.
+        teacher_logits: [n, k] the teacher's.
         hard: [n] class indices.
         settings: which distance, and the weight.
 
@@ -239,18 +241,18 @@ def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSe
     Raises:
         ProjectorError: if the teacher knows another number of classes.
     """
-    if wanted.shape != logits.shape:
+    if teacher_logits.shape != logits.shape:
         raise ProjectorError(
-            f"the teacher gives logits {tuple(wanted.shape)}, but the projector "
+            f"the teacher gives logits {tuple(teacher_logits.shape)}, but the projector "
             f"{tuple(logits.shape)}; use a teacher of the same classes"
         )
     if settings.loss == "mse":
         # A constant added to all logits of an image does not change its label. Gradients of the
         # cross-entropy never add one, but Adam does, until it dominates a teacher's logits.
-        distance = functional.mse_loss(_centred(logits), _centred(wanted))
+        distance = functional.mse_loss(_centred(logits), _centred(teacher_logits))
     else:
         ours = (logits / settings.temperature).log_softmax(dim=-1)
-        theirs = (wanted / settings.temperature).log_softmax(dim=-1)
+        theirs = (teacher_logits / settings.temperature).log_softmax(dim=-1)
         distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
         distance = distance * settings.temperature**2
     return distance + settings.ce_weight * functional.cross_entropy(logits, hard)

@@ -49,8 +49,12 @@ class StoredMixes:
     def of_epoch(self, row: int, batches: Sequence[slice]) -> list[Mix]:
         """The mixes of epoch `row`, cut into these batches."""
         return [
-            Mix(self.kind, self.partners[row, places].long(), self.parameters[row, index].float())
-            for index, places in enumerate(batches)
+            Mix(
+                self.kind,
+                self.partners[row, batch_slice].long(),
+                self.parameters[row, index].float(),
+            )
+            for index, batch_slice in enumerate(batches)
         ]
 
     @staticmethod
@@ -96,12 +100,12 @@ class StoredVotes:
     def batches(self, images: Images, epoch: int) -> Iterator[Batch]:
         """The batches of training epoch `epoch`; the stored epochs are cycled."""
         row = epoch % len(self.ids)
-        places = split_batches(self.ids.shape[1], self.batch_size)
+        slices = split_batches(self.ids.shape[1], self.batch_size)
         view = View.from_tensor(self.families, self.views[row].float())
-        mixes = self.mixes.of_epoch(row, places) if self.mixes is not None else ()
-        seen = _shown(images, self.ids[row].long(), view, places, mixes)
-        for batch, place in zip(seen, places, strict=True):
-            logits = self.logits[row, place].float().to(images.device, non_blocking=True)
+        mixes = self.mixes.of_epoch(row, slices) if self.mixes is not None else ()
+        seen = _shown(images, self.ids[row].long(), view, slices, mixes)
+        for batch, batch_slice in zip(seen, slices, strict=True):
+            logits = self.logits[row, batch_slice].float().to(images.device, non_blocking=True)
             yield Batch(batch, logits, self.parts)
 
     @property
@@ -119,9 +123,9 @@ class StoredVotes:
         epochs, n, k = self.logits.shape
         sums = torch.zeros(n, k)
         for row in range(epochs):
-            for place in split_batches(n, _VIEW_BATCH):
-                probabilities = torch.softmax(self.logits[row, place].float(), dim=-1)
-                sums.index_add_(0, self.ids[row, place].long(), probabilities)
+            for batch_slice in split_batches(n, _VIEW_BATCH):
+                probabilities = torch.softmax(self.logits[row, batch_slice].float(), dim=-1)
+                sums.index_add_(0, self.ids[row, batch_slice].long(), probabilities)
         return sums / epochs
 
 
@@ -166,7 +170,10 @@ def draw_mixes(
     """Draw how each batch of an epoch is mixed, after its views; nothing for the kind "none"."""
     if kind == "none":
         return []
-    return [draw_mix(kind, place.stop - place.start, size, generator) for place in batches]
+    return [
+        draw_mix(kind, batch_slice.stop - batch_slice.start, size, generator)
+        for batch_slice in batches
+    ]
 
 
 def relabel_epoch(
@@ -191,9 +198,9 @@ def relabel_epoch(
     """
     n, _, h, w = images.shape
     ids, view = draw_views(n, (h, w), augmentation, generator)
-    places = split_batches(n, batch_size)
-    mixes = draw_mixes(mix, places, (h, w), generator)
-    logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, places, mixes)]
+    slices = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, slices, (h, w), generator)
+    logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, slices, mixes)]
     return LabelledEpoch(ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu(), mixes)
 
 
@@ -238,11 +245,11 @@ def relabel_chosen(
     """
     n, count = len(queried.ids), 0
     logits = torch.zeros(n, classes)
-    for place in split_batches(n, batch_size):
-        for part in split_parts(place.stop - place.start, parts):
-            places = torch.arange(place.start, place.stop)[part]
-            wanted = queried.chosen[places]
-            seen = places if whole and bool(wanted.any()) else places[wanted]
+    for batch_slice in split_batches(n, batch_size):
+        for part in split_parts(batch_slice.stop - batch_slice.start, parts):
+            positions = torch.arange(batch_slice.start, batch_slice.stop)[part]
+            chosen = queried.chosen[positions]
+            seen = positions if whole and bool(chosen.any()) else positions[chosen]
             if len(seen):
                 views = queried.view.select(seen).apply(images_at(images, queried.ids[seen]))
                 logits[seen] = labeller(views).float().cpu()
@@ -263,18 +270,18 @@ def labelled_online(
     """One epoch of views that `labeller` labels as they are drawn; nothing is stored."""
     n, _, h, w = images.shape
     ids, view = draw_views(n, (h, w), augmentation, generator)
-    places = split_batches(n, batch_size)
-    mixes = draw_mixes(mix, places, (h, w), generator)
-    for seen in _shown(images, ids, view, places, mixes):
+    slices = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, slices, (h, w), generator)
+    for seen in _shown(images, ids, view, slices, mixes):
         yield Batch(seen, _labelled(labeller, seen, parts), parts)
 
 
 def _shown(
-    images: Images, ids: Tensor, view: View, places: Sequence[slice], mixes: Sequence[Mix]
+    images: Images, ids: Tensor, view: View, slices: Sequence[slice], mixes: Sequence[Mix]
 ) -> Iterator[Tensor]:
     """The batches of an epoch as teacher and student see them: selected, augmented, mixed."""
-    for index, place in enumerate(places):
-        seen = view.select(place).apply(images_at(images, ids[place]))
+    for index, batch_slice in enumerate(slices):
+        seen = view.select(batch_slice).apply(images_at(images, ids[batch_slice]))
         yield mixes[index].apply(seen) if mixes else seen
 
 

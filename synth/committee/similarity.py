@@ -46,6 +46,6 @@ def _row_correlations(values: Tensor) -> Tensor:
 def _ranks(values: Tensor) -> Tensor:
     """Ranks [n] from 1 on; equal values share the mean of their ranks."""
     # Distances that are equal up to rounding are ties: all pairs of labels are.
-    _, places, counts = values.round(decimals=10).unique(return_inverse=True, return_counts=True)
+    _, inverse, counts = values.round(decimals=10).unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[places]
+    return (last - (counts - 1) / 2)[inverse]

@@ -38,7 +38,7 @@ class Directional:
     parameters: Tensor | None
 
     def tensors(self) -> list[Tensor]:
-        """S and all derivatives that were asked for."""
+        """The value and all derivatives that were computed."""
         parts = [self.value, self.images, self.labels]
         return parts if self.parameters is None else [*parts, self.parameters]
 
@@ -48,7 +48,7 @@ DirectionalForm = Callable[[InnerLoop, int, Tensor, Tensor, bool], Directional]
 
 
 class StepPasses(Protocol):
-    """The two passes over an inner step: on the way to theta_N, and on the way back."""
+    """The forward and the backward pass over an inner step."""
 
     def gradient(self, loop: InnerLoop, step: int, parameters: Tensor) -> Tensor:
         """As `InnerLoop.gradient`."""

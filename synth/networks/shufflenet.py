@@ -93,8 +93,8 @@ class ShuffleNetV2(nn.Module):
             outputs = width * 2**index
             stride = 2 if side > 2 else 1
             side = -(-side // stride)
-            for place in range(count):
-                blocks.append(ShuffleBlock(inputs, outputs, 1 if place else stride, norm))
+            for repeat in range(count):
+                blocks.append(ShuffleBlock(inputs, outputs, 1 if repeat else stride, norm))
                 inputs = outputs
         self.stages = nn.Sequential(*blocks, *_pointwise(inputs, last, norm))
         self.head = nn.Linear(last, classes)

@@ -97,15 +97,15 @@ def next_of_image(ids: Tensor, allowed: Tensor) -> Tensor:
         [m] int64 indices; a label whose image has no allowed one keeps its own.
     """
     count = len(ids)
-    places = torch.arange(count)
-    keys = ids * count + places
+    indices = torch.arange(count)
+    keys = ids * count + indices
     good = keys[allowed].sort().values
     first = torch.searchsorted(good, ids * count)
     end = torch.searchsorted(good, (ids + 1) * count)
     chosen = torch.searchsorted(good, keys + 1)
     chosen = torch.where(chosen < end, chosen, first)
     padded = torch.cat([good % count, torch.zeros(1, dtype=torch.int64)])
-    return torch.where(first < end, padded[chosen], places)
+    return torch.where(first < end, padded[chosen], indices)
 
 
 def draw_cutmix_boxes(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
