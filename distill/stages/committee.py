@@ -114,6 +114,7 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
         table.optimizer,
         weight_decay=table.weight_decay,
         precision=table.precision,
+        compiled=committee_table(context).compile == "on",
     )
     epochs = train(
         network,

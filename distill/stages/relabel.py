@@ -30,7 +30,7 @@ from synth.committee.relabel import (
     draw_views,
 )
 from synth.committee.strategies import Zones
-from synth.committee.strategies.stored import in_zones, with_unasked
+from synth.committee.strategies.stored import apply_zones, with_unlabelled
 from synth.committee.vote import Committee
 from synth.images import Images, gather
 
@@ -63,10 +63,10 @@ def run_relabel(context: Context) -> None:
     epochs = itertools.chain(found, _kept(made, spool))
     votes = collect(context, table, epochs, batch_statistics, spool)
     if chosen is not None:
-        context.log(RELABEL_STAGE, views=chosen.numel(), teacher_passes=votes.asked)
-        votes = with_unasked(votes, chosen, hard, table.unasked)
+        context.log(RELABEL_STAGE, views=chosen.numel(), teacher_passes=votes.queried)
+        votes = with_unlabelled(votes, chosen, hard, table.unasked)
     if table.zones == "ferkd":
-        votes = in_zones(votes, hard, Zones())
+        votes = apply_zones(votes, hard, Zones())
     add_votes(path, votes)
 
 

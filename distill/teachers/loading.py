@@ -14,9 +14,9 @@ from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE, PROJECTOR
 from distill.run.context import Context
 from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
-from distill.teachers.priors import make_ballot
+from distill.teachers.priors import make_weighting
 from synth.committee.vote import Committee
-from synth.committee.weights import Ballot
+from synth.committee.weights import VoteWeighting
 
 
 def has_committee(context: Context) -> bool:
@@ -39,8 +39,10 @@ def load_committee(context: Context, only: str | None = None) -> Committee:
                 "committee.members"
             )
         return Committee(_networks(context, members), torch.full((len(members),), 1 / len(members)))
-    networks, ballot = load_members(context)
-    weights = ballot.weights(committee_table(context).vote_temperature, context.generator("vote"))
+    networks, weighting = load_members(context)
+    weights = weighting.weights(
+        committee_table(context).vote_temperature, context.generator("vote")
+    )
     return Committee(networks, weights)
 
 
@@ -53,7 +55,7 @@ def load_networks(context: Context) -> tuple[nn.Module, ...]:
     return _networks(context, _read_members(context))
 
 
-def load_members(context: Context) -> tuple[tuple[nn.Module, ...], Ballot]:
+def load_members(context: Context) -> tuple[tuple[nn.Module, ...], VoteWeighting]:
     """The members of this run in the order of the recipe, frozen, and how they may be weighed.
 
     Raises:
@@ -61,7 +63,7 @@ def load_members(context: Context) -> tuple[tuple[nn.Module, ...], Ballot]:
     """
     members = _read_members(context)
     networks = _networks(context, members)
-    return networks, make_ballot(context, committee_table(context), members, networks)
+    return networks, make_weighting(context, committee_table(context), members, networks)
 
 
 def committee_table(context: Context) -> CommitteeTable:

@@ -29,19 +29,19 @@ from synth.committee.features import head_inputs
 from synth.committee.relabel import labelled_online
 from synth.committee.similarity import parc
 from synth.committee.vote import Committee
-from synth.committee.weights import Ballot
+from synth.committee.weights import VoteWeighting
 from synth.images import Images
 from synth.training.loop import TrainSettings, accuracy, train
 
 _MEASURED_LR = 0.002
 
 
-def make_ballot(
+def make_weighting(
     context: Context,
     table: CommitteeTable,
     members: Sequence[Member],
     networks: Sequence[nn.Module],
-) -> Ballot:
+) -> VoteWeighting:
     """The rule of the recipe with a score for each member.
 
     Args:
@@ -50,63 +50,63 @@ def make_ballot(
         members: of committee.h5.
         networks: the same members, ready to be asked.
     """
-    ballot: Ballot = resolve(choices("committee.vote")[table.vote])(
+    weighting: VoteWeighting = resolve(choices("committee.vote")[table.vote])(
         context, table, members, networks
     )
-    return ballot
+    return weighting
 
 
-def prior_ballot(
+def prior_weighting(
     context: Context,
     table: CommitteeTable,
     members: Sequence[Member],
     networks: Sequence[nn.Module],
-) -> Ballot:
+) -> VoteWeighting:
     """The members' held-out accuracies, or committee.priors. Source: CV-DD."""
     if table.priors is not None:
-        return Ballot("prior", tuple(percent / 100 for percent in table.priors))
-    return Ballot("prior", _accuracies(members))
+        return VoteWeighting("prior", tuple(percent / 100 for percent in table.priors))
+    return VoteWeighting("prior", _accuracies(members))
 
 
-def measured_ballot(
+def measured_weighting(
     context: Context,
     table: CommitteeTable,
     members: Sequence[Member],
     networks: Sequence[nn.Module],
-) -> Ballot:
+) -> VoteWeighting:
     """The accuracies of students that each member taught alone. Source: CV-DD."""
-    return Ballot("measured", _measured(context, table, members, networks))
+    return VoteWeighting("measured", _measured(context, table, members, networks))
 
 
-def equal_ballot(
+def equal_weighting(
     context: Context,
     table: CommitteeTable,
     members: Sequence[Member],
     networks: Sequence[nn.Module],
-) -> Ballot:
+) -> VoteWeighting:
     """Every member weighs the same."""
-    return Ballot("equal", _accuracies(members))
+    return VoteWeighting("equal", _accuracies(members))
 
 
-def random_ballot(
+def random_weighting(
     context: Context,
     table: CommitteeTable,
     members: Sequence[Member],
     networks: Sequence[nn.Module],
-) -> Ballot:
+) -> VoteWeighting:
     """Weights that are drawn. Source: CV-DD."""
-    return Ballot("random", _accuracies(members))
+    return VoteWeighting("random", _accuracies(members))
 
 
-def similarity_ballot(
+def similarity_weighting(
     context: Context,
     table: CommitteeTable,
     members: Sequence[Member],
     networks: Sequence[nn.Module],
-) -> Ballot:
+) -> VoteWeighting:
     """How near each member's task is to this one. Source: Borup et al. 2023."""
     power = math.inf if table.similarity_power == "nearest" else table.similarity_power
-    return Ballot("similarity", _similarities(context, table, networks), power)
+    return VoteWeighting("similarity", _similarities(context, table, networks), power)
 
 
 def _accuracies(members: Sequence[Member]) -> tuple[float, ...]:

@@ -21,8 +21,8 @@ from distill.sets.votes import RELABEL
 from distill.teachers.loading import load_networks
 from distill.teachers.spilling import SpilledEpochs, SpilledLogits, VotedEpoch
 from synth.committee.relabel import (
-    AskedViews,
     LabelledEpoch,
+    QueriedViews,
     StoredMixes,
     StoredVotes,
     VotedLogits,
@@ -113,7 +113,7 @@ def labeller(
                 )
                 found, asked = relabel_chosen(
                     images,
-                    AskedViews(*drawn, chosen[epoch]),
+                    QueriedViews(*drawn, chosen[epoch]),
                     vote,
                     context.classes,
                     size,
@@ -150,7 +150,7 @@ def collect(
         mixes=StoredMixes.stack([epoch.mixes for epoch in epochs]),
         parts=table.parts,
         seed=context.recipe.seed if table.views == "seed" else None,
-        asked=None if table.active == "none" else asked,
+        queried=None if table.active == "none" else asked,
     )
 
 

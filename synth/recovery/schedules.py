@@ -21,8 +21,8 @@ def draw_members(
 ) -> tuple[int, ...]:
     """The members that recover the images of one call.
 
-    Members are held for a whole call, which is one IPC index (image number k of every class), and
-    not drawn anew at every step. Source: CV-DD.
+    Members stay the same for a whole call, which is one IPC index (image number k of every class),
+    and are not drawn at every step. Source: CV-DD.
 
     Args:
         schedule: `drawn_anew`, `every_set_in_turn` or `largest_priors`.
@@ -32,7 +32,7 @@ def draw_members(
         generator: for a schedule that draws.
 
     Returns:
-        Different places in `priors`.
+        Distinct indices into `priors`.
 
     Raises:
         ValueError: if `count` is below 1 or above the number of members.
@@ -75,7 +75,7 @@ class RecoverBatch:
 
     Attributes:
         call: number of the call, for which members are drawn once.
-        places: [b] where the images stand in the set, which is in class order.
+        places: [b] indices of the images in the set, which is in class order.
         labels: [b] their classes.
     """
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from distill.recipes.keys import (
     BatchSize,
+    Compile,
     Count,
     FreshNetwork,
     Names,
@@ -38,6 +39,7 @@ class CommitteeTable(TrainingTable):
 
     members: Annotated[Names, Field(min_length=1)]
     recipes: dict[str, TrainingTable] = Field(default={})
+    compile: Compile = "auto"
     vote: Vote = "prior"
     vote_temperature: Positive = 10.0
     priors: list[Annotated[float, Field(ge=0, le=100)]] | None = None

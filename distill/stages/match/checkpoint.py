@@ -43,7 +43,7 @@ class Recorder:
                 "stage": _STAGE,
                 "step": step.index,
                 "distance": step.distance,
-                "student_lr": step.lr,
+                "student_lr": step.student_lr,
                 "applied": step.applied,
             }
             for step in steps

@@ -81,6 +81,6 @@ def _write(context: Context, state: MatchState) -> None:
         state.images,
         network=experts.network,
         learned=state.labels,
-        student_lr=float(state.lr),
+        student_lr=float(state.student_lr),
         factor=table.factor,
     )

@@ -13,16 +13,16 @@ from distill.names import choices, resolve
 from distill.recipes.tables.match import MatchTable
 from distill.run.context import Context
 from distill.store.experts import ExpertsInfo, read_last_snapshots
-from synth.formation import decode, encode
-from synth.images import chosen
+from synth.formation import decode_images, encode_images
+from synth.images import images_at
 from synth.losses import HARD_LOGIT
 from synth.matching.start import (
     class_labels,
+    correctly_predicted,
     draw_noise,
     draw_real,
     draw_uniform,
     expert_label_logits,
-    rightly_predicted,
     starting_labels,
 )
 from synth.matching.state import MatchState, initial_state
@@ -75,7 +75,7 @@ class MatchStart:
         real, labels = self.context.split("train")
         own = labels.cpu()[candidates]
         drawn = draw_real(own, self.context.classes, self.seen_per_class, self.generator)
-        return encode(chosen(real, candidates[drawn]).cpu(), self.table.factor)
+        return encode_images(images_at(real, candidates[drawn]).cpu(), self.table.factor)
 
     def ask(self, ask: Callable[[nn.Module], Tensor]) -> Tensor:
         """What the network of every expert's last snapshot answers, stacked on the CPU."""
@@ -106,7 +106,9 @@ def start_correct(start: MatchStart) -> Tensor:
     """Real images that finished experts get right. Source: DATM."""
     real, labels = start.context.split("train")
     predicted = start.ask(lambda network: predict_classes(network, real))
-    right = rightly_predicted(predicted, labels.cpu(), start.context.classes, start.seen_per_class)
+    right = correctly_predicted(
+        predicted, labels.cpu(), start.context.classes, start.seen_per_class
+    )
     return start.draw(torch.nonzero(right).flatten())
 
 
@@ -132,6 +134,6 @@ def label_class(start: MatchStart, images: Tensor) -> Tensor:
 
 def label_experts(start: MatchStart, images: Tensor) -> Tensor:
     """Mean logits [n, k] of the finished experts that are right. Source: DATM."""
-    seen = decode(images, start.table.factor).to(start.context.device)
+    seen = decode_images(images, start.table.factor).to(start.context.device)
     logits = start.ask(lambda network: predict(network, seen))
     return expert_label_logits(logits, start.hard, start.table.label_lead)

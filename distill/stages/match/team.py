@@ -122,7 +122,7 @@ def _state_of(context: Context, team: Team) -> MatchState:
 
 
 def _show(advance: Advance, step: OuterStep) -> None:
-    advance(f"distance {step.distance:.3f}, student lr {step.lr:.4f}")
+    advance(f"distance {step.distance:.3f}, student lr {step.student_lr:.4f}")
 
 
 class Member:

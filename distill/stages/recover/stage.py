@@ -33,7 +33,7 @@ from distill.stages.recover.disk import DiskImages, put_starts
 from distill.stages.write_set import write_synthetic
 from distill.store.large_arrays import is_large
 from distill.teachers.loading import load_members
-from synth.committee.weights import Ballot
+from synth.committee.weights import VoteWeighting
 from synth.images import Images, gather
 from synth.recovery import RecoverBatch, draw_members, first_state
 
@@ -45,14 +45,14 @@ class Recovery:
     Attributes:
         context: of the run.
         batches: all of them, in order.
-        ballot: how members are weighed.
+        weighting: how members are weighed.
         recorder: of checkpoints and metrics.
         advance: counts steps as done.
     """
 
     context: Context
     batches: Sequence[RecoverBatch]
-    ballot: Ballot
+    weighting: VoteWeighting
     recorder: Recorder
     advance: Advance
 
@@ -65,7 +65,7 @@ def run_recover(context: Context) -> None:
         DivergedRunError: if the loss diverges; the last checkpoint stays.
     """
     table, _ = recover_tables(context)
-    members, ballot = load_members(context)
+    members, weighting = load_members(context)
     recorder = Recorder(context, table)
     batches = planned_batches(context)
     waiting = _waiting(context, batches)
@@ -75,7 +75,7 @@ def run_recover(context: Context) -> None:
     total = len(batches) * table.iterations
     progress = context.progress.task(RECOVER_STAGE, total, state.steps(table.iterations))
     with progress as advance:
-        work = Recovery(context, batches, ballot, recorder, advance)
+        work = Recovery(context, batches, weighting, recorder, advance)
         steps = _here(work, members, state) if context.engine.here else _away(work, state)
         try:
             for reached in steps:
@@ -157,12 +157,12 @@ def _shard(work: Recovery, state: RecoverProgress) -> Shard:
     """The batch that is next, the members that recover it and the weights of their votes."""
     context, (table, _) = work.context, recover_tables(work.context)
     batch, pool = work.batches[state.batch], eligible(context)
-    priors = [work.ballot.scores[place] for place, _ in pool]
+    priors = [work.weighting.scores[place] for place, _ in pool]
     generator = context.generator(RECOVER_STAGE, "members", batch.call)
     schedule = resolve(choices("recover.schedule")[table.schedule])
     drawn = draw_members(schedule, priors, table.drawn, batch.call, generator)
     places = [pool[index][0] for index in drawn]
-    weights = work.ballot.weights(
+    weights = work.weighting.weights(
         table.vote_temperature, context.generator(RECOVER_STAGE, "weights", batch.call), places
     )
     members = (state.batch, tuple(places), tuple(weights.tolist()))
