@@ -35,13 +35,13 @@ OUTPUT = {
 }
 # Stage; the check at which it is stopped; the checks that are left when it goes on.
 # An expert has 3 epochs and a member 10, each kept when it is whole; the outer loop keeps every
-# step that it has finished, and so does the projector; a student has 3 epochs, and is kept when
-# it was tested.
+# step that it has finished, and so does the projector; each voted epoch is kept; a student has 3
+# epochs, and is kept when it was tested.
 STOPS = [
     ("experts", 4, 3),
     ("match", 3, 3),
     ("committee", 12, 20),
-    ("relabel", 2, 4),
+    ("relabel", 2, 3),
     ("project", 3, 2),
     ("evaluate", 8, 44 - 6),
 ]
