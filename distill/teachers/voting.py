@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.errors import WorkError
 from distill.recipes.build import relabel_views
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE

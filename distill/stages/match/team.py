@@ -34,13 +34,13 @@ def matched(context: Context, table: MatchTable, state: MatchState) -> Generator
         InterruptedRunError: if a team is lost after the user has asked to stop.
         WorkError: if one team after another is lost.
     """
-    enlist, gpu = partial(open_member, handle_of(context)), context.device.type == "cuda"
+    member, gpu = partial(_open_member, handle_of(context)), context.device.type == "cuda"
     ranks = None if context.group is None else context.group.ranks
     size = table.segments if ranks is None else 1
     losses = 0
     while state.step < table.iterations:
         try:
-            with context.engine.team(size, enlist, context.stop.check, gpu=gpu) as team:
+            with context.engine.team(size, member, context.stop.check, gpu=gpu) as team:
                 if team is None:
                     for reached, step in outer_steps(context, ranks, state):
                         _show(context, step)
@@ -100,7 +100,7 @@ def _show(context: Context, step: OuterStep) -> None:
     context.progress.advance(f"distance {step.distance:.3f}, student lr {step.lr:.4f}")
 
 
-def open_member(handle: RunHandle, rank: Rank) -> Member:
+def _open_member(handle: RunHandle, rank: Rank) -> Member:
     """A process of a team, in a process of its own."""
     context = open_context(handle)
     return Member(rank, context.device, partial(outer_steps, context))

@@ -44,7 +44,7 @@ class Backwards:
                 raise InterruptedRunError("interrupted")
             yield job, work(job)
 
-    def team(self, size, enlist, check, *, gpu=False):
+    def team(self, size, open_member, check, *, gpu=False):
         return nullcontext()
 
 
