@@ -65,7 +65,8 @@ def recover_batch(
     context.progress.advance(count=state.step)
     try:
         for reached, step in recovery.steps(shards[number], number, state):
-            state, steps = reached, [*steps, asdict(step)]
+            state = reached
+            steps.append(asdict(step))
             if state.step % table.checkpoint_every == 0:
                 _keep(unfinished, number, state, steps)
             note = f"cross-entropy {step.cross_entropy:.3f}, stats {step.statistics:.3f}"
