@@ -75,7 +75,7 @@ def counted(recipe: Recipe, stage: str, folder: Path) -> int:
     with ExitStack() as stack:
         # Steps that a CUDA graph replays would not be counted.
         for module in (recording, training):
-            stack.enter_context(patch.object(module, "_PATIENCE", sys.maxsize))
+            stack.enter_context(patch.object(module, "_EAGER_RUNS", sys.maxsize))
         counter = stack.enter_context(FlopCounterMode(display=False))
         run_recipe(recipe, folder, [stage], quiet=True)
     return counter.get_total_flops()

@@ -21,7 +21,7 @@ from distill.store.tensors import load_tensors, save_tensors
 from synth.augment import Augmentation
 from synth.committee.relabel import labelled_online
 from synth.committee.vote import Committee
-from synth.formation import decode, decode_labels
+from synth.formation import decode_images, decode_labels
 from synth.losses import hard_logits
 from synth.matching.start import class_labels, draw_real
 from synth.selection import MosaicSettings, draw_mosaics, make_mosaics, realism_loss
@@ -181,7 +181,7 @@ class Ablation:
         generator = generator_for(options.seed, "fit")
         state = projectors.FitState(projector, settings, generator)
         wanted = predict(self.teachers["committee"].vote, held_images).softmax(dim=1)
-        best, rule = projectors.Best(), projectors.Stopping()
+        best, rule = projectors.BestCheck(), projectors.EarlyStopping()
 
         def view(batch: Tensor, generator: Generator) -> Tensor:
             return self.views.sample(len(batch), self.data.size, generator).apply(batch)
@@ -238,7 +238,7 @@ class Ablation:
         else:
             stored = found[0]["images"].to(self.device)
         hard = decode_labels(class_labels(len(self.names), ipc), factor)
-        return decode(stored, factor), hard.to(self.device)
+        return decode_images(stored, factor), hard.to(self.device)
 
     def _stored(self, ipc: int, seed: int, factor: int, *, refined: bool) -> Tensor:
         stored = self._mosaics(ipc, seed) if factor > 1 else self._real(ipc, seed)
@@ -254,7 +254,7 @@ class Ablation:
                 stored,
                 encode,
                 projectors.RefineSettings(self.options.refine_steps),
-                decode=lambda part: decode(part, factor),
+                decode=lambda part: decode_images(part, factor),
                 bounds=(low, high),
             )
             for _ in steps:

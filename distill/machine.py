@@ -93,3 +93,19 @@ def threads_for(pixels: int, parameters: int, device: torch.device) -> Iterator[
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def prepare_compiler() -> None:
+    """Where PyTorch's compiler keeps its work: a folder that only this user can write.
+
+    Its default is a name in the shared folder for temporary files, which another user may have
+    made first. Workers inherit both settings; each compiles by itself, on one core.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "limbeck" / "compiled"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

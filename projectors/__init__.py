@@ -1,8 +1,8 @@
-"""Projectors: small networks that give back soft labels, so that none has to be stored.
+"""Projectors: small networks that predict soft labels, so that none has to be stored.
 
 A projector is a frozen CLIP image encoder that many can share, LoRA adapters on it, and a head
-that starts from the words for the classes. It is fitted to a teacher's soft labels; a student
-then asks it for the label of any view.
+initialised from the class names. It is fitted to a teacher's soft labels; students then take the
+label of any view from it.
 
     projector = projectors.load("projector/")
     probabilities = projector(images)   # [n, c, h, w] -> [n, k]
@@ -17,7 +17,7 @@ from projectors.fit.fidelity import Fidelity, measure_fidelity
 from projectors.fit.fitting import FitSettings, FitState, FitStep, fit_projector, projector_loss
 from projectors.fit.online_labels import OnlineLabels
 from projectors.fit.refinement import RefineSettings, RefineStep, refine_images
-from projectors.fit.stopping import Best, Stopping
+from projectors.fit.stopping import BestCheck, EarlyStopping
 from projectors.model.head import Head, HeadSettings, build_head, text_directions
 from projectors.model.lora import attach_adapters, check_adapters, merge_adapters
 from projectors.model.preparation import Preprocessing, image_encoder
@@ -27,9 +27,10 @@ from projectors.model.tower import Tower, bundled_towers, encode_text, load_towe
 
 __all__ = [
     "AdapterSettings",
-    "Best",
+    "BestCheck",
     "Deployed",
     "DivergedError",
+    "EarlyStopping",
     "Fidelity",
     "FileBytes",
     "FitSettings",
@@ -44,7 +45,6 @@ __all__ = [
     "ProjectorError",
     "RefineSettings",
     "RefineStep",
-    "Stopping",
     "Storage",
     "Tower",
     "attach_adapters",

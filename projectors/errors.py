@@ -9,10 +9,10 @@ class ProjectorError(ValueError):
 
 
 class DivergedError(ProjectorError):
-    """A fit whose loss stopped being finite.
+    """The loss or a parameter of a fit is no longer finite; `synth.errors` has one of its own.
 
     Attributes:
-        step: index of the step that broke, from 0.
+        step: index of the step that diverged, from 0.
     """
 
     def __init__(self, message: str, step: int) -> None:

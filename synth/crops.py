@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 # (top, left, height, width) in whole pixels
 Box = tuple[int, int, int, int]
 
-_TRIES = 10
+_ATTEMPTS = 10
 
 
 def draw_box(
@@ -20,11 +20,11 @@ def draw_box(
     """A box of an image of `size` (h, w), drawn as torchvision's RandomResizedCrop draws one.
 
     The area is uniform in [smallest, 1] of the image's, the ratio of width to height log-uniform
-    in [1 / stretch, stretch]; after ten boxes that stick out, the whole image.
+    in [1 / stretch, stretch]; after ten boxes that do not fit, the whole image.
 
     Args:
         size: (h, w) in pixels.
-        generator: makes the choice.
+        generator: random source.
         smallest: share of the area in (0, 1]; 1 gives the whole image.
         stretch: 1 gives squares.
 
@@ -39,7 +39,7 @@ def draw_box(
     h, w = size
     if smallest == 1:
         return 0, 0, h, w
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         area, ratio, top, left = torch.rand(4, generator=generator).tolist()
         area = h * w * (smallest + area * (1 - smallest))
         ratio = math.exp((2 * ratio - 1) * math.log(stretch))

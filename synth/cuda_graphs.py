@@ -1,7 +1,7 @@
-"""Work whose kernels are recorded once, as a CUDA graph, and then started all together.
+"""Capture repeated work as a CUDA graph and replay it.
 
-Kernels of small networks end before the CPU has started the next one, so the GPU waits. A graph
-computes what they compute, and asks the CPU once.
+Small networks are bound by kernel launches: the GPU ends each kernel before the CPU has launched
+the next. A graph launches all of them with one call.
 """
 
 from __future__ import annotations
@@ -14,57 +14,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The same operations each time: inputs of fixed shapes -> outputs, which the next call of
-# recorded work writes anew.
+# The same operations on every call: inputs of fixed shapes -> outputs, which the next replay
+# overwrites.
 Work = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 
-# Work and a first set of its inputs -> the same work, replayed.
+# Work and example inputs -> the same work, replayed.
 Record = Callable[[Work, Sequence[Tensor]], Work]
 
 
 class GraphRecorder:
-    """Records work as CUDA graphs, all in one piece of memory: one of them runs at a time."""
+    """Captures work as CUDA graphs that share a memory pool: only one may run at a time."""
 
     def __init__(self) -> None:
         self._pool: Any = None
 
     def __call__(self, work: Work, inputs: Sequence[Tensor]) -> Work:
-        """Record `work` as a graph that reads its inputs from tensors of its own."""
+        """Capture `work` as a graph with static input tensors."""
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        kept = [tensor.detach().clone() for tensor in inputs]
+        static_inputs = [tensor.detach().clone() for tensor in inputs]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            outputs = work(kept)
+            outputs = work(static_inputs)
 
         def replayed(inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-            for own, given in zip(kept, inputs, strict=True):
-                own.copy_(given, non_blocking=True)
+            for static, given in zip(static_inputs, inputs, strict=True):
+                static.copy_(given, non_blocking=True)
             graph.replay()
             return outputs
 
         return replayed
 
 
-class Recordings:
-    """Kinds of work: each is done as it stands a few times, then recorded, then replayed.
+class GraphCache:
+    """Graphs by kind of work: each kind runs eagerly a few times, is captured, then replayed.
 
     Args:
-        record: makes a graph; what it refuses with a RuntimeError is never recorded.
-        patience: how often a kind is done before it is recorded. Kernels are chosen and loaded at
-            their first use, and recording takes the time of dozens of steps.
+        record: captures a graph; work that it refuses with a RuntimeError stays eager.
+        eager_runs: runs of a kind before its capture. Kernels are chosen and loaded at their
+            first use, and a capture takes the time of dozens of steps.
     """
 
-    def __init__(self, record: Record, patience: int) -> None:
+    def __init__(self, record: Record, eager_runs: int) -> None:
         self._record = record
-        self._patience = patience
-        self._seen: Counter[Hashable] = Counter()
+        self._eager_runs = eager_runs
+        self._runs: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, Work | None] = {}
 
     def run(self, kind: Hashable, work: Work, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The outputs of `work`, which depends on `inputs`, their shapes and the kind alone."""
         key = (kind, tuple((tensor.shape, tensor.dtype) for tensor in inputs))
-        self._seen[key] += 1
-        if self._seen[key] > self._patience and key not in self._graphs:
+        self._runs[key] += 1
+        if self._runs[key] > self._eager_runs and key not in self._graphs:
             self._graphs[key] = self._recorded(work, inputs)
         return (self._graphs.get(key) or work)(inputs)
 
@@ -72,10 +72,10 @@ class Recordings:
         try:
             return self._record(work, inputs)
         except RuntimeError as error:
-            # A network that reads a value on its way, say.
+            # For example a network that synchronises with the CPU.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             warnings.warn(
-                f"steps are started kernel by kernel, as they could not be recorded ({reason})",
+                f"steps run kernel by kernel, as a CUDA graph could not be captured ({reason})",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class DivergedError(RuntimeError):
-    """The outer loop cannot go on.
+    """An optimisation diverged and cannot go on; `projectors.errors` has one of its own.
 
     Attributes:
-        step: index of the outer step at which it stopped.
+        step: index of the step at which it stopped.
     """
 
     def __init__(self, message: str, step: int) -> None:

@@ -4,7 +4,7 @@ The multi-formation of IDC (Kim et al. 2022). Where a side h is not a multiple o
 IDC cuts cells of ceil(h / f) pixels from an image padded with grey, while its initialisation
 writes cells of two sizes. Here both directions use the same cut without padding: the first h % f
 rows of cells are one pixel higher than the others (columns alike), so each stored pixel belongs
-to one cell and no constant enters. For multiples of f this is IDC's cut.
+to one cell and nothing is padded. For multiples of f this is IDC's cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 SMALLEST_CELL = 2
 
 
-def decode(images: Tensor, factor: int) -> Tensor:
+def decode_images(images: Tensor, factor: int) -> Tensor:
     """Cut each image into factor x factor cells and enlarge each to the whole size.
 
     Bilinear with `align_corners=False`, as IDC; differentiable. The factor^2 images of stored
@@ -50,7 +50,7 @@ def decode_labels(labels: Tensor, factor: int) -> Tensor:
 
     Args:
         labels: one row or number for each stored image.
-        factor: f, as in `decode`.
+        factor: f, as in `decode_images`.
 
     Raises:
         ValueError: for a factor below 1.
@@ -59,8 +59,8 @@ def decode_labels(labels: Tensor, factor: int) -> Tensor:
     return labels.repeat_interleave(factor**2, dim=0)
 
 
-def encode(images: Tensor, factor: int) -> Tensor:
-    """Shrink each image to a cell and tile factor x factor of them: a start from real images.
+def encode_images(images: Tensor, factor: int) -> Tensor:
+    """Shrink each image to a cell and tile factor x factor of them, to start from real images.
 
     Bilinear with antialiasing. The first f * f images fill image 0, row by row; those that share
     an image share its label, so give them class by class.

@@ -1,4 +1,4 @@
-"""Images that may be more than memory holds: whatever hands out batches of them."""
+"""Images and labels that need not fit in memory, read in batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from synth.losses import hard_logits
 
 
 class Images(Protocol):
-    """Images [n, c, h, w] that are read by batches. A tensor is one; so is a reader of files."""
+    """Images [n, c, h, w] read in batches: a tensor, or a reader of files.
+
+    `projectors` has a protocol of the same name and meaning, as it does not import this package.
+    """
 
     @property
     def shape(self) -> torch.Size:
@@ -22,15 +25,15 @@ class Images(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         ...
 
     def __len__(self) -> int:
         """The number of images."""
         ...
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        """The images [b, c, h, w] at `places`, int64 [b], in that order; see `chosen`."""
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """The images [b, c, h, w] at `index`, int64 [b], in that order; see `images_at`."""
         ...
 
     def split(self, split_size: int, /) -> Iterable[Tensor]:
@@ -38,22 +41,22 @@ class Images(Protocol):
         ...
 
 
-class Labels(Protocol):
-    """Label logits [n, k] that are read by batches. A tensor is one, and so are `HardLogits`."""
+class LabelLogits(Protocol):
+    """Label logits [n, k] read in batches: a tensor, or `HardLogits`."""
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         ...
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        """The label logits [b, k] of the images at `places`, int64 [b] on `device`."""
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """The label logits [b, k] of the images at `index`, int64 [b] on `device`."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class HardLogits:
-    """`synth.losses.hard_logits` made batch by batch: n numbers are kept in place of n * k.
+    """`synth.losses.hard_logits` computed per batch: n classes are stored, not n * k logits.
 
     Attributes:
         hard: [n] classes.
@@ -65,32 +68,32 @@ class HardLogits:
 
     @property
     def device(self) -> torch.device:
-        """That of the classes."""
+        """Device of the classes."""
         return self.hard.device
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        """Label logits [b, k] of the images at `places` [b]."""
-        return hard_logits(self.hard[places], self.classes)
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """Label logits [b, k] of the images at `index` [b]."""
+        return hard_logits(self.hard[index], self.classes)
 
 
-def chosen(images: Images, places: Tensor) -> Tensor:
-    """The images [b, c, h, w] at `places`, int64 [b] on the CPU.
+def images_at(images: Images, index: Tensor) -> Tensor:
+    """The images [b, c, h, w] at `index`, int64 [b] on the CPU.
 
-    A tensor needs them on its own device. A reader of files needs them on the CPU, and would make
-    the CPU wait for a GPU that had them.
+    A tensor is indexed on its own device. A reader of files needs the index on the CPU; copying
+    it back from a GPU would synchronise.
     """
     if isinstance(images, Tensor):
-        return images[places.to(images.device, non_blocking=True)]
-    return images[places]
+        return images[index.to(images.device, non_blocking=True)]
+    return images[index]
 
 
 def gather(images: Images) -> Tensor:
     """All images in one tensor; a tensor is returned as it is."""
     if isinstance(images, Tensor):
         return images
-    found = torch.empty(images.shape, device=images.device)
+    gathered = torch.empty(images.shape, device=images.device)
     start = 0
     for part in images.split(max(1, min(1000, len(images)))):
-        found[start : start + len(part)] = part
+        gathered[start : start + len(part)] = part
         start += len(part)
-    return found
+    return gathered

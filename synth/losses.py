@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# A logit lead that leaves 1e-13 of the probability to the other classes: one-hot in float32.
+# Logit margin that leaves 1e-13 of the probability to the other classes: one-hot in float32.
 HARD_LOGIT = 30.0
 
-# A loss above it says nothing any more: the optimisation has exploded, though all is finite yet.
-EXPLODED = 1e8
+# A larger loss counts as divergence, even while it is finite.
+MAX_LOSS = 1e8
 
 
 def log_softmax(logits: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def soft_cross_entropy(
         student_temperature: s > 0; None for T.
 
     Raises:
-        ValueError: if the shapes differ; they would be broadcast without a word.
+        ValueError: if the shapes differ; they would broadcast silently.
     """
     if logits.shape != label_logits.shape:
         raise ValueError(

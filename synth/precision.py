@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 
 
-def forward(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
+def forward(network: Callable[[Tensor], Tensor], images: Tensor, precision: Precision) -> Tensor:
     """Logits float32 [n, k] of `images` [n, c, h, w], computed in `precision`.
 
     Weights, their gradients and the optimiser stay float32; with "bfloat16", products and
@@ -31,10 +31,10 @@ def forward(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Products and convolutions of float32 keep all bits of their factors inside the block.
+    """Disable TF32 for matrix products and convolutions inside the block.
 
-    By default cuDNN's convolutions round them to TF32's 10 bits of mantissa on a GPU that has it,
-    which the small differences of large sums in a matching gradient do not survive.
+    By default cuDNN's convolutions round float32 to TF32's 10 bits of mantissa on a GPU that has
+    it, which the small differences of large sums in a matching gradient do not survive.
     """
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, products.allow_tf32

@@ -1,4 +1,4 @@
-"""Update rules of the outer loop, as pure functions of a value, its gradient and a memory."""
+"""Update rules of the outer loop, as pure functions of a value, its gradient and moments."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Momentum:
 class Average:
     """A moving average of a tensor that an optimiser changes.
 
-    Holds a detached copy, so an in-place step on the tensor does not move the average, and no
-    graph grows behind it.
+    Holds a detached copy, so an in-place step on the tensor does not change the average, and no
+    autograd graph is kept.
 
     Attributes:
         value: the average so far, any shape, floating; at first the tensor itself.
@@ -97,7 +97,7 @@ class Average:
         object.__setattr__(self, "value", self.value.detach().clone())
 
     def updated(self, new: Tensor) -> Average:
-        """The average after `new` came: decay * value + (1 - decay) * new.
+        """The average after one more value: decay * value + (1 - decay) * new.
 
         Args:
             new: shape, dtype and device of `value`.

@@ -11,7 +11,7 @@ from torch import nn
 from distill.__main__ import run
 from synth import Adjoint, Unrolled, matching_gradient
 from synth.augment import FAMILIES, Augmentation, dsa
-from synth.formation import decode
+from synth.formation import decode_images
 from synth.losses import hard_logits
 from synth.matching.directional import double_backward
 from synth.matching.inner_loop import draw_batches, make_inner_loop
@@ -47,7 +47,7 @@ def test_updates_and_decoding_stay_on_the_device(rule):
     images = torch.zeros(2, 1, 8, 8, device="meta")
     value, moments = rule(images, images, Moments.zeros(images), 0.1, 1)
     assert value.device.type == moments.mean.device.type == "meta"
-    assert decode(images, 2).device.type == "meta"
+    assert decode_images(images, 2).device.type == "meta"
 
 
 def need_cuda() -> None:

@@ -23,7 +23,7 @@ from synth.augment import Augmentation, MixKind
 from synth.committee.relabel import StoredVotes, labelled_online
 from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft
 from synth.committee.vote import Committee
-from synth.images import HardLogits, Images, Labels, gather
+from synth.images import HardLogits, Images, LabelLogits, gather
 from synth.training.batches import Batch, shuffled_batches
 from synth.training.discriminator import Discriminator
 from synth.training.loop import TrainSettings, train
@@ -152,7 +152,12 @@ def student_settings(table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
     settings = _protocol_settings(table, judged, protocol_name(table, job))
     if job.group == WHOLE:
         settings = replace(settings, epochs=table.whole_epochs)
-    return replace(settings, lr=settings.lr * job.lr_factor, precision=table.precision)
+    return replace(
+        settings,
+        lr=settings.lr * job.lr_factor,
+        precision=table.precision,
+        compiled=table.compile == "on",
+    )
 
 
 def protocol_name(table: EvaluateTable, job: StudentJob) -> str:
@@ -281,7 +286,7 @@ def _batches(
         size, parts, mix = _vote_batches(judged) if job.labels == "votes" else (size, 1, "none")
         kind = mix if job.views else "none"
         return lambda epoch: labelled_online(images, labeller, size, drawn, generator, kind, parts)
-    soft: Labels = HardLogits(hard, context.classes)
+    soft: LabelLogits = HardLogits(hard, context.classes)
     if job.labels == "learned" and judged.content.learned is not None and job.group == STUDENTS:
         soft = judged.content.learned.to(context.device)
     views = _views(context, table, judged, job)
@@ -333,7 +338,7 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
 
 
 def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
-    """Labels views online: the projector, or the committee for random real images."""
+    """LabelLogits views online: the projector, or the committee for random real images."""
     if job.group in (WHOLE, EQUAL_BYTES):
         return None
     if job.labels == "projector" and judged.open_projector is not None:

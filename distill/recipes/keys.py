@@ -33,6 +33,8 @@ BatchSize = Annotated[int, Field(ge=2)]
 
 Precision = Literal["float32", "bfloat16"]
 
+Compile = Literal["auto", "on", "off"]
+
 
 class Table(BaseModel):
     """A table of a recipe: unknown keys are errors, and values do not change."""

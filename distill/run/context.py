@@ -26,7 +26,7 @@ from distill.run.interrupt import Stop
 from distill.run.progress import Counted, Progress
 from distill.store.large_arrays import is_large
 from distill.store.tensors import Arrays, from_arrays
-from synth.images import Images, chosen
+from synth.images import Images, images_at
 from synth.matching.start import draw_real
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Context:
         images, labels = self.split("train")
         drawn = draw_real(labels.cpu(), self.classes, ipc, generator)
         many = is_large((len(drawn), *images.shape[1:]), 4)
-        found = take(images, drawn) if many else chosen(images, drawn)
+        found = take(images, drawn) if many else images_at(images, drawn)
         return found, labels[drawn.to(self.device)]
 
     def on_device(self, images: Images) -> Images:

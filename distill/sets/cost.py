@@ -64,7 +64,7 @@ def teacher_passes(
         document, _ = unseal(encoded.payload)
         made, residual = 0, document["network"] == "residual"
         if residual:
-            made = (votes.ids.numel() if votes.asked is None else votes.asked) * members
+            made = (votes.ids.numel() if votes.queried is None else votes.queried) * members
             document, _ = unseal(unpack_residual(encoded.payload)[0])
         if document["network"] == "projector":
             return {"maker": made + networks.fitted * members, "each student": votes.ids.numel()}
@@ -72,5 +72,5 @@ def teacher_passes(
     container = unpack(encoded.payload)
     codec = get_codec(container.config)
     kept = codec.pool.spec(container.spec) if isinstance(codec, Pruned) else container.spec
-    labelled = kept.labels if votes.asked is None else min(kept.labels, votes.asked)
+    labelled = kept.labels if votes.queried is None else min(kept.labels, votes.queried)
     return {"maker": labelled * members, "each student": 0}

@@ -38,7 +38,7 @@ from distill.store.hdf5 import (
 )
 from distill.store.large_arrays import put_rows, read_rows
 from synth.committee.relabel import StoredVotes
-from synth.formation import decode, decode_labels
+from synth.formation import decode_images, decode_labels
 from synth.images import Images, gather
 from synth.whitening import Whitening
 
@@ -98,7 +98,7 @@ class SetFile:
     def seen_images(self) -> Images:
         """[m, c, h, w], the images that students see; m = n * factor^2."""
         stored = self.images if self.refined is None else self.refined
-        return stored if self.factor == 1 else decode(gather(stored), self.factor)
+        return stored if self.factor == 1 else decode_images(gather(stored), self.factor)
 
     @property
     def seen_hard(self) -> Tensor:

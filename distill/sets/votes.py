@@ -73,8 +73,8 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
     group.attrs["batch_statistics"] = votes.batch_statistics
     group.attrs["parts"] = votes.parts
     group.attrs["mix"] = "none" if votes.mixes is None else votes.mixes.kind
-    if votes.asked is not None:
-        group.attrs["asked"] = votes.asked
+    if votes.queried is not None:
+        group.attrs["asked"] = votes.queried
     _, n, k = votes.logits.shape
     # An epoch a chunk, or a part of one: HDF5 knows no chunk of 4 GB.
     chunks = (1, max(1, min(n, _CHUNK_VALUES // max(k, 1))), k)

@@ -73,6 +73,7 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
         table.optimizer,
         weight_decay=table.weight_decay,
         precision=table.precision,
+        compiled=committee.compile == "on",
     )
     epochs = train(
         network,

@@ -68,6 +68,8 @@ def _train_expert(context: Context, index: int) -> tuple[Arrays, list[float]]:
         weight_decay=0.0,
         schedule="constant",
         sharpness=Sharpness(rho, alpha) if rho > 0 else None,
+        precision=table.precision,
+        compiled=table.compile == "on",
     )
     snapshots = [parameter_vector(network).cpu()] if 0 in kept else []
     accuracies = []

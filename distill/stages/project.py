@@ -57,7 +57,7 @@ def run_project(context: Context, table: ProjectorTable) -> None:
             measure=lambda: projectors.measure_fidelity(
                 projector, held_images, wanted, held_labels
             ),
-            rule=projectors.Stopping(table.stop_on, table.patience),
+            rule=projectors.EarlyStopping(table.stop_on, table.patience),
             check_every=table.check_every,
         )
         wanted = predict(teacher, held_images).softmax(dim=1)

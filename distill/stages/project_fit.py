@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill.errors import InterruptedRunError
 from distill.run.context import Context
-from projectors import Best, Fidelity, FitState, FitStep, Stopping
+from projectors import BestCheck, EarlyStopping, Fidelity, FitState, FitStep
 
 _BEST = "best."
 
@@ -30,9 +30,9 @@ class Fit:
     state: FitState
     steps: Iterator[FitStep]
     measure: Callable[[], Fidelity]
-    rule: Stopping
+    rule: EarlyStopping
     check_every: int
-    best: Best = field(default_factory=Best)
+    best: BestCheck = field(default_factory=BestCheck)
 
     @property
     def due(self) -> bool:
@@ -77,9 +77,9 @@ def _pack(fit: Fit) -> tuple[dict[str, Tensor], dict[str, object]]:
     return tensors, {"step": fit.best.step, "stale": fit.best.stale, "fidelity": fidelity}
 
 
-def _restore(state: FitState, tensors: dict[str, Tensor], header: dict) -> Best:
+def _restore(state: FitState, tensors: dict[str, Tensor], header: dict) -> BestCheck:
     state.restore(tensors)
     if header["fidelity"] is None:
-        return Best()
+        return BestCheck()
     weights = {name: tensors[f"{_BEST}{name}"] for name in state.fitted}
-    return Best(header["step"], Fidelity(**header["fidelity"]), weights, header["stale"])
+    return BestCheck(header["step"], Fidelity(**header["fidelity"]), weights, header["stale"])

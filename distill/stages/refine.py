@@ -15,7 +15,7 @@ from distill.run.artefacts import REFINE_STAGE, SET
 from distill.run.context import Context
 from distill.sets.set_file import add_refined, read_set
 from projectors import Tower
-from synth.formation import decode
+from synth.formation import decode_images
 from synth.images import gather
 
 
@@ -37,7 +37,7 @@ def run_refine(context: Context, table: RefineTable) -> None:
             images,
             _encode(context, tower),
             settings,
-            decode=lambda stored: decode(stored, content.factor),
+            decode=lambda stored: decode_images(stored, content.factor),
             bounds=_bounds(context, images),
             batch_size=table.batch_size,
         )

@@ -20,7 +20,7 @@ from distill.teachers.spilling import LOGITS
 from distill.teachers.voting import Voting, collect, use_batch_statistics, vote_epoch
 from synth.committee.relabel import draw_views
 from synth.committee.strategies import Zones
-from synth.committee.strategies.stored import in_zones, with_unasked
+from synth.committee.strategies.stored import apply_zones, with_unlabelled
 from synth.committee.vote import Committee
 from synth.images import Images, gather
 
@@ -49,10 +49,10 @@ def run_relabel(context: Context, table: RelabelTable) -> None:
     files = [checkpoint.part(epoch).path for epoch in range(table.epochs)] if large else []
     votes = collect(context, table, epochs, batch_statistics, files)
     if chosen is not None:
-        context.log(RELABEL_STAGE, views=chosen.numel(), teacher_passes=votes.asked)
-        votes = with_unasked(votes, chosen, hard, table.unasked)
+        context.log(RELABEL_STAGE, views=chosen.numel(), teacher_passes=votes.queried)
+        votes = with_unlabelled(votes, chosen, hard, table.unasked)
     if table.zones == "ferkd":
-        votes = in_zones(votes, hard, Zones())
+        votes = apply_zones(votes, hard, Zones())
     add_votes(path, votes)
 
 

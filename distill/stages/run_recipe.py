@@ -12,6 +12,7 @@ from distill.data.sources.torchvision_sets import download
 from distill.errors import InterruptedRunError, RecipeError, WorkError
 from distill.recipes.build import choose_device
 from distill.recipes.checks import check_data, check_names
+from distill.recipes.compiling import resolve_compile
 from distill.recipes.recipe import Recipe
 from distill.report.writing import write_report
 from distill.run.artefacts import (
@@ -64,6 +65,8 @@ def run_recipe(
         read_manifest(other / MANIFEST)
     device = choose_device(recipe.device)
     data = check_data(recipe)
+    progress = Progress(quiet=quiet)
+    recipe = resolve_compile(recipe, data, device, _earlier(out), progress.say)
     with joined(device, stages) as group, listen() as stop:
         if group is not None and not group.leads:
             run = Run(out, read_only=True)
@@ -72,11 +75,19 @@ def run_recipe(
             follow_match(context, group)
             return None
         with open_run(out, recipe.model_dump(mode="json")) as run:
-            context = Context(run, recipe, device, Progress(quiet=quiet), stop, group=group)
+            context = Context(run, recipe, device, progress, stop, group=group)
             context.engine = engine or context.engine
             context.data = data
             context.reuse = tuple(reuse)
             return _run_stages(context, stages)
+
+
+def _earlier(out: Path) -> dict[str, Any]:
+    """The recipe that a run's folder holds; nothing where it is no run yet."""
+    if not (out / MANIFEST).is_file():
+        return {}
+    found: dict[str, Any] = read_manifest(out / MANIFEST)["recipe"]
+    return found
 
 
 def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:

@@ -15,7 +15,7 @@ from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
 from distill.teachers.priors import make_ballot
 from synth.committee.vote import Committee
-from synth.committee.weights import Ballot
+from synth.committee.weights import VoteWeighting
 
 
 def has_committee(context: Context) -> bool:
@@ -37,9 +37,9 @@ def load_committee(context: Context, only: str | None = None) -> Committee:
                 "committee.members"
             )
         return Committee(_networks(context, members), torch.full((len(members),), 1 / len(members)))
-    networks, ballot = load_members(context)
+    networks, weighting = load_members(context)
     temperature = context.recipe.table("committee").vote_temperature
-    return Committee(networks, ballot.weights(temperature, context.generator("vote")))
+    return Committee(networks, weighting.weights(temperature, context.generator("vote")))
 
 
 def load_networks(context: Context) -> tuple[nn.Module, ...]:
@@ -51,7 +51,7 @@ def load_networks(context: Context) -> tuple[nn.Module, ...]:
     return context.once("networks", lambda: _networks(context, _read_members(context)))
 
 
-def load_members(context: Context) -> tuple[tuple[nn.Module, ...], Ballot]:
+def load_members(context: Context) -> tuple[tuple[nn.Module, ...], VoteWeighting]:
     """The members of this run in the order of the recipe, frozen, and how they may be weighed.
 
     Raises:

@@ -28,7 +28,7 @@ from synth.committee.features import head_inputs
 from synth.committee.relabel import labelled_online
 from synth.committee.similarity import parc
 from synth.committee.vote import Committee
-from synth.committee.weights import Ballot
+from synth.committee.weights import VoteWeighting
 from synth.images import Images
 from synth.training.loop import TrainSettings, accuracy, train
 
@@ -40,7 +40,7 @@ def make_ballot(
     table: CommitteeTable,
     members: Sequence[Member],
     networks: Sequence[nn.Module],
-) -> Ballot:
+) -> VoteWeighting:
     """The rule of the recipe with a score for each member.
 
     Args:
@@ -51,12 +51,12 @@ def make_ballot(
     """
     if table.vote == "similarity":
         power = math.inf if table.similarity_power == "nearest" else table.similarity_power
-        return Ballot("similarity", _similarities(context, table, networks), power)
+        return VoteWeighting("similarity", _similarities(context, table, networks), power)
     if table.vote == "measured":
-        return Ballot("measured", _measured(context, table, members, networks))
+        return VoteWeighting("measured", _measured(context, table, members, networks))
     if table.vote == "prior" and table.priors is not None:
-        return Ballot("prior", tuple(percent / 100 for percent in table.priors))
-    return Ballot(table.vote, tuple(member.accuracy for member in members))
+        return VoteWeighting("prior", tuple(percent / 100 for percent in table.priors))
+    return VoteWeighting(table.vote, tuple(member.accuracy for member in members))
 
 
 def _similarities(

@@ -24,7 +24,7 @@ from distill.store.tensors import Arrays, from_arrays
 from distill.teachers.loading import load_networks
 from distill.teachers.spilling import SpilledLogits, pack_epoch, unpack_epoch
 from synth.committee.relabel import (
-    AskedViews,
+    QueriedViews,
     StoredMixes,
     StoredVotes,
     VotedLogits,
@@ -118,7 +118,7 @@ def labeller(
                 )
                 found, asked = relabel_chosen(
                     images,
-                    AskedViews(*drawn, chosen[epoch]),
+                    QueriedViews(*drawn, chosen[epoch]),
                     vote,
                     context.classes,
                     size,
@@ -157,7 +157,7 @@ def collect(
         mixes=StoredMixes.stack([epoch.mixes for epoch in epochs]),
         parts=table.parts,
         seed=context.recipe.seed if table.views == "seed" else None,
-        asked=None if table.active == "none" else sum(header["asked"] for _, header in saved),
+        queried=None if table.active == "none" else sum(header["asked"] for _, header in saved),
     )
 
 

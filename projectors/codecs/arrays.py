@@ -43,7 +43,7 @@ def halves_to_bytes(values: Tensor, what: str) -> bytes:
 
 
 class BodyReader:
-    """Reads the arrays of a body in turn; its length was checked against them before."""
+    """Reads the arrays of a body in turn; the caller has checked its length."""
 
     def __init__(self, body: memoryview) -> None:
         self._body = body

@@ -16,7 +16,7 @@ Payload = bytes | memoryview
 class LabelCodec(Protocol):
     """A frozen dataclass that turns labels into bytes and back; its fields are its config.
 
-    `codec_id` names the format of the bytes for ever: a codec whose bytes change gets a new id,
+    `codec_id` names the format of the bytes permanently: a codec whose bytes change gets a new id,
     and the old one stays readable. The same codec and labels give the same bytes.
     """
 
@@ -38,7 +38,7 @@ class LabelCodec(Protocol):
             limit: most bytes that the decoded logits may take.
 
         Raises:
-            CodecError: for bytes that are cut short, damaged, foreign or lie about their shape.
+            CodecError: for bytes that are cut short, damaged or foreign, or a shape that is false.
         """
         ...
 
@@ -47,7 +47,7 @@ class LabelCodec(Protocol):
         ...
 
     def body_bytes(self, spec: LabelSpec) -> int | None:
-        """Bytes of encoded labels without the container, or None where the numbers decide.
+        """Bytes of encoded labels without the container, or None if it depends on their values.
 
         Raises:
             CodecError: if labels of this shape do not fit the codec.

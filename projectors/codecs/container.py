@@ -1,4 +1,4 @@
-"""The file around encoded labels: it says what it is and notices every damage.
+"""The container of encoded labels: self-describing, with a checksum.
 
 magic "LIMBLAB\\0" | version u16 | header length u32 | body length u64     (little-endian)
 header: JSON {"codec": config, "labels": shape}, sorted, no spaces
@@ -27,10 +27,10 @@ _PREFIX = struct.Struct("<8sHIQ")
 
 _DIGEST_BYTES = 32
 
-# Configs take a few hundred bytes; a longer header is damage or malice.
+# Configs take a few hundred bytes; a longer header is corrupt or malicious.
 _HEADER_LIMIT = 1 << 16
 
-_AGAIN = "fetch or encode it again"
+_HINT = "fetch or encode it again"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def pack(codec: LabelCodec, spec: LabelSpec, body: bytes) -> bytes:
 
 
 def seal(document: dict[str, Any], body: bytes) -> bytes:
-    """A container of anything else that stands for labels, such as a network.
+    """A container of anything else that gives labels, such as a network.
 
     Args:
         document: JSON-able; says what the body is.
@@ -71,7 +71,7 @@ def _seal(header: bytes, body: bytes) -> bytes:
 
 
 def unpack(payload: Payload) -> Container:
-    """Open a container of labels, checked before anything of it is read.
+    """Open a container of labels, after checking its length and checksum.
 
     Raises:
         CodecError: as `unseal`, or for a header that does not describe labels.
@@ -82,11 +82,11 @@ def unpack(payload: Payload) -> Container:
 
 
 def unseal(payload: Payload) -> tuple[dict[str, Any], memoryview]:
-    """Document and body of a container, its length and checksum checked before they are read.
+    """Document and body of a container, after checking its length and checksum.
 
     Raises:
         CodecError: for bytes that are foreign, too new, cut short, too long or damaged, or whose
-            header makes no sense.
+            header is invalid.
     """
     view = memoryview(payload).cast("B")
     if len(view) < _PREFIX.size or bytes(view[:8]) != MAGIC:
@@ -97,16 +97,16 @@ def unseal(payload: Payload) -> tuple[dict[str, Any], memoryview]:
     end = _PREFIX.size + header_bytes + body_bytes
     if header_bytes > _HEADER_LIMIT or len(view) != end + _DIGEST_BYTES:
         raise CodecError(
-            f"{len(view)} bytes of encoded labels, but they say {end + _DIGEST_BYTES}; {_AGAIN}"
+            f"{len(view)} bytes of encoded labels, but they say {end + _DIGEST_BYTES}; {_HINT}"
         )
     if hashlib.sha256(view[:end]).digest() != bytes(view[end:]):
-        raise CodecError(f"the checksum of the encoded labels is wrong: damaged bytes; {_AGAIN}")
+        raise CodecError(f"the checksum of the encoded labels is wrong: damaged bytes; {_HINT}")
     start = _PREFIX.size + header_bytes
     return _document(bytes(view[_PREFIX.size : start])), view[start:end]
 
 
 def open_body(codec: LabelCodec, payload: Payload, limit: int) -> Container:
-    """Open a container of `codec`, whose promises are checked before memory is taken for them.
+    """Open a container of `codec`, after checking its stated sizes: memory is allocated by them.
 
     Args:
         codec: the codec that must have written it.
@@ -130,7 +130,7 @@ def open_body(codec: LabelCodec, payload: Payload, limit: int) -> Container:
     needed = codec.body_bytes(spec)
     if needed is not None and needed != len(container.body):
         raise CodecError(
-            f"{len(container.body)} bytes for {spec}, which takes {needed}: a false shape; {_AGAIN}"
+            f"{len(container.body)} bytes for {spec}, which takes {needed}: a false shape; {_HINT}"
         )
     return container
 
@@ -155,7 +155,7 @@ def _document(header: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _broken_header(error) from error
     if not isinstance(document, dict):
-        raise CodecError(f"the header of the encoded labels is no table; {_AGAIN}")
+        raise CodecError(f"the header of the encoded labels is no table; {_HINT}")
     return document
 
 
@@ -167,24 +167,24 @@ def _parse(document: dict[str, Any]) -> tuple[dict[str, Any], LabelSpec]:
     except (TypeError, KeyError) as error:
         raise _broken_header(error) from error
     if not isinstance(config, dict):
-        raise CodecError(f"the header of the encoded labels names no codec; {_AGAIN}")
+        raise CodecError(f"the header of the encoded labels names no codec; {_HINT}")
     return config, spec
 
 
 def _broken_header(error: Exception) -> CodecError:
     reason = " ".join(str(error).split())
-    return CodecError(f"the header of the encoded labels is broken ({reason}); {_AGAIN}")
+    return CodecError(f"the header of the encoded labels is broken ({reason}); {_HINT}")
 
 
 def inflate(packed: bytes | memoryview, most: int, what: str) -> bytes:
-    """At most `most` bytes: a payload of a few kilobytes could else fill the memory.
+    """Decompress to at most `most` bytes: a few kilobytes could otherwise fill the memory.
 
     Raises:
         CodecError: for a stream that is broken, cut short, or would give more; `what` names it.
     """
     stream = zlib.decompressobj()
     try:
-        # One byte more shows a stream that goes on, and lets one that ends reach its checksum.
+        # One byte more reveals a longer stream, and lets a complete one reach its checksum.
         content = stream.decompress(packed, most + 1)
     except zlib.error as error:
         raise CodecError(f"a broken stream of {what} ({error}); encode it again") from error

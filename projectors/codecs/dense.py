@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from projectors.codecs.arrays import BodyReader, halves_to_bytes
-from projectors.codecs.base import DECODED_LIMIT, Payload, describe
+from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import Labels, LabelSpec, check_choice, from_rows, logit_rows
@@ -20,7 +21,7 @@ _LEVELS = 127
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(LabelCodec):
     """Every logit z in 2 bytes, or in 1 with 2 more for each label.
 
     Error: float16 |dz| <= 2^-11 |z| (none for float16 logits), bfloat16 |dz| <= 2^-8 |z|, int8
@@ -43,22 +44,22 @@ class Dense:
     def __post_init__(self) -> None:
         check_choice("dtype", self.dtype, tuple(_WIDTHS))
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See `LabelCodec.config`."""
         return describe(self)
 
+    @override
     def body_bytes(self, spec: LabelSpec) -> int:
-        """See `LabelCodec.body_bytes`."""
         scales = 2 if self.dtype == "int8" else 0
         return spec.labels * (spec.classes * _WIDTHS[self.dtype] + scales)
 
+    @override
     def encode(self, labels: Labels) -> bytes:
-        """See `LabelCodec.encode`."""
         rows = logit_rows(labels)
         return pack(self, labels.spec, _ENCODERS[self.dtype](rows))
 
+    @override
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
-        """See `LabelCodec.decode`."""
         container = open_body(self, payload, limit)
         spec = container.spec
         rows = _DECODERS[self.dtype](BodyReader(container.body), spec.labels, spec.classes)
@@ -87,7 +88,7 @@ def _decode_bfloat16(reader: BodyReader, labels: int, classes: int) -> Tensor:
 
 def _encode_int8(rows: Tensor) -> bytes:
     exact = rows.abs().amax(dim=1) / _LEVELS
-    # A scale rounded down would push the largest logit past 127 levels.
+    # Rounded up: with a smaller scale the largest logit would exceed 127 levels.
     near = exact.half()
     up = torch.nextafter(near, torch.full_like(near, torch.inf))
     scales = torch.where(near.float() < exact, up, near).clamp_min(2.0**-24)

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from typing_extensions import override
 
 from projectors.codecs.arrays import BodyReader, index_bytes, indices_to_bytes
-from projectors.codecs.base import DECODED_LIMIT, Payload, describe
+from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.labels import Labels, LabelSpec, from_probabilities, logit_rows
 
 
 @dataclass(frozen=True)
-class Hard:
+class Hard(LabelCodec):
     """The class of the largest logit of each label, the first of equals.
 
     Error: the top-1 class is exact, all else is lost; the decoded probability of the class is
@@ -28,21 +29,21 @@ class Hard:
 
     codec_id: ClassVar[str] = "hard"
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See `LabelCodec.config`."""
         return describe(self)
 
+    @override
     def body_bytes(self, spec: LabelSpec) -> int:
-        """See `LabelCodec.body_bytes`."""
         return spec.labels * index_bytes(spec.classes)
 
+    @override
     def encode(self, labels: Labels) -> bytes:
-        """See `LabelCodec.encode`."""
         classes = logit_rows(labels).argmax(dim=1)
         return pack(self, labels.spec, indices_to_bytes(classes, labels.spec.classes))
 
+    @override
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
-        """See `LabelCodec.decode`."""
         container = open_body(self, payload, limit)
         spec = container.spec
         classes = BodyReader(container.body).indices(spec.classes, spec.labels, 1)

@@ -14,11 +14,11 @@ from projectors.codecs.errors import CodecError
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
-# A label whose probability is not stored reads this: far below what a student can tell from 0, and
-# k * 2^-26 bounds the probability that all of them take from the others.
+# The decoded probability of a class that is not stored: for a student the same as 0. All such
+# classes together take at most k * 2^-26 from the others.
 FLOOR = 2.0**-26
 
-# Above it, temperature * log(FLOOR) would no longer fit float16.
+# Above it, temperature * log(FLOOR) would exceed float16.
 MAX_TEMPERATURE = 1000.0
 
 _REPEATED = "these labels repeat a pruned pool; encode the labels that it was made of"
@@ -30,7 +30,7 @@ class LabelSpec:
 
     Attributes:
         epochs: e >= 1, label epochs.
-        images: n >= 1, labelled places of an epoch.
+        images: n >= 1, labelled views of an epoch.
         classes: k >= 2.
         dtype: "float16" or "float32", of the logits.
         temperature: softmax divisor at which students read the logits, in (0, 1000].
@@ -68,14 +68,14 @@ class LabelSpec:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """Where each label of a pruned pool came from, which names the view that it belongs to.
+    """Where each label of a pruned pool came from, and so the view that it belongs to.
 
-    The label at [t, i] was given to the view at place `places[t, i]` of label epoch
-    `epochs[t, i]`, so training epoch t shows that view at its place i.
+    The label at [t, i] is that of the view at position `places[t, i]` of label epoch
+    `epochs[t, i]`, so training epoch t shows that view at position i.
 
     Attributes:
         epochs: [e, n] int64, label epochs.
-        places: [e, n] int64, places within that label epoch.
+        places: [e, n] int64, positions within that label epoch.
     """
 
     epochs: Tensor
@@ -84,12 +84,12 @@ class Sources:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """The soft labels of n places in e label epochs.
+    """The soft labels of n views in each of e label epochs.
 
     Attributes:
-        logits: [e, n, k] finite, float16 or float32, places in the order of the set's ids.
+        logits: [e, n, k] finite, float16 or float32, views in the order of the set's ids.
         temperature: softmax divisor at which students read them, in (0, 1000].
-        sources: None where each label belongs to the view at its own place, else its origin.
+        sources: None if each label belongs to the view at its own position, else its origin.
 
     Raises:
         CodecError: for another shape, dtype or temperature, or a logit that is not finite.
@@ -122,7 +122,7 @@ class Labels:
 
 
 def from_rows(rows: Tensor, spec: LabelSpec) -> Labels:
-    """Labels of decoded logits [e * n, k], rounded to their dtype and kept inside its range.
+    """Labels of decoded logits [e * n, k], rounded to their dtype and clamped to its range.
 
     Raises:
         CodecError: if a number is NaN.
@@ -139,7 +139,7 @@ def from_probabilities(rows: Tensor, spec: LabelSpec) -> Labels:
 
 
 def epochs_of(labels: Labels) -> Iterator[Labels]:
-    """The labels of one epoch after the other, so that wide copies of them stay small."""
+    """The labels of one epoch after the other, so that float64 copies of them stay small."""
     if labels.sources is not None:
         raise CodecError(_REPEATED)
     for epoch in labels.logits:
@@ -156,14 +156,14 @@ def logit_rows(labels: Labels) -> Tensor:
     """Logits [e * n, k] in float32 on the CPU.
 
     Raises:
-        CodecError: for labels that a pruned pool gave: what a receiver needs is the pool.
+        CodecError: for labels decoded from a pruned pool: the pool itself is to be encoded.
     """
     if labels.sources is not None:
         raise CodecError(_REPEATED)
     return labels.logits.detach().cpu().float().flatten(0, 1)
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
+def check_integer(name: str, value: Any, least: int) -> None:
     """Refuse a codec's field that is no int of at least `least`.
 
     Raises:

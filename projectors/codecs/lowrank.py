@@ -7,20 +7,21 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from projectors.codecs.arrays import BodyReader, halves_to_bytes
-from projectors.codecs.base import DECODED_LIMIT, Payload, describe
+from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.errors import CodecError
-from projectors.codecs.labels import Labels, LabelSpec, check_whole, from_rows, logit_rows
+from projectors.codecs.labels import Labels, LabelSpec, check_integer, from_rows, logit_rows
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(LabelCodec):
     """Truncated singular value decomposition of the logits [e * n, k], factors in float16.
 
-    Each label is first shifted to mean 0, which no softmax sees and which spares one rank; so
-    logits come back shifted, probabilities as they were. Error: the Frobenius norm of the logits'
+    Each label is first shifted to mean 0, which leaves its softmax unchanged and saves one rank;
+    so decoded logits are shifted, probabilities are not. Error: the Frobenius norm of the logits'
     error is the root of the sum of the squared singular values that were cut off, the least that
     any two such matrices reach (Eckart and Young), plus that of the factors' rounding, at most
     2^-10 (1 + 2^-12) * sum over the rank of |left column| |right row|.
@@ -39,14 +40,14 @@ class LowRank:
     rank: int
 
     def __post_init__(self) -> None:
-        check_whole("rank", self.rank, 1)
+        check_integer("rank", self.rank, 1)
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See `LabelCodec.config`."""
         return describe(self)
 
+    @override
     def body_bytes(self, spec: LabelSpec) -> int:
-        """See `LabelCodec.body_bytes`."""
         most = min(spec.labels, spec.classes)
         if self.rank > most:
             raise CodecError(
@@ -55,8 +56,8 @@ class LowRank:
             )
         return 2 * self.rank * (spec.labels + spec.classes)
 
+    @override
     def encode(self, labels: Labels) -> bytes:
-        """See `LabelCodec.encode`."""
         spec = labels.spec
         self.body_bytes(spec)
         rows = logit_rows(labels)
@@ -64,8 +65,8 @@ class LowRank:
         body = halves_to_bytes(left, "factors") + halves_to_bytes(right, "factors")
         return pack(self, spec, body)
 
+    @override
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
-        """See `LabelCodec.decode`."""
         container = open_body(self, payload, limit)
         spec, reader = container.spec, BodyReader(container.body)
         left = reader.halves(spec.labels, self.rank)
@@ -75,8 +76,8 @@ class LowRank:
 
 def _factors(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Left [labels, rank] and right [rank, k] factors of equal largest entries."""
-    # The k x k Gram matrix stands in for a decomposition of millions of rows; float64 makes up for
-    # its squared condition.
+    # From the k x k Gram matrix, as there may be millions of rows; float64 makes up for its squared
+    # condition number.
     wide = rows.double()
     _, vectors = torch.linalg.eigh(wide.T @ wide)
     right = vectors.T.flip(0)[:rank]
@@ -85,6 +86,6 @@ def _factors(rows: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     left = wide @ right.T
     least = torch.finfo(torch.float32).tiny
     balance = (right.abs().amax(dim=1) / left.abs().amax(dim=0).clamp_min(least)).sqrt()
-    # A direction that no label has would be blown up to balance nothing.
+    # A direction that is zero in all labels would be scaled without bound.
     balance = balance.clamp_max(1.0e3)
     return left * balance, right / balance[:, None]

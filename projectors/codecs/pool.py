@@ -1,4 +1,4 @@
-"""A pruned label pool: a part of the label epochs, drawn from over and over."""
+"""A pruned label pool: a part of the label epochs, drawn from with repetition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from projectors.codecs.errors import CodecError
-from projectors.codecs.labels import LabelSpec, Sources, check_choice, check_real, check_whole
+from projectors.codecs.labels import LabelSpec, Sources, check_choice, check_integer, check_real
 
 _UNITS = ("epoch", "batch", "batch-to-epoch")
 
@@ -37,7 +37,7 @@ class Pool:
     Attributes:
         ratio: r in [0, 1), the fraction of units dropped; 0.975 is LPLD's 40x.
         unit: "epoch", "batch" or "batch-to-epoch".
-        batch_size: b, places of one batch; "epoch" does not use it.
+        batch_size: b, views of one batch; "epoch" does not use it.
         seed: of the draws.
     """
 
@@ -49,8 +49,8 @@ class Pool:
     def __post_init__(self) -> None:
         check_real("ratio", self.ratio, 0.0, 1.0, closed=True)
         check_choice("unit", self.unit, _UNITS)
-        check_whole("batch_size", self.batch_size, 1)
-        check_whole("seed", self.seed, 0)
+        check_integer("batch_size", self.batch_size, 1)
+        check_integer("seed", self.seed, 0)
 
     def kept(self, spec: LabelSpec) -> int:
         """Epochs or batches of the pool, at least 1.
@@ -60,7 +60,7 @@ class Pool:
         """
         epochs, batches = spec.epochs, self._batches(spec)
         units = epochs if self.unit == "epoch" else epochs * batches
-        # As written in decimals: in floats 1 - 0.9 is a little below 0.1 and an epoch is lost.
+        # Exact decimals: in floats 1 - 0.9 is a little below 0.1, and an epoch would be lost.
         kept = int((1 - Fraction(str(self.ratio))) * units)
         least = batches if self.unit == "batch" else 1
         if kept < least:
@@ -97,14 +97,14 @@ class Pool:
             return self._draw(spec.epochs, torch.tensor([kept]))
         if self.unit == "batch":
             positions = torch.arange(batches)
-            # Batch j is kept in every whole epoch, and in the last one if that got as far as j.
+            # Batch j is kept in every whole epoch, and in the last one if that reaches j.
             choices = (kept - positions + batches - 1) // batches
             return self._draw(spec.epochs, choices) * batches + positions
         positions_whole = -(-spec.images // self.batch_size)
         return self._draw(spec.epochs, torch.full((positions_whole,), kept))
 
     def sources(self, spec: LabelSpec) -> Sources:
-        """Label epoch and place of the label that each training epoch reads at each place."""
+        """Label epoch and position of the label that each training epoch reads at each position."""
         reads = self.reads(spec)
         places = torch.arange(spec.images).expand(spec.epochs, -1)
         if self.unit == "epoch":
@@ -138,7 +138,7 @@ class Pool:
 
     def _draw(self, epochs: int, choices: Tensor) -> Tensor:
         """[epochs, len(choices)], each uniform below its column's choices."""
-        # Raw PCG64 bits are promised to stay the same for ever, unlike any library's randint.
+        # NumPy guarantees the raw PCG64 stream across versions, unlike that of randint.
         bits = np.random.PCG64(self.seed).random_raw(epochs * len(choices))
         fractions = torch.from_numpy((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53)
         return (fractions.reshape(epochs, -1) * choices).floor().long()

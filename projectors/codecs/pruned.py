@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from typing_extensions import override
+
 from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload, describe
 from projectors.codecs.container import container_bytes, open_body, pack, unpack
 from projectors.codecs.errors import CodecError
@@ -13,12 +15,12 @@ from projectors.codecs.pool import Pool
 
 
 @dataclass(frozen=True)
-class Pruned:
+class Pruned(LabelCodec):
     """A part of the label epochs, encoded by another codec (LPLD; with `TopK` inside, LPQLD).
 
     Decoding repeats the pool over the training epochs as `Pool` says; the labels' `sources` name
     the view that each belongs to. Error: that of the inner codec on the labels that are kept; the
-    others are gone, and training sees fewer different views. Source: Xiao and He 2024 (LPLD).
+    others are lost, and training sees fewer different views. Source: Xiao and He 2024 (LPLD).
 
     >>> import torch
     >>> from projectors.codecs.dense import Dense
@@ -54,18 +56,19 @@ class Pruned:
         """What is kept and read."""
         return Pool(self.ratio, self.unit, self.batch_size, self.seed)
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See `LabelCodec.config`."""
         return describe(self)
 
+    @override
     def body_bytes(self, spec: LabelSpec) -> int | None:
-        """See `LabelCodec.body_bytes`; the inner container is part of it."""
+        """As `LabelCodec.body_bytes`; the inner container is part of it."""
         inner = self.pool.spec(spec)
         size = self.inner.body_bytes(inner)
         return None if size is None else container_bytes(self.inner, inner, size)
 
+    @override
     def encode(self, labels: Labels) -> bytes:
-        """See `LabelCodec.encode`."""
         pool = Labels(self.pool.take(labels.logits), labels.temperature, labels.sources)
         return pack(self, labels.spec, self.inner.encode(pool))
 
@@ -77,17 +80,18 @@ class Pruned:
         """
         return self._open(payload, limit)[1]
 
+    @override
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
-        """See `LabelCodec.decode`; `sources` of the labels is set."""
+        """As `LabelCodec.decode`; `sources` of the labels is set."""
         spec, pool = self._open(payload, limit)
         sources = self.pool.sources(spec)
         return Labels(self.pool.expand(pool.logits, sources), spec.temperature, sources)
 
     def _open(self, payload: Payload, limit: int) -> tuple[LabelSpec, Labels]:
         container = open_body(self, payload, limit)
-        expected, found = self.pool.spec(container.spec), unpack(container.body).spec
-        if found != expected:
+        expected, actual = self.pool.spec(container.spec), unpack(container.body).spec
+        if actual != expected:
             raise CodecError(
-                f"a pool of {found}, but {expected} is needed; encode the labels again"
+                f"a pool of {actual}, but {expected} is needed; encode the labels again"
             )
         return container.spec, self.inner.decode(container.body, limit=limit)

@@ -2,8 +2,8 @@
 
 `lanes` coders take the symbols in turn, so NumPy works on all of them at once. Every context has a
 frequency table of its own; a symbol costs log2(1 / frequency) bits, far less than one if it is
-sure. Blocks are coded one after the other, so the contexts of a block may depend on what was
-decoded before it. Source: Duda 2013 (asymmetric numeral systems), Giesen 2014 (interleaving).
+nearly certain. Blocks are coded one after the other, so the contexts of a block may depend on
+those before it. Source: Duda 2013 (asymmetric numeral systems), Giesen 2014 (interleaving).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from projectors.codecs.errors import CodecError
 
 PRECISION = 14
 
-_WHOLE = 1 << PRECISION
+_TOTAL = 1 << PRECISION
 
-_LOW = 1 << 16
+_MIN_STATE = 1 << 16
 
-_WORD = np.uint64(16)
+_WORD_BITS = np.uint64(16)
 
 _MASK = np.uint64(0xFFFF)
 
@@ -33,7 +33,7 @@ def frequencies(counts: Array) -> Array:
     """Frequency tables [contexts, symbols] uint16 from counts; rows sum to 2^14.
 
     A symbol that occurs keeps at least 1, one that does not gets 0; a context without symbols
-    is sure of symbol 0.
+    gives symbol 0 all of it.
 
     >>> frequencies(np.array([[3, 1, 0], [0, 0, 0]])).tolist()
     [[12288, 4096, 0], [16384, 0, 0]]
@@ -41,13 +41,13 @@ def frequencies(counts: Array) -> Array:
     counts = counts.astype(np.int64)
     counts[counts.sum(axis=1) == 0, 0] = 1
     totals = counts.sum(axis=1, keepdims=True)
-    found = np.where(counts > 0, np.maximum(1, counts * _WHOLE // totals), 0)
-    for row in found:
-        # What rounding left over or took too much goes to the most frequent symbols.
-        while (rest := _WHOLE - int(row.sum())) != 0:
+    tables = np.where(counts > 0, np.maximum(1, counts * _TOTAL // totals), 0)
+    for row in tables:
+        # The most frequent symbols absorb the rounding error of the sum.
+        while (rest := _TOTAL - int(row.sum())) != 0:
             largest = int(row.argmax())
             row[largest] += rest if rest > 0 else max(rest, 1 - int(row[largest]))
-    return found.astype(np.uint16)
+    return tables.astype(np.uint16)
 
 
 def encode_blocks(backwards: Iterable[Block], tables: Array, lanes: int) -> bytes:
@@ -56,23 +56,23 @@ def encode_blocks(backwards: Iterable[Block], tables: Array, lanes: int) -> byte
     Args:
         backwards: the blocks, the one that will be decoded last first.
         tables: [contexts, symbols]; every symbol of a block must occur in its context's table.
-        lanes: coders at work, at least 1; each costs 4 bytes.
+        lanes: interleaved coders, at least 1; each costs 4 bytes.
 
     Returns:
         The final states, uint32, and then 16-bit words.
     """
     starts = _starts(tables)
     wide = tables.astype(np.uint64)
-    states = np.full(lanes, _LOW, np.uint64)
+    states = np.full(lanes, _MIN_STATE, np.uint64)
     steps: list[Array] = []
     for symbols, contexts in backwards:
         for first in reversed(range(0, len(symbols), lanes)):
-            part, of = symbols[first : first + lanes], contexts[first : first + lanes]
-            frequency, start = wide[of, part], starts[of, part]
+            part, context = symbols[first : first + lanes], contexts[first : first + lanes]
+            frequency, start = wide[context, part], starts[context, part]
             state = states[: len(part)]
             full = state >= frequency << np.uint64(32 - PRECISION)
             steps.append((state[full] & _MASK).astype("<u2"))
-            state = np.where(full, state >> _WORD, state)
+            state = np.where(full, state >> _WORD_BITS, state)
             states[: len(part)] = (
                 (state // frequency << np.uint64(PRECISION)) + state % frequency + start
             )
@@ -84,7 +84,7 @@ class Decoder:
     """Decodes the blocks that `encode_blocks` coded, in their order.
 
     Raises:
-        CodecError: if there are not even the states.
+        CodecError: if the bytes are too few for the states.
     """
 
     def __init__(self, coded: memoryview, tables: Array, lanes: int) -> None:
@@ -111,26 +111,26 @@ class Decoder:
         return np.concatenate(parts)
 
     def finish(self) -> None:
-        """Check that all was read.
+        """Check that all words were read.
 
         Raises:
-            CodecError: if words are left, or the coders do not end where they began.
+            CodecError: if words are left, or a coder does not end in its initial state.
         """
-        if self._next != len(self._words) or bool((self._states != _LOW).any()):
+        if self._next != len(self._words) or bool((self._states != _MIN_STATE).any()):
             raise _broken()
 
     def _step(self, contexts: Array) -> Array:
         states = self._states[: len(contexts)]
-        slots = states & np.uint64(_WHOLE - 1)
+        slots = states & np.uint64(_TOTAL - 1)
         symbols = self._symbols[contexts, slots.astype(np.int64)]
         frequency = self._tables[contexts, symbols]
         states = frequency * (states >> np.uint64(PRECISION)) + slots
         states -= self._starts[contexts, symbols]
-        low = states < _LOW
+        low = states < _MIN_STATE
         end = self._next + int(low.sum())
         if end > len(self._words):
             raise _broken()
-        states[low] = states[low] << _WORD | self._words[self._next : end]
+        states[low] = states[low] << _WORD_BITS | self._words[self._next : end]
         self._next = end
         self._states[: len(contexts)] = states
         return symbols
@@ -142,7 +142,7 @@ def check_tables(tables: Array) -> None:
     Raises:
         CodecError: for such tables.
     """
-    if not tables.size or bool((tables.astype(np.int64).sum(axis=1) != _WHOLE).any()):
+    if not tables.size or bool((tables.astype(np.int64).sum(axis=1) != _TOTAL).any()):
         raise CodecError("broken frequencies in encoded labels; encode them again")
 
 

@@ -72,6 +72,6 @@ def decode(payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
 
     Raises:
         UnknownCodecError: if its codec is not known here.
-        CodecError: for bytes that are cut short, damaged, foreign or lie about their shape.
+        CodecError: for bytes that are cut short, damaged or foreign, or a shape that is false.
     """
     return get_codec(unpack(payload).config).decode(payload, limit=limit)

@@ -1,4 +1,4 @@
-"""A network's labels, with stored ones where the network is most wrong."""
+"""A network's labels, with stored ones where the network's error is largest."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import Labels, check_real
 from projectors.codecs.registry import decode
 
-_HEAD = struct.Struct("<QQ")
+_HEADER = struct.Struct("<QQ")
 
-# No more can deflate make of a byte.
-_MOST_A_BYTE = 1032
+# The largest expansion of deflate.
+_MAX_EXPANSION = 1032
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Residual:
     logits: Tensor
 
     def over(self, logits: Tensor) -> Tensor:
-        """Labels [e, n, k] of a network, replaced where others are stored.
+        """A network's labels [e, n, k], replaced by the stored ones.
 
         Raises:
             CodecError: if the labels have another shape.
@@ -45,15 +45,15 @@ class Residual:
                 f"stored labels for {list(self.mask.shape)} views, but the network labelled "
                 f"{list(logits.shape[:2])}; encode them again"
             )
-        found = logits.clone()
-        found[self.mask] = self.logits.to(found.dtype)
-        return found
+        merged = logits.clone()
+        merged[self.mask] = self.logits.to(merged.dtype)
+        return merged
 
 
 def choose_residual(exact: Tensor, given: Tensor, temperature: float, share: float) -> Tensor:
-    """Mask [e, n] of the `share` of labels that a network misses most.
+    """Mask [e, n] of the `share` of labels on which a network's error is largest.
 
-    What counts is KL(exact || given) at the temperature; at least one label is chosen.
+    The error is KL(exact || given) at the temperature; at least one label is chosen.
 
     Args:
         exact: logits [e, n, k].
@@ -66,8 +66,8 @@ def choose_residual(exact: Tensor, given: Tensor, temperature: float, share: flo
     """
     check_real("residual", share, 0.0, 1.0 + 1e-9)
     target = torch.log_softmax(exact.double() / temperature, dim=-1)
-    found = torch.log_softmax(given.double() / temperature, dim=-1)
-    divergence = (target.exp() * (target - found)).sum(dim=-1)
+    prediction = torch.log_softmax(given.double() / temperature, dim=-1)
+    divergence = (target.exp() * (target - prediction)).sum(dim=-1)
     count = max(1, round(share * divergence.numel()))
     mask = torch.zeros(divergence.numel(), dtype=torch.bool)
     mask[divergence.flatten().topk(count).indices] = True
@@ -92,7 +92,7 @@ def pack_residual(
     chosen = codec.encode(Labels(exact[mask][None], temperature))
     bits = zlib.compress(np.packbits(mask.numpy()).tobytes(), 9)
     document = {"network": "residual", "shape": list(mask.shape)}
-    return seal(document, _HEAD.pack(len(network), len(bits)) + network + bits + chosen)
+    return seal(document, _HEADER.pack(len(network), len(bits)) + network + bits + chosen)
 
 
 def unpack_residual(payload: bytes) -> tuple[bytes, Residual]:
@@ -104,10 +104,10 @@ def unpack_residual(payload: bytes) -> tuple[bytes, Residual]:
     document, body = unseal(payload)
     try:
         epochs, images = (int(side) for side in document["shape"])
-        network_bytes, mask_bytes = _HEAD.unpack(body[: _HEAD.size])
-        start = _HEAD.size + network_bytes
-        network = bytes(body[_HEAD.size : start])
-        most = len(body) * _MOST_A_BYTE
+        network_bytes, mask_bytes = _HEADER.unpack(body[: _HEADER.size])
+        start = _HEADER.size + network_bytes
+        network = bytes(body[_HEADER.size : start])
+        most = len(body) * _MAX_EXPANSION
         raw = inflate(body[start : start + mask_bytes], most, "a mask")
         if min(epochs, images) < 1 or len(raw) != -(-epochs * images // 8):
             raise ValueError(f"{len(raw)} bytes for {epochs} x {images} views")

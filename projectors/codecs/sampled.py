@@ -7,22 +7,23 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from projectors.codecs.arrays import BodyReader, halves_to_bytes, index_bytes, indices_to_bytes
-from projectors.codecs.base import DECODED_LIMIT, Payload, describe
+from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import (
     Labels,
     LabelSpec,
-    check_whole,
+    check_integer,
     from_probabilities,
     log_probability_rows,
 )
 
 
 @dataclass(frozen=True)
-class SampledTopK:
+class SampledTopK(LabelCodec):
     """The `kept` largest probabilities as they are, and `draws` samples of the others.
 
     Estimator: with K the kept classes, v_j their float16 probabilities and M = 1 - sum of v, a tail
@@ -57,14 +58,14 @@ class SampledTopK:
 
     def __post_init__(self) -> None:
         for name, least in (("kept", 0), ("draws", 1), ("seed", 0)):
-            check_whole(name, getattr(self, name), least)
+            check_integer(name, getattr(self, name), least)
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See `LabelCodec.config`."""
         return describe(self)
 
+    @override
     def body_bytes(self, spec: LabelSpec) -> int:
-        """See `LabelCodec.body_bytes`."""
         if self.kept >= spec.classes:
             raise CodecError(
                 f"kept={self.kept} of {spec.classes} classes leaves no tail; lower it or use Dense"
@@ -72,8 +73,8 @@ class SampledTopK:
         entries = 2 * self.kept + (self.kept + self.draws) * index_bytes(spec.classes)
         return spec.labels * entries
 
+    @override
     def encode(self, labels: Labels) -> bytes:
-        """See `LabelCodec.encode`."""
         spec = labels.spec
         self.body_bytes(spec)
         rows = log_probability_rows(labels).exp()
@@ -83,8 +84,8 @@ class SampledTopK:
         body = halves_to_bytes(values, "probabilities") + indices_to_bytes(ids, spec.classes)
         return pack(self, spec, body)
 
+    @override
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
-        """See `LabelCodec.decode`."""
         container = open_body(self, payload, limit)
         spec, reader = container.spec, BodyReader(container.body)
         values = reader.probabilities(spec.labels, self.kept)

@@ -1,4 +1,4 @@
-"""Bytes of encoded labels on paper, from the formulas of the codecs."""
+"""Bytes of encoded labels, computed from the formulas of the codecs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def encoded_bytes(codec: LabelCodec, spec: LabelSpec) -> int:
     """Length of `codec.encode(labels)` for any labels of this shape, without encoding them.
 
     Raises:
-        CodecError: if such labels do not fit the codec, or if their numbers decide the length.
+        CodecError: if such labels do not fit the codec, or if the length depends on their values.
     """
     body = codec.body_bytes(spec)
     if body is None:
@@ -23,7 +23,7 @@ def encoded_bytes(codec: LabelCodec, spec: LabelSpec) -> int:
 def imagenet_label_bytes(
     codec: LabelCodec, ipc: int, epochs: int = 300, classes: int = 1000
 ) -> int:
-    """Bytes of the encoded labels of a distilled ImageNet-1K, from the formulas alone.
+    """Bytes of the encoded labels of a distilled ImageNet-1K, without any labels.
 
     >>> from projectors.codecs.dense import Dense
     >>> imagenet_label_bytes(Dense("float16"), ipc=1) >> 20  # MiB

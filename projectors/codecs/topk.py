@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from projectors.codecs.arrays import BodyReader, halves_to_bytes, index_bytes, indices_to_bytes
-from projectors.codecs.base import DECODED_LIMIT, Payload, describe
+from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.errors import CodecError
 from projectors.codecs.labels import (
@@ -17,7 +18,7 @@ from projectors.codecs.labels import (
     Labels,
     LabelSpec,
     check_choice,
-    check_whole,
+    check_integer,
     epochs_of,
     from_probabilities,
     from_rows,
@@ -29,10 +30,10 @@ _TAILS = ("plain", "marginal", "renormalised")
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(LabelCodec):
     """The k largest entries of each label in float16, with their classes.
 
-    The tail, all other classes, is what the receiver makes of the mass 1 - m that was dropped:
+    The tail, all other classes, is how the receiver fills in the mass 1 - m that was dropped:
 
     - "marginal": kept probabilities p stay and the others share 1 - m evenly (FKD's marginal
       smoothing). Error on kept entries: 2^-11 p from float16, or 2^-25 below 2^-14.
@@ -60,23 +61,23 @@ class TopK:
     tail: str = "marginal"
 
     def __post_init__(self) -> None:
-        check_whole("k", self.k, 1)
+        check_integer("k", self.k, 1)
         check_choice("tail", self.tail, _TAILS)
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See `LabelCodec.config`."""
         return describe(self)
 
+    @override
     def body_bytes(self, spec: LabelSpec) -> int:
-        """See `LabelCodec.body_bytes`."""
         if self.k >= spec.classes:
             raise CodecError(
                 f"k={self.k} of {spec.classes} classes leaves no tail; lower k or use Dense"
             )
         return spec.labels * self.k * (2 + index_bytes(spec.classes))
 
+    @override
     def encode(self, labels: Labels) -> bytes:
-        """See `LabelCodec.encode`."""
         spec = labels.spec
         self.body_bytes(spec)
         entries = [self._entries(epoch) for epoch in epochs_of(labels)]
@@ -84,8 +85,8 @@ class TopK:
         body = halves_to_bytes(values, "logits") + indices_to_bytes(classes, spec.classes)
         return pack(self, spec, body)
 
+    @override
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
-        """See `LabelCodec.decode`."""
         container = open_body(self, payload, limit)
         spec, reader = container.spec, BodyReader(container.body)
         shape = (spec.labels, self.k)
@@ -94,8 +95,8 @@ class TopK:
         one = replace(spec, epochs=1)
         logits = torch.empty(spec.epochs, spec.images, spec.classes, dtype=DTYPES[spec.dtype])
         parts = zip(values.split(spec.images), classes.split(spec.images), strict=True)
-        for row, (kept, places) in zip(logits, parts, strict=True):
-            row.copy_(self._filled(kept, places, one).logits[0])
+        for row, (kept, columns) in zip(logits, parts, strict=True):
+            row.copy_(self._filled(kept, columns, one).logits[0])
         return Labels(logits, spec.temperature)
 
     def _entries(self, labels: Labels) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Two numbers a label: how sure it is, and how sharp the rest is."""
+"""Two numbers a label: the confidence in its top class, and the sharpness of the rest."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from projectors.codecs.arrays import BodyReader, halves_to_bytes, index_bytes, indices_to_bytes
-from projectors.codecs.base import DECODED_LIMIT, Payload, describe
+from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload, describe
 from projectors.codecs.container import open_body, pack
 from projectors.codecs.labels import Labels, LabelSpec, from_rows, log_probability_rows
 
 # Sharpness is sought in [-64, 64]; 28 halvings leave 5e-7, less than float16 can tell.
-_SHARPEST = 64.0
+_MAX_SHARPNESS = 64.0
 
 _ROWS = 256
 
@@ -22,7 +23,7 @@ _HALVINGS = 28
 
 
 @dataclass(frozen=True)
-class TwoScalars:
+class TwoScalars(LabelCodec):
     """The top class of each label, its log-odds, and the sharpness of its class's mean shape.
 
     With c the most probable class of a label p (at the labels' temperature), three things are
@@ -52,18 +53,18 @@ class TwoScalars:
 
     codec_id: ClassVar[str] = "two-scalars"
 
+    @override
     def config(self) -> dict[str, Any]:
-        """See `LabelCodec.config`."""
         return describe(self)
 
+    @override
     def body_bytes(self, spec: LabelSpec) -> int:
-        """See `LabelCodec.body_bytes`."""
         shapes = min(spec.labels, spec.classes)
         ids = spec.labels * index_bytes(shapes) + shapes * index_bytes(spec.classes)
         return 4 * spec.labels + 2 * shapes * spec.classes + ids
 
+    @override
     def encode(self, labels: Labels) -> bytes:
-        """See `LabelCodec.encode`."""
         spec = labels.spec
         rows = log_probability_rows(labels)
         tops = rows.argmax(dim=1)
@@ -71,7 +72,7 @@ class TwoScalars:
         odds = rows.gather(1, tops[:, None]) - _log_rest(rows, tops)
         shapes = _shapes(rows, tops, shape_ids, min(spec.labels, spec.classes))
         used = shapes.to(torch.float16).to(rows.dtype)
-        # A few rows at a time: a search over them all would leave the cache at every step.
+        # A few rows at a time, so that the bisection stays in the processor's cache.
         parts = (part.split(_ROWS) for part in (rows, tops, shape_ids))
         sharpness = torch.cat([_sharpness(r, t, used[i]) for r, t, i in zip(*parts, strict=True)])
         padded = torch.zeros(len(shapes), dtype=torch.int64)
@@ -87,8 +88,8 @@ class TwoScalars:
         )
         return pack(self, spec, body)
 
+    @override
     def decode(self, payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
-        """See `LabelCodec.decode`."""
         container = open_body(self, payload, limit)
         spec, reader = container.spec, BodyReader(container.body)
         count = min(spec.labels, spec.classes)
@@ -123,8 +124,8 @@ def _sharpness(rows: Tensor, tops: Tensor, shapes: Tensor) -> Tensor:
     """Sharpness [labels, 1] under which each shape has the mean that it has under the label."""
     others = rows.scatter(1, tops[:, None], -torch.inf).softmax(dim=1)
     goal = (others * shapes).sum(dim=1, keepdim=True)
-    low = torch.full_like(goal, -_SHARPEST)
-    high = torch.full_like(goal, _SHARPEST)
+    low = torch.full_like(goal, -_MAX_SHARPNESS)
+    high = torch.full_like(goal, _MAX_SHARPNESS)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         rest = (middle * shapes).scatter(1, tops[:, None], -torch.inf).softmax(dim=1)

@@ -20,18 +20,18 @@ from torch import Tensor
 from projectors.codecs.arrays import BodyReader, halves_to_bytes
 from projectors.codecs.container import inflate, seal, unseal
 from projectors.codecs.errors import CodecError
-from projectors.codecs.labels import check_whole
+from projectors.codecs.labels import check_integer
 from projectors.codecs.rans import Decoder, check_tables, encode_blocks, frequencies
 
-_HEAD = struct.Struct("<III")
+_HEADER = struct.Struct("<III")
 
 _LANES = 64
 
 _LAYOUT_LIMIT = 64 << 20
 
-_MOST_A_BYTE = 10_000
+_MAX_WEIGHTS_PER_BYTE = 10_000
 
-_AGAIN = "encode the network again"
+_HINT = "encode the network again"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Weights:
     bits: int = 8
 
     def __post_init__(self) -> None:
-        check_whole("bits", self.bits, 2)
+        check_integer("bits", self.bits, 2)
         if self.bits > 8:
             raise CodecError(f"bits={self.bits}; choose 2 to 8")
 
@@ -64,7 +64,7 @@ class Weights:
 
         Args:
             state: parameters and buffers by name.
-            about: JSON-able; what a receiver needs to build the network and use it.
+            about: JSON-able; what a receiver needs to build and use the network.
 
         Raises:
             CodecError: for a weight that is not finite or too large for float16.
@@ -74,9 +74,9 @@ class Weights:
             tensor = value.detach().cpu()
             layout.append([name, list(tensor.shape), _kind(tensor)])
             if _kind(tensor) == "levels":
-                scales, found = self._quantise(tensor.float())
+                scales, quantised = self._quantise(tensor.float())
                 halves.append(scales)
-                levels.append(found)
+                levels.append(quantised)
             elif _kind(tensor) == "halves":
                 halves.append(tensor.float().flatten())
             else:
@@ -88,19 +88,19 @@ class Weights:
         table = zlib.compress(tables.astype("<u2").tobytes(), 9)
         coded = encode_blocks([(symbols, contexts)], tables, _LANES)
         text = zlib.compress(json.dumps(layout, separators=(",", ":")).encode(), 9)
-        head = _HEAD.pack(len(text), len(table), len(words))
+        head = _HEADER.pack(len(text), len(table), len(words))
         document = {"network": "weights", "bits": self.bits, "about": dict(about)}
         return seal(document, head + text + table + words + coded)
 
     def decode(self, payload: bytes | memoryview) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """State in float32 and what `encode` was told of it.
+        """State in float32, and the `about` of `encode`.
 
         Raises:
             CodecError: for bytes that are cut short, damaged, foreign or of other bits.
         """
         document, body = unseal(payload)
         if document.get("network") != "weights" or document.get("bits") != self.bits:
-            raise CodecError(f"no weights of {self.bits} bits; {_AGAIN}")
+            raise CodecError(f"no weights of {self.bits} bits; {_HINT}")
         try:
             return self._read(body), document["about"]
         except (
@@ -112,7 +112,7 @@ class Weights:
             struct.error,
         ) as error:
             reason = " ".join(str(error).split())
-            raise CodecError(f"broken weights ({reason}); {_AGAIN}") from error
+            raise CodecError(f"broken weights ({reason}); {_HINT}") from error
 
     def _quantise(self, tensor: Tensor) -> tuple[Tensor, np.ndarray]:
         most = 2 ** (self.bits - 1) - 1
@@ -125,21 +125,21 @@ class Weights:
         return scales, levels.to(torch.uint8).numpy().ravel()
 
     def _read(self, body: memoryview) -> dict[str, Tensor]:
-        sizes = _HEAD.unpack(body[: _HEAD.size])
-        parts, place = [], _HEAD.size
+        sizes = _HEADER.unpack(body[: _HEADER.size])
+        parts, offset = [], _HEADER.size
         for size in sizes:
-            parts.append(body[place : place + size])
-            place += size
+            parts.append(body[offset : offset + size])
+            offset += size
         layout = json.loads(inflate(parts[0], _LAYOUT_LIMIT, "layers"))
         raw = inflate(parts[1], 2 << self.bits, "frequencies")
         tables = np.frombuffer(raw, "<u2").reshape(1, 1 << self.bits)
         check_tables(tables)
         words = BodyReader(parts[2]).halves(len(parts[2]) // 2)
         count = sum(math.prod(shape) for _, shape, kind, *_ in layout if kind == "levels")
-        # A weight that is surer costs less than a bit, but a network has others.
-        if not 0 <= count <= _MOST_A_BYTE * len(body):
-            raise CodecError(f"{count} weights in {len(body)} bytes, which cannot be; {_AGAIN}")
-        decoder = Decoder(body[place:], tables, _LANES)
+        # Nearly constant weights cost far less than a bit each, but never all weights of a network.
+        if not 0 <= count <= _MAX_WEIGHTS_PER_BYTE * len(body):
+            raise CodecError(f"{count} weights in {len(body)} bytes, which cannot be; {_HINT}")
+        decoder = Decoder(body[offset:], tables, _LANES)
         levels = decoder.block(np.zeros(count, np.int64)) if count else np.zeros(0, np.uint8)
         decoder.finish()
         return self._assemble(layout, words, levels)
@@ -161,7 +161,7 @@ class Weights:
                 state[name] = (rows.reshape(shape[0], -1) * scales[:, None]).reshape(shape)
                 used, taken = used + shape[0], taken + size
         if used != len(words):
-            raise CodecError(f"{len(words)} numbers for weights that take {used}; {_AGAIN}")
+            raise CodecError(f"{len(words)} numbers for weights that take {used}; {_HINT}")
         return state
 
 

@@ -28,7 +28,7 @@ def model_card(
         exported: how it is loaded.
         files: bytes of every other file of the folder, by name.
         form: the format's name.
-        fidelity: what was measured, by what it was measured against.
+        fidelity: measured fidelity, by what it was measured against.
         licence: an identifier, or "unknown".
     """
     shown = ", ".join(projector.classes[:_CLASSES_SHOWN])
@@ -94,10 +94,10 @@ def _base(projector: Projector, exported: Exported) -> list[str]:
 
 def _fidelity(measured: Mapping[str, Fidelity | None]) -> list[str]:
     rows = [
-        f"| {name} | {found.kl:.5f} | {100 * found.agreement:.2f} % | "
-        f"{100 * found.accuracy:.2f} % |"
-        for name, found in measured.items()
-        if found is not None
+        f"| {name} | {fidelity.kl:.5f} | {100 * fidelity.agreement:.2f} % | "
+        f"{100 * fidelity.accuracy:.2f} % |"
+        for name, fidelity in measured.items()
+        if fidelity is not None
     ]
     if not rows:
         return ["Not measured on held-out images.", ""]

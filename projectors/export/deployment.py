@@ -18,7 +18,7 @@ _LARGEST_SIDE = 4096
 # The exporter of torch needs the first two.
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-Run = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Tensor]
 
 
 class Deployed(nn.Module):
@@ -40,7 +40,7 @@ class Deployed(nn.Module):
         return self.logits(images).softmax(dim=-1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Logits [n, k] of images [n, c, h, w], sooner than by adapters on their own."""
+        """Logits [n, k] of images [n, c, h, w], faster than with separate adapters."""
         logits: Tensor = self.head(self.visual(self.preparation(images)))
         return logits
 
@@ -66,7 +66,7 @@ def head_tensors(projector: Projector) -> dict[str, Tensor]:
 
 
 def probe_images(projector: Projector) -> list[Tensor]:
-    """Batches of random images in the projector's space, of two sizes and lengths."""
+    """Batches of random images, normalised for the projector, of two sizes and lengths."""
     generator = Generator().manual_seed(0)
     channels = len(projector.preprocessing.mean)
     height, width = projector.tower.image_size
@@ -76,12 +76,12 @@ def probe_images(projector: Projector) -> list[Tensor]:
     return [(torch.rand(shape, generator=generator) - mean) / std for shape in shapes]
 
 
-def check_outside(projector: Projector, run: Run, what: str) -> float:
-    """The largest difference of probabilities between a projector and what was made of it.
+def check_export(projector: Projector, predict: Predict, what: str) -> float:
+    """The largest difference of probabilities between a projector and an export of it.
 
     Args:
         projector: on the CPU.
-        run: images as the projector takes them -> probabilities, outside our own classes.
+        predict: images as the projector takes them -> probabilities, without our own classes.
         what: the format, for the message.
 
     Raises:
@@ -90,7 +90,7 @@ def check_outside(projector: Projector, run: Run, what: str) -> float:
     gaps = []
     with torch.no_grad():
         for images in probe_images(projector):
-            gaps.append(float((run(images) - projector(images)).abs().max()))
+            gaps.append(float((predict(images) - projector(images)).abs().max()))
     if not max(gaps) <= TOLERANCE:
         raise ProjectorError(
             f"the projector as {what} gives probabilities that differ by {max(gaps):.1e}, more "
@@ -100,10 +100,10 @@ def check_outside(projector: Projector, run: Run, what: str) -> float:
 
 
 def export_program(projector: Projector, path: Path) -> float:
-    """Write a `torch.export` program of any batch and image size; returns `check_outside`'s."""
+    """Write a `torch.export` program of any batch and image size; returns `check_export`."""
     torch.export.save(_program(projector), path)
     loaded = torch.export.load(path).module()
-    return check_outside(projector, loaded, "torch.export program")
+    return check_export(projector, loaded, "torch.export program")
 
 
 def export_onnx(projector: Projector, path: Path) -> float:
@@ -132,23 +132,23 @@ def export_onnx(projector: Projector, path: Path) -> float:
     program.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
-    def run(images: Tensor) -> Tensor:
+    def predict(images: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
-    return check_outside(projector, run, "ONNX model")
+    return check_export(projector, predict, "ONNX model")
 
 
 def _program(projector: Projector) -> torch.export.ExportedProgram:
     network = Deployed(projector).requires_grad_(False)
     count = torch.export.Dim("n")
     height, width = (torch.export.Dim(name, min=2, max=_LARGEST_SIDE) for name in ("h", "w"))
-    # The smallest sizes are taken for constants, so the example has none of them.
+    # torch.export specialises on sizes of 0 and 1, so the example has neither.
     example = probe_images(projector)[1]
     try:
         return torch.export.export(
             network, (example,), dynamic_shapes=({0: count, 2: height, 3: width},)
         )
-    # torch.export raises kinds of its own, of several bases.
+    # torch.export raises errors of its own, without a common base.
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise ProjectorError(

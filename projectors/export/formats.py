@@ -1,4 +1,4 @@
-"""A projector as folders that other programs load; each is checked outside our own classes.
+"""A projector as folders that other programs load; each is checked without our own classes.
 
 peft            PEFT's adapter folder, the head, and the base if open_clip cannot fetch it
 merged          open_clip's folder layout with the adapters merged, and the head
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from projectors.errors import ProjectorError
 from projectors.export.deployment import (
-    check_outside,
+    check_export,
     export_onnx,
     export_program,
     head_tensors,
@@ -59,7 +59,7 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        gap: the largest difference of probabilities from the projector, found by loading it.
+        gap: largest difference of probabilities between the projector and the loaded export.
         lines: Python lines that load it and label `images`.
         takes: what `images` are, in a sentence.
         has_base: whether the tower is in the folder.
@@ -77,7 +77,7 @@ def export_peft(projector: Projector, folder: Path, *, base: bool | None = None)
     Args:
         projector: on the CPU, with adapters.
         folder: exists.
-        base: whether the tower goes along; None for only where open_clip cannot fetch it by
+        base: whether to write the tower too; None for only where open_clip cannot fetch it by
             name.
 
     Raises:
@@ -147,7 +147,7 @@ def export_as_program(projector: Projector, folder: Path) -> Exported:
 
 
 def export_compact(projector: Projector, folder: Path, storage: Storage) -> Exported:
-    """Write this package's own folder in few bits; the difference is not bounded, but measured."""
+    """Write this package's own folder in few bits; its difference is measured, not limited."""
     save(projector, folder, storage=storage)
     loaded = load(folder, tower=projector.tower)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def export_compact(projector: Projector, folder: Path, storage: Storage) -> Expo
 
 
 def write_about(projector: Projector, folder: Path, licence: str) -> None:
-    """Write `about.json`: the classes, both spaces of images, and the licence."""
+    """Write `about.json`: the classes, both normalisations of images, and the licence."""
     tower, space = projector.tower, projector.preprocessing
     about = {
         "classes": projector.classes,
@@ -178,11 +178,11 @@ def write_about(projector: Projector, folder: Path, licence: str) -> None:
 def _check_parts(projector: Projector, visual: nn.Module, folder: Path, what: str) -> float:
     head = safetensors.torch.load_file(folder / HEAD)
 
-    def run(images: Tensor) -> Tensor:
+    def predict(images: Tensor) -> Tensor:
         features = functional.normalize(visual(projector.prepare(images)), dim=-1)
         return (head["scale"] * features @ head["weight"].T + head["bias"]).softmax(dim=-1)
 
-    return check_outside(projector, run, what)
+    return check_export(projector, predict, what)
 
 
 def _write_head(projector: Projector, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A tower in open_clip's own folder layout, for programs that do not know our specs."""
+"""A tower in open_clip's own folder layout, for programs that do not read our specs."""
 
 import json
 from importlib import resources
@@ -25,7 +25,7 @@ def is_fetched_by_name(tower: Tower) -> bool:
 
 
 def public_name(tower: Tower) -> str:
-    """The tower's spec without the folders of this machine."""
+    """The tower's spec without local paths."""
     scheme, model, pretrained = _parts(tower.spec)
     if scheme == "folder":
         return f"folder:{Path(tower.spec.partition(':')[2]).name}"
@@ -37,7 +37,7 @@ def loading_call(tower: Tower, folder: str) -> str:
 
     Args:
         tower: the tower.
-        folder: where it lies if open_clip does not find it by name.
+        folder: where it is, if open_clip does not find it by name.
     """
     _, model, pretrained = _parts(tower.spec)
     if is_fetched_by_name(tower):
@@ -68,18 +68,18 @@ def _config(tower: Tower) -> dict[str, Any]:
 
     scheme, model, _ = _parts(tower.spec)
     if scheme == "config":
-        place = resources.files("projectors") / "configs" / f"{model}.json"
-        found = json.loads(place.read_text("utf-8"))
+        path = resources.files("projectors") / "configs" / f"{model}.json"
+        config = json.loads(path.read_text("utf-8"))
     elif scheme in ("folder", GLYPHCLIP):
         bundled = scheme == GLYPHCLIP
-        place = glyphclip_folder() if bundled else Path(tower.spec.partition(":")[2])
-        found = json.loads((place / CONFIG).read_text("utf-8"))
+        path = glyphclip_folder() if bundled else Path(tower.spec.partition(":")[2])
+        config = json.loads((path / CONFIG).read_text("utf-8"))
     elif scheme == "open_clip":
-        found = {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": {}}
+        config = {"model_cfg": open_clip.get_model_config(model), "preprocess_cfg": {}}
     else:
         raise ProjectorError(f"tower {tower.spec!r} cannot be written in open_clip's layout")
-    preprocess = {**found["preprocess_cfg"], "mean": list(tower.mean), "std": list(tower.std)}
-    return {"model_cfg": found["model_cfg"], "preprocess_cfg": preprocess}
+    preprocess = {**config["preprocess_cfg"], "mean": list(tower.mean), "std": list(tower.std)}
+    return {"model_cfg": config["model_cfg"], "preprocess_cfg": preprocess}
 
 
 def _parts(spec: str) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""What a projector costs its receiver, in bytes."""
+"""Bytes that a receiver of a projector needs."""
 
 import os
 import zlib
@@ -27,7 +27,7 @@ class FileBytes:
     """One file, or array, that a receiver needs.
 
     Attributes:
-        name: what it is.
+        name: of the file or array.
         stored: bytes as they are.
         compressed: bytes after zlib at its best level, as an archive ships them.
     """

@@ -1,4 +1,4 @@
-"""A saved projector as one payload, for a set that carries its labeller with it."""
+"""A saved projector as one payload, for a set that includes its labeller."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from projectors.codecs.container import inflate, seal, unseal
 from projectors.codecs.errors import CodecError
 from projectors.files.description import DESCRIPTION, is_plain_name, read_description
 
-# Fitted numbers hardly shrink; deflate makes a thousandth of zeros alone.
-_LEAST_LIMIT = 1 << 20
+# Limits on the size of a decompressed file. Fitted numbers hardly compress.
+_MIN_LIMIT = 1 << 20
 
-_MOST_EXPANSION = 100
+_MAX_EXPANSION = 100
 
-_AGAIN = "encode them again"
+_HINT = "encode them again"
 
 
 def pack_projector(path: str | os.PathLike[str], about: dict[str, Any]) -> bytes:
@@ -24,7 +24,7 @@ def pack_projector(path: str | os.PathLike[str], about: dict[str, Any]) -> bytes
 
     Args:
         path: folder of a saved projector.
-        about: JSON-able; what a receiver needs to know besides.
+        about: JSON-able; what else a receiver needs.
 
     Raises:
         ProjectorError: if the folder is no projector.
@@ -37,7 +37,7 @@ def pack_projector(path: str | os.PathLike[str], about: dict[str, Any]) -> bytes
 
 
 def unpack_projector(payload: bytes | memoryview, into: Path) -> dict[str, Any]:
-    """Write the files of a packed projector into a folder; returns what was said of it.
+    """Write the files of a packed projector into a folder; returns the `about` of its packing.
 
     Raises:
         CodecError: for bytes that are cut short, damaged or no projector, and for files that
@@ -46,17 +46,17 @@ def unpack_projector(payload: bytes | memoryview, into: Path) -> dict[str, Any]:
     document, body = unseal(payload)
     if document.get("network") != "projector":
         raise CodecError("these encoded labels hold no projector; encode them again")
-    place = 0
+    offset = 0
     for name, size in _files(document):
         content = inflate(
-            body[place : place + size],
-            _LEAST_LIMIT + _MOST_EXPANSION * size,
+            body[offset : offset + size],
+            _MIN_LIMIT + _MAX_EXPANSION * size,
             f"{name!r} of a projector",
         )
         (into / name).write_bytes(content)
-        place += size
-    if place != len(body):
-        raise CodecError(f"{len(body)} bytes for files that take {place}; {_AGAIN}")
+        offset += size
+    if offset != len(body):
+        raise CodecError(f"{len(body)} bytes for files that take {offset}; {_HINT}")
     return document["about"]
 
 
@@ -64,13 +64,13 @@ def _files(document: dict[str, Any]) -> list[tuple[str, int]]:
     """Names and packed sizes, each of the right kind, before anything is written."""
     files, about = document.get("files"), document.get("about")
     if not isinstance(files, list) or not isinstance(about, dict):
-        raise CodecError(f"a projector whose files are not listed; {_AGAIN}")
-    found: list[tuple[str, int]] = []
+        raise CodecError(f"a projector whose files are not listed; {_HINT}")
+    entries: list[tuple[str, int]] = []
     for entry in files:
         if not isinstance(entry, list) or [type(part) for part in entry] != [str, int]:
-            raise CodecError(f"a projector whose files are not listed: {str(entry)[:80]}; {_AGAIN}")
+            raise CodecError(f"a projector whose files are not listed: {str(entry)[:80]}; {_HINT}")
         name, size = entry
         if not is_plain_name(name) or size < 0:
             raise CodecError(f"a projector's file {name[:80]!r} lies outside its folder; refused")
-        found.append((name, size))
-    return found
+        entries.append((name, size))
+    return entries

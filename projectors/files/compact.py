@@ -27,8 +27,8 @@ BITS = (4, 8, 32)
 
 _PREFIX = struct.Struct("<8sBBB")
 
-# A row's scale is the best of these fractions of what its largest number asks for: at 4 bits it
-# pays to cut the largest few off.
+# Candidate scales, as fractions of the one that its largest number needs: at 4 bits it pays to
+# clip a few outliers.
 _CLIPS = torch.linspace(0.4, 1.0, 25)
 
 
@@ -69,7 +69,7 @@ def pack_compact(tensors: Mapping[str, Tensor], storage: Storage) -> bytes:
         scales.append(scale)
         codes.append(code.reshape(-1))
     levels = _levels(storage.bits)
-    symbols = (torch.cat(codes) + levels).numpy().astype(np.uint8) if codes else _NONE
+    symbols = (torch.cat(codes) + levels).numpy().astype(np.uint8) if codes else _NO_SYMBOLS
     coded = encode_symbols(symbols, 2 * levels + 1, storage.coder) if codes else b""
     prefix = _PREFIX.pack(MAGIC, VERSION, storage.bits, CODERS[storage.coder].mark)
     halves = [scale.to(torch.bfloat16).view(torch.int16).numpy().tobytes() for scale in scales]
@@ -86,10 +86,12 @@ def unpack_compact(content: bytes, shapes: Mapping[str, torch.Size]) -> dict[str
     matrices = {name: shape for name, shape in sorted(shapes.items()) if len(shape) > 1}
     reader = _Reader(content, _PREFIX.size)
     scales = {name: reader.halves(min(_sides(shape))) for name, shape in matrices.items()}
-    found = {name: reader.vector(shape) for name, shape in sorted(shapes.items()) if len(shape) < 2}
+    tensors = {
+        name: reader.vector(shape) for name, shape in sorted(shapes.items()) if len(shape) < 2
+    }
     levels = _levels(storage.bits)
     total = sum(shape.numel() for shape in matrices.values())
-    symbols = _NONE
+    symbols = _NO_SYMBOLS
     if total:
         symbols = decode_symbols(reader.rest(), 2 * levels + 1, total, storage.coder)
     codes = torch.from_numpy(symbols.astype(np.float32)) - levels
@@ -97,8 +99,8 @@ def unpack_compact(content: bytes, shapes: Mapping[str, torch.Size]) -> dict[str
         matrices, codes.split([s.numel() for s in matrices.values()]), strict=True
     ):
         rows = part.view(min(_sides(matrices[name])), -1) * scales[name][:, None]
-        found[name] = _from_rows(rows, matrices[name])
-    return found
+        tensors[name] = _from_rows(rows, matrices[name])
+    return tensors
 
 
 def quantise(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -123,7 +125,7 @@ def _codes(rows: Tensor, scale: Tensor, levels: int) -> Tensor:
     return (rows / safe[:, None]).round().clamp(-levels, levels)
 
 
-_NONE = np.zeros(0, dtype=np.uint8)
+_NO_SYMBOLS = np.zeros(0, dtype=np.uint8)
 
 
 def _levels(bits: int) -> int:

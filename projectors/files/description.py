@@ -1,4 +1,4 @@
-"""What `projector.json` says, and its checks."""
+"""The contents of `projector.json`, and their checks."""
 
 import json
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ DESCRIPTION = "projector.json"
 
 FORMAT = "limbeck-projector-1"
 
-# Above the width of every tower that is known: a larger rank is damage or malice.
+# Above the width of every known tower: a larger rank is corrupt or malicious.
 _LARGEST_RANK = 1 << 14
 
 
 @dataclass(frozen=True)
 class TowerRecord:
-    """The tower that a projector stands on.
+    """The tower of a projector.
 
     Attributes:
         spec: as for `load_tower`.
@@ -58,7 +58,7 @@ class TowerRecord:
         )
 
     def wanted(self) -> str:
-        """What has to be fetched, in a few words."""
+        """The tower's spec and digest, for messages."""
         return f"{self.spec!r} (SHA-256 of its tensors {self.digest[:12]})"
 
     def check(self, path: str, tower: Tower) -> None:
@@ -84,14 +84,14 @@ class Description:
     """All that a receiver needs to rebuild a projector, beside its tensors.
 
     Attributes:
-        tower: what it stands on.
+        tower: the frozen model.
         classes: k names.
-        preprocessing: the space of the images.
+        preprocessing: normalisation of the input images.
         adapter: the adapters, all targets named.
         head: the head.
         files: SHA-256, in hex, of every other file of the folder, by name.
         storage: how the fitted numbers are written.
-        fidelity: what was measured on images held out of the fit, if it was.
+        fidelity: on images held out of the fit, if it was measured.
     """
 
     tower: TowerRecord
@@ -112,8 +112,8 @@ class Description:
         """Raise ProjectorError unless these are the classes, in their order."""
         if list(classes) == self.classes:
             return
-        places = zip(classes, self.classes, strict=False)
-        ours, theirs = next(((a, b) for a, b in places if a != b), ("", ""))
+        pairs = zip(classes, self.classes, strict=False)
+        ours, theirs = next(((a, b) for a, b in pairs if a != b), ("", ""))
         first = f"; the first that differ are {ours!r} and {theirs!r}" if ours or theirs else ""
         raise ProjectorError(
             f"{path} labels {len(self.classes)} classes, but the data have {len(classes)}, and "
@@ -181,12 +181,12 @@ def _parse(document: dict[str, Any]) -> Description:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name is that of a file right in a folder, and leads nowhere else."""
+    """Whether a name is that of a file directly in a folder."""
     return name == Path(name).name and name not in ("", ".", "..") and "\0" not in name
 
 
 def _check_numbers(document: dict[str, Any]) -> None:
-    """Memory is taken, and random numbers drawn, by these before any tensor is read."""
+    """Check the numbers by which memory is allocated and weights are drawn."""
     adapter, head = document["adapter"], document["head"]
     ranks = [adapter["rank"], head.get("rank", 1), *adapter.get("ranks", {}).values()]
     if not all(0 <= int(rank) <= _LARGEST_RANK for rank in ranks):

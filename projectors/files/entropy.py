@@ -14,10 +14,10 @@ _LEVEL = 19
 
 _WORD = np.dtype("<u4")
 
-_SHARE = np.dtype("<u2")
+_FREQUENCY = np.dtype("<u2")
 
-# The shares of the symbols sum to about this, so that none exceeds 16 bits.
-_WHOLE = 65_000
+# The frequencies of the symbols sum to about this, so that none exceeds 16 bits.
+_TOTAL_FREQUENCY = 65_000
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Coder:
     """An entropy coder.
 
     Attributes:
-        mark: its number in files; never used again for another.
+        mark: its number in files; never reused for another.
         encode: symbols in [0, count), uint8, and count -> bytes.
         decode: bytes, count, number of symbols -> symbols.
     """
@@ -55,7 +55,7 @@ def _zstandard_decode(content: bytes, count: int, length: int) -> np.ndarray:
 
 
 def _narrow(symbols: np.ndarray, count: int) -> np.ndarray:
-    """Two symbols a byte where there are at most 16 of them."""
+    """Pack two symbols into a byte if there are at most 16 different ones."""
     if count > 16:
         return symbols
     padded = np.append(symbols, np.zeros(len(symbols) % 2, dtype=np.uint8))
@@ -72,31 +72,31 @@ def _constriction_encode(symbols: np.ndarray, count: int) -> bytes:
     import constriction
 
     counts = np.bincount(symbols, minlength=count)
-    shares = np.ceil(counts * (_WHOLE / counts.sum())).astype(_SHARE)
+    frequencies = np.ceil(counts * (_TOTAL_FREQUENCY / counts.sum())).astype(_FREQUENCY)
     coder = constriction.stream.queue.RangeEncoder()
-    coder.encode(symbols.astype(np.int32), _model(shares))
-    return shares.tobytes() + coder.get_compressed().astype(_WORD).tobytes()
+    coder.encode(symbols.astype(np.int32), _model(frequencies))
+    return frequencies.tobytes() + coder.get_compressed().astype(_WORD).tobytes()
 
 
 def _constriction_decode(content: bytes, count: int, length: int) -> np.ndarray:
     import constriction
 
-    start = count * _SHARE.itemsize
+    start = count * _FREQUENCY.itemsize
     if len(content) < start or (len(content) - start) % _WORD.itemsize:
         raise ProjectorError(f"the coded numbers are {len(content)} bytes, which cannot be")
-    shares = np.frombuffer(content[:start], dtype=_SHARE)
-    if not shares.any():
+    frequencies = np.frombuffer(content[:start], dtype=_FREQUENCY)
+    if not frequencies.any():
         raise ProjectorError(f"the coded numbers are none of the {length} that are needed")
     coded = np.frombuffer(content[start:], dtype=_WORD).astype(np.uint32)
     decoder = constriction.stream.queue.RangeDecoder(coded)
-    return decoder.decode(_model(shares), length).astype(np.uint8)
+    return decoder.decode(_model(frequencies), length).astype(np.uint8)
 
 
-def _model(shares: np.ndarray) -> object:
+def _model(frequencies: np.ndarray) -> object:
     import constriction
 
-    # The model needs a probability above zero for symbols that never come, too.
-    weights = shares.astype(np.float64) + 1 / 256
+    # The model needs a probability above zero for symbols that do not occur, too.
+    weights = frequencies.astype(np.float64) + 1 / 256
     return constriction.stream.model.Categorical(weights / weights.sum(), perfect=False)
 
 

@@ -6,7 +6,7 @@
         adapter_model.safetensors
         head.safetensors            only what was fitted of the head
 
-In few bits (`Storage(bits=8)` or 4) one file, fitted.bin, takes the place of the last three. The
+With `Storage(bits=8)` or 4 one file, fitted.bin, replaces the last three. The
 tower itself is not in the folder; its digest is. The same projector gives the same bytes.
 """
 
@@ -57,15 +57,15 @@ def save(
 ) -> None:
     """Write a projector to a folder.
 
-    The folder is written beside its place and then renamed, so that there is never half of
-    one. A projector that is already there is replaced; until the new one is in place the old
+    The folder is written under a temporary name and then renamed, so that it is never there in
+    part. A projector that is already there is replaced; until the new one is in place the old
     one is kept beside it as `.NAME.previous`.
 
     Args:
         projector: on any device.
         path: the folder; its parent is made where it does not exist.
         storage: how the fitted numbers are written; float32 by default.
-        fidelity: what was measured on images held out of the fit, for the reader.
+        fidelity: measured on images held out of the fit, for the reader.
 
     Raises:
         ProjectorError: if something else is there, or a library for `storage` is missing.
@@ -89,19 +89,19 @@ def write_folder(files: dict[str, bytes], path: str | os.PathLike[str]) -> None:
     Raises:
         ProjectorError: if something else is there.
     """
-    place = Path(path).resolve()
-    if place.exists() and not (place / DESCRIPTION).is_file():
-        if not place.is_dir() or any(place.iterdir()):
+    target = Path(path).resolve()
+    if target.exists() and not (target / DESCRIPTION).is_file():
+        if not target.is_dir() or any(target.iterdir()):
             raise ProjectorError(f"{path} exists and is no projector; choose another folder")
-        place.rmdir()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}")
+        target.rmdir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         fresh.mkdir()
         for name, content in files.items():
             (fresh / name).parent.mkdir(exist_ok=True)
             write_durably(fresh / name, content)
-        _publish(fresh, place)
+        _publish(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -115,9 +115,9 @@ def load(
 
     Args:
         path: a folder that `save` wrote.
-        tower: its tower, where it is already loaded or lies elsewhere than it did; None loads
-            the one that the folder names.
-        classes: the k names, in order, of the data that it is to label; None does not check.
+        tower: its tower, if it is already loaded or has moved; None loads the one that the folder
+            names.
+        classes: the k names, in order, of the data to label; None does not check.
 
     Returns:
         The projector, on the CPU and in eval mode.
@@ -154,7 +154,7 @@ def load(
 
 
 def rounded(projector: Projector, storage: Storage) -> Projector:
-    """A projector as its receiver will have it: the fitted numbers are those of the file.
+    """A projector as a receiver loads it: with the fitted numbers rounded as in the file.
 
     Raises:
         ProjectorError: if a number is not finite, or a library for `storage` is missing.
@@ -163,7 +163,7 @@ def rounded(projector: Projector, storage: Storage) -> Projector:
         return projector
     visual, head = copy.deepcopy(projector.visual), copy.deepcopy(projector.head)
     adapter = _peft_tensors(visual) if projector.adapter.targets else {}
-    fitted = _together(adapter, _fitted(head))
+    fitted = _prefixed(adapter, _fitted(head))
     shapes = {name: value.shape for name, value in fitted.items()}
     _fill(visual, head, unpack_compact(pack_compact(fitted, storage), shapes))
     return Projector(
@@ -181,7 +181,7 @@ def _payload(projector: Projector, storage: Storage) -> dict[str, bytes]:
     """Contents of every file but the description, by name."""
     adapter, fitted = adapter_tensors(projector), _fitted(projector.head)
     if storage.bits < 32:
-        return {COMPACT: pack_compact(_together(adapter, fitted), storage)}
+        return {COMPACT: pack_compact(_prefixed(adapter, fitted), storage)}
     files: dict[str, bytes] = {}
     if adapter:
         files[ADAPTER_CONFIG] = adapter_config(projector).encode()
@@ -191,7 +191,7 @@ def _payload(projector: Projector, storage: Storage) -> dict[str, bytes]:
     return files
 
 
-def _together(adapter: dict[str, Tensor], head: dict[str, Tensor]) -> dict[str, Tensor]:
+def _prefixed(adapter: dict[str, Tensor], head: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         **{f"adapter.{name}": value for name, value in adapter.items()},
         **{f"head.{name}": value for name, value in head.items()},
@@ -215,7 +215,7 @@ def _description(
 
 def adapter_config(projector: Projector) -> str:
     """The text of PEFT's adapter_config.json."""
-    # PEFT's own writer adds its version, and the targets as a set in the order of their hashes.
+    # PEFT's own writer is not deterministic: it adds its version, and the targets as a set.
     adapter = projector.adapter
     ranks = target_ranks(
         projector.tower.clip.visual, adapter.targets or (), adapter.rank, adapter.ranks
@@ -256,18 +256,18 @@ def _load_parts(folder: Path, tower: Tower, description: Description) -> tuple[n
     adapter = _peft_tensors(visual) if settings.targets else {}
     fitted = _fitted(head)
     if description.storage.bits < 32:
-        found = read_compact(folder / COMPACT, _together(adapter, fitted))
+        tensors = read_compact(folder / COMPACT, _prefixed(adapter, fitted))
     else:
-        found = _together(
+        tensors = _prefixed(
             read_tensors(folder / ADAPTER, adapter) if adapter else {},
             read_tensors(folder / HEAD, fitted) if fitted else {},
         )
-    _fill(visual, head, found)
+    _fill(visual, head, tensors)
     return visual, head
 
 
 def _fill(visual: nn.Module, head: Head, tensors: dict[str, Tensor]) -> None:
-    """Put the tensors of `_together` into an encoder and a head."""
+    """Put the tensors of `_prefixed` into an encoder and a head."""
     import peft
 
     parts: dict[str, dict[str, Tensor]] = {"adapter": {}, "head": {}}
@@ -282,22 +282,22 @@ def _fill(visual: nn.Module, head: Head, tensors: dict[str, Tensor]) -> None:
 def _empty_head(tower: Tower, description: Description) -> Head:
     """The head before its fitted numbers are filled in."""
     if description.head.trained == "all":
-        # Every number of it is in the file: the text encoder is not needed.
+        # All its numbers are in the file, so the text encoder is not needed.
         weight = torch.zeros(len(description.classes), tower.embed_dim)
         return Head(weight, 1.0, description.head)
     return build_head(tower, description.classes, description.head)
 
 
-def _publish(fresh: Path, place: Path) -> None:
+def _publish(fresh: Path, target: Path) -> None:
     """Rename a finished folder into its place; the old one survives every failure."""
-    previous = place.with_name(f".{place.name}.previous")
-    if place.exists():
+    previous = target.with_name(f".{target.name}.previous")
+    if target.exists():
         shutil.rmtree(previous, ignore_errors=True)
-        place.rename(previous)
+        target.rename(previous)
     try:
-        fresh.rename(place)
+        fresh.rename(target)
     except OSError:
         if previous.exists():
-            previous.rename(place)
+            previous.rename(target)
         raise
     shutil.rmtree(previous, ignore_errors=True)

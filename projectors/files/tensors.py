@@ -1,4 +1,4 @@
-"""The tensors of a projector as files: safetensors, or few bits."""
+"""The tensors of a projector as files: safetensors, or the compact format."""
 
 import hashlib
 import os
@@ -18,35 +18,35 @@ def safetensors_bytes(tensors: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save(contiguous, metadata={"format": "pt"})
 
 
-def read_tensors(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, which must have the names and shapes of those wanted.
+def read_tensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, which must have the expected names and shapes.
 
     Raises:
         ProjectorError: if the file is damaged, or does not hold them.
     """
     try:
-        found = safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ProjectorError(f"{path} is damaged or foreign ({error}); fetch it again") from error
-    for name in sorted(set(found) | set(wanted)):
-        came = tuple(found[name].shape) if name in found else "no such tensor"
-        need = tuple(wanted[name].shape) if name in wanted else "no such tensor"
+    for name in sorted(set(tensors) | set(expected)):
+        came = tuple(tensors[name].shape) if name in tensors else "no such tensor"
+        need = tuple(expected[name].shape) if name in expected else "no such tensor"
         if came != need:
             raise ProjectorError(
                 f"{path} holds {came} for {name}, but the classes and adapters in its "
                 f"description need {need}; the files do not belong together, fetch the whole "
                 "folder again"
             )
-    return found
+    return tensors
 
 
-def read_compact(path: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a compact file, of the names and shapes of those wanted.
+def read_compact(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a compact file, of the expected names and shapes.
 
     Raises:
         ProjectorError: if the file is damaged, or holds other tensors.
     """
-    shapes = {name: value.shape for name, value in wanted.items()}
+    shapes = {name: value.shape for name, value in expected.items()}
     try:
         return unpack_compact(path.read_bytes(), shapes)
     except OSError as error:
@@ -61,10 +61,10 @@ def check_file(path: Path, digest: str, description: str) -> None:
     """Raise ProjectorError unless a file is there with this SHA-256, in hex."""
     if not path.is_file():
         raise ProjectorError(f"{path} is missing; fetch the whole folder again")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != digest:
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != digest:
         raise ProjectorError(
-            f"{path} has the digest {found[:12]}, but {description} names {digest[:12]}: it is "
+            f"{path} has the digest {actual[:12]}, but {description} names {digest[:12]}: it is "
             "damaged or foreign; fetch the whole folder again"
         )
 

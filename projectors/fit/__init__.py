@@ -1,1 +1,1 @@
-"""Fitting projectors to soft labels, and asking them for labels."""
+"""Fitting projectors to soft labels, and labelling with them."""

@@ -1,4 +1,4 @@
-"""How closely a projector gives back its teacher's soft labels."""
+"""How closely a projector reproduces its teacher's soft labels."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ class Fidelity:
 
     Attributes:
         kl: Kullback-Leibler divergence from the teacher to the projector, in nats; 0 is exact.
-        agreement: fraction of images on which both have the same first class.
-        accuracy: fraction of images whose hard label is the projector's first class.
+        agreement: fraction of images on which both have the same top-1 class.
+        accuracy: fraction of images whose hard label is the projector's top-1 class.
     """
 
     kl: float
@@ -63,7 +63,7 @@ def measure_fidelity(
 
 
 def _sums(logits: Tensor, teacher: Tensor, hard: Tensor) -> Tensor:
-    """Sums over a batch: the divergence, the agreements, the correct first classes; [3]."""
+    """Sums over a batch: the divergence, the agreements, the correct top-1 classes; [3]."""
     theirs = torch.xlogy(teacher, teacher)
     kl = (theirs - teacher * logits.log_softmax(dim=-1)).sum()
     first = logits.argmax(dim=-1)

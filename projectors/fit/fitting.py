@@ -14,12 +14,15 @@ from projectors.model.projector import Projector
 
 LOSSES = ("mse", "kl")
 
-# A loss above it says nothing any more: the fit has exploded, though all is finite yet.
-EXPLODED = 1e8
+# A larger loss counts as divergence, even while it is finite.
+MAX_LOSS = 1e8
 
 
 class Images(Protocol):
-    """Images [n, c, h, w] that are read by batches; a tensor is one, so is a reader of files."""
+    """Images [n, c, h, w] read in batches: a tensor, or a reader of files.
+
+    `synth.images` has a protocol of the same name and meaning, which this package may not import.
+    """
 
     @property
     def shape(self) -> torch.Size:
@@ -28,15 +31,15 @@ class Images(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are."""
+        """Device of the batches."""
         ...
 
     def __len__(self) -> int:
         """The number of images."""
         ...
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        """The images [b, c, h, w] at `places`, int64 [b] or a slice."""
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """The images [b, c, h, w] at `index`, int64 [b] or a slice."""
         ...
 
 
@@ -50,8 +53,8 @@ class FitSettings:
         lr: peak learning rate of AdamW; it falls to 0 along a cosine.
         weight_decay: of AdamW.
         ce_weight: weight of the cross-entropy with the hard labels.
-        loss: "mse", the mean squared difference of logits, each less the mean over its image's
-            classes; or "kl", the Kullback-Leibler divergence of probabilities at `temperature`,
+        loss: "mse", the mean squared difference of logits, centred over the classes of each
+            image; or "kl", the Kullback-Leibler divergence of probabilities at `temperature`,
             times its square.
         temperature: divides both logits in "kl"; > 0.
     """
@@ -87,10 +90,9 @@ class FitStep:
 
 
 class FitState:
-    """Where a fit stands: everything that a step changes.
+    """The state of a fit: everything that a step changes.
 
-    Made once for a fit, or made anew and then restored from the tensors of an interrupted one,
-    after which the fit goes on with the same bits.
+    Restored from the tensors of an interrupted fit, it continues bitwise identically.
 
     Args:
         projector: is changed in place, and stays on its device.
@@ -117,16 +119,16 @@ class FitState:
         )
         self.step = 0
         self._order = torch.empty(0, dtype=torch.long)
-        self._place = 0
+        self._position = 0
 
     def next_batch(self, num_images: int) -> Tensor:
         """Indices [b] of the next batch; each shuffled pass drops its last, smaller batch."""
         size = min(self.settings.batch_size, num_images)
-        if self._place + size > len(self._order):
+        if self._position + size > len(self._order):
             self._order = torch.randperm(num_images, generator=self.generator)
-            self._place = 0
-        self._place += size
-        return self._order[self._place - size : self._place]
+            self._position = 0
+        self._position += size
+        return self._order[self._position - size : self._position]
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the fitted numbers, on the CPU."""
@@ -138,18 +140,18 @@ class FitState:
             value.data.copy_(weights[name])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Copies of all that a step changes, on the CPU; a file of them resumes the fit."""
-        found = {f"weight.{name}": value for name, value in self.weights().items()}
+        """Copies of all that a step changes, on the CPU; the input of `restore`."""
+        tensors = {f"weight.{name}": value for name, value in self.weights().items()}
         for name, parameter in self.fitted.items():
             for key, value in self.optimiser.state[parameter].items():
-                found[f"{key}.{name}"] = value.detach().cpu().clone()
-        found["generator"] = self.generator.get_state()
-        found["order"] = self._order.clone()
-        found["place"] = torch.tensor([self._place, self.step])
-        return found
+                tensors[f"{key}.{name}"] = value.detach().cpu().clone()
+        tensors["generator"] = self.generator.get_state()
+        tensors["order"] = self._order.clone()
+        tensors["place"] = torch.tensor([self._position, self.step])
+        return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to where `tensors` was called."""
+        """Restore the state that `tensors` copied."""
         self.set_weights({name: tensors[f"weight.{name}"] for name in self.fitted})
         for name, parameter in self.fitted.items():
             # A step's count stays on the CPU, as the optimiser keeps it there.
@@ -160,7 +162,7 @@ class FitState:
             }
         self.generator.set_state(tensors["generator"])
         self._order = tensors["order"]
-        self._place, self.step = tensors["place"].tolist()
+        self._position, self.step = tensors["place"].tolist()
 
 
 def fit_projector(
@@ -177,8 +179,8 @@ def fit_projector(
     teacher labels the very view that the projector sees.
 
     Args:
-        state: where the fit begins, or goes on; between two steps its tensors can be taken.
-        images: [n, c, h, w] real images, in the projector's input space and on its device.
+        state: the start of the fit, or a restored state.
+        images: [n, c, h, w] real images, normalised for the projector and on its device.
         teacher: images [b, c, h, w] -> logits [b, k]; called without gradients.
         hard: [n] class indices.
         view: images and a generator -> augmented images; None for the images as they are.
@@ -188,8 +190,8 @@ def fit_projector(
 
     Raises:
         ProjectorError: if shapes do not agree.
-        DivergedError: if the loss is not finite or above `EXPLODED`, or a fitted number not
-            finite.
+        DivergedError: if the loss is not finite or above `MAX_LOSS`, or a fitted number is
+            not finite.
 
     Source: HeLlO, whose loss is "mse" with ce_weight * cross-entropy (its weight is not
     published).
@@ -204,9 +206,9 @@ def fit_projector(
         batch = state.next_batch(len(images)).to(images.device)
         seen = images[batch] if view is None else view(images[batch], state.generator)
         with torch.no_grad():
-            wanted = teacher(seen)
-        loss = projector_loss(projector.logits(seen), wanted, hard[batch], settings)
-        if not (value := loss.item()) < EXPLODED:
+            teacher_logits = teacher(seen)
+        loss = projector_loss(projector.logits(seen), teacher_logits, hard[batch], settings)
+        if not (value := loss.item()) < MAX_LOSS:
             raise DivergedError(
                 f"the loss became {value} at step {index}; lower lr (now {settings.lr})", index
             )
@@ -222,12 +224,14 @@ def fit_projector(
         yield FitStep(index, value, lr)
 
 
-def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSettings) -> Tensor:
+def projector_loss(
+    logits: Tensor, teacher_logits: Tensor, hard: Tensor, settings: FitSettings
+) -> Tensor:
     """Distance between logits [n, k] and the teacher's, plus the weighted cross-entropy.
 
     Args:
         logits: [n, k] the projector's.
-        wanted: [n, k] the teacher's.
+        teacher_logits: [n, k] the teacher's.
         hard: [n] class indices.
         settings: which distance, and the weight.
 
@@ -237,18 +241,18 @@ def projector_loss(logits: Tensor, wanted: Tensor, hard: Tensor, settings: FitSe
     Raises:
         ProjectorError: if the teacher knows another number of classes.
     """
-    if wanted.shape != logits.shape:
+    if teacher_logits.shape != logits.shape:
         raise ProjectorError(
-            f"the teacher gives logits {tuple(wanted.shape)}, but the projector "
+            f"the teacher gives logits {tuple(teacher_logits.shape)}, but the projector "
             f"{tuple(logits.shape)}; use a teacher of the same classes"
         )
     if settings.loss == "mse":
-        # One number more on all logits of an image is no other label. Cross-entropy's gradients
-        # never add it, but Adam does, and then it can be most of a teacher's logits.
-        distance = functional.mse_loss(_centred(logits), _centred(wanted))
+        # A constant added to all logits of an image does not change its label. Gradients of the
+        # cross-entropy never add one, but Adam does, until it dominates a teacher's logits.
+        distance = functional.mse_loss(_centred(logits), _centred(teacher_logits))
     else:
         ours = (logits / settings.temperature).log_softmax(dim=-1)
-        theirs = (wanted / settings.temperature).log_softmax(dim=-1)
+        theirs = (teacher_logits / settings.temperature).log_softmax(dim=-1)
         distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
         distance = distance * settings.temperature**2
     return distance + settings.ce_weight * functional.cross_entropy(logits, hard)
@@ -259,9 +263,9 @@ def _centred(logits: Tensor) -> Tensor:
 
 
 def _all_finite(projector: Projector) -> bool:
-    """Whether every fitted number is: an update can break them after its loss was still well."""
-    found = [p.detach().isfinite().all() for p in projector.parameters() if p.requires_grad]
-    return bool(torch.stack(found).all())
+    """Whether every fitted number is finite: an update can overflow after a finite loss."""
+    finite = [p.detach().isfinite().all() for p in projector.parameters() if p.requires_grad]
+    return bool(torch.stack(finite).all())
 
 
 def _check_data(projector: Projector, images: Images, hard: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Soft labels asked for while students train; none is stored with the set."""
+"""Soft labels computed while students train; none is stored with the set."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,27 +10,27 @@ from projectors.errors import ProjectorError
 
 
 class OnlineLabels:
-    """Labels batches of views, in bounded pieces, and remembers those that come again.
+    """Labels batches of views in parts of bounded size, and caches the labels.
 
     Students of the same seed see the same views, and a student that trains on a pool of stored
-    views sees each of them many times; asking a CLIP tower again would cost more than the
-    student's own step. A whole batch is remembered, not an image: the same batch always gets
-    the same bits, whether it was remembered or not.
+    views sees each of them many times; running a CLIP tower again would cost more than the
+    student's own step. Whole batches are cached, not images, so that a batch always gets the same
+    bits.
 
     Args:
-        ask: views [b, c, h, w] -> logits [b, k]; called without gradients.
-        batch_size: views asked for at a time.
-        cache_bytes: size of the logits that are remembered at most; what comes later is asked
-            for each time. 0 remembers nothing.
+        label: views [b, c, h, w] -> logits [b, k]; called without gradients.
+        batch_size: views labelled at a time.
+        cache_bytes: largest size of the cached logits; batches beyond it are labelled each time.
+            0 caches nothing.
 
     Attributes:
-        asked: views that were asked for.
-        remembered: views whose labels were found.
+        computed: views that were labelled.
+        cached: views whose labels came from the cache.
     """
 
     def __init__(
         self,
-        ask: Callable[[Tensor], Tensor],
+        label: Callable[[Tensor], Tensor],
         *,
         batch_size: int = 256,
         cache_bytes: int = 1 << 28,
@@ -39,22 +39,22 @@ class OnlineLabels:
             raise ProjectorError(
                 f"batch_size is {batch_size} and cache_bytes {cache_bytes}; write at least 1 and 0"
             )
-        self._ask, self._batch_size, self._room = ask, batch_size, cache_bytes
-        self._known: dict[bytes, Tensor] = {}
-        self.asked = self.remembered = 0
+        self._label, self._batch_size, self._free_bytes = label, batch_size, cache_bytes
+        self._cache: dict[bytes, Tensor] = {}
+        self.computed = self.cached = 0
 
     def __call__(self, views: Tensor) -> Tensor:
         """Logits [n, k] of views [n, c, h, w], on their device."""
-        key = _digest(views) if self._room or self._known else b""
-        if key in self._known:
-            self.remembered += len(views)
-            return self._known[key].to(views.device)
-        self.asked += len(views)
+        key = _digest(views) if self._free_bytes or self._cache else b""
+        if key in self._cache:
+            self.cached += len(views)
+            return self._cache[key].to(views.device)
+        self.computed += len(views)
         with torch.no_grad():
-            logits = torch.cat([self._ask(part) for part in views.split(self._batch_size)])
-        if logits.nbytes <= self._room:
-            self._room -= logits.nbytes
-            self._known[key] = logits.cpu()
+            logits = torch.cat([self._label(part) for part in views.split(self._batch_size)])
+        if logits.nbytes <= self._free_bytes:
+            self._free_bytes -= logits.nbytes
+            self._cache[key] = logits.cpu()
         return logits
 
 

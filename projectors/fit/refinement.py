@@ -1,7 +1,7 @@
-"""Move images to where an encoder sees them the same after they lost their fine detail.
+"""Refine images so that an encoder's features survive the loss of fine detail.
 
-The last step of HeLlO's images: minimise |E(x) - E(up(down(x)))|^2 over the pixels, so that what
-a student sees of an image at any scale is what the encoder saw when it was labelled.
+The last step of HeLlO's images: minimise |E(x) - E(up(down(x)))|^2 over the pixels, so that an
+image has the features that it was labelled by at any scale that a student sees.
 """
 
 from collections.abc import Callable, Iterator
@@ -63,12 +63,12 @@ def refine_images(
         settings: how many updates, how large, and how coarse.
         decode: stored images -> those that students see, differentiable; None if they are the
             same.
-        bounds: the least and the largest image, each of a shape that broadcasts to theirs; None
-            for no bounds.
+        bounds: smallest and largest pixel values, broadcastable to the images; None for no
+            bounds.
         batch_size: stored images at a time.
 
     Raises:
-        ProjectorError: if an image is too small to be made smaller.
+        ProjectorError: if the images are too small to shrink by `factor`.
         DivergedError: if the loss is no longer finite; the images are then of no use.
 
     Source: HeLlO, image update (its step size is not published).
@@ -102,11 +102,11 @@ def refine_images(
 
 
 def down_up(images: Tensor, small: tuple[int, ...]) -> Tensor:
-    """Images [n, c, h, w] made small [h', w'] and large again, differentiably."""
-    less = functional.interpolate(
+    """Images [n, c, h, w] shrunk to [h', w'] and enlarged again, differentiably."""
+    shrunk = functional.interpolate(
         images, small, mode="bilinear", align_corners=False, antialias=True
     )
-    return functional.interpolate(less, images.shape[-2:], mode="bilinear", align_corners=False)
+    return functional.interpolate(shrunk, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _inconsistency(

@@ -1,4 +1,4 @@
-"""When a fit has gone far enough, judged on images held out of it."""
+"""Early stopping of a fit, by its fidelity on held-out images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ CRITERIA = ("kl", "agreement", "accuracy")
 
 
 @dataclass(frozen=True)
-class Stopping:
+class EarlyStopping:
     """A stopping rule.
 
     Attributes:
@@ -35,14 +35,14 @@ class Stopping:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestCheck:
     """The best check of a fit so far.
 
     Attributes:
         step: steps that had been taken, 0 before any.
         fidelity: what was measured then; None before any check.
         weights: the fitted numbers then.
-        stale: checks since.
+        stale: checks since then.
     """
 
     step: int = 0
@@ -51,13 +51,13 @@ class Best:
     stale: int = 0
 
     def after(
-        self, rule: Stopping, step: int, fidelity: Fidelity, weights: Mapping[str, Tensor]
-    ) -> "Best":
-        """The best check once another was made."""
+        self, rule: EarlyStopping, step: int, fidelity: Fidelity, weights: Mapping[str, Tensor]
+    ) -> "BestCheck":
+        """The best check after one more."""
         if self.fidelity is None or rule.score(fidelity) > rule.score(self.fidelity):
-            return Best(step, fidelity, weights)
+            return BestCheck(step, fidelity, weights)
         return replace(self, stale=self.stale + 1)
 
-    def ends(self, rule: Stopping) -> bool:
-        """Whether the rule says to stop here."""
+    def ends(self, rule: EarlyStopping) -> bool:
+        """Whether the rule stops the fit here."""
         return 0 < rule.patience <= self.stale

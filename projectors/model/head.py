@@ -1,4 +1,4 @@
-"""The last layer: one direction per class, started from the words for the classes."""
+"""The last layer: one direction per class, initialised from the class names."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class HeadSettings:
     Attributes:
         templates: prompts with one `{}` each, where the class name goes; a class's direction is
             the mean over them.
-        init: "text", the directions of the prompts, each less the mean of all, which changes no
+        init: "text", the directions of the prompts minus their mean, which changes no
             probability; or "random".
         trained: "all" fits the directions, the scale and the biases; "low-rank" fits a change of
             the directions of rank `rank`, r (k + d) numbers, with scale and biases; "scale" the
@@ -67,7 +67,7 @@ class Head(nn.Module):
         super().__init__()
         trained = settings.trained
         self.weight = nn.Parameter(weight.clone(), requires_grad=trained == "all")
-        # Kept as a logarithm, so that no step can make the scale negative.
+        # A logarithm, so that no step can make the scale negative.
         log_scale = torch.tensor(scale).log()
         self.log_scale = nn.Parameter(log_scale, requires_grad=trained != "nothing")
         bias = torch.zeros(len(weight))
@@ -75,7 +75,7 @@ class Head(nn.Module):
         self.up: nn.Parameter | None = None
         if trained == "low-rank":
             num_classes, dim = weight.shape
-            # The seed of the directions would make the change start along the first of them.
+            # Another seed than that of the directions, or `down` would equal the first of them.
             down = random_directions(settings.rank, dim, settings.seed + 1)
             self.down = nn.Parameter(down)
             self.up = nn.Parameter(torch.zeros(num_classes, settings.rank))
@@ -94,8 +94,8 @@ def build_head(tower: Tower, classes: list[str], settings: HeadSettings) -> Head
     """A head as it is before any fitting; the same arguments give the same head."""
     if settings.init == "text":
         directions = text_directions(tower, classes, settings.templates)
-        # What all names share adds one number to every logit of an image. A softmax does not see
-        # it, but a fit to a teacher's logits would spend its steps on getting rid of it.
+        # The mean direction adds a constant to all logits of an image: softmax ignores it, but a
+        # fit to a teacher's logits would spend its steps on removing it.
         weight = directions - directions.mean(dim=0)
     else:
         weight = random_directions(len(classes), tower.embed_dim, settings.seed)

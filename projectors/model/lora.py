@@ -1,4 +1,4 @@
-"""LoRA adapters on an image encoder: how they start, and whether they act.
+"""LoRA adapters on an image encoder: their initialisation, and a check that they take effect.
 
 An adapter adds (alpha / rank) * B A to a layer's weight; A is [rank, inputs], B is
 [outputs, rank] and starts at zero. Source: Hu et al. 2021 (LoRA).
@@ -65,7 +65,7 @@ def attach_adapters(
 
 
 def rank_pattern(ranks: Mapping[str, int]) -> dict[str, int]:
-    """What PEFT's `rank_pattern` says of layers whose rank is not the largest."""
+    """PEFT's `rank_pattern`: the ranks of layers whose rank is not the largest."""
     largest = max(ranks.values())
     # PEFT reads the keys as regular expressions that may match the end of a name.
     return {f"^{re.escape(name)}": rank for name, rank in sorted(ranks.items()) if rank != largest}
@@ -86,11 +86,11 @@ def _check_ranks(visual: nn.Module, ranks: Mapping[str, int]) -> None:
 
 
 def check_adapters(adapted: nn.Module, images: Tensor) -> None:
-    """Make sure that every adapter acts, in training and after merging.
+    """Check that every adapter takes effect, in training and after merging.
 
-    Some layers are read and never called, and PEFT wraps them without a word: their adapters
-    get no gradient, and yet change the merged weights. This check runs on a copy whose B are
-    not zero: every adapter tensor must receive a gradient that is not zero, and the merged
+    Some layers are never called, only their weights are read; PEFT wraps them silently. Their
+    adapters get no gradient, and yet change the merged weights. This check runs on a copy whose B
+    are not zero: every adapter tensor must receive a gradient that is not zero, and the merged
     encoder must give the same features.
 
     Args:
@@ -98,7 +98,7 @@ def check_adapters(adapted: nn.Module, images: Tensor) -> None:
         images: [n, 3, h, w] at the encoder's size; two random ones will do.
 
     Raises:
-        ProjectorError: if an adapter does not act, or merging changes the features.
+        ProjectorError: if an adapter has no effect, or merging changes the features.
     """
     probe = copy.deepcopy(adapted)
     generator = Generator().manual_seed(0)
@@ -153,7 +153,7 @@ def _keep_attention_exact(adapted: nn.Module) -> None:
 
     Its wrapper adds the adapter to the weights before a forward pass and subtracts it after,
     so that the frozen weights move by a rounding error (3e-8 after 2,000 passes on the bundled
-    tower), and a fit would end on other bytes than those that a receiver fetches.
+    tower), and a fit would end with other weights than a receiver fetches.
     """
     from peft.tuners.lora.layer import MultiheadAttention
 

@@ -1,4 +1,4 @@
-"""From the space in which images come to the space of a tower."""
+"""Convert images from their own normalisation and size to those of a tower."""
 
 import copy
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from projectors.model.tower import Tower
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The space in which images come: pixels in [0, 1], less `mean`, divided by `std`.
+    """The normalisation of input images: pixels in [0, 1], minus `mean`, divided by `std`.
 
     Attributes:
         mean: one value per channel, 1 or 3 of them.
@@ -39,8 +39,8 @@ class Preparation(nn.Module):
     Differentiable; gray images become three equal channels.
 
     Args:
-        tower: whose space and size.
-        preprocessing: the space of the images.
+        tower: gives size and normalisation.
+        preprocessing: normalisation of the input images.
     """
 
     input_mean: Tensor
@@ -60,7 +60,7 @@ class Preparation(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The images in the tower's space.
+        """The images as the tower takes them.
 
         Raises:
             ProjectorError: if the images have another shape or number of channels.
@@ -72,8 +72,7 @@ class Preparation(nn.Module):
                 f"[n, {channels}, h, w]; give images of the data it was fitted to"
             )
         pixels = images * self.input_std + self.input_mean
-        # The same values where the size is right already, and no branch that an export would
-        # freeze.
+        # An identity where the size is right already; a branch would be frozen by an export.
         pixels = functional.interpolate(pixels, self.size, mode="bilinear", align_corners=False)
         # One mean per RGB channel: a gray image becomes three equal channels here.
         return (pixels - self.tower_mean) / self.tower_std
@@ -84,7 +83,7 @@ def image_encoder(tower: Tower, preprocessing: Preprocessing) -> nn.Module:
 
     Args:
         tower: is left as it is; the encoder is a copy.
-        preprocessing: the space of the images.
+        preprocessing: normalisation of the input images.
     """
     visual = copy.deepcopy(tower.clip.visual)
     return nn.Sequential(Preparation(tower, preprocessing), visual).eval().requires_grad_(False)

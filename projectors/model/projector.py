@@ -27,7 +27,7 @@ class AdapterSettings:
         rank: r of every kind of layer that `ranks` does not name; 0 attaches none.
         alpha: an adapter's product is multiplied by alpha / its rank.
         targets: full names of the layers that may get one; None for all of `find_targets`.
-        seed: seed from which the adapters start.
+        seed: seed of the adapters' initial weights.
         ranks: kind of layer, see `target_kind` -> r; 0 leaves that kind without adapters. No
             adapter at all leaves a linear probe.
     """
@@ -53,16 +53,16 @@ class AdapterSettings:
 class Projector(nn.Module):
     """A callable from images [n, c, h, w] to probabilities [n, k].
 
-    Images come in the space of the synthetic set, as `preprocessing` describes it; the
-    projector brings them to its tower's space itself, differentiably. The tower stays in
-    eval mode, whatever mode the projector is put in, so that its statistics never move.
+    Images are normalised as those of the synthetic set, which `preprocessing` describes; the
+    projector converts them to its tower's normalisation, differentiably. The tower stays in
+    eval mode, whatever mode the projector is put in, so that its statistics never change.
 
     Args:
         tower: the frozen model.
         visual: the tower's image encoder, with adapters or without.
         head: features to logits.
         classes: k names.
-        preprocessing: the space of the images.
+        preprocessing: normalisation of the input images.
         adapter: how the adapters were made.
         head_settings: how the head was made.
     """
@@ -118,17 +118,17 @@ def build_projector(
     adapter: AdapterSettings | None = None,
     head: HeadSettings | None = None,
 ) -> Projector:
-    """A projector before any fitting, whose adapters have been checked to act.
+    """A projector before any fitting, whose adapters have been checked to take effect.
 
     Args:
         tower: the frozen model; left as it is, so that several projectors can share it.
         classes: k names, which the head's prompts are made of.
-        preprocessing: the space of the images.
+        preprocessing: normalisation of the input images.
         adapter: the adapters; rank 8 on every layer of `find_targets` by default.
         head: the head; text-initialised and fitted by default.
 
     Raises:
-        ProjectorError: if an adapter would do nothing, or a name is empty or comes twice.
+        ProjectorError: if an adapter has no effect, or a name is empty or repeated.
     """
     adapter, head = adapter or AdapterSettings(), head or HeadSettings()
     check_classes(classes)

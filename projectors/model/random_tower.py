@@ -1,14 +1,14 @@
-"""Weights of a CLIP model that are rebuilt from a seed, bit for bit, on any machine."""
+"""Random weights of a CLIP model, bitwise reproducible from a seed on any machine."""
 
 import torch
 from torch import Generator, nn
 
-# In an image, positions must weigh as much as what is there, or a random encoder hardly knows
-# where a stroke is: with 0.125, CLIP's own start at width 64, a fit reached 89 % on handwritten
-# digits, with 0.5 it reached 93 %.
+# Position embeddings of images must be as large as patch embeddings, or a random encoder hardly
+# encodes where a stroke is: with 0.125, CLIP's own start at width 64, a fit reached 89 % on
+# handwritten digits, with 0.5 it reached 93 %.
 _IMAGE_POSITIONS = 0.5
 
-# In a text they must weigh little, or all prompts point one way: the mean cosine between ten
+# Those of text must be small, or all prompts point in one direction: the mean cosine between ten
 # prompts "digit ..." is 0.97 with 0.5 and 0.52 with 0.02.
 _TEXT_POSITIONS = 0.02
 

@@ -18,8 +18,8 @@ def find_targets(visual: nn.Module) -> list[str]:
     """Names of the layers that can carry an adapter, in sorted order.
 
     Attention modules of PyTorch are taken whole, linear layers and ungrouped convolutions one
-    by one. Left out is what an adapter cannot reach: attention pools, whose layers are read and
-    never called; and, by choice, stems and final projections (the patch embedding of a vision
+    by one. Left out are attention pools, whose layers are never called, so that an adapter has no
+    effect; and, by choice, stems and final projections (the patch embedding of a vision
     transformer, the first convolutions of a residual network).
 
     Args:
@@ -29,12 +29,12 @@ def find_targets(visual: nn.Module) -> list[str]:
     Raises:
         ProjectorError: if there is no such layer.
     """
-    found: list[str] = []
-    _scan(visual, "", found)
+    names: list[str] = []
+    _scan(visual, "", names)
     inside = tuple(f"{name}." for name in _BODY)
-    body = [name for name in found if name.startswith(inside)]
-    inner = [name for name in found if not set(name.split(".")) & set(_ENDS)]
-    targets = sorted(body or inner or found)
+    body = [name for name in names if name.startswith(inside)]
+    inner = [name for name in names if not set(name.split(".")) & set(_ENDS)]
+    targets = sorted(body or inner or names)
     if not targets:
         raise ProjectorError(
             f"{type(visual).__name__} has no layer that takes an adapter; name the layers yourself"
@@ -71,23 +71,24 @@ def target_ranks(
         rank: of every kind that `ranks` does not name.
         ranks: kind -> rank; 0 leaves the layers of a kind without adapters.
     """
-    found = {name: ranks.get(target_kind(visual, name), rank) for name in targets}
-    return {name: value for name, value in sorted(found.items()) if value}
+    chosen = {name: ranks.get(target_kind(visual, name), rank) for name in targets}
+    return {name: value for name, value in sorted(chosen.items()) if value}
 
 
-def _scan(module: nn.Module, name: str, found: list[str]) -> None:
+def _scan(module: nn.Module, name: str, names: list[str]) -> None:
+    """Append the full names of the layers inside `module`, itself called `name`."""
     from open_clip.modified_resnet import AttentionPool2d
 
     if isinstance(module, AttentionPool2d):
         return
     if isinstance(module, nn.MultiheadAttention):
         if module._qkv_same_embed_dim:
-            found.append(name)
+            names.append(name)
         return
-    # Exactly these types: a subclass may change its weight on the way (weight standardisation),
-    # and then an added adapter is not what a merged one is.
+    # Exactly these types: a subclass may transform its weight (weight standardisation), and then
+    # merging an adapter changes the result.
     if type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1):
-        found.append(name)
+        names.append(name)
         return
     for child, inner in module.named_children():
-        _scan(inner, f"{name}.{child}" if name else child, found)
+        _scan(inner, f"{name}.{child}" if name else child, names)

@@ -30,7 +30,7 @@ ClipModel: TypeAlias = Any
 
 @dataclass(frozen=True, eq=False)
 class Tower:
-    """A frozen CLIP model and what must be known to use and to find it again.
+    """A frozen CLIP model, and what is needed to use it and to load it again.
 
     Attributes:
         clip: the open_clip model, in eval mode, without gradients.
@@ -65,15 +65,15 @@ def load_tower(spec: str, seed: int = 0) -> Tower:
             `glyphclip`, the small model bundled with this package that was trained on drawings
             of characters and their names, and reads English in lower case;
             `config:NAME`, a small model bundled with this package whose weights are random,
-            drawn from `seed`: it knows nothing about images or words, and serves where
-            nothing can be downloaded;
+            drawn from `seed`: it has learned nothing, and serves where nothing can be
+            downloaded;
             `open_clip:MODEL:PRETRAINED`, an open_clip model with a pretrained tag or a local
             weights file;
             `folder:PATH`, a folder that holds `open_clip_config.json` and a weights file.
         seed: seed of the weights of a `config:` tower.
 
     Raises:
-        ProjectorError: if the spec names nothing that is here.
+        ProjectorError: if the spec is unknown, or its weights are not on this machine.
     """
     scheme, _, rest = spec.partition(":")
     loaders = {"config": _load_config, "open_clip": _load_open_clip, "folder": _load_folder}
@@ -204,7 +204,7 @@ def _load_folder(path: str, seed: int) -> tuple[ClipModel, dict[str, Any]]:
         raise ProjectorError(
             f"{path} holds no open_clip_config.json; give a folder in open_clip's own layout"
         )
-    # open_clip answers a folder without weights with a random model and a log line.
+    # For a folder without weights open_clip returns a random model and only logs it.
     if not any(item.suffix in WEIGHT_SUFFIXES for item in folder.iterdir()):
         raise ProjectorError(
             f"{path} holds no weights; put open_clip_model.safetensors beside its "
@@ -219,7 +219,7 @@ def _create(spec: str, name: str, pretrained: str | None) -> ClipModel:
 
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # A tag trained with another activation works, but wrongly: that is an error here.
+            # With another activation than in training the model is silently wrong.
             warnings.filterwarnings("error", message="QuickGELU mismatch")
             return open_clip.create_model(name, pretrained=pretrained, require_pretrained=True)
     except UserWarning as error:

@@ -1,7 +1,7 @@
 """Augmentation families: how parameters are drawn, and how they act on images.
 
 Each family has `width` parameters per image, kept as a float tensor [n, width]. Drawing and
-applying are apart, so that the same view can be replayed exactly, stored beside its soft label,
+applying are separate, so that the same view can be replayed exactly, stored beside its soft label,
 or differentiated through. Strengths are those of DSA (Zhao and Bilen 2021) unless stated.
 """
 
@@ -85,7 +85,7 @@ def _draw_crop(n: int, size: Size, generator: Generator, ratio: float = 0.125) -
 
 
 def _act_crop(images: Tensor, parameters: Tensor) -> Tensor:
-    """Shift each image by (dy, dx) whole pixels; what comes in from outside is zero."""
+    """Shift each image by (dy, dx) whole pixels, zero-padded."""
     n, _, h, w = images.shape
     shift = parameters.round().long()
     rows = torch.arange(h, device=images.device).view(1, h, 1) + shift[:, :1, None]

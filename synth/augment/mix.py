@@ -27,7 +27,7 @@ class Mix:
 
     Attributes:
         kind: "cutmix" or "mixup".
-        partners: [b] place, in the batch, of the image that each is mixed with.
+        partners: [b] position in the batch of the image that each is mixed with.
         parameters: of the whole batch. CutMix: [4] the box (top, bottom, left, right) in pixels
             that comes from the partner, exclusive at bottom and right. Mixup: [1] the share, in
             [0, 1], of the image itself.

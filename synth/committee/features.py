@@ -1,4 +1,4 @@
-"""Features that a classifier sees: what goes into its last linear layer."""
+"""Features of a classifier: the inputs of its last linear layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from synth.images import Images
 
 @torch.no_grad()
 def head_inputs(network: nn.Module, images: Images, batch_size: int = 500) -> Tensor:
-    """What goes into the last linear layer of `network`, [n, d], in evaluation mode.
+    """The inputs of the last linear layer of `network`, [n, d], in evaluation mode.
 
     Args:
         network: a classifier.
@@ -24,15 +24,15 @@ def head_inputs(network: nn.Module, images: Images, batch_size: int = 500) -> Te
     heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not heads:
         raise ValueError("the network has no linear layer to take features from; choose another")
-    found: list[Tensor] = []
-    handle = heads[-1].register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    captured: list[Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0]))
     try:
         network.eval()
         for part in images.split(batch_size):
             network(part)
     finally:
         handle.remove()
-    return torch.cat(found).flatten(1)
+    return torch.cat(captured).flatten(1)
 
 
 def committee_features(committee: Committee, images: Images) -> Tensor:
@@ -41,10 +41,10 @@ def committee_features(committee: Committee, images: Images) -> Tensor:
     Each member's are centred, and scaled so that their mean squared length is its weight in the
     vote: a wide member does not count for more than a narrow one.
     """
-    found = []
+    scaled = []
     for member, weight in zip(committee.members, committee.weights.tolist(), strict=True):
         features = head_inputs(member, images)
         features = features - features.mean(dim=0)
         length = features.square().sum(dim=1).mean().sqrt().clamp(min=1e-12)
-        found.append(features * (weight**0.5 / length))
-    return torch.cat(found, dim=1)
+        scaled.append(features * (weight**0.5 / length))
+    return torch.cat(scaled, dim=1)

@@ -1,4 +1,4 @@
-"""Soft labels for augmented views: voted once and stored, or asked for online."""
+"""Soft labels for augmented views: voted once and stored, or computed online."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Generator, Tensor
 
 from synth.augment import Augmentation, Mix, MixKind, View, draw_mix
-from synth.images import Images, chosen
+from synth.images import Images, images_at
 from synth.training.batches import Batch, split_batches, split_parts
 
 Labeller = Callable[[Tensor], Tensor]
 
-# Views whose labels are looked at together.
-_TOGETHER = 4096
+# Views whose labels are averaged in one step.
+_VIEW_BATCH = 4096
 
 
 class VotedLogits(Protocol):
-    """Voted logits [e, n, k] that are read by batches. A tensor is one; so is a reader of files."""
+    """Voted logits [e, n, k] read in batches: a tensor, or a reader of files."""
 
     @property
     def shape(self) -> torch.Size:
         """Epochs, images and classes: [e, n, k]."""
         ...
 
-    def __getitem__(self, places: Any, /) -> Tensor:
+    def __getitem__(self, index: Any, /) -> Tensor:
         """The logits [n, k] of epoch `row`, or [b, k] at `row, slice`."""
         ...
 
@@ -38,7 +38,7 @@ class StoredMixes:
 
     Attributes:
         kind: "cutmix" or "mixup".
-        partners: [e, n] for each place, the place in its own batch that it is mixed with.
+        partners: [e, n] for each view, the position in its own batch that it is mixed with.
         parameters: [e, b, m] float16 box or share of each of b batches, see `Mix`.
     """
 
@@ -49,8 +49,12 @@ class StoredMixes:
     def of_epoch(self, row: int, batches: Sequence[slice]) -> list[Mix]:
         """The mixes of epoch `row`, cut into these batches."""
         return [
-            Mix(self.kind, self.partners[row, places].long(), self.parameters[row, index].float())
-            for index, places in enumerate(batches)
+            Mix(
+                self.kind,
+                self.partners[row, batch_slice].long(),
+                self.parameters[row, index].float(),
+            )
+            for index, batch_slice in enumerate(batches)
         ]
 
     @staticmethod
@@ -68,17 +72,17 @@ class StoredVotes:
     """A soft label for every view of every image, by epochs.
 
     Attributes:
-        ids: [e, n] index of the image at each place of each epoch.
+        ids: [e, n] index of the image at each position of each epoch.
         views: [e, n, v] float16 augmentation parameters; v is 0 without augmentation.
         logits: [e, n, k] float16 voted logits, in memory or read by batches.
         families: augmentation families, in the order of their parameters in `views`.
-        batch_size: places that were labelled, and must be trained on, together.
+        batch_size: views labelled together; students must train on the same batches.
         temperature: at which students should match the logits.
         batch_statistics: whether the teachers' BatchNorm used each part's own statistics.
         mixes: how the views of a batch were mixed before they were labelled, or None.
-        parts: pieces that a batch was labelled in, and must be trained on in.
-        seed: of the run that drew ids, views and mixes, where they need not be stored; or None.
-        asked: views that went through the teachers, where these were not all of them; or None.
+        parts: parts that a batch was labelled in; students must train on the same parts.
+        seed: of the run, if ids, views and mixes can be drawn from it again; or None.
+        queried: views that the teachers labelled, if not all of them; or None.
     """
 
     ids: Tensor
@@ -91,22 +95,22 @@ class StoredVotes:
     mixes: StoredMixes | None = None
     parts: int = 1
     seed: int | None = None
-    asked: int | None = None
+    queried: int | None = None
 
     def batches(self, images: Images, epoch: int) -> Iterator[Batch]:
-        """The batches of training epoch `epoch`; stored epochs are read in turn, over and over."""
+        """The batches of training epoch `epoch`; the stored epochs are cycled."""
         row = epoch % len(self.ids)
-        places = split_batches(self.ids.shape[1], self.batch_size)
+        slices = split_batches(self.ids.shape[1], self.batch_size)
         view = View.from_tensor(self.families, self.views[row].float())
-        mixes = self.mixes.of_epoch(row, places) if self.mixes is not None else ()
-        seen = _shown(images, self.ids[row].long(), view, places, mixes)
-        for batch, place in zip(seen, places, strict=True):
-            logits = self.logits[row, place].float().to(images.device, non_blocking=True)
+        mixes = self.mixes.of_epoch(row, slices) if self.mixes is not None else ()
+        seen = _shown(images, self.ids[row].long(), view, slices, mixes)
+        for batch, batch_slice in zip(seen, slices, strict=True):
+            logits = self.logits[row, batch_slice].float().to(images.device, non_blocking=True)
             yield Batch(batch, logits, self.parts)
 
     @property
     def whole(self) -> Tensor:
-        """All logits [e, n, k] in memory, for what looks at them together."""
+        """All logits [e, n, k] in memory."""
         if isinstance(self.logits, Tensor):
             return self.logits
         return torch.stack([self.logits[row] for row in range(self.logits.shape[0])])
@@ -114,14 +118,14 @@ class StoredVotes:
     def mean_probabilities(self) -> Tensor:
         """Mean soft label [n, k] of each image over its views, at temperature 1.
 
-        Where views were mixed, the label of a view is its partner's too.
+        The label of a mixed view describes its partner too.
         """
         epochs, n, k = self.logits.shape
         sums = torch.zeros(n, k)
         for row in range(epochs):
-            for place in split_batches(n, _TOGETHER):
-                probabilities = torch.softmax(self.logits[row, place].float(), dim=-1)
-                sums.index_add_(0, self.ids[row, place].long(), probabilities)
+            for batch_slice in split_batches(n, _VIEW_BATCH):
+                probabilities = torch.softmax(self.logits[row, batch_slice].float(), dim=-1)
+                sums.index_add_(0, self.ids[row, batch_slice].long(), probabilities)
         return sums / epochs
 
 
@@ -130,7 +134,7 @@ class LabelledEpoch:
     """One epoch of labelled views.
 
     Attributes:
-        ids: [n] int64 image at each place.
+        ids: [n] int64 image at each position.
         views: [n, v] float16 augmentation parameters.
         logits: [n, k] float16 voted logits.
         mixes: the mix of each batch, or nothing.
@@ -154,7 +158,7 @@ def draw_views(
         generator: draws both; the same generator draws the same again.
 
     Returns:
-        ids [n] int64, and the view of the image at each place.
+        ids [n] int64, and the view of the image at each position.
     """
     ids = torch.randperm(count, generator=generator)
     return ids, augmentation.sample(count, size, generator)
@@ -166,7 +170,10 @@ def draw_mixes(
     """Draw how each batch of an epoch is mixed, after its views; nothing for the kind "none"."""
     if kind == "none":
         return []
-    return [draw_mix(kind, place.stop - place.start, size, generator) for place in batches]
+    return [
+        draw_mix(kind, batch_slice.stop - batch_slice.start, size, generator)
+        for batch_slice in batches
+    ]
 
 
 def relabel_epoch(
@@ -187,24 +194,24 @@ def relabel_epoch(
         augmentation: families applied all in turn.
         generator: draws order, views and mixes.
         mix: how the views of a batch are mixed before they are labelled.
-        parts: pieces of a batch that the labeller sees one by one.
+        parts: parts of a batch that the labeller sees one by one.
     """
     n, _, h, w = images.shape
     ids, view = draw_views(n, (h, w), augmentation, generator)
-    places = split_batches(n, batch_size)
-    mixes = draw_mixes(mix, places, (h, w), generator)
-    logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, places, mixes)]
+    slices = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, slices, (h, w), generator)
+    logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, slices, mixes)]
     return LabelledEpoch(ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu(), mixes)
 
 
 @dataclass(frozen=True)
-class AskedViews:
-    """Views of one epoch, and of which of them the teachers are asked.
+class QueriedViews:
+    """Views of one epoch, and which of them the teachers label.
 
     Attributes:
-        ids: [n] int64 image at each place.
-        view: of each place.
-        chosen: [n] bool, places whose label is wanted.
+        ids: [n] int64 image at each position.
+        view: of each position.
+        chosen: [n] bool, positions to label.
     """
 
     ids: Tensor
@@ -214,7 +221,7 @@ class AskedViews:
 
 def relabel_chosen(
     images: Images,
-    asked: AskedViews,
+    queried: QueriedViews,
     labeller: Labeller,
     classes: int,
     batch_size: int,
@@ -225,30 +232,30 @@ def relabel_chosen(
 
     Args:
         images: [n, c, h, w] of the synthetic set.
-        asked: the epoch's views, and which are chosen.
+        queried: the epoch's views, and which are chosen.
         labeller: images [b, c, h, w] -> logits [b, k].
         classes: k.
         batch_size: as of `relabel_epoch`.
         parts: as of `relabel_epoch`.
-        whole: whether the labeller must see a part of a batch whole, for its BatchNorm statistics,
-            as soon as one view of it is chosen.
+        whole: whether the labeller sees a whole part of a batch, for its BatchNorm statistics, if
+            any view of it is chosen.
 
     Returns:
         The epoch, and how many views the labeller saw.
     """
-    n, count = len(asked.ids), 0
+    n, count = len(queried.ids), 0
     logits = torch.zeros(n, classes)
-    for place in split_batches(n, batch_size):
-        for piece in split_parts(place.stop - place.start, parts):
-            places = torch.arange(place.start, place.stop)[piece]
-            wanted = asked.chosen[places]
-            seen = places if whole and bool(wanted.any()) else places[wanted]
+    for batch_slice in split_batches(n, batch_size):
+        for part in split_parts(batch_slice.stop - batch_slice.start, parts):
+            positions = torch.arange(batch_slice.start, batch_slice.stop)[part]
+            chosen = queried.chosen[positions]
+            seen = positions if whole and bool(chosen.any()) else positions[chosen]
             if len(seen):
-                views = asked.view.select(seen).apply(chosen(images, asked.ids[seen]))
+                views = queried.view.select(seen).apply(images_at(images, queried.ids[seen]))
                 logits[seen] = labeller(views).float().cpu()
                 count += len(seen)
-    logits[~asked.chosen] = 0.0
-    return LabelledEpoch(asked.ids, asked.view.to_tensor(n).half(), logits.half()), count
+    logits[~queried.chosen] = 0.0
+    return LabelledEpoch(queried.ids, queried.view.to_tensor(n).half(), logits.half()), count
 
 
 def labelled_online(
@@ -263,20 +270,20 @@ def labelled_online(
     """One epoch of views that `labeller` labels as they are drawn; nothing is stored."""
     n, _, h, w = images.shape
     ids, view = draw_views(n, (h, w), augmentation, generator)
-    places = split_batches(n, batch_size)
-    mixes = draw_mixes(mix, places, (h, w), generator)
-    for seen in _shown(images, ids, view, places, mixes):
+    slices = split_batches(n, batch_size)
+    mixes = draw_mixes(mix, slices, (h, w), generator)
+    for seen in _shown(images, ids, view, slices, mixes):
         yield Batch(seen, _labelled(labeller, seen, parts), parts)
 
 
 def _shown(
-    images: Images, ids: Tensor, view: View, places: Sequence[slice], mixes: Sequence[Mix]
+    images: Images, ids: Tensor, view: View, slices: Sequence[slice], mixes: Sequence[Mix]
 ) -> Iterator[Tensor]:
-    """The batches of an epoch as teacher and student see them: chosen, augmented, mixed."""
-    for index, place in enumerate(places):
-        seen = view.select(place).apply(chosen(images, ids[place]))
+    """The batches of an epoch as teacher and student see them: selected, augmented, mixed."""
+    for index, batch_slice in enumerate(slices):
+        seen = view.select(batch_slice).apply(images_at(images, ids[batch_slice]))
         yield mixes[index].apply(seen) if mixes else seen
 
 
 def _labelled(labeller: Labeller, seen: Tensor, parts: int) -> Tensor:
-    return torch.cat([labeller(seen[piece]) for piece in split_parts(len(seen), parts)])
+    return torch.cat([labeller(seen[part]) for part in split_parts(len(seen), parts)])

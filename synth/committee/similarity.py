@@ -1,4 +1,4 @@
-"""How near a network's features are to a task: PARC, from a small labelled probe."""
+"""How well a network's features fit a task: PARC, on a small labelled probe."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def parc(features: Tensor, labels: Tensor, classes: int) -> float:
     rows, columns = torch.tril_indices(len(features), len(features), -1).to(features.device)
     hard = torch.nn.functional.one_hot(labels, classes)
     distances = [1 - _row_correlations(part.double())[rows, columns] for part in (features, hard)]
-    found = _row_correlations(torch.stack([_ranks(part) for part in distances]))
-    return float(found[0, 1])
+    correlations = _row_correlations(torch.stack([_ranks(part) for part in distances]))
+    return float(correlations[0, 1])
 
 
 def _row_correlations(values: Tensor) -> Tensor:
@@ -46,6 +46,6 @@ def _row_correlations(values: Tensor) -> Tensor:
 def _ranks(values: Tensor) -> Tensor:
     """Ranks [n] from 1 on; equal values share the mean of their ranks."""
     # Distances that are equal up to rounding are ties: all pairs of labels are.
-    _, places, counts = values.round(decimals=10).unique(return_inverse=True, return_counts=True)
+    _, inverse, counts = values.round(decimals=10).unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
-    return (last - (counts - 1) / 2)[places]
+    return (last - (counts - 1) / 2)[inverse]

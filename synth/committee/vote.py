@@ -63,7 +63,7 @@ def batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 @contextmanager
 def _batch_statistics(network: nn.Module) -> Iterator[None]:
-    """BatchNorm in training mode, with its running statistics out of reach."""
+    """BatchNorm in training mode, without updating its running statistics."""
     layers = batch_norms(network)
     before = [(layer.training, layer.track_running_stats) for layer in layers]
     for layer in layers:

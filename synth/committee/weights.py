@@ -1,4 +1,4 @@
-"""How much each member of a committee weighs."""
+"""Weights of the members of a committee in its vote."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ def similarity_weights(similarities: Sequence[float], power: float) -> Tensor:
     if math.isinf(power):
         values = torch.nn.functional.one_hot(values.argmax(), len(values)).double()
     elif float(values.max()) == 0:
-        # No member's features resemble the task: there is nothing to weigh them by.
+        # No member's features resemble the task: weigh all equally.
         values = torch.ones_like(values)
     else:
-        # Relative to the largest, so that a large power does not end in 0 / 0.
+        # Relative to the largest, so that a large power does not underflow to 0 / 0.
         values = (values / values.max()) ** power
     return (values / values.sum()).float()
 
 
 @dataclass(frozen=True)
-class Ballot:
-    """A rule and what it knows of each member, from which any drawn members get their weights.
+class VoteWeighting:
+    """A weighting rule and the members' scores, which give the weights of any subset of them.
 
     Attributes:
         rule: "prior" and "measured" are the softmax of CV-DD and differ in where the scores come
@@ -81,13 +81,13 @@ class Ballot:
         Args:
             temperature: tau of the softmax rules.
             generator: draws the weights of the rule "random".
-            members: places of those that vote; None for all.
+            members: indices of those that vote; None for all.
 
         Raises:
             ValueError: for no members, an unknown rule, or "random" without a generator.
         """
         chosen = range(len(self.scores)) if members is None else members
-        scores = [self.scores[place] for place in chosen]
+        scores = [self.scores[member] for member in chosen]
         return vote_weights(self.rule, scores, temperature, power=self.power, generator=generator)
 
 

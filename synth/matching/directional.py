@@ -38,9 +38,9 @@ class Directional:
     parameters: Tensor | None
 
     def tensors(self) -> list[Tensor]:
-        """All derivatives that there are."""
-        found = [self.value, self.images, self.labels]
-        return found if self.parameters is None else [*found, self.parameters]
+        """The value and all derivatives that were computed."""
+        parts = [self.value, self.images, self.labels]
+        return parts if self.parameters is None else [*parts, self.parameters]
 
 
 # (loop, step, theta_step [p], direction [p], whether ds/dtheta is needed) -> derivatives
@@ -48,7 +48,7 @@ DirectionalForm = Callable[[InnerLoop, int, Tensor, Tensor, bool], Directional]
 
 
 class StepPasses(Protocol):
-    """The two passes over an inner step: on the way to theta_N, and on the way back."""
+    """The forward and the backward pass over an inner step."""
 
     def gradient(self, loop: InnerLoop, step: int, parameters: Tensor) -> Tensor:
         """As `InnerLoop.gradient`."""
@@ -168,5 +168,5 @@ def _reverse(
     value: Tensor, point: Tensor, images: Tensor, labels: Tensor, with_parameters: bool
 ) -> Directional:
     inputs = (images, labels, point) if with_parameters else (images, labels)
-    found = torch.autograd.grad(value, inputs)
-    return Directional(value.detach(), found[0], found[1], found[2] if with_parameters else None)
+    parts = torch.autograd.grad(value, inputs)
+    return Directional(value.detach(), parts[0], parts[1], parts[2] if with_parameters else None)

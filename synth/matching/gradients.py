@@ -237,5 +237,5 @@ class Unrolled:
                 sgd.step(loop.loss(step, network, images[batch], labels[batch]))
             end = torch.cat([p.reshape(-1) for p in network.parameters()])
             distance = parameter_distance(end, start, target)
-            found = torch.autograd.grad(distance, (images, labels, lr))
-        return MatchingGradient(distance.detach(), found[0], found[1], found[2], end.detach())
+            parts = torch.autograd.grad(distance, (images, labels, lr))
+        return MatchingGradient(distance.detach(), parts[0], parts[1], parts[2], end.detach())

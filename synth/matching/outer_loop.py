@@ -25,13 +25,13 @@ class MatchProblem:
     Attributes:
         network: the students' network.
         choose: the segments of an outer step, by its index; their gradients are averaged.
-        read: the snapshots of a choice.
+        read: loads the snapshots of a choice.
         decode: stored images -> the images that students see, differentiable; None where they
             are the same (see `synth.formation`).
-        label: (segment, images that students see) -> label logits, taken anew at every outer
-            step as TESLA does; None for labels that belong to the set.
+        label: (segment, images that students see) -> label logits, recomputed at every outer
+            step as TESLA does; None to use the labels of the set.
         ranks: processes that share the segments of an outer step, each with the same state; None
-            for this one alone.
+            for a single process.
     """
 
     network: nn.Module
@@ -47,30 +47,30 @@ class MatchSettings:
     """How the outer loop updates the synthetic set.
 
     Attributes:
-        image_lr: step on the images.
-        label_lr: step on the label logits; 0 keeps the labels as they are.
-        log_lr_lr: Adam's step on the logarithm of the student learning rate; 0 keeps it.
+        image_lr: learning rate of the images.
+        label_lr: learning rate of the label logits; 0 keeps the labels fixed.
+        student_lr_lr: Adam's learning rate of log(student_lr); 0 keeps it fixed.
         image_rule, label_rule: `adam`, whose steps do not depend on the gradient's scale, or
             `Momentum`.
-        cosine: image and label steps fall to zero along a cosine over the outer loop.
+        cosine: whether image_lr and label_lr fall to zero along a cosine over the outer loop.
         image_average: decay of the moving average of the images (FTD); 0 for none.
-        threshold: an update whose distance lies above it, or is not finite, is refused and the
-            last good state is restored.
-        patience: so many refusals in a row are a divergence.
-        smallest_lr, largest_lr: the student learning rate stays between them.
+        threshold: refuse an update whose distance is larger or not finite, and restore the last
+            good state.
+        patience: raise DivergedError after this many refusals in a row.
+        smallest_student_lr, largest_student_lr: bounds of the student learning rate.
     """
 
     image_lr: float = 0.03
     label_lr: float = 0.05
-    log_lr_lr: float = 0.01
+    student_lr_lr: float = 0.01
     image_rule: UpdateRule = adam
     label_rule: UpdateRule = adam
     cosine: bool = False
     image_average: float = 0.0
     threshold: float = 1.2
     patience: int = 10
-    smallest_lr: float = 1e-5
-    largest_lr: float = 1.0
+    smallest_student_lr: float = 1e-5
+    largest_student_lr: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class OuterStep:
     Attributes:
         index: its number, from 0.
         distance: mean parameter distance of its segments (1.0: no progress).
-        lr: student learning rate after it.
+        student_lr: student learning rate after it.
         applied: False if the update was refused.
     """
 
     index: int
     distance: float
-    lr: float
+    student_lr: float
     applied: bool
 
 
@@ -100,11 +100,11 @@ def match_trajectories(
 ) -> Iterator[tuple[MatchState, OuterStep]]:
     """Take outer steps until `state.step` reaches `steps`; yields the state after each.
 
-    A step depends only on the state and its index, so a loop that goes on from a stored state
-    ends where an unbroken one does.
+    A step depends only on the state and its index, so a loop resumed from a stored state gives
+    the same result.
 
     Args:
-        state: from `initial_state`, or an earlier one to go on from.
+        state: from `initial_state`, or a stored one to resume from.
         steps: outer steps in all.
         problem: what is matched.
         gradient: Adjoint(), FrozenAdjoint() or Unrolled().
@@ -114,19 +114,19 @@ def match_trajectories(
         DivergedError: after `settings.patience` refused updates in a row.
     """
     while state.step < steps:
-        distance, found, labels = mean_gradient(
+        distance, gradients, labels = mean_gradient(
             state.now, problem.choose(state.step), problem, gradient
         )
         updated = None
         if math.isfinite(distance) and distance <= settings.threshold:
             factor = 0.5 * (1 + math.cos(math.pi * state.step / steps)) if settings.cosine else 1.0
-            updated = _update(replace(state.now, labels=labels), found, settings, factor)
+            updated = _update(replace(state.now, labels=labels), gradients, settings, factor)
         if updated is not None and _is_finite(updated):
             state = MatchState(state.step + 1, 0, updated, state.now)
-            yield state, OuterStep(state.step - 1, distance, float(state.lr), applied=True)
+            yield state, OuterStep(state.step - 1, distance, float(state.student_lr), applied=True)
         else:
             state = _refuse(state, distance, settings)
-            yield state, OuterStep(state.step - 1, distance, float(state.lr), applied=False)
+            yield state, OuterStep(state.step - 1, distance, float(state.student_lr), applied=False)
 
 
 def mean_gradient(
@@ -146,13 +146,13 @@ def mean_gradient(
     """
     ranks, count = problem.ranks, len(choices)
     mine = choices if ranks is None else ranks.share(choices)
-    found, labels = _gradients(now, mine, problem, method)
-    parts = [(part.images, part.labels, part.lr, part.distance) for part in found]
-    images, logits, lr, distance = mean_of(parts, count, ranks)
+    results, labels = _gradients(now, mine, problem, method)
+    parts = [(part.images, part.labels, part.lr, part.distance) for part in results]
+    images, logits, student_lr, distance = mean_of(parts, count, ranks)
     if ranks is not None and problem.label is not None:
         labels = labels.contiguous()
         torch.distributed.broadcast(labels, ranks.world - 1)
-    return float(distance), (images, logits, lr), labels
+    return float(distance), (images, logits, student_lr), labels
 
 
 def _gradients(
@@ -164,7 +164,7 @@ def _gradients(
     """The gradient of each segment in the stored images, and the labels that were used last."""
     stored = now.images.detach().requires_grad_(problem.decode is not None)
     seen = stored if problem.decode is None else problem.decode(stored)
-    found, labels = [], now.labels
+    results, labels = [], now.labels
     for choice in choices:
         segment = problem.read(choice)
         if problem.label is not None:
@@ -175,7 +175,7 @@ def _gradients(
             segment.target,
             seen.detach(),
             labels,
-            now.log_lr.exp(),
+            now.log_student_lr.exp(),
             choice.batches,
             method,
             choice.views,
@@ -183,38 +183,46 @@ def _gradients(
         if problem.decode is not None:
             (images,) = torch.autograd.grad(seen, stored, part.images, retain_graph=True)
             part = replace(part, images=images)
-        found.append(part)
-    return found, labels
+        results.append(part)
+    return results, labels
 
 
 def _update(
-    now: Learned, found: tuple[Tensor, Tensor, Tensor], settings: MatchSettings, factor: float
+    now: Learned, gradients: tuple[Tensor, Tensor, Tensor], settings: MatchSettings, factor: float
 ) -> Learned:
     count = now.updates + 1
-    images, labels, lr = found
+    images, labels, student_lr = gradients
     image_lr, label_lr = settings.image_lr * factor, settings.label_lr * factor
     steps = (
         settings.image_rule(now.images, images, now.moments[0], image_lr, count),
         settings.label_rule(now.labels, labels, now.moments[1], label_lr, count),
-        # Chain rule: the step is taken in log lr, which keeps the rate positive.
-        adam(now.log_lr, lr * now.log_lr.exp(), now.moments[2], settings.log_lr_lr, count),
+        # The step is taken in log(student_lr), which keeps the rate positive.
+        adam(
+            now.log_student_lr,
+            student_lr * now.log_student_lr.exp(),
+            now.moments[2],
+            settings.student_lr_lr,
+            count,
+        ),
     )
-    log_lr = steps[2][0].clamp(math.log(settings.smallest_lr), math.log(settings.largest_lr))
+    log_student_lr = steps[2][0].clamp(
+        math.log(settings.smallest_student_lr), math.log(settings.largest_student_lr)
+    )
     moments = (steps[0][1], steps[1][1], steps[2][1])
     average = Average(now.average, settings.image_average).updated(steps[0][0]).value
-    return Learned(steps[0][0], steps[1][0], log_lr, moments, average, count)
+    return Learned(steps[0][0], steps[1][0], log_student_lr, moments, average, count)
 
 
 def _is_finite(learned: Learned) -> bool:
-    # A gradient whose square overflows leaves the value finite, but would freeze it for ever.
+    # A gradient whose square overflows leaves the value finite, but would stop its updates.
     squares = (moments.square for moments in learned.moments)
-    values = (learned.images, learned.labels, learned.log_lr, *squares)
-    # One answer for all: each would make the CPU wait for the device.
+    values = (learned.images, learned.labels, learned.log_student_lr, *squares)
+    # One check for all tensors, as each would synchronise with the device.
     return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
 def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> MatchState:
-    """The last good values with their momentum gone and a smaller student learning rate."""
+    """Restore the last good values, without momentum and with a lower student learning rate."""
     refusals = state.refusals + 1
     if refusals >= settings.patience:
         raise DivergedError(
@@ -222,9 +230,9 @@ def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> Matc
             "row; lower match.image_lr or match.lr, or train the experts longer",
             state.step,
         )
-    images, labels, log_lr = (
+    images, labels, log_student_lr = (
         replace(moments, mean=torch.zeros_like(moments.mean)) for moments in state.good.moments
     )
-    lowered = (state.good.log_lr - 0.1).clamp(min=math.log(settings.smallest_lr))
-    restored = replace(state.good, log_lr=lowered, moments=(images, labels, log_lr))
+    lowered = (state.good.log_student_lr - 0.1).clamp(min=math.log(settings.smallest_student_lr))
+    restored = replace(state.good, log_student_lr=lowered, moments=(images, labels, log_student_lr))
     return MatchState(state.step + 1, refusals, restored, restored)

@@ -1,4 +1,4 @@
-"""The parameter vectors of an inner loop, kept or recomputed for the way back."""
+"""The parameter vectors of an inner loop, kept or recomputed for the backward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments of an outer step over the processes of a torch.distributed group."""
+"""Divide the segments of an outer step over the processes of a torch.distributed group."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ranks:
     world: int
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """Those of `items` that are this process's to do: neighbours, as even as can be.
+        """This process's contiguous share of `items`, as even as possible.
 
         Raises:
             ValueError: if there are fewer items than processes.
@@ -39,14 +39,14 @@ class Ranks:
 def mean_of(parts: Sequence[Sequence[Tensor]], count: int, ranks: Ranks | None) -> list[Tensor]:
     """The mean of the tensors of `count` items, of which each rank holds some.
 
-    They are added in the order of the items, by one rank after the other, so that the mean has the
-    same bits for any number of ranks. A rank receives and sends the bytes of one item twice.
+    Summed in the order of the items, rank after rank, so that the mean is bitwise identical for
+    any number of ranks. A rank receives and sends the bytes of one item twice.
 
     Args:
         parts: of each item that this rank holds (at least one), its tensors: the same shapes on
             all ranks.
         count: items of all ranks together.
-        ranks: who holds the items before and after; None if all are here.
+        ranks: of this process; None if it holds all items.
 
     Returns:
         The mean of each tensor over all items, on every rank.

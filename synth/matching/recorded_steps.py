@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from synth.augment import View
-from synth.cuda_graphs import GraphRecorder, Record, Recordings, Work
+from synth.cuda_graphs import GraphCache, GraphRecorder, Record, Work
 from synth.matching.directional import Directional, DirectionalForm, Eager, FormChooser, StepPasses
 from synth.matching.inner_loop import InnerLoop
 
-# Few: the graph of a kind serves as long as its network is matched.
-_PATIENCE = 2
+# Eager runs before a capture: few, as a graph is reused as long as its network is matched.
+_EAGER_RUNS = 2
 
 
 class RecordedSteps:
@@ -26,12 +26,12 @@ class RecordedSteps:
 
     Args:
         form: how directional derivatives are taken.
-        record: makes a graph, see `Recordings`.
+        record: makes a graph, see `GraphCache`.
     """
 
     def __init__(self, form: DirectionalForm, record: Record) -> None:
         self._form = form
-        self._recordings = Recordings(record, _PATIENCE)
+        self._graphs = GraphCache(record, _EAGER_RUNS)
 
     def gradient(self, loop: InnerLoop, step: int, parameters: Tensor) -> Tensor:
         """As `InnerLoop.gradient`."""
@@ -57,8 +57,9 @@ class RecordedSteps:
             return self._form(alone, 0, inputs[0], inputs[1], with_parameters).tensors()
 
         kind = "exact" if with_parameters else "frozen"
-        found = self._run(kind, loop, step, work, [parameters, direction])
-        return Directional(found[0], found[1], found[2], found[3] if with_parameters else None)
+        outputs = self._run(kind, loop, step, work, [parameters, direction])
+        parameter_part = outputs[3] if with_parameters else None
+        return Directional(outputs[0], outputs[1], outputs[2], parameter_part)
 
     def _run(
         self, kind: str, loop: InnerLoop, step: int, work: Work, vectors: list[Tensor]
@@ -67,7 +68,7 @@ class RecordedSteps:
         families = loop.views[step].families if loop.views is not None else None
         kinds = (kind, loop.network.training, families)
         # The next step of this kind writes into the same memory.
-        return [output.clone() for output in self._recordings.run(kinds, work, inputs)]
+        return [output.clone() for output in self._graphs.run(kinds, work, inputs)]
 
 
 def _inputs(loop: InnerLoop, step: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Where a synthetic set starts: which images, and which soft labels."""
+"""Initial images and soft labels of a synthetic set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw_real(labels: Tensor, classes: int, ipc: int, generator: Generator) -> T
         labels: [m] classes of the real images.
         classes: k.
         ipc: images per class, at least 1.
-        generator: makes the choice.
+        generator: random source.
 
     Raises:
         ValueError: if a class has fewer images than `ipc`.
@@ -60,27 +60,27 @@ def starting_labels(labels: Tensor, classes: int, lead: float) -> Tensor:
 
 
 def expert_label_logits(logits: Tensor, labels: Tensor, lead: float) -> Tensor:
-    """Mean label logits over the experts that are right; source: DATM (Guo et al. 2024).
+    """Mean label logits over the experts that are correct; source: DATM (Guo et al. 2024).
 
     Args:
         logits: [e, n, k] of e experts.
         labels: [n] hard labels.
-        lead: where no expert is right, the label of `starting_labels` with this lead.
+        lead: where no expert is correct, the label of `starting_labels` with this lead.
 
     Returns:
         Label logits [n, k].
     """
-    right = (logits.argmax(dim=2) == labels).to(logits.dtype).unsqueeze(2)
-    mean = (logits * right).sum(dim=0) / right.sum(dim=0).clamp(min=1)
+    correct = (logits.argmax(dim=2) == labels).to(logits.dtype).unsqueeze(2)
+    mean = (logits * correct).sum(dim=0) / correct.sum(dim=0).clamp(min=1)
     fallback = starting_labels(labels, logits.shape[2], lead)
-    return torch.where(right.sum(dim=0) > 0, mean, fallback)
+    return torch.where(correct.sum(dim=0) > 0, mean, fallback)
 
 
-def rightly_predicted(predicted: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
-    """Which real images may start a set that begins with what experts get right (DATM).
+def correctly_predicted(predicted: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
+    """Which real images experts classify correctly, as candidates to start from (DATM).
 
-    Experts are asked in order: a later one is asked only for the classes in which those before
-    it were right on fewer than `ipc` images.
+    A later expert counts only for the classes in which those before it are correct on fewer than
+    `ipc` images.
 
     Args:
         predicted: [e, m] classes that e experts predict.
@@ -92,7 +92,7 @@ def rightly_predicted(predicted: Tensor, labels: Tensor, classes: int, ipc: int)
         Mask [m].
 
     Raises:
-        ValueError: if all experts together are right on fewer than `ipc` images of a class.
+        ValueError: if all experts together are correct on fewer than `ipc` images of a class.
     """
     chosen = torch.zeros_like(labels, dtype=torch.bool)
     for label in range(classes):

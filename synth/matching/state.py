@@ -1,4 +1,4 @@
-"""What matching learns, as it stands between two outer steps, and as named tensors."""
+"""State of trajectory matching between two outer steps, and its tensors by name."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Learned:
     Attributes:
         images: [n, c, h, w] of the synthetic set, as stored.
         labels: [m, k] label logits of the images that students see.
-        log_lr: natural logarithm of the student learning rate, scalar.
-        moments: of images, labels and log_lr.
+        log_student_lr: natural logarithm of the student learning rate, scalar.
+        moments: of images, labels and log_student_lr.
         average: moving average of the images, [n, c, h, w].
         updates: updates applied so far.
     """
 
     images: Tensor
     labels: Tensor
-    log_lr: Tensor
+    log_student_lr: Tensor
     moments: tuple[Moments, Moments, Moments]
     average: Tensor
     updates: int
@@ -39,7 +39,7 @@ class MatchState:
 
     Attributes:
         step: outer steps taken so far, refused ones included.
-        refusals: refusals in a row just now.
+        refusals: updates refused in a row.
         now: what has been learned so far.
         good: the last values whose distance was measured and accepted.
     """
@@ -51,7 +51,7 @@ class MatchState:
 
     @property
     def images(self) -> Tensor:
-        """[n, c, h, w] of the synthetic set: the moving average, which is the images without."""
+        """[n, c, h, w] of the synthetic set: their moving average, where there is one."""
         return self.now.average
 
     @property
@@ -60,29 +60,29 @@ class MatchState:
         return self.now.labels
 
     @property
-    def lr(self) -> Tensor:
+    def student_lr(self) -> Tensor:
         """The student learning rate, scalar."""
-        return self.now.log_lr.exp()
+        return self.now.log_student_lr.exp()
 
 
-def initial_state(images: Tensor, labels: Tensor, lr: float) -> MatchState:
+def initial_state(images: Tensor, labels: Tensor, student_lr: float) -> MatchState:
     """The state before the first outer step.
 
     Args:
         images: [n, c, h, w], as stored.
         labels: [m, k] label logits of the images that students see.
-        lr: student learning rate > 0.
+        student_lr: student learning rate > 0.
     """
-    if not lr > 0:
-        raise ValueError(f"the student learning rate is {lr}; it must be above 0")
-    log_lr = torch.tensor(math.log(lr), dtype=images.dtype, device=images.device)
+    if not student_lr > 0:
+        raise ValueError(f"the student learning rate is {student_lr}; it must be above 0")
+    log_student_lr = torch.tensor(math.log(student_lr), dtype=images.dtype, device=images.device)
     images, labels = images.detach().clone(), labels.detach().clone()
-    moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_lr))
-    start = Learned(images, labels, log_lr, moments, images, 0)
+    moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_student_lr))
+    start = Learned(images, labels, log_student_lr, moments, images, 0)
     return MatchState(0, 0, start, start)
 
 
-_LEARNED = ("images", "labels", "log_lr", "average")
+_LEARNED = ("images", "labels", "log_student_lr", "average")
 
 
 def pack_state(state: MatchState) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -109,7 +109,7 @@ def unpack_state(
     """The state of `pack_state`, on a device."""
 
     def learned(part: str) -> Learned:
-        images, labels, log_lr, average = (
+        images, labels, log_student_lr, average = (
             tensors[f"{part}.{name}"].to(device) for name in _LEARNED
         )
         first, second, third = (
@@ -119,6 +119,8 @@ def unpack_state(
             )
             for index in range(3)
         )
-        return Learned(images, labels, log_lr, (first, second, third), average, header[part])
+        return Learned(
+            images, labels, log_student_lr, (first, second, third), average, header[part]
+        )
 
     return MatchState(header["step"], header["refusals"], learned("now"), learned("good"))

@@ -10,7 +10,7 @@ from synth.networks.layers import make_norm
 
 
 class DenseLayer(nn.Module):
-    """Norm, ReLU and convolution twice, whose maps are laid beside the inputs.
+    """Norm, ReLU and convolution twice, whose output is concatenated to the inputs.
 
     Source: Huang et al. 2017, DenseNet-B: the 1x1 convolution makes four times the growth.
     """

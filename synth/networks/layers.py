@@ -19,7 +19,7 @@ class GroupNorm(nn.Module):
     """Group normalisation over [n, c, h, w]; `groups=channels` is instance norm, 1 layer norm.
 
     The native kernel is fast, but rounds its variance coarsely, and its forward-mode derivative,
-    differentiated once more, is off by about 0.5 %: the exact gradient cannot afford either.
+    differentiated once more, is off by about 0.5 %: both too inexact for the matching gradient.
     Called functionally, with parameters that are not its own, the norm is therefore computed
     from its definition, which differentiates correctly in every order; a network that is
     trained in place uses the kernel. Source: Wu and He 2018, eq. 1-3.

@@ -45,8 +45,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [n, inputs, h, w] to [n, outputs, h/stride, w/stride]."""
-        found = self.layers(features)
-        return features + found if self.adds else found
+        outputs = self.layers(features)
+        return features + outputs if self.adds else outputs
 
 
 class MobileNetV2(nn.Module):
@@ -93,12 +93,12 @@ class MobileNetV2(nn.Module):
 
         inputs, side = scaled(32), min(size)
         layers: list[nn.Module] = [_convolved(channels, inputs, 3, norm)]
-        for expansion, maps, count, wanted in self._STAGES:
-            stride = wanted if side > 2 else 1
+        for expansion, maps, count, full_stride in self._STAGES:
+            stride = full_stride if side > 2 else 1
             side = -(-side // stride)
-            for place in range(count):
+            for repeat in range(count):
                 layers.append(
-                    InvertedResidual(inputs, scaled(maps), 1 if place else stride, expansion, norm)
+                    InvertedResidual(inputs, scaled(maps), 1 if repeat else stride, expansion, norm)
                 )
                 inputs = scaled(maps)
         self.features = nn.Sequential(*layers, _convolved(inputs, scaled(1280), 1, norm))

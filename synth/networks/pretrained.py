@@ -1,4 +1,4 @@
-"""Networks of torchvision, whose published weights know ImageNet-1K."""
+"""Torchvision networks, with published ImageNet-1K weights."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
 class TorchvisionNetwork(nn.Module):
     """A model of torchvision for images of one or three channels.
 
-    One channel is shown three times, and an affine map stands before the model: it does nothing
-    until `expect` tells it how the images were normalised.
+    One channel is repeated three times. An affine map before the model is the identity until
+    `expect` sets it from the normalisation of the images.
 
     Args:
         channels: 1 or 3.
-        size: (h, w) in pixels; any that the model lets through.
+        size: (h, w) in pixels; any that the model accepts.
         classes: k.
         model: a name in `HEADS`.
 
@@ -65,11 +65,11 @@ class TorchvisionNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [n, k] of images [n, c, h, w]."""
-        found: Tensor = self.model(images * self.scale + self.shift)
-        return found
+        logits: Tensor = self.model(images * self.scale + self.shift)
+        return logits
 
     def expect(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take images normalised by these, and show the model what it was trained on.
+        """Map images with this normalisation to the one that the weights were trained with.
 
         Args:
             mean: of each channel, in pixels of [0, 1].
@@ -83,11 +83,11 @@ class TorchvisionNetwork(nn.Module):
         self.shift.copy_(((ours[0] - theirs[0]) / theirs[1]).expand_as(self.shift))
 
     def load_weights(self, state: Mapping[str, Tensor]) -> bool:
-        """Take the weights of a state dict in torchvision's own names.
+        """Load the weights of a state dict with torchvision's own names.
 
         Returns:
-            Whether those of the head were taken too: False where it is of other classes, and the
-            head stays as it was drawn.
+            Whether those of the head were loaded too: False where it has other classes, and the
+            head keeps its initial weights.
 
         Raises:
             ValueError: if they are not the weights of this model.
@@ -95,17 +95,17 @@ class TorchvisionNetwork(nn.Module):
         given = {_OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
         own = self.model.state_dict()
         head = [f"{self.head_name}.{kind}" for kind in ("weight", "bias")]
-        taken = all(name in given and given[name].shape == own[name].shape for name in head)
-        body = {name: value for name, value in given.items() if taken or name not in head}
+        head_loaded = all(name in given and given[name].shape == own[name].shape for name in head)
+        body = {name: value for name, value in given.items() if head_loaded or name not in head}
         wrong = [
             name
             for name, value in own.items()
-            if (taken or name not in head)
+            if (head_loaded or name not in head)
             and (name not in body or getattr(body[name], "shape", None) != value.shape)
-            # Files from before torch 0.4.1 count no batches.
+            # Files from before torch 0.4.1 have no such counters.
             and not name.endswith("num_batches_tracked")
         ] + [name for name in body if name not in own]
         if wrong:
             raise ValueError(f"{wrong[0]} is missing, unknown or of another shape")
         self.model.load_state_dict(body, strict=False)
-        return taken
+        return head_loaded

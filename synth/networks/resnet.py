@@ -79,8 +79,8 @@ def _stages(
     for index, count in enumerate(counts):
         stride = 2 if index and side > 2 else 1
         side = -(-side // stride)
-        for place in range(count):
-            blocks.append(block(inputs, width * 2**index, 1 if place else stride, norm))
+        for repeat in range(count):
+            blocks.append(block(inputs, width * 2**index, 1 if repeat else stride, norm))
             inputs = width * 2**index * block.expansion
     return nn.Sequential(*blocks), inputs
 

@@ -10,7 +10,7 @@ from synth.networks.layers import make_norm
 
 
 def _shuffled(features: Tensor) -> Tensor:
-    """Channels of two halves [n, c, h, w] by turns: first of each half, second of each, ..."""
+    """Interleave the two halves of the channels of [n, c, h, w]."""
     n, c, h, w = features.shape
     return features.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
@@ -93,8 +93,8 @@ class ShuffleNetV2(nn.Module):
             outputs = width * 2**index
             stride = 2 if side > 2 else 1
             side = -(-side // stride)
-            for place in range(count):
-                blocks.append(ShuffleBlock(inputs, outputs, 1 if place else stride, norm))
+            for repeat in range(count):
+                blocks.append(ShuffleBlock(inputs, outputs, 1 if repeat else stride, norm))
                 inputs = outputs
         self.stages = nn.Sequential(*blocks, *_pointwise(inputs, last, norm))
         self.head = nn.Linear(last, classes)

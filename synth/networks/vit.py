@@ -10,7 +10,7 @@ from synth.networks.layers import GroupNorm
 
 
 class TokenNorm(nn.Module):
-    """Layer norm of every token; the same as nn.LayerNorm, with derivatives right in all orders."""
+    """Layer norm of every token; as nn.LayerNorm, with correct derivatives of every order."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and a perceptron of four times the width, each after a norm and beside a skip."""
+    """Attention and an MLP of four times the width, each pre-norm and with a skip connection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -62,9 +62,9 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A vision transformer with a class token, learned places and no dropout.
+    """A vision transformer with a class token, learned position embeddings and no dropout.
 
-    Images are filled up with zeros at the right and below to whole patches. There is a head for
+    Images are zero-padded at the right and the bottom to whole patches. There is a head for
     every 64 of the width. Source: Dosovitskiy et al. 2021; width 192, depth 12 and 3 heads are
     the "tiny" of Touvron et al. 2021 (DeiT).
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from synth.errors import DivergedError
-from synth.losses import EXPLODED
+from synth.losses import MAX_LOSS
 from synth.precision import Precision, forward
 from synth.recovery.statistics import NormStatistics, statistics_distance, watch_batch_norms
 from synth.recovery.views import SharedView
@@ -23,12 +23,12 @@ Background = Literal["free", "kept"]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A member that was drawn.
+    """A member of the committee that was drawn for a batch.
 
     Attributes:
         network: images -> logits; put into evaluation mode.
         weight: of its loss; those of a batch's teachers sum to 1.
-        targets: one entry per BatchNorm layer, [c]; not read where the statistics weigh nothing.
+        targets: one entry per BatchNorm layer, [c]; not read if `bn_weight` is 0.
     """
 
     network: nn.Module
@@ -54,7 +54,7 @@ class ValidImages:
     background: Background = "free"
 
     def __call__(self, images: Tensor, before: Tensor) -> Tensor:
-        """The nearest images [b, c, h, w] that are allowed after a step, from those before it."""
+        """The nearest valid images [b, c, h, w] after a step, given those before it."""
         images = images.clamp(self.low, self.high)
         if self.background == "free":
             return images
@@ -71,14 +71,14 @@ class RecoverProblem:
         teachers: members of this batch.
         labels: [b] classes of the images.
         view: step -> the view that all teachers see at this step.
-        keep: (images after a step, before it) -> the nearest images that are allowed, see
+        constrain: (images after a step, before it) -> the nearest valid images, see
             `ValidImages`.
     """
 
     teachers: Sequence[Teacher]
     labels: Tensor
     view: Callable[[int], SharedView]
-    keep: Callable[[Tensor, Tensor], Tensor]
+    constrain: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,22 +87,22 @@ class RecoverSettings:
 
     Attributes:
         lr: Adam's step in normalised units; falls to zero along a cosine.
-        statistics: weight of the BatchNorm statistics; 0 leaves them out.
-        first: multiplier of the first BatchNorm layer's part of them.
+        bn_weight: weight of the BatchNorm statistics; 0 leaves them out.
+        first_bn: multiplier of the first BatchNorm layer's term.
         rule: `Adam(0.5, 0.9, 1e-8)`.
         precision: of the teachers' passes, see `synth.precision`; statistics are float32.
     """
 
     lr: float = 0.25
-    statistics: float = 0.01
-    first: float = 10.0
+    bn_weight: float = 0.01
+    first_bn: float = 10.0
     rule: UpdateRule = field(default=Adam(0.5, 0.9, 1e-8))
     precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
 class RecoverState:
-    """All that the loop carries on: steps taken, images [b, c, h, w] and Adam's moments."""
+    """State of the loop: steps taken, images [b, c, h, w] and Adam's moments."""
 
     step: int
     images: Tensor
@@ -111,7 +111,7 @@ class RecoverState:
 
 @dataclass(frozen=True)
 class RecoverStep:
-    """What one step found, weighted over the teachers.
+    """The losses of one step, weighted over the teachers.
 
     Attributes:
         index: its number, from 0.
@@ -135,18 +135,18 @@ def recover_images(
     """Take steps until `state.step` reaches `steps`; yields the state after each.
 
     The loss is sum_m w_m (CE_m + weight * statistics_m): the weights apply to both parts.
-    Source: CV-DD (Cui et al. 2025). Gradients are added up one teacher at a time, so memory does
-    not grow with the committee. A step depends only on the state and its index, so a loop that
-    goes on from a stored state ends where an unbroken one does.
+    Source: CV-DD (Cui et al. 2025). Gradients are summed one teacher at a time, so memory does
+    not grow with the committee. A step depends only on the state and its index, so a loop resumed
+    from a stored state gives the same result.
 
     Args:
-        state: from `first_state`, or an earlier one to go on from.
+        state: from `first_state`, or a stored one to resume from.
         steps: steps in all.
         problem: what is recovered.
         settings: step size and weights.
 
     Raises:
-        DivergedError: when a loss is not finite or above `EXPLODED`, or an image not finite.
+        DivergedError: when a loss is not finite or above `MAX_LOSS`, or an image not finite.
     """
     for teacher in problem.teachers:
         teacher.network.eval()
@@ -156,12 +156,12 @@ def recover_images(
         images, moments = settings.rule(
             state.images, gradient, state.moments, settings.lr * factor, state.step + 1
         )
-        images = problem.keep(images, state.images)
-        # The one time in a step that the CPU waits for the device.
+        images = problem.constrain(images, state.images)
+        # The only synchronisation with the device in a step.
         entropy, statistics, finite = torch.cat([parts, images.isfinite().all()[None]]).tolist()
         step = RecoverStep(state.step, entropy, statistics)
-        loss = step.cross_entropy + settings.statistics * step.statistics
-        if not loss < EXPLODED or not finite:
+        loss = step.cross_entropy + settings.bn_weight * step.statistics
+        if not loss < MAX_LOSS or not finite:
             raise DivergedError(
                 f"the loss was {loss:.3g}, or an image is no longer finite; lower recover.lr or "
                 "recover.bn_weight",
@@ -176,28 +176,28 @@ def teachers_gradient(
 ) -> tuple[Tensor, Tensor]:
     """The gradient in the images, summed over the teachers, and the two losses of `RecoverStep`.
 
-    Both stay on the device, and nothing of it is read.
+    Both stay on the device.
     """
     view = problem.view(state.step)
     gradient = torch.zeros_like(state.images)
     parts = torch.zeros(2, device=gradient.device)
     for teacher in problem.teachers:
-        # A leaf and a view of its own: only one teacher's graph is alive at a time.
+        # A new leaf and view for each teacher, so that one graph is in memory at a time.
         images = state.images.detach().requires_grad_()
-        found = _losses(teacher, view.apply(images), problem.labels, settings)
-        loss = teacher.weight * (found[0] + settings.statistics * found[1])
+        losses = _losses(teacher, view.apply(images), problem.labels, settings)
+        loss = teacher.weight * (losses[0] + settings.bn_weight * losses[1])
         gradient += torch.autograd.grad(loss, images)[0]
-        parts += teacher.weight * found.detach()
-        del found, loss
+        parts += teacher.weight * losses.detach()
+        del losses, loss
     return gradient, parts
 
 
 def _losses(teacher: Teacher, images: Tensor, labels: Tensor, settings: RecoverSettings) -> Tensor:
     """Cross-entropy and distance of the statistics, [2]."""
-    if settings.statistics == 0:
+    if settings.bn_weight == 0:
         entropy = cross_entropy(forward(teacher.network, images, settings.precision), labels)
         return torch.stack([entropy, torch.zeros_like(entropy)])
     with watch_batch_norms(teacher.network) as seen:
         logits = forward(teacher.network, images, settings.precision)
-    distance = statistics_distance(seen, teacher.targets, settings.first)
+    distance = statistics_distance(seen, teacher.targets, settings.first_bn)
     return torch.stack([cross_entropy(logits, labels), distance])

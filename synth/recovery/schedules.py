@@ -21,8 +21,8 @@ def draw_members(
 ) -> tuple[int, ...]:
     """The members that recover the images of one call.
 
-    Members are held for a whole call, which is one IPC index (image number k of every class), and
-    not drawn anew at every step. Source: CV-DD.
+    Members stay the same for a whole call, which is one IPC index (image number k of every class),
+    and are not drawn at every step. Source: CV-DD.
 
     Args:
         schedule: "random", drawn without replacement; "pairs", every set of `count` members in
@@ -33,7 +33,7 @@ def draw_members(
         generator: draws for "random".
 
     Returns:
-        Different places in `priors`.
+        Distinct indices into `priors`.
 
     Raises:
         ValueError: if `count` is below 1 or above the number of members, or for an unknown name.
@@ -47,8 +47,8 @@ def draw_members(
     if schedule == "random":
         return tuple(torch.randperm(members, generator=generator)[:count].tolist())
     if schedule == "pairs":
-        place = call % comb(members, count)
-        return next(islice(combinations(range(members), count), place, place + 1))
+        index = call % comb(members, count)
+        return next(islice(combinations(range(members), count), index, index + 1))
     if schedule == "fixed":
         ranked = sorted(range(members), key=lambda member: -priors[member])
         return tuple(sorted(ranked[:count]))
@@ -61,7 +61,7 @@ class RecoverBatch:
 
     Attributes:
         call: number of the call, for which members are drawn once.
-        places: [b] where the images stand in the set, which is in class order.
+        places: [b] indices of the images in the set, which is in class order.
         labels: [b] their classes.
     """
 

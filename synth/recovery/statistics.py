@@ -1,4 +1,4 @@
-"""Statistics of what goes into a network's BatchNorm layers: of real images, and of a batch."""
+"""Statistics of the inputs of BatchNorm layers: of real images, and of a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NormStatistics:
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What went into a BatchNorm layer: its place among them, and the features [n, c, ...]."""
+    """The input of a BatchNorm layer: the layer's index, and the features [n, c, ...]."""
 
     layer: int
     features: Tensor
@@ -35,7 +35,7 @@ class LayerInput:
 
 @contextmanager
 def watch_batch_norms(network: nn.Module) -> Iterator[list[LayerInput]]:
-    """Gather what goes into each BatchNorm layer while the block runs.
+    """Record the input of each BatchNorm layer while the block runs.
 
     Yields:
         A list to which every call of a layer appends; clear it between two batches.
@@ -61,22 +61,22 @@ def running_statistics(network: nn.Module) -> list[NormStatistics]:
     Raises:
         ValueError: if the network has no BatchNorm layer, or one that keeps no statistics.
     """
-    found = []
-    for layer in _layers_or_refuse(network):
+    statistics = []
+    for layer in _require_batch_norms(network):
         if layer.running_mean is None or layer.running_var is None:
             raise ValueError(
                 "a BatchNorm layer keeps no running statistics, which recovery compares with; "
                 "use layers with track_running_stats=True, or set the weight of the statistics to 0"
             )
-        found.append(NormStatistics(layer.running_mean.detach(), layer.running_var.detach()))
-    return found
+        statistics.append(NormStatistics(layer.running_mean.detach(), layer.running_var.detach()))
+    return statistics
 
 
 @torch.no_grad()
 def class_statistics(
     network: nn.Module, images: Images, labels: Tensor, classes: int, batch_size: int = 500
 ) -> list[NormStatistics]:
-    """The statistics of each BatchNorm layer's input, for the images of each class apart.
+    """The statistics of each BatchNorm layer's input, for each class separately.
 
     One pass over the images in evaluation mode; means and biased variances are exact (summed in
     float64), not moving averages. Source: the class-wise statistics of LPLD (Xiao and He 2024).
@@ -94,7 +94,7 @@ def class_statistics(
     Raises:
         ValueError: if the network has no BatchNorm layer, or a class has no image.
     """
-    layers = _layers_or_refuse(network)
+    layers = _require_batch_norms(network)
     network.eval()
     sums = [torch.zeros(3, classes, layer.num_features, dtype=torch.float64) for layer in layers]
     for label in range(classes):
@@ -106,12 +106,13 @@ def class_statistics(
                 network(images[index])
             for entry in seen:
                 sums[entry.layer][:, label] += _moments(entry.features)
-    found = []
+    statistics = []
     for count, total, square in sums:
         mean = total / count.clamp(min=1)
         variance = (square / count.clamp(min=1) - mean.square()).clamp(min=0)
-        found.append(NormStatistics(*(v.float().to(images.device) for v in (mean, variance))))
-    return found
+        moments = (value.float().to(images.device) for value in (mean, variance))
+        statistics.append(NormStatistics(*moments))
+    return statistics
 
 
 def _moments(features: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def _moments(features: Tensor) -> Tensor:
     return torch.stack([count, flat.sum(dim=1), flat.square().sum(dim=1)]).cpu()
 
 
-def _layers_or_refuse(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def _require_batch_norms(network: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     layers = batch_norms(network)
     if not layers:
         raise ValueError(
@@ -132,26 +133,26 @@ def _layers_or_refuse(network: nn.Module) -> list[nn.modules.batchnorm._BatchNor
 
 
 def statistics_distance(
-    seen: Sequence[LayerInput], targets: Sequence[NormStatistics], first: float
+    seen: Sequence[LayerInput], targets: Sequence[NormStatistics], first_bn: float
 ) -> Tensor:
     """How far a batch's statistics lie from `targets`, scalar.
 
     Sum over layers of s (|var - var'| + |mean - mean'|) in the Euclidean norm over channels, with
-    biased variances over the batch and its pixels; s is `first` in the first layer and 1 in all
+    biased variances over the batch and its pixels; s is `first_bn` in the first layer and 1 in all
     others. Source: SRe2L (Yin et al. 2023), with the first layer's multiplier of its code.
 
     Args:
         seen: from `watch_batch_norms`, of one forward pass.
         targets: one entry per BatchNorm layer of the network.
-        first: multiplier of the first layer.
+        first_bn: multiplier of the first layer.
     """
     total = torch.zeros((), device=seen[0].features.device if seen else None)
     for entry in seen:
         target = targets[entry.layer]
         over = [axis for axis in range(entry.features.ndim) if axis != 1]
-        # Under mixed precision features have few bits, too few for a mean over many pixels.
+        # Features in bfloat16 have too few bits for a mean over many pixels.
         wide = torch.promote_types(entry.features.dtype, torch.float32)
         variance, mean = torch.var_mean(entry.features.to(wide), dim=over, correction=0)
         distance = (variance - target.variance).norm() + (mean - target.mean).norm()
-        total = total + (first if entry.layer == 0 else 1.0) * distance
+        total = total + (first_bn if entry.layer == 0 else 1.0) * distance
     return total

@@ -17,7 +17,7 @@ class SharedView:
     Attributes:
         box: cut out and enlarged to the whole size.
         flipped: mirrored left to right.
-        shift: rolled down and to the right by so many pixels, around the edges.
+        shift: rolled down and to the right by so many pixels, wrapping around.
     """
 
     box: Box
@@ -36,7 +36,7 @@ class SharedView:
 class SharedViews:
     """How views are drawn.
 
-    Sharing them keeps a batch comparable with the statistics of whole images: all are cut alike.
+    One view for all images keeps a batch comparable with the statistics of whole images.
     The roll is one-sided. Source: the code of SRe2L and CV-DD.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Real images chosen by their features, class by class."""
+"""Real images selected by their features, class by class."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class Features(Protocol):
-    """Features [m, d] that are had by places; a tensor is one."""
+    """Features [m, d] that can be indexed; a tensor is one."""
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        """The features [n, d] at `places`, int64 [n]."""
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """The features [n, d] at `index`, int64 [n]."""
         ...
 
 
@@ -24,14 +24,14 @@ def choose_per_class(
     ipc: int,
     choose: Callable[[Tensor, int], Tensor],
 ) -> Tensor:
-    """Indices [classes * ipc] of the images that `choose` takes of each class, in class order.
+    """Indices [classes * ipc] of the images that `choose` selects of each class, in class order.
 
     Args:
-        features: [m, d] of the real images; asked for those of one class at a time.
+        features: [m, d] of the real images; read one class at a time.
         labels: [m] their classes.
         classes: k.
         ipc: images per class.
-        choose: (features [n, d] of one class, count) -> places [count]: `herding` or `k_center`.
+        choose: (features [n, d] of one class, count) -> indices [count]: `herding` or `k_center`.
 
     Raises:
         ValueError: if a class has fewer images than `ipc`.
@@ -49,9 +49,9 @@ def choose_per_class(
 
 
 def herding(features: Tensor, count: int) -> Tensor:
-    """Places [count] whose mean feature stays nearest to the mean of all, one by one.
+    """Indices [count] whose mean feature stays nearest to the mean of all, greedily.
 
-    Each next one makes the mean of those chosen so far as near as it can. Source: Welling 2009, as
+    Each next one brings the mean of those chosen so far as near as it can. Source: Welling 2009, as
     used by iCaRL (Rebuffi et al. 2017).
 
     Args:
@@ -64,15 +64,15 @@ def herding(features: Tensor, count: int) -> Tensor:
     chosen = []
     for number in range(1, count + 1):
         distance = ((total + features) / number - centre).norm(dim=1)
-        place = distance.masked_fill(~free, torch.inf).argmin()
-        total = total + features[place]
-        free[place] = False
-        chosen.append(place)
+        index = distance.masked_fill(~free, torch.inf).argmin()
+        total = total + features[index]
+        free[index] = False
+        chosen.append(index)
     return torch.stack(chosen)
 
 
 def k_center(features: Tensor, count: int) -> Tensor:
-    """Places [count] that leave no feature far away: greedy k-center.
+    """Indices [count] that leave no feature far away: greedy k-center.
 
     The first is the nearest to the mean; each next one is the farthest from those chosen so far.
     At most twice the best radius (Gonzalez 1985); as used by Sener and Savarese 2018.
@@ -81,13 +81,13 @@ def k_center(features: Tensor, count: int) -> Tensor:
         features: [n, d] of one class, n >= count.
         count: how many to choose, without repetition.
     """
-    place = (features - features.mean(dim=0)).norm(dim=1).argmin()
+    index = (features - features.mean(dim=0)).norm(dim=1).argmin()
     nearest = torch.full((len(features),), torch.inf, device=features.device)
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
-    chosen = [place]
+    chosen = [index]
     for _ in range(1, count):
-        free[place] = False
-        nearest = torch.minimum(nearest, (features - features[place]).norm(dim=1))
-        place = nearest.masked_fill(~free, -1.0).argmax()
-        chosen.append(place)
+        free[index] = False
+        nearest = torch.minimum(nearest, (features - features[index]).norm(dim=1))
+        index = nearest.masked_fill(~free, -1.0).argmax()
+        chosen.append(index)
     return torch.stack(chosen)

@@ -1,7 +1,7 @@
 """RDED's mosaics: the most realistic crops of real images, several tiled in one image.
 
-Sun et al. 2024. Two choices are ours: a crop is judged at the whole size of an image, as a teacher
-knows images, and it is shrunk to its tile with antialiasing, by `synth.formation`.
+Sun et al. 2024. Two choices are ours: a crop is scored at the whole size of an image, as teachers
+see images, and it is shrunk to its tile with antialiasing, by `synth.formation`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 
 from synth.crops import crop_resized, draw_box
-from synth.formation import encode
-from synth.images import Images, chosen
+from synth.formation import encode_images
+from synth.images import Images, images_at
 
-# Candidates whose crops are judged together.
-_TOGETHER = 50
+# Candidates whose crops are scored in one step.
+_CANDIDATE_BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class MosaicSettings:
     """How mosaics are made.
 
     Attributes:
-        candidates: real images of a class that are looked at; all where there are fewer.
-        crops: square crops of each candidate; its most realistic one stands for it.
+        candidates: real images of a class to consider; all where there are fewer.
+        crops: square crops of each candidate, of which the most realistic one is used.
         factor: f; f * f crops are tiled in one image.
         smallest: least share of the area that a crop keeps.
     """
@@ -40,7 +40,7 @@ class MosaicSettings:
 
 @dataclass(frozen=True)
 class MosaicDraw:
-    """What was drawn for one class: candidates [m], and boxes [m, crops, 4] as in `draw_box`."""
+    """The draw for one class: candidates [m], and boxes [m, crops, 4] as in `draw_box`."""
 
     candidates: Tensor
     boxes: Tensor
@@ -57,10 +57,10 @@ def draw_mosaics(
 
     Args:
         members: [m] indices of the real images of the class.
-        ipc: mosaics that are to be made of them.
+        ipc: mosaics to make of them.
         settings: how many candidates and crops.
         size: (h, w) of the images.
-        generator: makes the choice.
+        generator: random source.
 
     Raises:
         ValueError: if there are fewer candidates than tiles.
@@ -88,15 +88,15 @@ def make_mosaics(
 ) -> Tensor:
     """The mosaics [ipc, c, h, w] of one class.
 
-    Each candidate is stood for by its crop of the least loss; the ipc * f * f best candidates are
-    dealt out in order, so that each mosaic has one of every rank.
+    Each candidate is represented by its crop of lowest loss; the ipc * f * f best candidates are
+    dealt in order of rank, so that no mosaic gets all the best.
 
     Args:
         images: [m, c, h, w] real images, which the draw's candidates index.
         draw: from `draw_mosaics`.
         ipc: mosaics.
         factor: f, tiles along a side.
-        loss: crops [n, c, h, w] of this class -> [n], less for the more realistic;
+        loss: crops [n, c, h, w] of this class -> [n], lower for the more realistic;
             see `realism_loss`.
 
     Raises:
@@ -104,16 +104,18 @@ def make_mosaics(
     """
     best, losses = [], []
     for index, boxes in zip(
-        draw.candidates.split(_TOGETHER), draw.boxes.split(_TOGETHER), strict=True
+        draw.candidates.split(_CANDIDATE_BATCH),
+        draw.boxes.split(_CANDIDATE_BATCH),
+        strict=True,
     ):
-        crops = _crop_all(chosen(images, index.cpu()), boxes)
-        found = loss(crops.flatten(0, 1)).view(crops.shape[:2])
-        least = found.min(dim=1)
+        crops = _crop_all(images_at(images, index.cpu()), boxes)
+        crop_losses = loss(crops.flatten(0, 1)).view(crops.shape[:2])
+        least = crop_losses.min(dim=1)
         best.append(crops[torch.arange(len(crops), device=crops.device), least.indices])
         losses.append(least.values)
     order = torch.cat(losses).argsort(stable=True)[: ipc * factor**2]
     dealt = order.view(factor**2, ipc).t().reshape(-1)
-    return encode(torch.cat(best)[dealt], factor)
+    return encode_images(torch.cat(best)[dealt], factor)
 
 
 def _crop_all(images: Tensor, boxes: Tensor) -> Tensor:
@@ -127,6 +129,6 @@ def _crop_all(images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def realism_loss(logits: Tensor, label: int) -> Tensor:
-    """Cross-entropy [n] of logits [n, k] with one class: little where a crop shows that class."""
+    """Cross-entropy [n] of logits [n, k] with one class: low where a crop shows that class."""
     labels = torch.full((len(logits),), label, device=logits.device)
     return cross_entropy(logits, labels, reduction="none")

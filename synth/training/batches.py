@@ -1,4 +1,4 @@
-"""Batches of images with label logits, and how a set is cut into them."""
+"""Batches of images with label logits, and how a set is split into them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from synth.augment import Augmentation
-from synth.images import Images, Labels, chosen
+from synth.images import Images, LabelLogits, images_at
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Batch:
     Attributes:
         images: [b, c, h, w] as the network sees them.
         labels: [b, k] label logits.
-        parts: pieces that go through the network one after the other, see `split_parts`: their
-            gradients add up to that of the whole batch, but BatchNorm sees each piece alone.
+        parts: parts that go through the network one after the other, see `split_parts`: their
+            gradients add up to that of the whole batch, but BatchNorm sees each part alone.
     """
 
     images: Tensor
@@ -30,9 +30,9 @@ class Batch:
 
 
 def split_batches(count: int, batch_size: int) -> list[slice]:
-    """Consecutive places in batches; a last batch of one joins the batch before it.
+    """Consecutive positions as batches; a last batch of one joins the batch before it.
 
-    BatchNorm cannot see a single image, and teacher and student must cut alike.
+    BatchNorm cannot train on one image, and teacher and student must use the same batches.
     """
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
@@ -41,10 +41,10 @@ def split_batches(count: int, batch_size: int) -> list[slice]:
 
 
 def split_parts(count: int, parts: int) -> list[slice]:
-    """`count` places of a batch in `parts` pieces as even as can be, none of a single place.
+    """`count` positions of a batch in `parts` parts, as even as possible, none of one position.
 
-    Teacher and student cut a batch by this one rule, so that the BatchNorm of both sees the same
-    images. Source: CV-DD labels and trains each batch in two halves.
+    Teacher and student share this rule, so that the BatchNorm of both sees the same images.
+    Source: CV-DD labels and trains each batch in two halves.
     """
     pieces = max(1, min(parts, count // 2))
     bounds = [count * index // pieces for index in range(pieces + 1)]
@@ -53,19 +53,19 @@ def split_parts(count: int, parts: int) -> list[slice]:
 
 def shuffled_batches(
     images: Images,
-    labels: Labels,
+    labels: LabelLogits,
     batch_size: int,
     augmentation: Augmentation | None,
     generator: Generator,
 ) -> Iterator[Batch]:
     """One epoch over `images` [n, c, h, w] with label logits [n, k], shuffled and augmented.
 
-    Only a batch of either is in memory at once, where they come from files.
+    Images and labels that are read from files are in memory one batch at a time.
     """
     order = torch.randperm(len(images), generator=generator)
     for places in split_batches(len(images), batch_size):
         index = order[places]
-        batch = chosen(images, index)
+        batch = images_at(images, index)
         if augmentation is not None:
             size = (images.shape[2], images.shape[3])
             batch = augmentation.sample(len(index), size, generator).apply(batch)

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
-# Narrower layers are often dead from the start: no output of any input passes the ReLU.
-_LEAST = 8
+# Narrower layers often start dead: their ReLU gives zero for every input.
+_MIN_WIDTH = 8
 
 
 class Discriminator(nn.Module):
@@ -28,7 +28,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, classes: int, weight: float, generator: Generator) -> None:
         super().__init__()
-        widths = [classes, max(classes // 8, _LEAST), max(classes // 64, _LEAST), 2]
+        widths = [classes, max(classes // 8, _MIN_WIDTH), max(classes // 64, _MIN_WIDTH), 2]
         self.weight = weight
         layers = [nn.Linear(before, after) for before, after in itertools.pairwise(widths)]
         with torch.no_grad():
@@ -42,8 +42,8 @@ class Discriminator(nn.Module):
         """Logits [n, 2] of outputs [n, k]."""
         for layer in self.layers[:-1]:
             outputs = torch.relu(layer(outputs))
-        found: Tensor = self.layers[-1](outputs)
-        return found
+        logits: Tensor = self.layers[-1](outputs)
+        return logits
 
 
 def discriminator_loss(
@@ -51,16 +51,16 @@ def discriminator_loss(
 ) -> Tensor:
     """Binary cross-entropy with (1, 0) for each student's logits and (0, 1) for the teachers'.
 
-    The student and the discriminator both descend it: no sign is turned round, so that it keeps
-    the student from becoming the same as its teachers, which their author calls a regulariser.
+    Student and discriminator both minimise it (no gradient is reversed), so it keeps the student
+    distinguishable from its teachers; the authors call that a regulariser.
 
     Args:
         discriminator: of k classes.
         logits: [n, k] of the student.
         label_logits: [n, k] of the teachers, as the labels hold them.
     """
-    found = discriminator(torch.cat([logits, label_logits]))
-    targets = torch.zeros_like(found)
+    scores = discriminator(torch.cat([logits, label_logits]))
+    targets = torch.zeros_like(scores)
     targets[: len(logits), 0] = 1
     targets[len(logits) :, 1] = 1
-    return functional.binary_cross_entropy_with_logits(found, targets)
+    return functional.binary_cross_entropy_with_logits(scores, targets)

@@ -10,23 +10,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from synth.cuda_graphs import GraphRecorder, Record, Recordings
+from synth.compiled import CompiledNetwork, Network
+from synth.cuda_graphs import GraphCache, GraphRecorder, Record
 from synth.images import Images
-from synth.losses import EXPLODED, cosine_loss, soft_cross_entropy
+from synth.losses import MAX_LOSS, cosine_loss, soft_cross_entropy
 from synth.precision import Precision, forward
 from synth.training.batches import Batch, split_parts
 from synth.training.discriminator import Discriminator, discriminator_loss
 from synth.training.sharpness import Sharpness, sharpness_aware_backward
 from synth.training.temperatures import Annealing, calibrated_temperature
 
-# Images, and values of them, that go through a network at once when it is only asked: 4 MB, and
-# 128 MB on a GPU, which a small batch does not fill.
-_MOST_TOGETHER = 1000
+# Largest inference batch: images, and float32 values (4 MB on a CPU, 128 MB on a GPU).
+_MAX_IMAGES = 1000
 
-_VALUES_TOGETHER, _VALUES_ON_GPU = 1 << 20, 1 << 25
+_VALUES_ON_CPU, _VALUES_ON_GPU = 1 << 20, 1 << 25
 
-# Batches before a GPU's steps are recorded: every training records its own.
-_PATIENCE = 10
+# Eager batches before a capture: every training captures its own graphs.
+_EAGER_RUNS = 10
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class TrainSettings:
             similarity of logits and soft labels, GIFT).
         average: decay of a moving average of the weights after every step, which the network
             holds after the last epoch; 0 keeps the weights themselves.
-        annealing: how the temperature of the labels falls; None keeps it.
-        calibrated: the student has a temperature of its own, 1 at first and after each epoch that
-            which brings the last batch's outputs nearest to their labels.
+        annealing: schedule of the labels' temperature; None keeps it constant.
+        calibrated: the student has a temperature of its own: 1 at first, then after each epoch
+            the one that brings the last batch's outputs nearest to their labels.
         precision: of forward and backward passes, see `synth.precision`.
+        compiled: see `synth.compiled`.
     """
 
     epochs: int
@@ -68,6 +69,7 @@ class TrainSettings:
     annealing: Annealing | None = None
     calibrated: bool = False
     precision: Precision = "float32"
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.calibrated and (self.loss != "soft" or self.sharpness is not None):
@@ -117,7 +119,7 @@ def train(
             losses; None for none.
 
     Raises:
-        FloatingPointError: if the loss of an epoch is not finite or above `EXPLODED`, or its
+        FloatingPointError: if the loss of an epoch is not finite or above `MAX_LOSS`, or its
             last update left a weight that is not finite.
         ValueError: for a discriminator with sharpness-aware gradients.
     """
@@ -126,30 +128,31 @@ def train(
     trained = nn.ModuleList([network] if discriminator is None else [network, discriminator])
     optimizer = _make_optimizer(trained, settings)
     average = _MovingAverage(network, settings.average) if settings.average else None
-    measure = _Measure(settings, discriminator)
+    batch_loss = _BatchLoss(settings, discriminator)
+    call: Network = CompiledNetwork(network) if settings.compiled else network
     backward = _backward
     if _can_be_recorded(network, settings, discriminator):
         backward = RecordedBackward(GraphRecorder())
     for epoch in range(settings.epochs):
         trained.train()
-        measure.begin(epoch)
+        batch_loss.begin(epoch)
         for group in optimizer.param_groups:
             group["lr"] = settings.lr_at(epoch)
         total, count = torch.zeros(()), 0
         for batch in batches(epoch):
             optimizer.zero_grad(set_to_none=True)
-            loss = backward(network, batch, settings.sharpness, measure)
+            loss = backward(network, call, batch, settings.sharpness, batch_loss)
             optimizer.step()
             if average is not None:
                 average.follow(network)
-            # Summed on the device: reading it here would make the CPU wait at every step.
+            # Summed on the device: reading it here would synchronise at every step.
             total = total.to(loss.device, non_blocking=True) + loss * len(batch.images)
             count += len(batch.images)
-        measure.end()
+        batch_loss.end()
         mean = float(total) / max(count, 1)
-        well = mean < EXPLODED
-        if not well or not _all_finite(network):
-            what = f"the training loss is {mean:.3g}" if not well else "a weight is not finite"
+        bounded = mean < MAX_LOSS
+        if not bounded or not _all_finite(network):
+            what = f"the training loss is {mean:.3g}" if not bounded else "a weight is not finite"
             raise FloatingPointError(
                 f"{what} in epoch {epoch + 1}; lower the learning rate ({settings.lr})"
             )
@@ -158,13 +161,13 @@ def train(
         network.load_state_dict(average.state)
 
 
-class _Measure:
+class _BatchLoss:
     """The loss of a batch, with the temperatures of the epoch."""
 
     def __init__(self, settings: TrainSettings, discriminator: Discriminator | None) -> None:
         self.settings, self.discriminator = settings, discriminator
         self.temperature = settings.temperature
-        self.own: float | None = 1.0 if settings.calibrated else None
+        self.student_temperature: float | None = 1.0 if settings.calibrated else None
         self.last: list[tuple[Tensor, Tensor]] = []
 
     def begin(self, epoch: int) -> None:
@@ -172,7 +175,7 @@ class _Measure:
         self.temperature = self.settings.temperature_at(epoch)
 
     def start_batch(self) -> None:
-        """Forget the pieces of the batch before."""
+        """Drop the parts of the previous batch."""
         self.last.clear()
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -182,30 +185,30 @@ class _Measure:
         if self.settings.loss == "cosine":
             loss = cosine_loss(logits, labels, self.temperature)
         else:
-            loss = soft_cross_entropy(logits, labels, self.temperature, self.own)
+            loss = soft_cross_entropy(logits, labels, self.temperature, self.student_temperature)
         if self.discriminator is None:
             return loss
-        told = discriminator_loss(self.discriminator, logits, labels)
-        return loss + self.discriminator.weight * told
+        adversarial = discriminator_loss(self.discriminator, logits, labels)
+        return loss + self.discriminator.weight * adversarial
 
     def end(self) -> None:
         """Calibrate the student's temperature on the last batch."""
         if self.last:
             logits, labels = (torch.cat(parts) for parts in zip(*self.last, strict=True))
-            self.own = calibrated_temperature(logits, labels, self.temperature)
+            self.student_temperature = calibrated_temperature(logits, labels, self.temperature)
 
 
 def _all_finite(network: nn.Module) -> bool:
-    """Whether every weight is: an update can break them after its loss was still well."""
-    found = [weight.detach().isfinite().all() for weight in network.parameters()]
-    return not found or bool(torch.stack(found).all())
+    """Whether every weight is finite: an update can overflow although its loss was finite."""
+    finite = [weight.detach().isfinite().all() for weight in network.parameters()]
+    return not finite or bool(torch.stack(finite).all())
 
 
 class _MovingAverage:
     """Follows a network's state: decay * average + (1 - decay) * state, after every step.
 
-    The decay grows with the number of steps t as (1 + t) / (10 + t) up to its limit, so that a
-    short training does not remember its start. Counters are copied. Source: the "num_updates"
+    The decay grows with the number of steps t as (1 + t) / (10 + t) up to its limit, so that the
+    initial weights do not dominate a short training. Counters are copied. Source: the "num_updates"
     of TensorFlow's ExponentialMovingAverage.
     """
 
@@ -215,7 +218,7 @@ class _MovingAverage:
 
     @torch.no_grad()
     def follow(self, network: nn.Module) -> None:
-        """Take in the state after one more step."""
+        """Update the average after one more step."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, value in network.state_dict().items():
@@ -226,28 +229,32 @@ class _MovingAverage:
 
 
 def _backward(
-    network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+    network: nn.Module,
+    call: Network,
+    batch: Batch,
+    sharpness: Sharpness | None,
+    batch_loss: _BatchLoss,
 ) -> Tensor:
-    """Set the gradients of one batch; returns its loss, detached."""
+    """Set the gradients of one batch; returns its loss, detached. `call` computes the network."""
     count = len(batch.images)
-    measure.start_batch()
+    batch_loss.start_batch()
 
-    def loss(piece: slice) -> Tensor:
-        images, labels = batch.images[piece], batch.labels[piece]
-        logits = forward(network, images, measure.settings.precision)
-        mean = measure(logits, labels)
+    def loss(part: slice) -> Tensor:
+        images, labels = batch.images[part], batch.labels[part]
+        logits = forward(call, images, batch_loss.settings.precision)
+        mean = batch_loss(logits, labels)
         return mean if len(images) == count else mean * (len(images) / count)
 
-    pieces = split_parts(count, batch.parts)
+    parts = split_parts(count, batch.parts)
     if sharpness is not None:
         return sharpness_aware_backward(
             list(network.parameters()),
-            lambda: torch.stack([loss(piece) for piece in pieces]).sum(),
+            lambda: torch.stack([loss(part) for part in parts]).sum(),
             sharpness,
         )
     values = []
-    for piece in pieces:
-        value = loss(piece)
+    for part in parts:
+        value = loss(part)
         value.backward()
         values.append(value.detach())
     return values[0] if len(values) == 1 else torch.stack(values).sum()
@@ -263,31 +270,37 @@ def _can_be_recorded(
 
 
 class RecordedBackward:
-    """`_backward` as recorded work, for one network and one measure with fixed temperatures.
+    """`_backward` as captured graphs, for one network and one loss with fixed temperatures.
 
     Args:
-        record: makes a graph, see `Recordings`.
+        record: captures a graph, see `GraphCache`.
     """
 
     def __init__(self, record: Record) -> None:
-        self._recordings = Recordings(record, _PATIENCE)
+        self._graphs = GraphCache(record, _EAGER_RUNS)
         self._reached: list[nn.Parameter] = []
 
     def __call__(
-        self, network: nn.Module, batch: Batch, sharpness: Sharpness | None, measure: _Measure
+        self,
+        network: nn.Module,
+        call: Network,
+        batch: Batch,
+        sharpness: Sharpness | None,
+        batch_loss: _BatchLoss,
     ) -> Tensor:
         """As `_backward`."""
 
         def work(inputs: Sequence[Tensor]) -> list[Tensor]:
             network.zero_grad(set_to_none=True)
-            loss = _backward(network, Batch(inputs[0], inputs[1], batch.parts), sharpness, measure)
+            copied = Batch(inputs[0], inputs[1], batch.parts)
+            loss = _backward(network, call, copied, sharpness, batch_loss)
             self._reached = [p for p in network.parameters() if p.grad is not None]
             return [loss, *(p.grad for p in self._reached if p.grad is not None)]
 
-        found = self._recordings.run(batch.parts, work, [batch.images, batch.labels])
-        for parameter, gradient in zip(self._reached, found[1:], strict=True):
+        loss, *gradients = self._graphs.run(batch.parts, work, [batch.images, batch.labels])
+        for parameter, gradient in zip(self._reached, gradients, strict=True):
             parameter.grad = gradient
-        return found[0]
+        return loss
 
 
 def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -298,7 +311,7 @@ def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
         {"params": vectors, "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    # One kernel for all weights, where each costs more to start than to run.
+    # One kernel for all weights: on a GPU small ones cost more to launch than to update.
     fused = all(p.device.type == "cuda" for p in network.parameters()) or None
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
@@ -314,19 +327,23 @@ def predict(
     network: Callable[[Tensor], Tensor], images: Images, batch_size: int | None = None
 ) -> Tensor:
     """Outputs [n, k] on `images` [n, c, h, w], `batch_size` at once, without gradients."""
-    return torch.cat([network(part) for part in images.split(batch_size or _together(images))])
+    return torch.cat(
+        [network(part) for part in images.split(batch_size or _inference_batch(images))]
+    )
 
 
 @torch.no_grad()
 def predict_classes(network: Callable[[Tensor], Tensor], images: Images) -> Tensor:
     """As `predict`, but the classes [n] of the largest outputs alone."""
-    return torch.cat([network(part).argmax(dim=1) for part in images.split(_together(images))])
+    return torch.cat(
+        [network(part).argmax(dim=1) for part in images.split(_inference_batch(images))]
+    )
 
 
-def _together(images: Images) -> int:
-    """How many images go through a network at once: fewer of large ones."""
-    values = _VALUES_TOGETHER if images.device.type == "cpu" else _VALUES_ON_GPU
-    return max(1, min(_MOST_TOGETHER, values // images.shape[1:].numel()))
+def _inference_batch(images: Images) -> int:
+    """Images in one forward pass without gradients: fewer of large ones."""
+    values = _VALUES_ON_CPU if images.device.type == "cpu" else _VALUES_ON_GPU
+    return max(1, min(_MAX_IMAGES, values // images.shape[1:].numel()))
 
 
 def accuracy(network: nn.Module, images: Images, labels: Tensor) -> float:

@@ -49,7 +49,7 @@ def sharpness_aware_backward(
     norm = _norm([value * g for value, g in zip(values, clean, strict=True)]) + 1e-12
     with torch.no_grad():
         for parameter, value, g in zip(parameters, values, clean, strict=True):
-            # Not read: the CPU would wait for the device at every step.
+            # The norm stays on the device: reading it would synchronise at every step.
             parameter.add_(value.square() * g * (sharpness.rho / norm))
     perturbed = torch.autograd.grad(loss(), parameters)
     product = sum(((a * b).sum() for a, b in zip(clean, perturbed, strict=True)), torch.zeros(()))

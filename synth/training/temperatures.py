@@ -1,4 +1,4 @@
-"""Temperatures that move during a training on stored labels (LPQLD)."""
+"""Temperatures that change while a student trains on stored labels (LPQLD)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _GRID = 100
 
 @dataclass(frozen=True)
 class Annealing:
-    """The labels' temperature by epoch, so that stored logits teach something new in each.
+    """The labels' temperature by epoch, so that stored logits give other labels in each.
 
-    Starting soft it tells of every class, and later of the best alone. Source: Xiao and He 2026
+    Early, soft labels show every class; late, sharp ones show the best. Source: Xiao and He 2026
     (LPQLD, "dynamic knowledge reuse").
 
     >>> [round(Annealing("step", 2, 0.5).at(20.0, epoch, 6), 3) for epoch in range(6)]
@@ -57,6 +57,6 @@ def calibrated_temperature(logits: Tensor, label_logits: Tensor, temperature: fl
     """
     grid = torch.arange(1, _GRID + 1, device=logits.device).to(logits) / _GRID
     targets = torch.softmax(label_logits / temperature, dim=1)
-    found = torch.log_softmax(logits[None] / grid[:, None, None], dim=2)
-    losses = -(targets * found).sum(dim=2).mean(dim=1)
+    log_probabilities = torch.log_softmax(logits[None] / grid[:, None, None], dim=2)
+    losses = -(targets * log_probabilities).sum(dim=2).mean(dim=1)
     return float(grid[losses.argmin()])

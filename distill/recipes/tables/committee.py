@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.recipes.keys import BatchSize, Count, Names, NotNegative, Positive, Precision, Table
+from distill.recipes.keys import (
+    BatchSize,
+    Compile,
+    Count,
+    Names,
+    NotNegative,
+    Positive,
+    Precision,
+    Table,
+)
 
 
 class TrainingTable(Table):
@@ -28,6 +37,7 @@ class CommitteeTable(TrainingTable):
 
     members: Annotated[Names, Field(min_length=1)]
     recipes: dict[str, TrainingTable] = Field(default={})
+    compile: Compile = "auto"
     vote: Literal["prior", "measured", "equal", "random", "similarity"] = "prior"
     vote_temperature: Positive = 10.0
     priors: list[Annotated[float, Field(ge=0, le=100)]] | None = None

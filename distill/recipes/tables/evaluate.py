@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distill.recipes.keys import (
     BatchSize,
+    Compile,
     Count,
     LabelSource,
     Names,
@@ -56,6 +57,7 @@ class EvaluateTable(Table):
     anneal_least: Positive = 1.0
     calibrated: bool = False
     precision: Precision = "float32"
+    compile: Compile = "auto"
 
     @model_validator(mode="after")
     def _mixes_soft_labels(self) -> EvaluateTable:

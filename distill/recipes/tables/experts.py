@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.recipes.keys import Count, NotNegative, Positive, Table
+from distill.recipes.keys import Compile, Count, NotNegative, Positive, Precision, Table
 
 
 class ExpertsTable(Table):
@@ -20,5 +20,7 @@ class ExpertsTable(Table):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     sharpness_rho: NotNegative = 0.0
     sharpness_alpha: NotNegative = 0.3
+    precision: Precision = "float32"
+    compile: Compile = "auto"
     storage: Literal["float32", "float16", "bfloat16", "int4"] = "float32"
     keep: Literal["all", "window"] = "all"

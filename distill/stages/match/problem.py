@@ -13,7 +13,7 @@ from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.store.experts import read_info, read_snapshots
 from synth.errors import DivergedError
-from synth.formation import decode
+from synth.formation import decode_images
 from synth.matching.outer_loop import MatchProblem, MatchSettings, OuterStep, match_trajectories
 from synth.matching.ranks import Ranks
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
@@ -41,7 +41,7 @@ def outer_steps(
     settings = MatchSettings(
         image_lr=table.image_lr,
         label_lr=table.label_lr if learned else 0.0,
-        log_lr_lr=table.log_lr_lr,
+        student_lr_lr=table.log_lr_lr,
         image_rule=build_update(table.optimizer, 0.5),
         label_rule=build_update(table.optimizer, 0.9),
         cosine=table.schedule == "cosine",
@@ -96,7 +96,7 @@ def match_problem(
         network,
         choose,
         read,
-        decode=(lambda images: decode(images, table.factor)) if table.factor > 1 else None,
+        decode=(lambda images: decode_images(images, table.factor)) if table.factor > 1 else None,
         label=label if table.labels == "target" else None,
         ranks=ranks,
     )

@@ -51,7 +51,7 @@ def run_match(context: Context, table: MatchTable) -> None:
         state.images,
         network=info.network,
         learned=state.labels,
-        student_lr=float(state.lr),
+        student_lr=float(state.student_lr),
         factor=table.factor,
     )
 
@@ -61,7 +61,7 @@ def _row(step: OuterStep) -> dict[str, float | bool]:
     return {
         "step": step.index,
         "distance": step.distance,
-        "student_lr": step.lr,
+        "student_lr": step.student_lr,
         "applied": step.applied,
     }
 

@@ -12,16 +12,16 @@ from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.store.experts import read_info, read_last_snapshots
-from synth.formation import decode, encode
-from synth.images import chosen
+from synth.formation import decode_images, encode_images
+from synth.images import images_at
 from synth.losses import HARD_LOGIT
 from synth.matching.start import (
     class_labels,
+    correctly_predicted,
     draw_noise,
     draw_real,
     draw_uniform,
     expert_label_logits,
-    rightly_predicted,
     starting_labels,
 )
 from synth.matching.state import MatchState, initial_state
@@ -38,7 +38,7 @@ def starting_state(context: Context, table: MatchTable) -> MatchState:
         "hard": lambda: starting_labels(hard, context.classes, HARD_LOGIT),
         "class": lambda: starting_labels(hard, context.classes, table.label_lead),
         "experts": lambda: expert_label_logits(
-            _expert_logits(context, decode(images, table.factor)),
+            _expert_logits(context, decode_images(images, table.factor)),
             hard,
             table.label_lead,
         ),
@@ -57,11 +57,11 @@ def _images(context: Context, table: MatchTable, seen_per_class: int) -> Tensor:
 
     def draw(candidates: Tensor) -> Tensor:
         drawn = draw_real(labels[candidates], context.classes, seen_per_class, generator)
-        return encode(chosen(real, candidates[drawn]).cpu(), table.factor)
+        return encode_images(images_at(real, candidates[drawn]).cpu(), table.factor)
 
     def right() -> Tensor:
         predicted = _asked(context, lambda net: predict_classes(net, real))
-        mask = rightly_predicted(predicted, labels, context.classes, seen_per_class)
+        mask = correctly_predicted(predicted, labels, context.classes, seen_per_class)
         return torch.nonzero(mask).flatten()
 
     starts: dict[str, Callable[[], Tensor]] = {

@@ -97,7 +97,7 @@ def _state_of(context: Context, team: Team) -> MatchState:
 
 
 def _show(context: Context, step: OuterStep) -> None:
-    context.progress.advance(f"distance {step.distance:.3f}, student lr {step.lr:.4f}")
+    context.progress.advance(f"distance {step.distance:.3f}, student lr {step.student_lr:.4f}")
 
 
 def _open_member(handle: RunHandle, rank: Rank) -> Member:

@@ -26,7 +26,7 @@ from distill.stages.recover.disk import IMAGES, DiskImages, put_starts
 from distill.stages.write_set import write_synthetic
 from distill.store.large_arrays import is_large
 from distill.teachers.loading import load_committee, load_members
-from synth.committee.weights import Ballot
+from synth.committee.weights import VoteWeighting
 from synth.images import Images, gather
 from synth.matching.start import draw_noise
 from synth.recovery import RecoverBatch, draw_members
@@ -42,12 +42,12 @@ def run_recover(context: Context, table: RecoverTable) -> None:
         WorkError: if a member has no statistics to compare with.
         DivergedRunError: if the loss diverges; the last checkpoint stays.
     """
-    _, ballot = load_members(context)
+    _, weighting = load_members(context)
     checkpoint = context.checkpoint(RECOVER_STAGE)
     context.run.keep_metrics(RECOVER_STAGE)
     batches = planned_batches(context)
     put_starts(checkpoint, partial(_starting_images, context, table))
-    shards = [_shard(context, table, ballot, batch) for batch in batches]
+    shards = [_shard(context, table, weighting, batch) for batch in batches]
     units = [table.iterations] * len(batches)
     with context.progress.task(RECOVER_STAGE, sum(units)):
         recover = partial(recover_batch, shards)
@@ -60,14 +60,16 @@ def run_recover(context: Context, table: RecoverTable) -> None:
     write_synthetic(context, images if large else gather(images), network=names)
 
 
-def _shard(context: Context, table: RecoverTable, ballot: Ballot, batch: RecoverBatch) -> Shard:
+def _shard(
+    context: Context, table: RecoverTable, weighting: VoteWeighting, batch: RecoverBatch
+) -> Shard:
     """The members that recover a batch, and the weights of their votes."""
     pool = eligible(context)
-    priors = [ballot.scores[place] for place, _ in pool]
+    priors = [weighting.scores[place] for place, _ in pool]
     generator = context.generator(RECOVER_STAGE, "members", batch.call)
     drawn = draw_members(table.schedule, priors, table.drawn, batch.call, generator)
     places = [pool[index][0] for index in drawn]
-    weights = ballot.weights(
+    weights = weighting.weights(
         table.vote_temperature, context.generator(RECOVER_STAGE, "weights", batch.call), places
     )
     return Shard(tuple(places), tuple(weights.tolist()))

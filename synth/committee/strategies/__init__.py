@@ -1,13 +1,13 @@
-"""Label strategies: formulas that make labels from votes, or change labels that are stored."""
+"""Label strategies: formulas that make labels from votes, or change stored labels."""
 
 from synth.committee.strategies.active import draw_included, margin_gains, max_min_weights
 from synth.committee.strategies.crowd import CROWD_METHODS, aggregate_crowd, crowd_posterior
 from synth.committee.strategies.means import mean_logits, mean_probabilities
-from synth.committee.strategies.refine import refined_labels, schedule_is_hard, smoothed_logits
+from synth.committee.strategies.refine import is_hard_epoch, refined_labels, smoothed_logits
 from synth.committee.strategies.zones import (
     Zones,
     calibrate,
-    draw_boxes,
+    draw_cutmix_boxes,
     next_of_image,
     replace_dropped,
     self_mix,
@@ -20,8 +20,9 @@ __all__ = [
     "aggregate_crowd",
     "calibrate",
     "crowd_posterior",
-    "draw_boxes",
+    "draw_cutmix_boxes",
     "draw_included",
+    "is_hard_epoch",
     "margin_gains",
     "max_min_weights",
     "mean_logits",
@@ -29,7 +30,6 @@ __all__ = [
     "next_of_image",
     "refined_labels",
     "replace_dropped",
-    "schedule_is_hard",
     "self_mix",
     "smoothed_logits",
     "zone_of",

@@ -1,7 +1,7 @@
 """Robust active distillation: which views are worth a teacher's label.
 
-Source: Baykal et al. 2023. Gains say how much a student would learn from a label; the adversary
-may make any m of them wrong, so that they gain nothing. The weights maximise the worst gain.
+Source: Baykal et al. 2023. A gain says how much a student would learn from a label; an adversary
+may make any m labels wrong, which then gain nothing. The weights maximise the worst-case gain.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-# A gain of 0 would weigh infinitely much: a point whose class is sure still gains next to nothing.
-_LEAST_GAIN = 1e-6
+# A gain of 0 would get infinite weight.
+_MIN_GAIN = 1e-6
 
 
 def margin_gains(logits: Tensor) -> Tensor:
@@ -23,15 +23,15 @@ def margin_gains(logits: Tensor) -> Tensor:
         logits: [n, k] of a student, k >= 2.
     """
     best = torch.softmax(logits, dim=1).topk(2, dim=1).values
-    return (1 - (best[:, 0] - best[:, 1])).clamp_min(_LEAST_GAIN)
+    return (1 - (best[:, 0] - best[:, 1])).clamp_min(_MIN_GAIN)
 
 
 def max_min_weights(gains: Tensor, mistakes: int) -> Tensor:
     """P [n] that maximises the least sum of p_i g_i when any `mistakes` points gain nothing.
 
     With g sorted downwards and k* = argmax_{k > m} (k - m) / sum_{i <= k} 1 / g_i, p_i is
-    proportional to 1 / g_i for i <= k* and 0 beyond: the very hardest points get less than the
-    middling ones, and easy ones nothing.
+    proportional to 1 / g_i for i <= k* and 0 beyond: the hardest points get less than
+    intermediate ones, and easy ones nothing.
 
     Args:
         gains: [n], above 0, for instance 1 - margin of the student's two best classes.
@@ -55,21 +55,21 @@ def max_min_weights(gains: Tensor, mistakes: int) -> Tensor:
 
 
 def draw_included(weights: Tensor, budget: int, generator: Generator) -> Tensor:
-    """Indices, in order, of `budget` points, or of all that weigh anything where these are fewer.
+    """Sorted indices of `budget` points, or of all with positive weight if these are fewer.
 
     Each is included with probability min(1, c p_i), c such that the probabilities add up to the
     budget. Systematic sampling in a random order.
 
     Args:
         weights: p [n], summing to 1.
-        budget: labels that can be asked for.
-        generator: makes the choice.
+        budget: largest number of labels.
+        generator: random source.
     """
     order = torch.randperm(len(weights), generator=generator)
     chances = _chances(weights.double(), budget)[order]
     offset = torch.rand((), generator=generator, dtype=torch.float64)
     ends = chances.cumsum(dim=0)
-    # They add up to a whole number, which rounding must not take one point from.
+    # The sum is an integer; rounding must not lose a point.
     ends[-1] = ends[-1].round()
     marks = (ends + offset).floor()
     taken = marks > torch.cat([torch.zeros(1, dtype=torch.float64), marks[:-1]])
@@ -78,12 +78,12 @@ def draw_included(weights: Tensor, budget: int, generator: Generator) -> Tensor:
 
 def _chances(weights: Tensor, budget: int) -> Tensor:
     """min(1, c p_i) [n] that add up to the budget, or to the number of points above 0."""
-    there = weights > 0
-    if int(there.sum()) <= budget:
-        return there.double()
+    positive = weights > 0
+    if int(positive.sum()) <= budget:
+        return positive.double()
     chances = budget * weights
     while bool((chances > 1).any()):
-        sure = chances >= 1
-        left = budget - int(sure.sum())
-        chances = torch.where(sure, 1.0, left * weights / weights[~sure].sum())
+        certain = chances >= 1
+        left = budget - int(certain.sum())
+        chances = torch.where(certain, 1.0, left * weights / weights[~certain].sum())
     return chances

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_KIT = {"glad": "GLAD", "mace": "MACE"}
+_CROWD_KIT = {"glad": "GLAD", "mace": "MACE"}
 
-CROWD_METHODS = ("standard", "softmax", "dawid-skene", "wawa", "zero-based-skill", *_KIT)
+CROWD_METHODS = ("standard", "softmax", "dawid-skene", "wawa", "zero-based-skill", *_CROWD_KIT)
 
-_FLOOR = 1e-8
+_MIN_PROBABILITY = 1e-8
 
 
 def crowd_posterior(method: str, votes: Tensor, classes: int) -> Tensor:
@@ -27,8 +27,8 @@ def crowd_posterior(method: str, votes: Tensor, classes: int) -> Tensor:
     - "standard": the fraction of workers that voted for a class.
     - "softmax": softmax of the numbers of votes.
     - "dawid-skene": expectation maximisation over a confusion matrix for each worker.
-    - "wawa": a worker weighs as often as it agrees with the majority.
-    - "zero-based-skill": the same, settled: the weights follow the agreement with their own result.
+    - "wawa": a worker's weight is how often it agrees with the majority.
+    - "zero-based-skill": the same, iterated: the agreement is with the weighted result itself.
     - "glad", "mace": as crowd-kit implements them.
 
     Args:
@@ -45,9 +45,9 @@ def crowd_posterior(method: str, votes: Tensor, classes: int) -> Tensor:
         "standard": lambda: counts / len(votes),
         "softmax": lambda: torch.softmax(counts, dim=1),
         "dawid-skene": lambda: _dawid_skene(votes, counts),
-        "wawa": lambda: _weighed(votes, classes, _agreement(votes, counts)),
+        "wawa": lambda: _weighted(votes, classes, _agreement(votes, counts)),
         "zero-based-skill": lambda: _zero_based_skill(votes, classes),
-        **{name: _from_kit(kit, votes, classes) for name, kit in _KIT.items()},
+        **{name: _from_crowd_kit(kit, votes, classes) for name, kit in _CROWD_KIT.items()},
     }
     if method not in methods:
         raise ValueError(f"crowd method is {method!r}; choose from {', '.join(CROWD_METHODS)}")
@@ -66,8 +66,8 @@ def aggregate_crowd(methods: Sequence[str], votes: Tensor, classes: int) -> Tens
         ValueError: for an unknown method.
         ImportError: if a method needs crowd-kit and it is not installed.
     """
-    found = [crowd_posterior(method, votes, classes) for method in methods]
-    return torch.stack(found).mean(dim=0)
+    posteriors = [crowd_posterior(method, votes, classes) for method in methods]
+    return torch.stack(posteriors).mean(dim=0)
 
 
 def _dawid_skene(
@@ -75,13 +75,15 @@ def _dawid_skene(
 ) -> Tensor:
     """Posterior [n, k]: T_i proportional to p(c) prod_w E_w[c, vote_w]. Dawid and Skene 1979."""
     classes = counts.shape[1]
-    said = functional.one_hot(votes, classes).double()
+    one_hot_votes = functional.one_hot(votes, classes).double()
     posterior = counts / counts.sum(dim=1, keepdim=True)
     for _ in range(rounds):
         prior = posterior.mean(dim=0)
-        errors = torch.einsum("nc,wnv->wcv", posterior, said).clamp_min(_FLOOR)
+        errors = torch.einsum("nc,wnv->wcv", posterior, one_hot_votes).clamp_min(_MIN_PROBABILITY)
         errors = errors / errors.sum(dim=2, keepdim=True)
-        logs = prior.clamp_min(_FLOOR).log() + torch.einsum("wnv,wcv->nc", said, errors.log())
+        logs = prior.clamp_min(_MIN_PROBABILITY).log() + torch.einsum(
+            "wnv,wcv->nc", one_hot_votes, errors.log()
+        )
         updated = torch.softmax(logs, dim=1)
         moved = float((updated - posterior).abs().max())
         posterior = updated
@@ -90,10 +92,10 @@ def _dawid_skene(
     return posterior
 
 
-def _weighed(votes: Tensor, classes: int, skills: Tensor) -> Tensor:
+def _weighted(votes: Tensor, classes: int, skills: Tensor) -> Tensor:
     """Posterior [n, k]: the share of the workers' skills [m] behind each class."""
-    said = functional.one_hot(votes, classes).double()
-    weights = torch.einsum("w,wnc->nc", skills.clamp_min(_FLOOR), said)
+    one_hot_votes = functional.one_hot(votes, classes).double()
+    weights = torch.einsum("w,wnc->nc", skills.clamp_min(_MIN_PROBABILITY), one_hot_votes)
     return weights / weights.sum(dim=1, keepdim=True)
 
 
@@ -107,11 +109,11 @@ def _zero_based_skill(votes: Tensor, classes: int, rounds: int = 100) -> Tensor:
     skills, rate = torch.full((len(votes),), 1 / classes, dtype=torch.float64), 1.0
     for index in range(rounds):
         rate *= 0.5 if index % 20 == 0 else 1.0
-        skills = skills + rate * (_agreement(votes, _weighed(votes, classes, skills)) - skills)
-    return _weighed(votes, classes, skills)
+        skills = skills + rate * (_agreement(votes, _weighted(votes, classes, skills)) - skills)
+    return _weighted(votes, classes, skills)
 
 
-def _from_kit(kit: str, votes: Tensor, classes: int) -> Callable[[], Tensor]:
+def _from_crowd_kit(kit: str, votes: Tensor, classes: int) -> Callable[[], Tensor]:
     def aggregate() -> Tensor:
         try:
             import pandas
@@ -132,8 +134,8 @@ def _from_kit(kit: str, votes: Tensor, classes: int) -> Callable[[], Tensor]:
         # crowd-kit warns of what newer versions of its own dependencies deprecate.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = getattr(aggregation, kit)(**options).fit_predict_proba(table)
-        found = found.reindex(index=range(tasks), columns=range(classes), fill_value=0.0).fillna(0)
-        return torch.tensor(found.to_numpy(), dtype=torch.float64)
+            posterior = getattr(aggregation, kit)(**options).fit_predict_proba(table)
+        posterior = posterior.reindex(index=range(tasks), columns=range(classes), fill_value=0.0)
+        return torch.tensor(posterior.fillna(0).to_numpy(), dtype=torch.float64)
 
     return aggregate

@@ -1,4 +1,4 @@
-"""Two means of what teachers say: of their logits, and of their probabilities."""
+"""Two means over teachers: of their logits, and of their probabilities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def mean_logits(members: Tensor, weights: Tensor) -> Tensor:
-    """sum_m w_m z_m: a member that is very sure outweighs those that are not. Source: CV-DD.
+    """sum_m w_m z_m: confident members count more than others. Source: CV-DD.
 
     Args:
         members: logits [m, ..., k].
@@ -20,7 +20,7 @@ def mean_logits(members: Tensor, weights: Tensor) -> Tensor:
 
 
 def mean_probabilities(members: Tensor, weights: Tensor) -> Tensor:
-    """Log sum_m w_m softmax(z_m): every member counts by its weight alone. Source: MEAL V2.
+    """Log sum_m w_m softmax(z_m): members count by their weights alone. Source: MEAL V2.
 
     Args:
         members: logits [m, ..., k].

@@ -1,4 +1,4 @@
-"""What students do with labels that cost no bytes: hard stages (HALD) and refined labels (GIFT)."""
+"""Changes of labels that cost no bytes: hard stages (HALD) and refined labels (GIFT)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Leaves 1e-13 of a probability that is 0, so that logits stay finite.
-_FLOOR = 1e-13
+# In place of a probability of 0, so that logits stay finite.
+_MIN_PROBABILITY = 1e-13
 
 
-def schedule_is_hard(epoch: int, epochs: int, share: float) -> bool:
+def is_hard_epoch(epoch: int, epochs: int, share: float) -> bool:
     """Whether an epoch has hard labels: soft, then `share` of all epochs hard, then soft again.
 
     Source: HALD, order "S6", with a share of one half.
 
-    >>> [schedule_is_hard(epoch, 8, 0.5) for epoch in range(8)]
+    >>> [is_hard_epoch(epoch, 8, 0.5) for epoch in range(8)]
     [False, False, True, True, True, True, False, False]
 
     Args:
@@ -37,7 +37,7 @@ def smoothed_logits(hard: Tensor, classes: int, smoothing: float) -> Tensor:
         smoothing: s in [0, 1).
     """
     one_hot = functional.one_hot(hard, classes).float()
-    return ((1 - smoothing) * one_hot + smoothing / classes).clamp_min(_FLOOR).log()
+    return ((1 - smoothing) * one_hot + smoothing / classes).clamp_min(_MIN_PROBABILITY).log()
 
 
 def refined_labels(logits: Tensor, hard: Tensor, temperature: float, share: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Label strategies on the committee's votes, and on labels that are stored."""
+"""Label strategies applied to a committee's votes, and to stored labels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from synth.committee.strategies import (
     Zones,
     aggregate_crowd,
     calibrate,
-    draw_boxes,
+    draw_cutmix_boxes,
+    is_hard_epoch,
     mean_probabilities,
     next_of_image,
     refined_labels,
     replace_dropped,
-    schedule_is_hard,
     self_mix,
     smoothed_logits,
     zone_of,
@@ -29,8 +29,8 @@ from synth.images import Images
 from synth.losses import hard_logits
 from synth.training.batches import Batch
 
-# The smallest probability that a label's logit stands for; fp16 holds its logarithm well.
-_FLOOR = 1e-8
+# In place of a smaller probability, so that logits stay within float16.
+_MIN_PROBABILITY = 1e-8
 
 
 def aggregated_vote(
@@ -54,10 +54,10 @@ def aggregated_vote(
     if list(rule) == ["probabilities"]:
         return mean_probabilities(members, committee.weights)
     posterior = aggregate_crowd(rule, members.argmax(dim=2).cpu(), members.shape[2])
-    return posterior.clamp_min(_FLOOR).log().to(images.device)
+    return posterior.clamp_min(_MIN_PROBABILITY).log().to(images.device)
 
 
-def in_zones(votes: StoredVotes, hard: Tensor, zones: Zones) -> StoredVotes:
+def apply_zones(votes: StoredVotes, hard: Tensor, zones: Zones) -> StoredVotes:
     """FerKD's zones on stored votes: background corrected, dropped views replaced.
 
     Args:
@@ -69,27 +69,27 @@ def in_zones(votes: StoredVotes, hard: Tensor, zones: Zones) -> StoredVotes:
     classes = hard[votes.ids.long()]
     probabilities = torch.softmax(logits, dim=2)
     zone = zone_of(probabilities, classes, zones)
-    found = calibrate(probabilities, classes, zones).clamp_min(_FLOOR).log() * votes.temperature
+    calibrated = calibrate(probabilities, classes, zones).clamp_min(_MIN_PROBABILITY)
     source = replace_dropped(votes.ids, zone)
     return replace(
         votes,
-        logits=found.flatten(0, 1)[source].half(),
+        logits=(calibrated.log() * votes.temperature).flatten(0, 1)[source].half(),
         views=votes.views.flatten(0, 1)[source],
     )
 
 
-def with_unasked(
+def with_unlabelled(
     votes: StoredVotes, chosen: Tensor, hard: Tensor, rule: Literal["reuse", "hard"]
 ) -> StoredVotes:
-    """Votes whose views without a teacher's label have another, or are left out.
+    """Replace the views or the labels of views that the teachers did not label.
 
     Args:
-        votes: of every view; the logits of those that were not chosen mean nothing.
+        votes: of every view; the logits of those that were not chosen are ignored.
         chosen: [e, n] bool, views that the teachers labelled.
         hard: [n] classes of the images.
-        rule: "reuse" shows in the place of such a view the next labelled one of the same image,
-            counted on and round; "hard" gives the view its image's class. An image of which no
-            view was labelled has its class in both.
+        rule: "reuse" replaces such a view by the next labelled one of the same image, in cyclic
+            order; "hard" labels it with its image's class. An image without a labelled view gets
+            its class in both.
     """
     classes = votes.logits.shape[2]
     own = hard_logits(hard[votes.ids.long()].flatten(), classes) * votes.temperature
@@ -111,7 +111,7 @@ def refined(votes: StoredVotes, hard: Tensor, share: float) -> StoredVotes:
         votes.temperature,
         share,
     )
-    logits = rows.clamp_min(_FLOOR).log() * votes.temperature
+    logits = rows.clamp_min(_MIN_PROBABILITY).log() * votes.temperature
     return replace(votes, logits=logits.view(*votes.ids.shape, classes).half())
 
 
@@ -120,7 +120,7 @@ def soft_hard_soft(
 ) -> Callable[[int], Iterable[Batch]]:
     """Batches by epoch with HALD's stages: stored labels, then smoothed hard ones, then stored.
 
-    Hard labels are read at the temperature of the votes, as the whole training has one.
+    Hard labels have the temperature of the votes, as a training has only one.
 
     Args:
         votes: of every view.
@@ -135,7 +135,7 @@ def soft_hard_soft(
     stage = replace(votes, logits=smooth[votes.ids.long()].half())
 
     def batches(epoch: int) -> Iterable[Batch]:
-        chosen = stage if schedule_is_hard(epoch, epochs, share) else votes
+        chosen = stage if is_hard_epoch(epoch, epochs, share) else votes
         return chosen.batches(images, epoch)
 
     return batches
@@ -154,7 +154,7 @@ def self_mixed(
         generator: draws the boxes.
 
     Raises:
-        ValueError: for views that are mixed already.
+        ValueError: if the views are mixed already.
     """
     if votes.mixes is not None:
         raise ValueError(f"the views are mixed by {votes.mixes.kind} already")
@@ -173,13 +173,13 @@ def self_mixed(
         pairs = zip(votes.batches(images, row), others.batches(images, 0), strict=True)
         for own, other in pairs:
             size = (images.shape[2], images.shape[3])
-            boxes = draw_boxes(len(own.images), size, generator)
+            boxes = draw_cutmix_boxes(len(own.images), size, generator)
             seen, share = self_mix(own.images, other.images, boxes)
             soft, partner = (
                 torch.softmax(batch.labels / votes.temperature, dim=1) for batch in (own, other)
             )
             mixed = share[:, None] * soft + (1 - share[:, None]) * partner
-            labels = mixed.clamp_min(_FLOOR).log() * votes.temperature
+            labels = mixed.clamp_min(_MIN_PROBABILITY).log() * votes.temperature
             yield Batch(seen, labels, own.parts)
 
     return batches

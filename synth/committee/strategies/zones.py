@@ -46,9 +46,9 @@ def zone_of(probabilities: Tensor, hard: Tensor, zones: Zones) -> Tensor:
         zones: thresholds.
     """
     score = probabilities.gather(-1, hard[..., None])[..., 0]
-    found = torch.where(score < zones.middle, BACKGROUND, KEPT)
+    inside = torch.where(score < zones.middle, BACKGROUND, KEPT)
     outside = (score < zones.low) | (score > zones.top)
-    return torch.where(outside, DROPPED, found)
+    return torch.where(outside, DROPPED, inside)
 
 
 def calibrate(probabilities: Tensor, hard: Tensor, zones: Zones) -> Tensor:
@@ -67,13 +67,13 @@ def calibrate(probabilities: Tensor, hard: Tensor, zones: Zones) -> Tensor:
 
 
 def replace_dropped(ids: Tensor, zone: Tensor) -> Tensor:
-    """Where each label is to be read from, so that epochs keep their length.
+    """Where each label is read from, so that epochs keep their length.
 
-    A dropped one takes the next kept label of the same image, counted on from its own epoch and
-    round; one whose image has none stays.
+    A dropped label takes the next kept one of the same image, in cyclic order from its own epoch
+    on; without one it stays.
 
     Args:
-        ids: [e, n] int64, image at each place.
+        ids: [e, n] int64, image at each position.
         zone: [e, n] of `zone_of`.
 
     Returns:
@@ -81,34 +81,34 @@ def replace_dropped(ids: Tensor, zone: Tensor) -> Tensor:
     """
     flat_ids, kept = ids.flatten(), (zone != DROPPED).flatten()
     dropped = torch.nonzero(~kept).flatten()
-    found = torch.arange(len(flat_ids))
-    found[dropped] = next_of_image(flat_ids, kept)[dropped]
-    return found.view_as(ids)
+    source = torch.arange(len(flat_ids))
+    source[dropped] = next_of_image(flat_ids, kept)[dropped]
+    return source.view_as(ids)
 
 
 def next_of_image(ids: Tensor, allowed: Tensor) -> Tensor:
-    """For each label, the next allowed one of the same image, counted on and round; or itself.
+    """For each label, the next allowed one of the same image in cyclic order; or itself.
 
     Args:
         ids: [m] int64, image of each label.
         allowed: [m] bool.
 
     Returns:
-        [m] int64 indices; a label whose image has no other allowed one keeps its own.
+        [m] int64 indices; a label whose image has no allowed one keeps its own.
     """
     count = len(ids)
-    places = torch.arange(count)
-    keys = ids * count + places
+    indices = torch.arange(count)
+    keys = ids * count + indices
     good = keys[allowed].sort().values
     first = torch.searchsorted(good, ids * count)
     end = torch.searchsorted(good, (ids + 1) * count)
     chosen = torch.searchsorted(good, keys + 1)
     chosen = torch.where(chosen < end, chosen, first)
     padded = torch.cat([good % count, torch.zeros(1, dtype=torch.int64)])
-    return torch.where(first < end, padded[chosen], places)
+    return torch.where(first < end, padded[chosen], indices)
 
 
-def draw_boxes(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+def draw_cutmix_boxes(count: int, size: tuple[int, int], generator: Generator) -> Tensor:
     """Draw a CutMix box [count, 4] (top, left, bottom, right) for each of `count` images.
 
     The centre lies anywhere, and the sides are those of the image, `size` (h, w), times the root

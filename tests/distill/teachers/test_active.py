@@ -13,7 +13,7 @@ from distill.sets.network_labels import LabelSources
 from distill.sets.set_file import read_set
 from distill.teachers import active
 from synth.committee.strategies import max_min_weights
-from synth.committee.strategies.stored import with_unasked
+from synth.committee.strategies.stored import with_unlabelled
 from tests.distill.cases import STUDENT, read_json
 from tests.distill.sets.cases import make_votes
 
@@ -53,7 +53,7 @@ def test_chosen_views_have_the_labels_of_the_teachers_and_others_their_class(
     assert torch.equal(votes.logits.argmax(dim=2)[hard], classes[hard])
     # With their own batch statistics the teachers see whole batches, of which each has a choice.
     passes = 20 if bssl == "off" else 40
-    assert (logged["views"], logged["teacher_passes"], votes.asked) == (40, passes, passes)
+    assert (logged["views"], logged["teacher_passes"], votes.queried) == (40, passes, passes)
 
 
 def test_labels_are_asked_by_the_max_min_weights_of_a_students_gains(
@@ -85,7 +85,7 @@ def test_random_choice_keeps_the_budget_and_trains_no_student(
     monkeypatch.setattr(active, "_student", lambda *_: pytest.fail("a student was trained"))
     content, logged = relabelled(command, recipe, run_copy, "active=random", "budget=0.3")
     assert (logged["active"], logged["chosen"]) == ("random", 12)
-    assert content.votes.asked == logged["teacher_passes"]
+    assert content.votes.queried == logged["teacher_passes"]
 
 
 def test_students_learn_from_reused_labels_of_whole_epochs(run_copy, recipe, command):
@@ -107,7 +107,7 @@ def test_unasked_views_are_replaced_by_the_next_labelled_view_of_their_image():
     chosen |= votes.ids == lost
     chosen &= votes.ids != lost
     image = int(votes.ids[0, 0])
-    found = with_unasked(votes, chosen, HARD, "reuse")
+    found = with_unlabelled(votes, chosen, HARD, "reuse")
     if image != lost:
         other = int((votes.ids[1] == image).nonzero())
         assert torch.equal(found.logits[0, 0], votes.logits[1, other])
@@ -116,7 +116,7 @@ def test_unasked_views_are_replaced_by_the_next_labelled_view_of_their_image():
     assert torch.equal(found.views[0, 1], votes.views[0, 1])
     soft = torch.softmax(found.logits[0, 1].float() / votes.temperature, dim=0)
     assert float(soft[HARD[lost]]) == pytest.approx(1, abs=1e-6)
-    hard = with_unasked(votes, chosen, HARD, "hard")
+    hard = with_unlabelled(votes, chosen, HARD, "hard")
     assert torch.equal(hard.views, votes.views)
     assert torch.equal(hard.logits[chosen], votes.logits[chosen])
 
@@ -129,7 +129,7 @@ def test_teacher_passes_of_a_budget_are_counted(run_copy, recipe, command):
     three = LabelSources((torch.nn.Identity(),) * 3, (), None)
     found = teacher_passes(content.encoded["dense"], content.votes, three)
     assert found == {"maker": 20 * 3, "each student": 0}
-    whole = replace(content.votes, asked=None)
+    whole = replace(content.votes, queried=None)
     assert teacher_passes(content.encoded["dense"], whole, three)["maker"] == 40 * 3
 
 

@@ -96,7 +96,7 @@ def test_a_compact_folder_gives_nearly_the_same_labels(folder, stirred, images, 
 def test_an_export_that_gives_other_labels_is_refused(stirred):
     projector = stirred()
     with pytest.raises(projectors.ProjectorError, match="as a riddle gives probabilities"):
-        deployment.check_outside(projector, lambda x: projector(x) + 2e-4, "a riddle")
+        deployment.check_export(projector, lambda x: projector(x) + 2e-4, "a riddle")
 
 
 def test_a_probe_has_nothing_for_peft(folder, stirred):

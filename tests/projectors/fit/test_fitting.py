@@ -212,8 +212,8 @@ def test_a_fit_that_was_interrupted_ends_on_the_same_bits(fresh, digits, teacher
 
 
 def test_the_best_check_is_kept_and_patience_ends_a_fit():
-    rule = projectors.Stopping("agreement", patience=2)
-    best = projectors.Best()
+    rule = projectors.EarlyStopping("agreement", patience=2)
+    best = projectors.BestCheck()
     ends = []
     for step, agreement in enumerate([0.5, 0.7, 0.6, 0.7], start=1):
         fidelity = projectors.Fidelity(kl=1.0, agreement=agreement, accuracy=0.0)
@@ -221,16 +221,16 @@ def test_the_best_check_is_kept_and_patience_ends_a_fit():
         ends.append(best.ends(rule))
     assert ends == [False, False, False, True]
     assert (best.step, float(best.weights["w"]), best.stale) == (2, 2.0, 2)
-    assert not best.ends(projectors.Stopping("agreement"))
+    assert not best.ends(projectors.EarlyStopping("agreement"))
 
 
 def test_a_smaller_divergence_is_better():
     near, far = (projectors.Fidelity(kl, 0.5, 0.5) for kl in (0.1, 0.2))
-    rule = projectors.Stopping("kl")
-    assert projectors.Best().after(rule, 1, far, {}).after(rule, 2, near, {}).step == 2
-    assert projectors.Best().after(rule, 1, near, {}).after(rule, 2, far, {}).step == 1
+    rule = projectors.EarlyStopping("kl")
+    assert projectors.BestCheck().after(rule, 1, far, {}).after(rule, 2, near, {}).step == 2
+    assert projectors.BestCheck().after(rule, 1, near, {}).after(rule, 2, far, {}).step == 1
     with pytest.raises(projectors.ProjectorError, match="kl, agreement, accuracy"):
-        projectors.Stopping("loss")
+        projectors.EarlyStopping("loss")
 
 
 def test_the_distance_of_logits_does_not_see_a_number_added_to_all_of_an_image():

@@ -32,7 +32,7 @@ def test_a_batch_that_comes_again_is_not_asked_for(ask, asked, generator):
     again = [labels(batch.clone()) for batch in views]
     assert asked == [4, 4]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert (labels.asked, labels.remembered) == (8, 8)
+    assert (labels.computed, labels.cached) == (8, 8)
     labels(views[0].view(4, 1, 4, 1))
     assert asked == [4, 4, 4]
 
@@ -44,10 +44,10 @@ def test_what_does_not_fit_is_asked_for_each_time(ask, asked, generator):
         for batch in views:
             labels(batch)
     assert asked == [4, 4, 4]
-    forgetful = projectors.OnlineLabels(ask, cache_bytes=0)
-    forgetful(views[0])
-    forgetful(views[0])
-    assert forgetful.remembered == 0
+    uncached = projectors.OnlineLabels(ask, cache_bytes=0)
+    uncached(views[0])
+    uncached(views[0])
+    assert uncached.cached == 0
 
 
 def test_a_projector_is_asked_without_gradients(stirred, images):

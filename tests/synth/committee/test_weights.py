@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from synth.committee.weights import RULES, Ballot, similarity_weights, vote_weights
+from synth.committee.weights import RULES, VoteWeighting, similarity_weights, vote_weights
 
 
 def test_vote_weights_by_prior_are_a_softmax_of_percents():
@@ -65,12 +65,12 @@ def test_similarities_of_nothing_weigh_equally():
 
 
 def test_ballot_weighs_the_drawn_members_alone():
-    ballot = Ballot("prior", (0.8, 0.1, 0.7))
+    weighting = VoteWeighting("prior", (0.8, 0.1, 0.7))
     torch.testing.assert_close(
-        ballot.weights(10, members=[0, 2]), vote_weights("prior", [0.8, 0.7], 10)
+        weighting.weights(10, members=[0, 2]), vote_weights("prior", [0.8, 0.7], 10)
     )
-    torch.testing.assert_close(ballot.weights(10), vote_weights("prior", [0.8, 0.1, 0.7], 10))
-    assert ballot.weights(10, members=[2, 0]).argmax() == 1
+    torch.testing.assert_close(weighting.weights(10), vote_weights("prior", [0.8, 0.1, 0.7], 10))
+    assert weighting.weights(10, members=[2, 0]).argmax() == 1
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synth import Adjoint
-from synth.formation import decode
+from synth.formation import decode_images
 from synth.matching.outer_loop import MatchProblem, MatchSettings, match_trajectories
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
 from synth.matching.start import class_labels, starting_labels
@@ -79,7 +79,7 @@ def test_cosine_schedule_ends_with_smaller_steps():
 
 
 def test_a_decoded_set_is_matched_through_its_decoder():
-    problem = make_problem(count=12, decode=lambda images: decode(images, 2))
+    problem = make_problem(count=12, decode=lambda images: decode_images(images, 2))
     state = run(problem, 2, beginning(labels=4))[-1]
     assert state.images.shape == (3, 1, *SIZE)
     assert state.labels.shape == (12, CLASSES)
@@ -87,9 +87,9 @@ def test_a_decoded_set_is_matched_through_its_decoder():
 
 
 def test_gradient_of_a_decoded_set_agrees_with_finite_differences():
-    problem = make_problem(count=12, decode=lambda images: decode(images, 2))
+    problem = make_problem(count=12, decode=lambda images: decode_images(images, 2))
     start = beginning(labels=4)
-    settings = {"image_rule": Momentum(0.0), "image_lr": 1.0, "label_lr": 0.0, "log_lr_lr": 0.0}
+    settings = {"image_rule": Momentum(0.0), "image_lr": 1.0, "label_lr": 0.0, "student_lr_lr": 0.0}
     stepped = run(problem, 1, start, **settings)[0]
     gradient = start.images - stepped.images
 

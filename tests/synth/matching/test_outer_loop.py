@@ -135,8 +135,8 @@ def test_matching_learns_images_labels_and_lr(run, beginning):
     (state, step), *_ = run(beginning, 1)
     assert not torch.equal(state.images, beginning.images)
     assert not torch.equal(state.labels, beginning.labels)
-    assert float(state.lr) != float(beginning.lr)
-    assert step.lr == float(state.lr)
+    assert float(state.student_lr) != float(beginning.student_lr)
+    assert step.student_lr == float(state.student_lr)
     assert state.step == 1
 
 
@@ -193,10 +193,10 @@ def test_matching_averages_its_segments(run, beginning):
 
 def test_matching_updates_as_adam_does(run, beginning):
     slopes = [0.3, -0.1, 0.7, 0.2, -0.5]
-    settings = MatchSettings(image_lr=0.03, label_lr=0.05, log_lr_lr=0.01)
+    settings = MatchSettings(image_lr=0.03, label_lr=0.05, student_lr_lr=0.01)
     gradient = Scripted(*[(0.5, slope) for slope in slopes])
     state, _ = run(beginning, 5, settings, gradient=gradient, choose=one_segment)[-1]
-    starts = (beginning.images, beginning.labels, beginning.now.log_lr)
+    starts = (beginning.images, beginning.labels, beginning.now.log_student_lr)
     values = [start.clone().requires_grad_() for start in starts]
     sizes = (0.03, 0.05, 0.01)
     groups = [{"params": [v], "lr": size} for v, size in zip(values, sizes, strict=True)]
@@ -206,23 +206,25 @@ def test_matching_updates_as_adam_does(run, beginning):
             value.grad = torch.full_like(value, slope)
         values[2].grad = slope * values[2].detach().exp()
         adam.step()
-    for found, expected in zip((state.images, state.labels, state.now.log_lr), values, strict=True):
+    for found, expected in zip(
+        (state.images, state.labels, state.now.log_student_lr), values, strict=True
+    ):
         torch.testing.assert_close(found, expected.detach())
 
 
 def test_matching_keeps_labels_and_lr_whose_step_is_zero(run, beginning):
-    settings = MatchSettings(label_lr=0.0, log_lr_lr=0.0)
+    settings = MatchSettings(label_lr=0.0, student_lr_lr=0.0)
     state, _ = run(beginning, 5, settings)[-1]
     assert torch.equal(state.labels, beginning.labels)
-    assert torch.equal(state.lr, beginning.lr)
+    assert torch.equal(state.student_lr, beginning.student_lr)
     assert not torch.equal(state.images, beginning.images)
 
 
 @pytest.mark.parametrize("slope", [1.0, -1.0])
 def test_matching_keeps_the_lr_between_its_bounds(run, beginning, slope):
-    settings = MatchSettings(log_lr_lr=1.0, smallest_lr=0.01, largest_lr=0.1)
+    settings = MatchSettings(student_lr_lr=1.0, smallest_student_lr=0.01, largest_student_lr=0.1)
     steps = run(beginning, 6, settings, gradient=Scripted((0.5, slope)))
-    assert steps[-1][1].lr == pytest.approx(0.01 if slope > 0 else 0.1)
+    assert steps[-1][1].student_lr == pytest.approx(0.01 if slope > 0 else 0.1)
 
 
 @pytest.mark.parametrize("distance", [9.0, float("nan"), float("inf")])
@@ -235,7 +237,7 @@ def test_matching_refuses_a_bad_distance_and_restores_the_last_good_state(run, b
     assert not torch.equal(suspect.images, good.images)
     assert torch.equal(restored.images, good.images)
     assert torch.equal(restored.labels, good.labels)
-    assert float(restored.lr) == pytest.approx(float(good.lr) * math.exp(-0.1))
+    assert float(restored.student_lr) == pytest.approx(float(good.student_lr) * math.exp(-0.1))
     assert all(float(moments.mean.abs().max()) == 0 for moments in restored.now.moments)
     assert (restored.step, restored.refusals) == (3, 1)
     assert (after.step, after.refusals) == (4, 0)
@@ -285,11 +287,11 @@ def test_matching_stops_after_as_many_refusals_as_it_has_patience(run, network, 
 
 
 def test_matching_lowers_the_lr_at_refusals_but_not_below_its_bound(run, beginning):
-    settings = MatchSettings(patience=20, smallest_lr=0.04)
+    settings = MatchSettings(patience=20, smallest_student_lr=0.04)
     found = run(beginning, 10, settings, gradient=Scripted((3.0, 0.1)))
     assert not any(step.applied for _, step in found)
-    assert found[0][1].lr == pytest.approx(0.05 * math.exp(-0.1))
-    assert found[-1][1].lr == pytest.approx(0.04)
+    assert found[0][1].student_lr == pytest.approx(0.05 * math.exp(-0.1))
+    assert found[-1][1].student_lr == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("lr", [0.0, -1.0, float("nan")])
@@ -303,7 +305,7 @@ def test_initial_state_is_a_copy(beginning):
     state = initial_state(images, beginning.labels, 0.05)
     assert not state.images.requires_grad
     assert state.images.data_ptr() != images.data_ptr()
-    assert float(state.lr) == pytest.approx(0.05)
+    assert float(state.student_lr) == pytest.approx(0.05)
 
 
 def test_segment_sampler_draws_within_its_limits(generator):

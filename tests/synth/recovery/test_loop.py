@@ -140,9 +140,9 @@ def slow_recovery(problem, images, steps, settings):
         loss = 0
         for teacher in problem.teachers:
             seen = view.apply(learned)
-            logits, distance = slow_statistics(teacher.network, seen, settings.first)
+            logits, distance = slow_statistics(teacher.network, seen, settings.first_bn)
             entropy = cross_entropy(logits, problem.labels)
-            loss = loss + teacher.weight * (entropy + settings.statistics * distance)
+            loss = loss + teacher.weight * (entropy + settings.bn_weight * distance)
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -153,7 +153,7 @@ def slow_recovery(problem, images, steps, settings):
 
 @pytest.mark.parametrize("weight", [0.0, 0.05])
 def test_recovery_equals_one_loss_over_all_teachers(weight, images):
-    settings = RecoverSettings(lr=0.1, statistics=weight)
+    settings = RecoverSettings(lr=0.1, bn_weight=weight)
     problem = make_problem()
     (state, _) = run(problem, images, 4, settings)[-1]
     wanted = slow_recovery(problem, images, 4, settings)
@@ -161,7 +161,7 @@ def test_recovery_equals_one_loss_over_all_teachers(weight, images):
 
 
 def test_recovery_lowers_its_loss_and_keeps_images_valid(images):
-    settings = RecoverSettings(lr=0.2, statistics=0.05)
+    settings = RecoverSettings(lr=0.2, bn_weight=0.05)
     found = run(make_problem(views=WHOLE), 3 * images, 40, settings)
     first, last = found[0][1], found[-1][1]
     assert last.cross_entropy < 0.9 * first.cross_entropy
@@ -172,9 +172,9 @@ def test_recovery_lowers_its_loss_and_keeps_images_valid(images):
 def test_kept_background_stays_black_and_the_rest_is_recovered_in_its_range(images):
     valid = ValidImages(torch.full((1, 1, 1), -2.0), torch.full((1, 1, 1), 2.0), "kept")
     images[:, :, :4] = -2
-    end = run(replace(make_problem(views=WHOLE), keep=valid), images, 5)[-1][0].images
+    end = run(replace(make_problem(views=WHOLE), constrain=valid), images, 5)[-1][0].images
     free = replace(valid, background="free")
-    freed = run(replace(make_problem(views=WHOLE), keep=free), images, 5)[-1][0].images
+    freed = run(replace(make_problem(views=WHOLE), constrain=free), images, 5)[-1][0].images
     assert torch.equal(end[:, :, :4], images[:, :, :4])
     assert bool((end[:, :, 4:] != images[:, :, 4:]).float().mean() > 0.9)
     assert float(end.abs().max()) <= 2
@@ -252,7 +252,7 @@ def test_memory_does_not_grow_with_the_committee(images):
 
 
 def test_diverging_recovery_says_where(images):
-    problem = replace(make_problem(), keep=lambda images, before: images)
+    problem = replace(make_problem(), constrain=lambda images, before: images)
     with pytest.raises(DivergedError, match=r"lower recover\.lr") as caught:
         run(problem, images, 5, RecoverSettings(lr=math.inf))
     assert caught.value.step == 0
@@ -278,13 +278,13 @@ def test_network_without_batch_norm_is_recovered_by_cross_entropy_alone(images):
     plain = build("ConvNet", size=SIZE, width=4, norm="instance")
     plain.head.weight.data *= 10
     problem = replace(make_problem(views=WHOLE), teachers=[Teacher(plain, 1.0)])
-    found = run(problem, images, 20, RecoverSettings(lr=0.2, statistics=0.0))
+    found = run(problem, images, 20, RecoverSettings(lr=0.2, bn_weight=0.0))
     assert found[-1][1].cross_entropy < found[0][1].cross_entropy
     assert all(step.statistics == 0 for _, step in found)
 
 
 def test_step_falls_to_zero_along_a_cosine(images):
-    problem = replace(make_problem(views=WHOLE), keep=lambda images, before: images)
+    problem = replace(make_problem(views=WHOLE), constrain=lambda images, before: images)
     sizes = []
 
     def rule(value, gradient, moments, size, count):

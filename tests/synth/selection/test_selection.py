@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from synth.committee.features import committee_features, head_inputs
 from synth.committee.vote import Committee
 from synth.crops import crop_resized
-from synth.formation import encode
+from synth.formation import encode_images
 from synth.selection import (
     MosaicDraw,
     MosaicSettings,
@@ -155,7 +155,7 @@ def test_mosaics_equal_a_slow_search_for_the_best_crops(ipc, factor):
     best.sort(key=lambda crop: -float(crop.mean()))
     for number, mosaic in enumerate(make_mosaics(images, draw, ipc, factor, brightness)):
         tiles = torch.cat(best[number : ipc * factor**2 : ipc])
-        torch.testing.assert_close(mosaic, encode(tiles, factor)[0])
+        torch.testing.assert_close(mosaic, encode_images(tiles, factor)[0])
 
 
 def test_all_candidates_are_looked_at_where_there_are_fewer():

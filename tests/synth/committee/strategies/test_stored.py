@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from synth.committee.relabel import StoredMixes
-from synth.committee.strategies import Zones, crowd_posterior, draw_boxes
+from synth.committee.strategies import Zones, crowd_posterior, draw_cutmix_boxes
 from synth.committee.strategies.stored import (
     aggregated_vote,
-    in_zones,
+    apply_zones,
     refined,
     self_mixed,
     soft_hard_soft,
@@ -62,7 +62,7 @@ def test_zones_change_background_and_replace_what_shows_nothing():
     lost = votes.ids[0, 0]
     logits[0, 0] = torch.tensor([40.0, 40.0, 40.0]).scatter(0, classes[0, 0], -80.0)
     logits[0, 1] = 0.0
-    found = in_zones(replace(votes, logits=logits.half()), HARD, Zones(0.05, 0.4, 1.0, 0.1))
+    found = apply_zones(replace(votes, logits=logits.half()), HARD, Zones(0.05, 0.4, 1.0, 0.1))
     probabilities = torch.softmax(found.logits.float() / 4.0, dim=2)
     assert float(probabilities[0, 1, classes[0, 1]]) == pytest.approx(0.9, abs=5e-3)
     other = int((votes.ids[1] == lost).nonzero())
@@ -104,7 +104,7 @@ def test_self_mix_pastes_the_next_view_of_the_same_image_and_mixes_labels_by_are
     # Both views show the same constant image, so only the label tells how much is whose.
     assert torch.equal(torch.cat([batch.images for batch in mixed]), own)
     labels = torch.softmax(torch.cat([batch.labels for batch in mixed]) / 4.0, dim=1)
-    boxes = torch.cat([draw_boxes(len(batch.images), (4, 5), again) for batch in mixed])
+    boxes = torch.cat([draw_cutmix_boxes(len(batch.images), (4, 5), again) for batch in mixed])
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / 20
     for place in range(6):
         other = int((votes.ids[1] == votes.ids[0, place]).nonzero())

@@ -15,13 +15,13 @@ from synth.committee.strategies import (
     calibrate,
     crowd_posterior,
     draw_included,
+    is_hard_epoch,
     margin_gains,
     max_min_weights,
     mean_logits,
     mean_probabilities,
     refined_labels,
     replace_dropped,
-    schedule_is_hard,
     self_mix,
     smoothed_logits,
     zone_of,
@@ -158,11 +158,11 @@ def test_the_budget_is_kept_and_chances_are_right(generator):
 
 
 def test_hald_puts_hard_epochs_in_the_middle():
-    hard = [schedule_is_hard(epoch, 300, 0.5) for epoch in range(300)]
+    hard = [is_hard_epoch(epoch, 300, 0.5) for epoch in range(300)]
     assert hard.index(True) == 75
     assert sum(hard) == 150
     assert not any(hard[:75] + hard[225:])
-    assert not any(schedule_is_hard(epoch, 9, 0.0) for epoch in range(9))
+    assert not any(is_hard_epoch(epoch, 9, 0.0) for epoch in range(9))
 
 
 def test_smoothed_and_refined_labels_by_hand():

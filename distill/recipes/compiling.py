@@ -1,0 +1,117 @@
+"""Whether a recipe's networks are compiled: decided once, before the first stage, and recorded.
+
+A compiled network computes the same up to rounding, so a run that is resumed or repeated keeps what
+it decided at first.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from distill.data import RealData
+from distill.machine import prepare_compiler
+from distill.recipes.build import build_network
+from distill.recipes.recipe import Recipe
+
+# A compilation takes up to a minute and saves from a third to two thirds of the time: it pays
+# where the eager work, forward and backward, takes some minutes at the speed of one core.
+LEAST_FLOPS = 1e13
+
+# A backward pass costs twice a forward pass.
+_PASSES = 3
+
+_COMPILERS = ("g++", "clang++", "c++")
+
+
+def has_compiler() -> bool:
+    """Whether PyTorch can compile for the CPU here."""
+    return any(shutil.which(name) for name in _COMPILERS)
+
+
+def resolve_compile(
+    recipe: Recipe,
+    data: RealData,
+    device: torch.device,
+    earlier: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> Recipe:
+    """The recipe with "on" or "off" for every key `compile`.
+
+    "auto" is on where there is a compiler and enough work for it, on a CPU; on CUDA steps are
+    recorded as graphs instead.
+
+    Args:
+        recipe: to be resolved.
+        data: the images that it trains on.
+        device: where it trains.
+        earlier: the recipe that the run's folder holds; empty for a new one.
+        say: shows one line where compilation is asked for and cannot be had.
+    """
+    prepare_compiler()
+    changes = {}
+    for name, work in _WORK.items():
+        table = getattr(recipe, name)
+        if table is None:
+            continue
+        wanted = table.compile
+        if wanted == "auto":
+            wanted = (earlier.get(name) or {}).get("compile", "auto")
+        if wanted == "on" and not has_compiler():
+            say(f"{name}.compile is on, but there is no C++ compiler; going on without")
+            wanted = "off"
+        if wanted == "auto":
+            pays = device.type == "cpu" and has_compiler() and work(recipe, data) > LEAST_FLOPS
+            wanted = "on" if pays else "off"
+        changes[name] = table.model_copy(update={"compile": wanted})
+    return recipe.model_copy(update=changes)
+
+
+def _forward_flops(spec: str, data: RealData) -> float:
+    """Floating-point operations of a network for one image."""
+    with torch.device("meta"):
+        network = build_network(spec, data.channels, data.size, data.classes, 0).eval()
+        images = torch.empty(1, data.channels, *data.size)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(images)
+    return float(counter.get_total_flops())
+
+
+def _experts(recipe: Recipe, data: RealData) -> float:
+    table = recipe.experts
+    if table is None:
+        return 0.0
+    seen = table.count * table.epochs * len(data.train.labels)
+    return _PASSES * seen * _forward_flops(table.network, data)
+
+
+def _committee(recipe: Recipe, data: RealData) -> float:
+    table = recipe.committee
+    if table is None:
+        return 0.0
+    images = len(data.train.labels)
+    return sum(
+        _PASSES * table.training(spec).epochs * images * _forward_flops(spec, data)
+        for spec in table.members
+    )
+
+
+def _students(recipe: Recipe, data: RealData) -> float:
+    table = recipe.evaluate
+    if table is None:
+        return 0.0
+    stored = recipe.maker.ipc * data.classes * getattr(recipe.maker, "factor", 1) ** 2
+    seen = table.seeds * 2 * len(table.labels) * table.epochs * stored
+    seen += (table.whole_seeds or table.seeds) * table.whole_epochs * len(data.train.labels)
+    return sum(_PASSES * seen * _forward_flops(spec, data) for spec in table.students)
+
+
+_WORK: dict[str, Callable[[Recipe, RealData], float]] = {
+    "experts": _experts,
+    "committee": _committee,
+    "evaluate": _students,
+}
