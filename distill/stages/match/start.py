@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from distill.data import require_per_class
+from distill.recipes.tables.match import MatchTable
+from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
-from distill.store.experts import ExpertsInfo, read_last_snapshots
+from distill.store.experts import read_info, read_last_snapshots
 from synth.formation import decode_images, encode_images
 from synth.images import images_at
 from synth.losses import HARD_LOGIT
@@ -27,17 +29,16 @@ from synth.parameters import load_vector
 from synth.training.loop import predict, predict_classes
 
 
-def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> MatchState:
+def starting_state(context: Context, table: MatchTable) -> MatchState:
     """The state before the first outer step, as the recipe's [match] table asks for it."""
-    table = context.recipe.matching()[1]
     seen_per_class = table.ipc * table.factor**2
-    images = _images(context, info, experts_file, seen_per_class)
+    images = _images(context, table, seen_per_class)
     hard = class_labels(context.classes, seen_per_class)
     labels: dict[str, Callable[[], Tensor]] = {
         "hard": lambda: starting_labels(hard, context.classes, HARD_LOGIT),
         "class": lambda: starting_labels(hard, context.classes, table.label_lead),
         "experts": lambda: expert_label_logits(
-            _expert_logits(context, info, experts_file, decode_images(images, table.factor)),
+            _expert_logits(context, decode_images(images, table.factor)),
             hard,
             table.label_lead,
         ),
@@ -46,13 +47,12 @@ def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> Ma
     return initial_state(images.to(context.device), soft, table.lr)
 
 
-def _images(context: Context, info: ExpertsInfo, experts_file: str, seen_per_class: int) -> Tensor:
+def _images(context: Context, table: MatchTable, seen_per_class: int) -> Tensor:
     """Stored images [n, c, h, w], in class order; real ones are tiled where factor > 1."""
-    table = context.recipe.matching()[1]
     require_per_class(context.data.train, seen_per_class, context.data.class_names)
     real, labels = context.split("train")
     labels = labels.cpu()
-    generator = context.generator("match", "init")
+    generator = context.generator(MATCH_STAGE, "init")
     shape = (context.classes * table.ipc, *real.shape[1:])
 
     def draw(candidates: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def _images(context: Context, info: ExpertsInfo, experts_file: str, seen_per_cla
         return encode_images(images_at(real, candidates[drawn]).cpu(), table.factor)
 
     def right() -> Tensor:
-        predicted = _asked(context, info, experts_file, lambda net: predict_classes(net, real))
+        predicted = _asked(context, lambda net: predict_classes(net, real))
         mask = correctly_predicted(predicted, labels, context.classes, seen_per_class)
         return torch.nonzero(mask).flatten()
 
@@ -73,21 +73,18 @@ def _images(context: Context, info: ExpertsInfo, experts_file: str, seen_per_cla
     return starts[table.init]()
 
 
-def _expert_logits(
-    context: Context, info: ExpertsInfo, experts_file: str, images: Tensor
-) -> Tensor:
+def _expert_logits(context: Context, images: Tensor) -> Tensor:
     """Logits [e, n, k] of every expert's last snapshot."""
     seen = images.to(context.device)
-    return _asked(context, info, experts_file, lambda network: predict(network, seen))
+    return _asked(context, lambda network: predict(network, seen))
 
 
-def _asked(
-    context: Context, info: ExpertsInfo, experts_file: str, ask: Callable[[nn.Module], Tensor]
-) -> Tensor:
+def _asked(context: Context, ask: Callable[[nn.Module], Tensor]) -> Tensor:
     """What the network of every expert's last snapshot answers, stacked on the CPU."""
-    network = context.network(info.network, "match").eval()
+    path = context.run.path / EXPERTS
+    network = context.network(read_info(path).network, MATCH_STAGE).eval()
     found = []
-    for snapshot in read_last_snapshots(context.run.path / experts_file):
+    for snapshot in read_last_snapshots(path):
         load_vector(network, snapshot.to(context.device))
         found.append(ask(network).cpu())
     return torch.stack(found)
