@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.errors import RecipeError
+from distill.errors import RecipeError, WorkError
 from distill.names import selection
 from distill.recipes.keys import (
     LABEL_SOURCES as LABEL_SOURCES,
@@ -63,6 +63,17 @@ class Recipe(Table):
             if table is not None:
                 return table
         raise RecipeError("the recipe makes no set; add [match], [recover] or [select]")
+
+    def table(self, name: str) -> Any:
+        """The table [name].
+
+        Raises:
+            WorkError: where the recipe lacks it.
+        """
+        found = getattr(self, name)
+        if found is None:
+            raise WorkError(f"the recipe has no [{name}] table; add one")
+        return found
 
     def matching(self) -> tuple[ExpertsTable, MatchTable]:
         """[experts] and [match]; raises RecipeError where the set is made in another way."""

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from distill.data import take
-from distill.errors import WorkError
 from distill.names import resolve, selection
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
@@ -22,11 +21,8 @@ from synth.images import Images
 from synth.selection import Features, choose_per_class
 
 
-def run_select(context: Context) -> None:
+def run_select(context: Context, table: SelectTable) -> None:
     """Make set.h5."""
-    table = context.recipe.select
-    if table is None:
-        raise WorkError("the recipe selects no images; add a [select] table")
     context.run.keep_metrics(SELECT_STAGE)
     with context.progress.task(SELECT_STAGE, 1) as advance:
         images = _images(context, table)

@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 from distill.data import require_per_class
 from distill.names import choices, resolve
 from distill.recipes.tables.match import MatchTable
+from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
-from distill.store.experts import ExpertsInfo, read_last_snapshots
+from distill.store.experts import read_info, read_last_snapshots
 from synth.formation import decode_images, encode_images
 from synth.images import images_at
 from synth.losses import HARD_LOGIT
@@ -36,18 +37,11 @@ class MatchStart:
 
     Attributes:
         context: of the run.
-        info: what its experts are.
-        experts_file: their file in the run's folder.
+        table: [match].
     """
 
     context: Context
-    info: ExpertsInfo
-    experts_file: str
-
-    @property
-    def table(self) -> MatchTable:
-        """[match]."""
-        return self.context.recipe.matching()[1]
+    table: MatchTable
 
     @property
     def seen_per_class(self) -> int:
@@ -62,7 +56,7 @@ class MatchStart:
     @property
     def generator(self) -> Generator:
         """Draws the images."""
-        return self.context.generator("match", "init")
+        return self.context.generator(MATCH_STAGE, "init")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,18 +73,18 @@ class MatchStart:
 
     def ask(self, ask: Callable[[nn.Module], Tensor]) -> Tensor:
         """What the network of every expert's last snapshot answers, stacked on the CPU."""
-        network = self.context.network(self.info.network, "match").eval()
+        path = self.context.run.path / EXPERTS
+        network = self.context.network(read_info(path).network, MATCH_STAGE).eval()
         found = []
-        for snapshot in read_last_snapshots(self.context.run.path / self.experts_file):
+        for snapshot in read_last_snapshots(path):
             load_vector(network, snapshot.to(self.context.device))
             found.append(ask(network).cpu())
         return torch.stack(found)
 
 
-def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> MatchState:
+def starting_state(context: Context, table: MatchTable) -> MatchState:
     """The state before the first outer step, as the recipe's [match] table asks for it."""
-    start = MatchStart(context, info, experts_file)
-    table = start.table
+    start = MatchStart(context, table)
     require_per_class(context.data.train, start.seen_per_class, context.data.class_names)
     images: Tensor = resolve(choices("match.init")[table.init])(start)
     soft: Tensor = resolve(choices("match.label_init")[table.label_init])(start, images)

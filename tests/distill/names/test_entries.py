@@ -35,7 +35,7 @@ STRATEGY = {**STRATEGIES, **MAKING, **LABELLING}
 CALLED = {
     "committee.vote": ["context", "table", "members", "networks"],
     "recover.schedule": ["priors", "count", "call", "generator"],
-    "recover.init": ["context"],
+    "recover.init": ["context", "table"],
     "match.init": ["start"],
     "match.label_init": ["start", "images"],
 }
