@@ -4,17 +4,24 @@
     python benchmarks/gradient.py --device cuda --out benchmarks/results/gradient-cuda.json
     python benchmarks/gradient.py --parts peak_bytes --out benchmarks/results/gradient.json
 
+`mtt-style` is the anchor: what the published program of MTT does (Cazenavette et al. 2022), plain
+automatic differentiation through all inner steps of a network with PyTorch's own norm kernels.
+`unrolled` does the same through the library higher, on our network.
+
 One process measures all times, interleaved, so that a slow minute hits every method alike;
-medians and ratios are reported. Parts can be measured one at a time, since only times need a
-quiet machine: a file that is there keeps its other parts. Peak memory is what the allocator
-reserved at most on CUDA, and on the CPU the growth of the resident peak of a child process that
-does one gradient. The error is against automatic differentiation through all inner steps in
+medians are reported, for all threads and for one. Parts can be measured one at a time, since only
+times need a quiet machine: a file that is there keeps its other parts. Peak memory is what the
+allocator reserved at most on CUDA, and on the CPU the growth of a child process during one
+gradient, after a short one for which all is loaded and compiled; what a compiler itself keeps in
+memory is not in it. The error is against automatic differentiation through all inner steps in
 float64. The problem: a ConvNet on 3x32x32 images, DSA on, a batch of 50, learned labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import ctypes
 import gc
 import json
 import statistics
@@ -27,20 +34,27 @@ from typing import Any
 
 import torch
 from record import provenance
+from torch import nn
 
-from synth import Adjoint, MatchingGradient, Unrolled
+from synth import Adjoint, FrozenAdjoint, MatchingGradient, Unrolled
 from synth.augment import dsa
+from synth.compiling import find_compiler
 from synth.directional import Eager, double_backward, forward_over_reverse
-from synth.gradients import GradientMethod, replay
+from synth.gradients import GradientMethod, parameter_distance, replay
 from synth.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.networks import ConvNet
-from synth.parameters import parameter_vector
+from synth.networks.layers import AveragePooling, GroupNorm
+from synth.parameters import call_with_vector, parameter_vector
 from synth.precision import full_float32
 
 BATCH = 50
 LONGEST_REPEATED = 20  # beyond, one turn takes minutes and averages over its own inner steps
-MEMORY_METHODS = ("adjoint", "adjoint, sqrt", "adjoint, offload", "unrolled")
-PLOTTED = ("adjoint", "adjoint, sqrt", "frozen adjoint, double backward", "unrolled")
+MTT = "mtt-style"
+COMPILED = "adjoint, compiled"
+MEMORY_METHODS = (MTT, "adjoint", COMPILED, "adjoint, sqrt", "adjoint, offload", "unrolled")
+PLOTTED = (MTT, COMPILED, "adjoint", "adjoint, sqrt", "unrolled")
+# Their memory grows with every inner step.
+UNROLLED = (MTT, "unrolled")
 GRAPHS = "adjoint, graphs"  # what Adjoint() is on CUDA; the others start each kernel by itself
 # A kind of inner step is recorded when it comes for the third time.
 WARM_UPS = 3
@@ -75,7 +89,42 @@ def adjoint(form: str, damping: float = 1.0, snapshots: str = "all") -> Gradient
     return method
 
 
+def native(network: nn.Module) -> nn.Module:
+    """`network` with PyTorch's own layers in the place of ours; the parameters are as they were."""
+    found = copy.deepcopy(network)
+    for name, layer in list(found.named_modules()):
+        if isinstance(layer, GroupNorm):
+            own = nn.GroupNorm(layer.groups, len(layer.weight), layer.eps)
+            found.set_submodule(name, own.to(layer.weight.device, layer.weight.dtype))
+        elif isinstance(layer, AveragePooling):
+            found.set_submodule(name, nn.AvgPool2d(2))
+    return found
+
+
+def mtt_style(
+    loop: InnerLoop, start: torch.Tensor, target: torch.Tensor, lr: torch.Tensor
+) -> MatchingGradient:
+    """Plain automatic differentiation through all inner steps, as in MTT's published program."""
+    network = native(loop.network)
+    images, labels, lr = (
+        given.detach().clone().requires_grad_() for given in (loop.images, loop.labels, lr)
+    )
+    parameters = start.detach().clone().requires_grad_()
+    for step, batch in enumerate(loop.batches):
+
+        def student(seen: torch.Tensor, parameters: torch.Tensor = parameters) -> torch.Tensor:
+            return call_with_vector(network, loop.layout, parameters, seen)
+
+        loss = loop.loss(step, student, images[batch], labels[batch])
+        (gradient,) = torch.autograd.grad(loss, parameters, create_graph=True)
+        parameters = parameters - lr * gradient
+    distance = parameter_distance(parameters, start, target)
+    found = torch.autograd.grad(distance, (images, labels, lr))
+    return MatchingGradient(distance.detach(), *found, parameters.detach())
+
+
 METHODS: dict[str, GradientMethod] = {
+    MTT: mtt_style,
     "adjoint": adjoint("forward"),
     "adjoint, double backward": adjoint("double"),
     "adjoint, sqrt": adjoint("forward", snapshots="sqrt"),
@@ -86,6 +135,9 @@ METHODS: dict[str, GradientMethod] = {
 }
 if torch.cuda.is_available():
     METHODS[GRAPHS] = Adjoint()
+elif find_compiler() is not None:
+    METHODS[COMPILED] = Adjoint(compiled=True)
+    METHODS["frozen adjoint, compiled"] = FrozenAdjoint(compiled=True)
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
@@ -105,7 +157,7 @@ def measure_times(steps: int, options: argparse.Namespace) -> dict[str, float]:
     chosen = {
         name: method
         for name, method in METHODS.items()
-        if name != "unrolled" or steps <= options.longest_unrolled
+        if name not in UNROLLED or steps <= options.longest_unrolled
     }
     found: dict[str, list[float]] = {name: [] for name in chosen}
     short = steps <= LONGEST_REPEATED
@@ -140,17 +192,21 @@ def peak_reserved(name: str, steps: int, options: argparse.Namespace) -> int:
 
 
 def child(name: str, options: argparse.Namespace) -> None:
-    """Print by how much one gradient raises the resident peak."""
+    """Print by how much one gradient raises the resident memory at most."""
+    METHODS[name](*make_problem(1, options.width, "cpu", torch.float32))
     problem = make_problem(options.steps[0], options.width, "cpu", torch.float32)
-    before = peak_resident()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     METHODS[name](*problem)
-    print(peak_resident() - before)
+    print(resident("VmHWM") - before)
 
 
-def peak_resident() -> int:
-    """Peak resident bytes of this process; getrusage would count its parent's before the exec."""
+def resident(field: str) -> int:
+    """Resident bytes of this process, now (VmRSS) or at their peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def errors(steps: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -203,8 +259,8 @@ def all_peaks(options: argparse.Namespace) -> dict[str, Any]:
     return {
         str(n): {
             name: peak_bytes(name, n, options)
-            for name in (*MEMORY_METHODS, *(METHODS.keys() & {GRAPHS}))
-            if name != "unrolled" or n <= options.longest_unrolled
+            for name in (*MEMORY_METHODS, GRAPHS)
+            if name in METHODS and (name not in UNROLLED or n <= options.longest_unrolled)
         }
         for n in options.steps
     }
@@ -219,17 +275,32 @@ def all_times(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-MEASURES = {"seconds": all_times, "peak_bytes": all_peaks, "errors": all_errors}
+def one_thread_times(options: argparse.Namespace) -> dict[str, Any]:
+    """As `all_times`, by a single thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return all_times(options)
+    finally:
+        torch.set_num_threads(before)
 
 
-def made(options: argparse.Namespace) -> dict[str, Any]:
+MEASURES = {
+    "seconds": all_times,
+    "seconds_one_thread": one_thread_times,
+    "peak_bytes": all_peaks,
+    "errors": all_errors,
+}
+
+
+def made(part: str, options: argparse.Namespace) -> dict[str, Any]:
     """What made a part: command, commit, date, machine class, threads, problem."""
     found = provenance("python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]))
     return {
         **found,
         "machine": {**found["machine"], "device": options.device},
         "versions": {"torch": torch.__version__},
-        "threads": torch.get_num_threads(),
+        "threads": 1 if part == "seconds_one_thread" else torch.get_num_threads(),
         "problem": {"width": options.width, "batch": BATCH, "images": [100, 3, 32, 32], "seed": 0},
     }
 
@@ -255,7 +326,7 @@ def main() -> None:
     for part in options.parts:
         with full_float32():
             result[part] = MEASURES[part](options)
-        result.setdefault("made", {})[part] = made(options)
+        result.setdefault("made", {})[part] = made(part, options)
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.out and {"seconds", "peak_bytes"} <= set(result):
