@@ -29,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,8 +194,9 @@ def peak_reserved(name: str, steps: int, options: argparse.Namespace) -> int:
 
 def child(name: str, options: argparse.Namespace) -> None:
     """Print by how much one gradient raises the resident memory at most."""
-    METHODS[name](*make_problem(1, options.width, "cpu", torch.float32))
     problem = make_problem(options.steps[0], options.width, "cpu", torch.float32)
+    loop = problem[0]
+    METHODS[name](replace(loop, batches=loop.batches[:1], views=loop.views[:1]), *problem[1:])
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = resident("VmRSS")
