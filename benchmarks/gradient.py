@@ -97,8 +97,7 @@ def native(network: nn.Module) -> nn.Module:
     found = copy.deepcopy(network)
     for name, layer in list(found.named_modules()):
         if isinstance(layer, GroupNorm):
-            own = nn.GroupNorm(layer.groups, len(layer.weight), layer.eps)
-            found.set_submodule(name, own.to(layer.weight.device, layer.weight.dtype))
+            found.set_submodule(name, nn.GroupNorm(layer.groups, len(layer.weight), layer.eps))
         elif isinstance(layer, AveragePooling):
             found.set_submodule(name, nn.AvgPool2d(2))
     return found
@@ -261,11 +260,7 @@ def all_errors(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def all_smooth_errors(options: argparse.Namespace) -> dict[str, Any]:
-    """As `all_errors`, with sigmoids.
-
-    A rectifier that rounding moves over its kink changes a gradient by 1e-4 and more, in one exact
-    method and not in another, by chance.
-    """
+    """As `all_errors`, with sigmoids: rounding over a rectifier's kink is 1e-4, by chance."""
     return {str(n): errors(n, options, "sigmoid") for n in options.error_steps}
 
 
@@ -294,10 +289,9 @@ def one_thread_times(options: argparse.Namespace) -> dict[str, Any]:
     """As `all_times`, by a single thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        return all_times(options)
-    finally:
-        torch.set_num_threads(before)
+    found = all_times(options)
+    torch.set_num_threads(before)
+    return found
 
 
 MEASURES = {
