@@ -54,8 +54,7 @@ MTT = "mtt-style"
 COMPILED = "adjoint, compiled"
 MEMORY_METHODS = (MTT, "adjoint", COMPILED, "adjoint, sqrt", "adjoint, offload", "unrolled")
 PLOTTED = (MTT, COMPILED, "adjoint", "adjoint, sqrt", "unrolled")
-# Their memory grows with every inner step.
-UNROLLED = (MTT, "unrolled")
+UNROLLED = (MTT, "unrolled")  # their memory grows with every inner step
 GRAPHS = "adjoint, graphs"  # what Adjoint() is on CUDA; the others start each kernel by itself
 # A kind of inner step is recorded when it comes for the third time.
 WARM_UPS = 3
