@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from distill.recipes.keys import (
+    Compile,
     Count,
     Gradient,
     MatchImages,
@@ -24,6 +25,7 @@ class MatchTable(Table):
     ipc: Count
     iterations: Count = 1000
     gradient: Gradient = "adjoint"
+    compile: Compile = "auto"
     snapshots: Literal["all", "sqrt", "offload"] = "all"
     inner_steps: Count = 20
     batch_size: Count | None = None
@@ -48,3 +50,8 @@ class MatchTable(Table):
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
+
+    @property
+    def compiled(self) -> bool:
+        """Whether inner steps are compiled, once `compile` is resolved."""
+        return self.compile == "on"
