@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 
 from distill.machine import threads_for
 from distill.plan.calibration import MEASURED, SCALED, Calibration, Timed, by_operations
-from distill.plan.dry_run import Cost, run_dry
 from distill.plan.shapes import DataShape
+from distill.run.dry_run import Cost, run_dry
 
 # A call of about this length is long enough to measure; a longer one gets a smaller batch.
 CALL_SECONDS = 0.25

@@ -16,7 +16,6 @@ from torch.nn import functional
 import projectors
 from distill.plan.calibration import Timed
 from distill.plan.clock import Clock, Unit, exhaust, fixed_generator
-from distill.plan.dry_run import Cost, run_dry
 from distill.plan.memory import inner_step_cost
 from distill.plan.sizes import meta_network, parameter_count
 from distill.recipes.build import (
@@ -32,6 +31,7 @@ from distill.recipes.recipe import Recipe
 from distill.recipes.tables.match import MatchTable
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
+from distill.run.dry_run import Cost, run_dry
 from projectors import Projector
 from synth.augment import Augmentation
 from synth.committee.relabel import labelled_online, relabel_epoch

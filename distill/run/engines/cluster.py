@@ -16,16 +16,18 @@ from functools import partial
 from typing import Any
 
 from distill.errors import WorkError
-from distill.run.engines.local import interrupts_held, torch_threads
+from distill.run.engines.local import torch_threads
 from distill.run.engines.protocol import (
     POLL_SECONDS,
     Job,
+    Load,
     OpenMember,
     Prepare,
     Result,
     Team,
     attempt,
 )
+from distill.run.engines.server import interrupts_held, safe_environment
 from distill.run.engines.teams import gathered
 
 # A job that has cost so many processes is at fault itself.
@@ -72,6 +74,10 @@ class Ray:
     def threads(self) -> int:
         """CPU threads of each job: one, so that bits do not depend on the machine."""
         return 1
+
+    def engine_for(self, jobs: int, load: Callable[[], Load], *, gpu: bool = False) -> Ray:
+        """This cluster: it finds room itself."""
+        return self
 
     def run_jobs(
         self,
@@ -142,7 +148,7 @@ class Ray:
         try:
             # What stops a machine's job sends SIGTERM to all of a group: the cluster stays until
             # this process has what it needs of it.
-            with interrupts_held():
+            with interrupts_held(), safe_environment():
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             where = f"at --address {self.address}" if self.address else "on this machine"

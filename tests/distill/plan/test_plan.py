@@ -10,7 +10,6 @@ from distill.errors import WorkError
 from distill.plan import make_plan
 from distill.plan.calibration import Calibration, Timed, read_calibration, write_calibration
 from distill.plan.clock import Clock, Unit
-from distill.plan.dry_run import Cost, LiveBytes
 from distill.plan.memory import matching_peaks
 from distill.plan.shapes import DataShape, shape_of
 from distill.plan.sizes import expert_buffer, label_bytes, set_file
@@ -18,6 +17,7 @@ from distill.plan.times import Part, StageTime, Task
 from distill.plan.units import Training, Units
 from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.tables.data import DataTable
+from distill.run.dry_run import Cost, LiveBytes
 from distill.sets.set_file import read_set
 from synth.losses import soft_cross_entropy
 from synth.networks import ConvNet
