@@ -181,6 +181,7 @@ def sweep_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
     """
+    engine.get_ready()
     place = set_path(path)
     recipe = check_recipe(read_set(place).manifest["recipe"], f"recipe of {place}")
     recipe = with_evaluation(recipe, changes)

@@ -75,6 +75,9 @@ class Ray:
         """CPU threads of each job: one, so that bits do not depend on the machine."""
         return 1
 
+    def get_ready(self) -> None:
+        """Nothing, see `Engine`: a cluster starts its processes itself."""
+
     def engine_for(self, jobs: int, load: Callable[[], Load], *, gpu: bool = False) -> Ray:
         """This cluster: it finds room itself."""
         return self

@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
-from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 from distill.errors import WorkError
@@ -25,7 +24,7 @@ from distill.run.engines.protocol import (
     Team,
     attempt,
 )
-from distill.run.engines.server import REQUESTS, start_worker
+from distill.run.engines.server import REQUESTS, fork_server, start_worker
 
 # Where all jobs take less than this many operations, some ten seconds of one core, they are done
 # before workers that share them have gained what it takes to load the program once more.
@@ -52,6 +51,11 @@ class Local:
     def here(self) -> bool:
         """Whether jobs are done in this process, one after another."""
         return self.workers in (None, 1)
+
+    def get_ready(self) -> None:
+        """Fork what workers start from, see `Engine`."""
+        if not self.here:
+            fork_server()
 
     def engine_for(self, jobs: int, load: Callable[[], Load], *, gpu: bool = False) -> Local:
         """This machine with a number of workers, see `Engine`."""
@@ -175,7 +179,7 @@ class _Worker:
     def __init__(self, prepare: Prepare[Any, Any], threads: int) -> None:
         self.pipe, far = Pipe()
         try:
-            self.process: BaseProcess = start_worker(_serve, (far, threads))
+            self.process = start_worker(_serve, far, threads)
         except (OSError, EOFError) as error:
             self.pipe.close()
             raise WorkError(

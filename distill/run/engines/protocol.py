@@ -75,6 +75,10 @@ class Load:
 class Engine(Protocol):
     """Does independent jobs. A result depends on its job alone, whatever the engine."""
 
+    def get_ready(self) -> None:
+        """Called when the program is loaded, and nothing read or computed yet."""
+        ...
+
     def engine_for(self, jobs: int, load: Callable[[], Load], *, gpu: bool = False) -> Engine:
         """The engine that does so many jobs: this one, or one with a number of workers for them.
 
