@@ -29,7 +29,15 @@ REQUESTS = (signal.SIGINT, signal.SIGTERM)
 _OWN = ("distill", "synth", "projectors")
 
 # What is imported at its first use and takes seconds.
-_SLOW = ("torch", "scipy.special", "sklearn.datasets", "torchvision", "open_clip", "peft")
+_SLOW = (
+    "torch",
+    "torch._dynamo",
+    "scipy.special",
+    "sklearn.datasets",
+    "torchvision",
+    "open_clip",
+    "peft",
+)
 
 _GONE = (OSError, EOFError)
 
