@@ -30,10 +30,11 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
     context.run.manifest.update(_provenance(context))
     _forget_other_makers(context)
     _undo_refine(context)
-    for stage in planned(context.recipe):
-        if names and stage.name not in names:
-            continue
-        _run_stage(context, stage)
+    asked = [stage for stage in planned(context.recipe) if not names or stage.name in names]
+    for place, stage in enumerate(asked):
+        following = asked[place + 1].name if place + 1 < len(asked) else ""
+        coming = f"next: {following}" if following else "the last stage"
+        _run_stage(context, stage, f"stage {place + 1} of {len(asked)}: {stage.does}; {coming}")
 
 
 def _provenance(context: Context) -> dict[str, Any]:
@@ -48,7 +49,8 @@ def _provenance(context: Context) -> dict[str, Any]:
     }
 
 
-def _run_stage(context: Context, stage: Stage) -> None:
+def _run_stage(context: Context, stage: Stage, words: str) -> None:
+    """Run a stage, unless its outputs are there; `words` say what happens, where it does."""
     run, key = context.run, _key(context, stage)
     context.key = key
     before = run.manifest["stages"].get(stage.name)
@@ -61,6 +63,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
         context.progress.say(f"{stage.name:<10} taken from another run")
         _record(context, stage, before, taken)
         return
+    context.progress.say(f"{stage.name:<10} {words}")
     reset_peak(context.device)
     run.watch = StageTimer(context.checkpoint(stage.name).folder)
     try:

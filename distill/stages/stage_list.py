@@ -31,6 +31,7 @@ class Stage:
         inputs: stages whose outputs it reads, where they are part of the run.
         run: does the work and writes the outputs; takes the context and its own table.
         outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
+        does: what happens in it, in one line for those who watch.
         also_inputs: recipe -> further inputs, where the recipe decides.
         derived: recipe -> what else decides the outputs, where only a part of another table does.
         ignored: keys of its tables that do not decide the outputs.
@@ -44,6 +45,7 @@ class Stage:
     derived: Callable[[Recipe], Any] = lambda recipe: None
     ignored: tuple[str, ...] = ()
     also_inputs: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()
+    does: str = ""
 
 
 def _file(name: str) -> Callable[[Path], dict[str, str]]:
@@ -93,6 +95,7 @@ STAGES: dict[str, Stage] = {
             experts.run_experts,
             _file(EXPERTS),
             kept_epochs,
+            does="networks are trained on the real images, and their paths recorded",
         ),
         Stage(
             "match",
@@ -100,6 +103,7 @@ STAGES: dict[str, Stage] = {
             ("experts",),
             match.run_match,
             _set_parts("images", "images", "hard", "labels/learned", attributes=True),
+            does="images and labels are optimised until training on them follows the experts",
         ),
         Stage(
             "committee",
@@ -109,6 +113,7 @@ STAGES: dict[str, Stage] = {
             _file(COMMITTEE),
             weights_digests,
             ignored=VOTE_KEYS,
+            does="teachers are trained on the real images",
         ),
         Stage(
             "recover",
@@ -116,6 +121,7 @@ STAGES: dict[str, Stage] = {
             ("committee",),
             recover.run_recover,
             _set_parts("images", "images", "hard", attributes=True),
+            does="images are optimised until the teachers recognise them",
         ),
         Stage(
             "select",
@@ -124,6 +130,7 @@ STAGES: dict[str, Stage] = {
             select.run_select,
             _set_parts("images", "images", "hard", attributes=True),
             _vote,
+            does="real images, or mosaics of them, are chosen",
         ),
         Stage(
             "refine",
@@ -131,6 +138,7 @@ STAGES: dict[str, Stage] = {
             ("match",),
             refine.run_refine,
             _set_parts("refined", "refined", attributes=False),
+            does="images are refined in the space of a tower",
         ),
         Stage(
             "relabel",
@@ -138,6 +146,7 @@ STAGES: dict[str, Stage] = {
             (*MAKERS, "refine", "committee"),
             relabel.run_relabel,
             _set_parts("votes", "labels/full-fp16", attributes=False),
+            does="the teachers vote a soft label for every view of every image",
         ),
         Stage(
             "project",
@@ -147,6 +156,7 @@ STAGES: dict[str, Stage] = {
             _file(PROJECTOR),
             project.view_recipe,
             also_inputs=project.fit_inputs,
+            does="a small model learns the teachers' labels, to replace the stored ones",
         ),
         Stage(
             "encode",
@@ -155,6 +165,7 @@ STAGES: dict[str, Stage] = {
             encode.run_encode,
             _encoding,
             lambda recipe: [encode.judging_students(recipe), _vote(recipe)],
+            does="labels are put into fewer bytes",
         ),
         Stage(
             "evaluate",
@@ -163,6 +174,7 @@ STAGES: dict[str, Stage] = {
             evaluate.run_evaluate,
             _evaluation,
             _vote,
+            does="fresh students are trained on the set and on its controls, and tested",
         ),
     )
 }
