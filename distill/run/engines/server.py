@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -69,11 +70,14 @@ class _Server:
     def __init__(self, pipe: Connection, pid: int) -> None:
         self._pipe, self._pid = pipe, pid
         self._loaded: set[str] = set()
+        # Threads of this process may each have workers; a question and its answer stay together.
+        self._turn = threading.Lock()
 
     def ask(self, *request: Any) -> Any:
         """What the server answers."""
-        self._pipe.send(request)
-        return self._pipe.recv()
+        with self._turn:
+            self._pipe.send(request)
+            return self._pipe.recv()
 
     def load(self, names: list[str]) -> None:
         """Have modules imported, unless they are."""
@@ -84,9 +88,10 @@ class _Server:
     def start(self, target: Callable[..., None], far: Connection, threads: int) -> WorkerProcess:
         """Fork a worker that calls `target` with its end of a pipe and the number of threads."""
         place = _Place(os.getcwd(), dict(os.environ), sys.path)
-        self._pipe.send(("start", target, threads, place))
-        send_handle(self._pipe, far.fileno(), self._pid)
-        return WorkerProcess(self._pipe.recv(), self)
+        with self._turn:
+            self._pipe.send(("start", target, threads, place))
+            send_handle(self._pipe, far.fileno(), self._pid)
+            return WorkerProcess(self._pipe.recv(), self)
 
     def end(self) -> None:
         """Let it end."""

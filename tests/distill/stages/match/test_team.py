@@ -49,6 +49,9 @@ class OneMember:
     steps: int = 0
     asked: list[int] = field(default_factory=list)
 
+    def get_ready(self):
+        pass
+
     @contextmanager
     def team(self, size, open_member, check, *, gpu=False):
         self.asked.append(size)
