@@ -8,8 +8,9 @@ from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError
 from distill.machine import available_bytes
 from distill.recipes.build import build_data, build_network, build_views
-from distill.recipes.recipe import MAKERS, Recipe, kept_epochs
+from distill.recipes.recipe import Recipe, kept_epochs
 from distill.recipes.specs import parse_network
+from distill.recipes.stages import MAKERS
 from distill.recipes.tables.match import MatchTable
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable

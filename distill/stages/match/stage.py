@@ -6,6 +6,7 @@ from contextlib import closing
 
 from distill.errors import InterruptedRunError, WorkError
 from distill.recipes.recipe import window_epochs
+from distill.recipes.stages import STAGES
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
@@ -14,6 +15,8 @@ from distill.stages.match.checkpoint import Recorder
 from distill.stages.match.problem import match_problem, outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.team import matched
+from distill.stages.match.units import match_units
+from distill.stages.stage import Stage, set_parts
 from distill.stages.write_set import write_synthetic
 from distill.store.experts import ExpertsInfo, read_info
 from synth.matching.state import MatchState
@@ -84,3 +87,12 @@ def _write(context: Context, state: MatchState) -> None:
         student_lr=float(state.student_lr),
         factor=table.factor,
     )
+
+
+STAGE = Stage(
+    STAGES[MATCH_STAGE],
+    run_match,
+    set_parts("images", "images", "hard", "labels/learned", attributes=True),
+    match_units,
+    splits=("train",),
+)

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from distill.data.batched import Decoded
+from distill.recipes.stages import STAGES
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context, handle_of
 from distill.run.engines import in_turn, torch_threads
@@ -31,6 +32,8 @@ from distill.stages.recover.batch import (
 )
 from distill.stages.recover.checkpoint import Recorder, RecoverProgress
 from distill.stages.recover.disk import DiskImages, put_starts
+from distill.stages.recover.units import recover_units
+from distill.stages.stage import Stage, made_images
 from distill.stages.write_set import write_synthetic
 from distill.store.large_arrays import is_large
 from distill.teachers.loading import load_committee, load_members
@@ -218,3 +221,6 @@ def _starting_images(context: Context) -> Images:
         "noise": noise,
     }
     return starts[table.init]()
+
+
+STAGE = Stage(STAGES[RECOVER_STAGE], run_recover, made_images, recover_units, splits=("train",))

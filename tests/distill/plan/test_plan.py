@@ -4,18 +4,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from distill.plan.dry_run import Cost, LiveBytes
+from distill.plan.memory import matching_peaks
+from distill.plan.shapes import DataShape, shape_of
+from distill.plan.units import Training, Units
 
 import distill.plan
 from distill.errors import WorkError
 from distill.plan import make_plan
 from distill.plan.calibration import Calibration, Timed, read_calibration, write_calibration
 from distill.plan.clock import Clock, Unit
-from distill.plan.dry_run import Cost, LiveBytes
-from distill.plan.memory import matching_peaks
-from distill.plan.shapes import DataShape, shape_of
 from distill.plan.sizes import expert_buffer, label_bytes, set_file
 from distill.plan.times import Part, StageTime, Task
-from distill.plan.units import Training, Units
 from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.tables.data import DataTable
 from distill.sets.set_file import read_set

@@ -46,6 +46,7 @@ def test_packed_data_are_shown_and_verified(command, packed, tmp_path):
 
 def test_a_plan_counts_no_packed_image_as_held(packed):
     from distill.plan.shapes import shape_of
+
     from distill.plan.stage_memory import stage_memory
     from distill.plan.times import StageTime
     from distill.recipes.loading import load_recipe

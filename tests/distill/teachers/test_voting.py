@@ -5,12 +5,12 @@ import json
 import h5py
 import pytest
 import torch
+from distill.plan.shapes import DataShape
 
 from distill.errors import RecipeError
 from distill.evaluation.jobs import StudentJob
 from distill.evaluation.results import count_bytes
 from distill.evaluation.students import EvaluatedSet, label_temperature, student_settings
-from distill.plan.shapes import DataShape
 from distill.plan.sizes import label_bytes
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.evaluate import EvaluateTable
