@@ -26,7 +26,7 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import ENCODE_STAGE, ENCODING, SET
 from distill.run.context import Context, scratch_context
 from distill.run.interrupt import listen
-from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, possible
+from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encode import encode_one, full_votes
 from distill.sets.encoded import EncodedVotes
@@ -36,10 +36,10 @@ from distill.stages.stage import Stage, output_file, set_parts, vote_keys
 from distill.stages.units.dry_run import Cost
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import synthetic_shape
-from distill.stages.units.unit import Part, Task, Unit, batches_of, fixed_generator
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator
 from distill.store.files import write_json
 from distill.teachers.loading import find_label_sources
-from projectors.codecs import Labels
+from projectors.codecs import Labels, LabelSpec
 from synth.training.loop import accuracy
 
 
@@ -178,13 +178,17 @@ def encode_units(units: Units, table: EncodeTable) -> list[Task[Unit]]:
     """
     if table.codec is not None:
         return [Task(1, _encoding(units, table.codec))]
+    relabel = units.recipe.relabel or RelabelTable()
+    count = synthetic_shape(units.recipe, units.shape).seen
+    labels = LabelSpec(relabel.epochs, count, units.shape.classes)
+    ladder = fitting(LADDER, labels, min(relabel.batch_size, count), seeded=True)
     if table.target_bytes is not None:
-        return [Task(1, sum((_encoding(units, spec) for spec in LADDER), ()))]
+        return [Task(1, sum((_encoding(units, spec) for spec in ladder), ()))]
     judged = units.recipe.evaluate
     if judged is None:
-        return []
-    tried = math.ceil(math.log2(len(LADDER) + 1))
-    found = [Task(tried, _encoding(units, LADDER[len(LADDER) // 2]))]
+        raise NotPricedError("encode.max_loss needs students; add an [evaluate] table")
+    tried = math.ceil(math.log2(len(ladder) + 1))
+    found = [Task(tried, _encoding(units, ladder[len(ladder) // 2]))]
     for student in judged.students:
         job = StudentJob(STUDENTS, student, "votes", 0, trial=True)
         found.append(Task((1 + tried) * judged.seeds, student_parts(units, judged, job)))
@@ -211,22 +215,22 @@ def _encoding(units: Units, spec: str) -> tuple[Part[Unit], ...]:
 
 
 def _encoded_labels(units: Units, table: RelabelTable, spec: str) -> Unit:
-    """All labels encoded, at random logits; its batch is a number of labels."""
-    count = synthetic_shape(units.recipe, units.shape).seen
-    codec = build_codec(parse_codec(spec), table.batch_size)
+    """The labels of all epochs of a batch of images in one go, at random logits."""
+    count, classes = synthetic_shape(units.recipe, units.shape).seen, units.shape.classes
 
     def work(size: int) -> tuple[Callable[[], object], int]:
-        epochs = batches_of(size, count)
-        shape = (epochs, size // epochs, units.shape.classes)
-        labels = Labels(torch.randn(shape, generator=fixed_generator()).half(), table.temperature)
+        logits = torch.randn((table.epochs, size, classes), generator=fixed_generator())
+        labels = Labels(logits.half(), table.temperature)
+        codec = build_codec(parse_codec(spec), min(table.batch_size, size))
         return lambda: codec.encode(labels), 1
 
     def cost(size: int) -> Cost:
         # In float16 as they are stored, and in float32 as they are worked on; no operations of
         # convolutions and products.
-        return Cost(0, (2 + 4) * size * units.shape.classes)
+        return Cost(0, (2 + 4) * table.epochs * size * classes)
 
-    return Unit(f"labels encoded by {spec}", table.epochs * count, work, cost)
+    name = f"labels of {table.epochs} epochs encoded by {spec}"
+    return Unit(name, count, work, cost)
 
 
 def _outputs(folder: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ import json
 import h5py
 import pytest
 import torch
-from distill.plan.shapes import DataShape
 
 from distill.errors import RecipeError
 from distill.evaluation.jobs import StudentJob
@@ -16,6 +15,7 @@ from distill.recipes.loading import load_recipe
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.sets.set_file import read_set, write_set
+from distill.stages.units.shapes import DataShape
 from tests.distill.cases import STUDENT, read_json
 
 # Batches of four, and the last one of six: ten images.
