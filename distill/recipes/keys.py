@@ -77,3 +77,19 @@ Aggregate = Literal[
 CodecText = Annotated[str, AfterValidator(_codec)]
 
 LabelSource = Annotated[str, AfterValidator(_label_source)]
+
+
+class MakerTable(Table):
+    """A table that says how the images of the set are made; a recipe has one such table."""
+
+    ipc: Count
+
+    @property
+    def tiles(self) -> int:
+        """How many real images, or crops of them, are tiled along a side of a stored one."""
+        return 1
+
+    @property
+    def real_per_class(self) -> int:
+        """Real images of each class that a set is made from, at least 1."""
+        return self.ipc * self.tiles**2

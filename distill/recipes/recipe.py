@@ -15,6 +15,7 @@ from distill.recipes.keys import (
     LabelSource as LabelSource,
 )
 from distill.recipes.keys import (
+    MakerTable,
     Table,
 )
 from distill.recipes.stages import MAKERS, STAGES, StageEntry
@@ -57,12 +58,14 @@ class Recipe(Table):
     evaluate: EvaluateTable | None = None
 
     @property
-    def maker(self) -> MatchTable | RecoverTable | SelectTable:
+    def maker(self) -> MakerTable:
         """The table that says how the set is made."""
-        for table in (self.match, self.recover, self.select):
+        for name in MAKERS:
+            table: MakerTable | None = getattr(self, name)
             if table is not None:
                 return table
-        raise RecipeError("the recipe makes no set; add [match], [recover] or [select]")
+        *others, last = (f"[{name}]" for name in MAKERS)
+        raise RecipeError(f"the recipe makes no set; add {', '.join(others)} or {last}")
 
     def matching(self) -> tuple[ExpertsTable, MatchTable]:
         """[experts] and [match]; raises RecipeError where the set is made in another way."""

@@ -57,6 +57,8 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
         "votes": recipe.relabel is not None,
         "projector": recipe.projector is not None,
     }
+    if recipe.encode is not None and recipe.encode.codec is not None:
+        there[recipe.encode.codec] = True
     labellers = {"votes": recipe.committee is not None, "projector": there["projector"]}
     available, online = ([name for name, yes in kind.items() if yes] for kind in (there, labellers))
     # Students that differ in their seed alone take the same time.
@@ -74,7 +76,8 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     relabel = recipe.relabel or RelabelTable()
     whole = job.group == WHOLE
     count = shape.train if whole else synthetic_shape(recipe, shape).seen
-    stored = job.group == STUDENTS and job.labels == "votes"
+    # Votes in full, or as a codec gives them back.
+    stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
     batch = min(relabel.batch_size if stored else table.batch_size, count)
     settings = job_settings(table, job, temperature=relabel.temperature)
     steps = settings.epochs * batches_of(count, batch)

@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.recipes.keys import Count, NotNegative, NotNegativeCount, Positive, Table
+from distill.recipes.keys import Count, MakerTable, NotNegative, NotNegativeCount, Positive
 
 
-class MatchTable(Table):
+class MatchTable(MakerTable):
     """Trajectory matching."""
 
-    ipc: Count
     iterations: Count = 1000
     gradient: Literal["adjoint", "frozen", "unrolled"] = "adjoint"
     snapshots: Literal["all", "sqrt", "offload"] = "all"
@@ -39,3 +38,8 @@ class MatchTable(Table):
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
+
+    @property
+    def tiles(self) -> int:
+        """See `MakerTable`."""
+        return self.factor
