@@ -47,6 +47,6 @@ def stage_memory(
         held.update(stage.splits)
         device = whitening + image * sum(counts[split] for split in held)
         device += max((part.unit.peak_bytes for part in time.parts), default=0)
-        own = stage.held(units, getattr(recipe, stage.entry.table))
+        own = stage.held(units, recipe.table(stage.entry.table))
         found[name] = StageMemory(process[name] + data + own, device)
     return found

@@ -61,7 +61,7 @@ def stage_times(
 
 def _stage_time(stage: Stage, units: Units, clock: Clock) -> StageTime:
     try:
-        tasks = stage.units(units, getattr(units.recipe, stage.entry.table))
+        tasks = stage.units(units, units.recipe.table(stage.entry.table))
         return StageTime(
             tuple(
                 Task(task.count, tuple(Part(p.times, clock.time(p.unit)) for p in task.parts))

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from distill.errors import WorkError
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
 from distill.recipes.build import build_codec
@@ -43,11 +42,8 @@ from projectors.codecs import Labels, LabelSpec
 from synth.training.loop import accuracy
 
 
-def run_encode(context: Context) -> None:
+def run_encode(context: Context, table: EncodeTable) -> None:
     """Add /labels/<codec> to set.h5, and say in encoding.json which it is."""
-    table = context.recipe.encode
-    if table is None:
-        raise WorkError("the recipe has no [encode] table; add one")
     path = context.run.path / SET
     content = read_set(path)
     name, encoded, found = encode_content(context, content, table)
@@ -122,9 +118,7 @@ def judging_students(recipe: Recipe) -> dict[str, Any] | None:
 
 def _held_out(context: Context, content: SetFile, labels: str) -> float:
     """Mean accuracy of the recipe's students on the validation split, a fraction."""
-    table = context.recipe.evaluate
-    if table is None:
-        raise WorkError("encode.max_loss needs students; add an [evaluate] table")
+    table = context.recipe.table("evaluate")
     images, hard = context.split("validation")
     found = []
     for student in table.students:
@@ -156,18 +150,12 @@ def encode_set(
     recipe = check_recipe({**recipe.model_dump(), "encode": choice}, "encode")
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
         context = scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
-        name, encoded, found = encode_content(context, content, _encode_table(recipe))
+        name, encoded, found = encode_content(context, content, recipe.table("encode"))
     if out is None:
         add_encoded(place, name, encoded)
     else:
         write_set(out, replace(content, votes=None, encoded={name: encoded}, measured=None))
     return {**found, "set": str(place if out is None else out)}
-
-
-def _encode_table(recipe: Recipe) -> EncodeTable:
-    if recipe.encode is None:
-        raise WorkError("the recipe has no [encode] table; add one")
-    return recipe.encode
 
 
 def encode_units(units: Units, table: EncodeTable) -> list[Task[Unit]]:

@@ -37,11 +37,11 @@ from projectors import Projector
 from synth.committee.relabel import labelled_online
 
 
-def run_evaluate(context: Context) -> None:
+def run_evaluate(context: Context, table: EvaluateTable) -> None:
     """Make evaluation.json and the attribute `measured` of set.h5."""
     context.run.keep_metrics(EVALUATE_STAGE)
-    log = context.checkpoint(EVALUATE_STAGE) / "jobs.jsonl"
-    found = judge(context, context.run.path / SET, log)
+    log = context.checkpoint(EVALUATE_STAGE).folder / "jobs.jsonl"
+    found = judge(context, table, context.run.path / SET, log)
     write_json(context.run.path / EVALUATION, found)
     add_measured(context.run.path / SET, found)
 

@@ -26,7 +26,7 @@ class Stage:
 
     Attributes:
         entry: its name, its tables and its inputs.
-        run: does the work and writes the outputs.
+        run: does the work and writes the outputs; takes the context and its own table.
         outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
         units: what it costs: tasks of units of work, from its table; raises NotPricedError or
             ProjectorError where this cannot be said.
@@ -38,7 +38,7 @@ class Stage:
     """
 
     entry: StageEntry
-    run: Callable[[Context], None]
+    run: Callable[[Context, Any], None]
     outputs: Callable[[Path], dict[str, str]]
     units: Callable[[Units, Any], list[Task[Unit]]]
     splits: tuple[str, ...] = ()

@@ -14,6 +14,8 @@ from distill.recipes.keys import (
     NotNegativeCount,
     Positive,
     Precision,
+    RecoverStart,
+    Schedule,
     Share,
 )
 
@@ -26,9 +28,9 @@ class RecoverTable(MakerTable):
     batch_size: Count | None = None
     members: Annotated[Names, Field(min_length=1)] | None = None
     drawn: Count = 2
-    schedule: Literal["random", "pairs", "fixed"] = "random"
+    schedule: Schedule = "random"
     vote_temperature: Positive = 5.0
-    init: Literal["mosaics", "real", "noise"] = "mosaics"
+    init: RecoverStart = "mosaics"
     candidates: Count = 300
     crops: Count = 5
     factor: Count = 1

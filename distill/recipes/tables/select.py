@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from distill.recipes.keys import Count, MakerTable, Share
+from distill.recipes.keys import Count, MakerTable, SelectMethod, Share
 
 
 class SelectTable(MakerTable):
     """Real images, or mosaics of them, as they are."""
 
-    method: Literal["random", "herding", "k-center", "mosaics"] = "mosaics"
+    method: SelectMethod = "mosaics"
     features: Literal["pixels", "committee"] = "pixels"
     candidates: Count = 300
     crops: Count = 5
