@@ -10,19 +10,18 @@ from distill.recipes.keys import (
     Compile,
     Count,
     Gradient,
+    MakerTable,
     MatchImages,
     MatchLabels,
     NotNegative,
     NotNegativeCount,
     Positive,
-    Table,
 )
 
 
-class MatchTable(Table):
+class MatchTable(MakerTable):
     """Trajectory matching."""
 
-    ipc: Count
     iterations: Count = 1000
     gradient: Gradient = "adjoint"
     compile: Compile = "auto"
@@ -55,3 +54,8 @@ class MatchTable(Table):
     def compiled(self) -> bool:
         """Whether inner steps are compiled, once `compile` is resolved."""
         return self.compile == "on"
+
+    @property
+    def tiles(self) -> int:
+        """See `MakerTable`."""
+        return self.factor
