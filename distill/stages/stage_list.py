@@ -13,6 +13,7 @@ from distill.recipes.tables.committee import VOTE_KEYS
 from distill.run.artefacts import COMMITTEE, ENCODING, EVALUATION, EXPERTS, PROJECTOR, SET
 from distill.run.context import Context
 from distill.sets.set_file import KIND as SET_KIND
+from distill.sets.set_file import stored_images
 from distill.stages import committee, encode, evaluate, experts, project, refine, relabel, select
 from distill.stages.match import stage as match
 from distill.stages.recover import stage as recover
@@ -65,6 +66,16 @@ def _set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path],
     return outputs
 
 
+def _image_parts(*prefixes: str) -> Callable[[Path], dict[str, str]]:
+    """What a stage that makes images writes: images, coded or not, labels and attributes."""
+
+    def outputs(folder: Path) -> dict[str, str]:
+        names = (stored_images(folder / SET), "hard", *prefixes)
+        return _set_parts("images", *names, attributes=True)(folder)
+
+    return outputs
+
+
 def _evaluation(folder: Path) -> dict[str, str]:
     """The evaluation stands in a file of its own and in the set, which may be made again."""
     measured = digest_attribute(folder / SET, SET_KIND, "measured")
@@ -99,7 +110,7 @@ STAGES: dict[str, Stage] = {
             ("data", "experts", "match"),
             ("experts",),
             match.run_match,
-            _set_parts("images", "images", "hard", "labels/learned", attributes=True),
+            _image_parts("labels/learned"),
         ),
         Stage(
             "committee",
@@ -115,14 +126,14 @@ STAGES: dict[str, Stage] = {
             ("data", "committee", "recover"),
             ("committee",),
             recover.run_recover,
-            _set_parts("images", "images", "hard", attributes=True),
+            _image_parts(),
         ),
         Stage(
             "select",
             ("data", "select"),
             ("committee",),
             select.run_select,
-            _set_parts("images", "images", "hard", attributes=True),
+            _image_parts(),
             _vote,
         ),
         Stage(
