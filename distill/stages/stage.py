@@ -14,6 +14,7 @@ from distill.recipes.tables.committee import VOTE_KEYS
 from distill.run.artefacts import SET
 from distill.run.context import Context
 from distill.sets.set_file import KIND as SET_KIND
+from distill.sets.set_file import stored_images
 from distill.stages.units.networks import Units
 from distill.stages.units.unit import Task, Unit
 from distill.store.files import digest_tree
@@ -90,7 +91,17 @@ def set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path], 
     return outputs
 
 
-made_images = set_parts("images", "images", "hard", attributes=True)
+def image_parts(*labels: str) -> Callable[[Path], dict[str, str]]:
+    """What a stage that makes images writes: images, coded or not, labels and attributes."""
+
+    def outputs(folder: Path) -> dict[str, str]:
+        names = (stored_images(folder / SET), "hard", *labels)
+        return set_parts("images", *names, attributes=True)(folder)
+
+    return outputs
+
+
+made_images = image_parts()
 
 
 def vote_keys(recipe: Recipe) -> Any:
