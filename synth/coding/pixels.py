@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.coding.base import Shape
+from synth.coding.base import Shape, check_shape
 from synth.coding.errors import CodingError
 
 
@@ -21,6 +21,9 @@ class Pixels:
     """
 
     shape: Shape
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
 
     def start(self, images: Tensor) -> Tensor:
         """The images themselves."""
