@@ -61,23 +61,9 @@ class Coder:
         """
         library = _library()
         mixed = self._mix(symbols)
-        contexts = self._all_contexts(mixed)
-        batch = _batch_numbers(len(mixed), mixed.shape[1], self.groups)
-        depth = self.alphabet.nodes.shape[1]
-        keys, bits, shares = [], [], []
-        for level in range(depth):
-            chosen, node, bit = self._decisions(mixed, level)
-            if len(chosen) == 0:
-                break
-            share = self._predict_in_turn(contexts, batch, chosen, node, bit)
-            keys.append(
-                (batch.ravel()[chosen] * depth + level) * len(mixed) + chosen // mixed.shape[1]
-            )
-            bits.append(bit)
-            shares.append(share)
-        order = np.argsort(np.concatenate(keys))
-        message = np.concatenate(bits)[order].astype(np.int32)
-        return _write(library, message, np.concatenate(shares)[order] / _ONE)
+        order, _, bits, shares = self._in_turn(mixed, self._all_contexts(mixed))
+        turn = np.argsort(order)
+        return _write(library, bits[turn].astype(np.int32), shares[turn] / _ONE)
 
     def decode(self, coded: bytes, shape: tuple[int, int]) -> Array:
         """The symbols [n, places] of `encode`.
@@ -103,7 +89,10 @@ class Coder:
         return found
 
     def lengths(self, symbols: Array) -> Array:
-        """What each symbol [n, places] costs when it is coded, in bits, float64."""
+        """What each symbol [n, places] costs when it is coded, in bits, float64.
+
+        Their sum is the length of the stream but for its last word.
+        """
         mixed = self._mix(symbols)
         return self._unmix(self._lengths(mixed, self._all_contexts(mixed)))
 
@@ -125,15 +114,28 @@ class Coder:
         return self._unmix(self._lengths(mixed, contexts)), self._unmix(moved)
 
     def _lengths(self, mixed: Array, contexts: Array) -> Array:
-        batch = _batch_numbers(len(mixed), mixed.shape[1], self.groups)
-        found = np.zeros(mixed.size)
-        for level in range(self.alphabet.nodes.shape[1]):
+        _, chosen, bits, shares = self._in_turn(mixed, contexts)
+        cost = -_LOG2[np.where(bits == 1, shares, _ONE - shares)]
+        found: Array = np.bincount(chosen, weights=cost, minlength=mixed.size)
+        return found.reshape(mixed.shape)
+
+    def _in_turn(self, mixed: Array, contexts: Array) -> tuple[Array, Array, Array, Array]:
+        """All decisions: when each is coded, the number of its symbol, its bit, and its share."""
+        n, places = mixed.shape
+        batch = _batch_numbers(n, places, self.groups)
+        depth = self.alphabet.nodes.shape[1]
+        orders, numbers, bits, shares = [], [], [], []
+        for level in range(depth):
             chosen, node, bit = self._decisions(mixed, level)
             if len(chosen) == 0:
                 break
-            share = self._predict_in_turn(contexts, batch, chosen, node, bit)
-            found[chosen] -= _LOG2[np.where(bit == 1, share, _ONE - share)]
-        return found.reshape(mixed.shape)
+            orders.append((batch.ravel()[chosen] * depth + level) * n + chosen // places)
+            numbers.append(chosen)
+            bits.append(bit)
+            shares.append(self._predict_in_turn(contexts, batch, chosen, node, bit))
+        columns = (np.concatenate(column) for column in (orders, numbers, bits, shares))
+        order, number, bit, share = columns
+        return order, number, bit, share
 
     def _decisions(self, symbols: Array, level: int) -> tuple[Array, Array, Array]:
         """Which symbols have a decision of this level, with node and bit."""
@@ -305,21 +307,29 @@ def _running(ranks: Array) -> Array:
 
 
 def _write(library: Any, message: Array, shares: Array) -> bytes:
-    """The range coder's words, big-endian, without the last bytes if the decoder can spare them."""
+    """The range coder's words, big-endian, without bytes at the end that the reader can spare."""
     coder = library.stream.queue.RangeEncoder()
     coder.encode(message, _bernoulli(library), shares)
     coded: bytes = coder.get_compressed().astype(">u4").tobytes()
-    head = coded[:-_WORD]
-    # Any number in the coder's last interval means the same: take the one with the most zeros.
-    for spared in range(_WORD, 0, -1):
-        unit = 256**spared
-        last = -(-int.from_bytes(coded[-_WORD:], "big") // unit) * unit
-        if last < 256**_WORD:
-            shorter = head + last.to_bytes(_WORD, "big")[: _WORD - spared]
-            found = _reader(library, shorter).decode(_bernoulli(library), shares)
-            if np.array_equal(found, message):
-                return shorter
+    # Any number in the coder's last interval means the same, and the reader takes zeros for what
+    # is missing: try the numbers that end in the most zeros.
+    number = int.from_bytes(coded, "big")
+    for spared in range(min(_WORD, len(coded)), 0, -1):
+        shorter = -(-number >> 8 * spared)
+        size = len(coded) - spared
+        if shorter.bit_length() <= 8 * size:
+            found = shorter.to_bytes(size, "big")
+            if _reads(library, found, message, shares):
+                return found
     return coded
+
+
+def _reads(library: Any, coded: bytes, message: Array, shares: Array) -> bool:
+    try:
+        found = _reader(library, coded).decode(_bernoulli(library), shares)
+    except AssertionError:
+        return False
+    return np.array_equal(found, message)
 
 
 def _reader(library: Any, coded: bytes) -> Any:

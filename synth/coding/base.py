@@ -33,7 +33,10 @@ class ImageCoding(Protocol):
         ...
 
     def start(self, images: Tensor) -> Tensor:
-        """Parameters that decode to nearly these pixels [n, c, h, w]."""
+        """Parameters that decode to nearly these pixels [n, c, h, w].
+
+        Pixels outside [0, 1] are clamped by `decode`, not here (`Pixels` keeps them).
+        """
         ...
 
     def decode(self, parameters: Tensor) -> Tensor:
@@ -52,7 +55,11 @@ class ImageCoding(Protocol):
 
         Args:
             parameters: as from `start`.
-            coder: "arithmetic", or "lzma", which takes a fifth more and needs no extra.
+            coder: "arithmetic", or "lzma", which takes a third more and needs no extra.
+
+        Raises:
+            CodingError: if a parameter is NaN or infinite, the coder is unknown, or its library
+                is not installed.
         """
         ...
 
@@ -122,9 +129,18 @@ def whole(values: Tensor) -> Array:
     Raises:
         CodingError: if a value is not a finite number.
     """
-    if not bool(values.isfinite().all()):
-        raise CodingError("a value is NaN or infinite; images must be finite to be coded")
+    check_finite(values)
     return values.detach().round().cpu().numpy().astype(np.int64)
+
+
+def check_finite(values: Tensor) -> None:
+    """Refuse values that are no finite numbers.
+
+    Raises:
+        CodingError: if there is one.
+    """
+    if not bool(values.isfinite().all()):
+        raise CodingError("a value is NaN or infinite; coded images must be finite numbers")
 
 
 def check_shape(shape: Shape) -> None:
@@ -133,8 +149,7 @@ def check_shape(shape: Shape) -> None:
     Raises:
         CodingError: saying what came.
     """
-    whole_sides = all(type(side) is int and side >= 1 for side in shape)
-    if len(shape) != 4 or not whole_sides:
+    if len(shape) != 4 or not all(type(side) is int and side >= 1 for side in shape):
         raise CodingError(f"the shape of images is {shape}; it must be four integers above 0")
 
 

@@ -23,6 +23,9 @@ from synth.coding.contexts import ColumnContexts
 from synth.coding.errors import CodingError
 from synth.coding.frequency import Frequency
 
+# In front of the coefficients: how many bytes they take.
+_LENGTH_BYTES = 4
+
 
 @dataclass(frozen=True)
 class Bases:
@@ -86,20 +89,22 @@ class Bases:
         """See `ImageCoding.bits`."""
         coefficients, kept = self._split(parameters)
         inside = coefficients.clamp(-self.largest, self.largest)
-        return self._grid.bits(inside) + self._frequency.bits(kept)
+        return self._grid.bits(inside) + self._frequency.bits(kept) + 8.0 * _LENGTH_BYTES
 
     def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
         """See `ImageCoding.pack`."""
         coefficients, kept = self._split(parameters.detach())
         first = self._grid.pack(whole(coefficients.clamp(-self.largest, self.largest)), coder)
-        return len(first).to_bytes(4, "little") + first + self._frequency.pack(kept, coder)
+        return (
+            len(first).to_bytes(_LENGTH_BYTES, "little") + first + self._frequency.pack(kept, coder)
+        )
 
     def unpack(self, body: bytes, coder: str = "arithmetic") -> Tensor:
         """See `ImageCoding.unpack`."""
-        end = 4 + int.from_bytes(body[:4], "little")
-        if len(body) < max(end, 4):
+        end = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
+        if len(body) < end:
             raise CodingError(f"{len(body)} bytes, but the coefficients alone need {end}")
-        found = self._grid.unpack(body[4:end], (self.shape[0], self.count), coder)
+        found = self._grid.unpack(body[_LENGTH_BYTES:end], (self.shape[0], self.count), coder)
         coefficients = torch.from_numpy(found).float()
         kept = self._frequency.unpack_parameters(body[end:], coder)
         return self.decode(torch.cat([coefficients.flatten(), kept.flatten()]))

@@ -1,6 +1,6 @@
 """The bytes around coded images: they say what they are and notice every damage.
 
-magic "LIMI" | version u8 | header length u16 | body length u64 | header | body | checksum
+magic "LIMI" | version u8 | header length u16 | header | body | checksum
 header: JSON of the coding, sorted, no spaces, without fields that have their default
 checksum: BLAKE2b of all before it, 8 bytes                                   (little-endian)
 
@@ -40,7 +40,7 @@ CODINGS: dict[str, type[ImageCoding]] = {
 # The most values that images may decode to, unless the caller allows more.
 DECODED_LIMIT = 1 << 30
 
-_PREFIX = struct.Struct("<4sBHQ")
+_PREFIX = struct.Struct("<4sBH")
 _CHECKSUM_BYTES = 8
 _AGAIN = "fetch or encode it again"
 
@@ -61,7 +61,7 @@ def pack_images(coding: ImageCoding, parameters: Tensor, coder: str = "arithmeti
         raise CodingError(f"no coder {coder!r}; there are {', '.join(CODERS)}")
     header = json.dumps(_document(coding, coder), sort_keys=True, separators=(",", ":")).encode()
     body = coding.pack(parameters, coder)
-    start = _PREFIX.pack(MAGIC, VERSION, len(header), len(body)) + header + body
+    start = _PREFIX.pack(MAGIC, VERSION, len(header)) + header + body
     return start + _checksum(start)
 
 
@@ -84,17 +84,12 @@ def open_images(payload: bytes, *, limit: int = DECODED_LIMIT) -> tuple[ImageCod
     """The coding, the coder and the body of coded images, checked; nothing is decoded."""
     if len(payload) < _PREFIX.size or payload[:4] != MAGIC:
         raise CodingError(f"these {len(payload)} bytes are no coded images; check the path")
-    _, version, header_bytes, body_bytes = _PREFIX.unpack(payload[: _PREFIX.size])
+    _, version, header_bytes = _PREFIX.unpack(payload[: _PREFIX.size])
     if version != VERSION:
         raise CodingError(f"version {version} of coded images, but {VERSION} is known; upgrade")
-    end = _PREFIX.size + header_bytes + body_bytes
-    if len(payload) != end + _CHECKSUM_BYTES:
-        raise CodingError(
-            f"{len(payload)} bytes of coded images, but they say {end + _CHECKSUM_BYTES}; {_AGAIN}"
-        )
-    if _checksum(payload[:end]) != payload[end:]:
+    start, end = _PREFIX.size + header_bytes, len(payload) - _CHECKSUM_BYTES
+    if start > end or _checksum(payload[:end]) != payload[end:]:
         raise CodingError(f"the checksum of the coded images is wrong: damaged bytes; {_AGAIN}")
-    start = _PREFIX.size + header_bytes
     coding, coder = _parse(payload[_PREFIX.size : start], limit)
     return coding, coder, payload[start:end]
 

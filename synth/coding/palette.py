@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synth.coding.adaptive import Coder
 from synth.coding.alphabet import levels_alphabet
-from synth.coding.base import Grid, Shape, check_groups, check_integer, check_shape
+from synth.coding.base import Grid, Shape, check_finite, check_groups, check_integer, check_shape
 from synth.coding.contexts import PixelContexts
 from synth.coding.errors import CodingError
 
@@ -81,8 +81,7 @@ class Palette:
 
     def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
         """Colours in order of brightness, float32, and the coded choice of each pixel."""
-        if not bool(parameters.isfinite().all()):
-            raise CodingError("a value is NaN or infinite; images must be finite to be coded")
+        check_finite(parameters)
         images, colours = self._split(parameters.detach())
         pixels = images.permute(0, 2, 3, 1).reshape(-1, self.shape[1])
         taken = _nearest(pixels, colours).reshape(self.shape[0], -1).cpu().numpy()
@@ -95,8 +94,7 @@ class Palette:
         if len(body) < head:
             raise CodingError(f"{len(body)} bytes, but the colours alone need {head}")
         colours = torch.from_numpy(np.frombuffer(body[:head], "<f4").reshape(-1, c).copy())
-        if not bool(colours.isfinite().all()):
-            raise CodingError("a colour is NaN or infinite: damaged bytes")
+        check_finite(colours)
         taken = self._grid.unpack(body[head:], (n, h * w), coder)
         return colours[torch.from_numpy(taken)].reshape(n, h, w, c).permute(0, 3, 1, 2).clamp(0, 1)
 
