@@ -35,6 +35,9 @@ _MARGIN = 16
 
 _ONE = 1 << PROBABILITY_BITS
 
+# A symbol is at least one decision, which costs at least -log2(1 - _MARGIN / _ONE) bits.
+_MOST_SYMBOLS_OF_A_BIT = _ONE // _MARGIN
+
 # Bytes of a word of the range coder.
 _WORD = 4
 
@@ -72,9 +75,13 @@ class Coder:
             CodingError: if constriction is not installed, or the bytes are damaged.
         """
         library = _library()
+        n, places = shape
+        if n * places > _MOST_SYMBOLS_OF_A_BIT * (8 * len(coded) + 8 * _WORD):
+            raise CodingError(
+                f"{len(coded)} bytes cannot hold {n} x {places} symbols: damaged bytes"
+            )
         reader = _reader(library, coded)
         model = _bernoulli(library)
-        n, places = shape
         symbols = np.full((n, places + 1), self.alphabet.centre)
         nodes = len(self.alphabet.prior)
         counts = [np.zeros((size * nodes, 2), np.int64) for size in self.model.sizes]

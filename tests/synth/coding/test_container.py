@@ -88,6 +88,20 @@ def test_a_header_that_promises_gigabytes_takes_no_memory(coding):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("coder", ["arithmetic", "lzma"])
+@pytest.mark.parametrize("coding", ["pixels", "rounded", "frequency", "palette", "bases"])
+def test_a_shape_that_the_bytes_cannot_hold_takes_no_memory(coding, coder):
+    document = {"coding": coding, "shape": [300, 3, 1 << 10, 1 << 10], "coder": coder}
+    payload = sealed(document, b"\1\0\0\0" * 64)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodingError):
+            unpack_images(payload)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_limit_is_the_callers():
     payload = pack_images(checks.CASES["rounded-1"], checks.started(checks.CASES["rounded-1"]))
     with pytest.raises(CodingError, match="at most 700 values; raise the limit"):
