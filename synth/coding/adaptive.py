@@ -23,6 +23,7 @@ from synth.coding.alphabet import PROBABILITY_BITS, Alphabet
 from synth.coding.contexts import ContextModel
 from synth.coding.errors import CodingError
 from synth.coding.lzma_symbols import Array
+from synth.coding.range_coder import WORD, bernoulli, open_reader, write
 
 # What the prior of a context is worth, in decisions: of the first one of a chain, of others.
 _FIRST_TRUST, _TRUST = 2, 8
@@ -37,9 +38,6 @@ _ONE = 1 << PROBABILITY_BITS
 
 # A symbol is at least one decision, which costs at least -log2(1 - _MARGIN / _ONE) bits.
 _MOST_SYMBOLS_OF_A_BIT = _ONE // _MARGIN
-
-# Bytes of a word of the range coder.
-_WORD = 4
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,10 @@ class Coder:
         Raises:
             CodingError: if constriction is not installed.
         """
-        library = _library()
         mixed = self._mix(symbols)
         order, _, bits, shares = self._in_turn(mixed, self._all_contexts(mixed))
         turn = np.argsort(order)
-        return _write(library, bits[turn].astype(np.int32), shares[turn] / _ONE)
+        return write(bits[turn].astype(np.int32), shares[turn] / _ONE)
 
     def decode(self, coded: bytes, shape: tuple[int, int]) -> Array:
         """The symbols [n, places] of `encode`.
@@ -74,14 +71,13 @@ class Coder:
         Raises:
             CodingError: if constriction is not installed, or the bytes are damaged.
         """
-        library = _library()
         n, places = shape
-        if n * places > _MOST_SYMBOLS_OF_A_BIT * (8 * len(coded) + 8 * _WORD):
+        if n * places > _MOST_SYMBOLS_OF_A_BIT * (8 * len(coded) + 8 * WORD):
             raise CodingError(
                 f"{len(coded)} bytes cannot hold {n} x {places} symbols: damaged bytes"
             )
-        reader = _reader(library, coded)
-        model = _bernoulli(library)
+        reader = open_reader(coded)
+        model = bernoulli()
         symbols = np.full((n, places + 1), self.alphabet.centre)
         nodes = len(self.alphabet.prior)
         counts = [np.zeros((size * nodes, 2), np.int64) for size in self.model.sizes]
@@ -311,50 +307,3 @@ def _batch_numbers(n: int, places: int, groups: int) -> Array:
 def _running(ranks: Array) -> Array:
     """[ranks + 1, ...]: sums of the first 0, 1, ... ranks."""
     return np.concatenate([np.zeros_like(ranks[:1]), np.cumsum(ranks, axis=0)])
-
-
-def _write(library: Any, message: Array, shares: Array) -> bytes:
-    """The range coder's words, big-endian, without bytes at the end that the reader can spare."""
-    coder = library.stream.queue.RangeEncoder()
-    coder.encode(message, _bernoulli(library), shares)
-    coded: bytes = coder.get_compressed().astype(">u4").tobytes()
-    # Any number in the coder's last interval means the same, and the reader takes zeros for what
-    # is missing: try the numbers that end in the most zeros.
-    number = int.from_bytes(coded, "big")
-    for spared in range(min(_WORD, len(coded)), 0, -1):
-        shorter = -(-number >> 8 * spared)
-        size = len(coded) - spared
-        if shorter.bit_length() <= 8 * size:
-            found = shorter.to_bytes(size, "big")
-            if _reads(library, found, message, shares):
-                return found
-    return coded
-
-
-def _reads(library: Any, coded: bytes, message: Array, shares: Array) -> bool:
-    try:
-        found = _reader(library, coded).decode(_bernoulli(library), shares)
-    except AssertionError:
-        return False
-    return np.array_equal(found, message)
-
-
-def _reader(library: Any, coded: bytes) -> Any:
-    padded = coded + bytes(-len(coded) % _WORD)
-    return library.stream.queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
-
-
-def _bernoulli(library: Any) -> Any:
-    # Probabilities are multiples of 2^-16, so their floats are exact on every machine.
-    return library.stream.model.Bernoulli(perfect=False)
-
-
-def _library() -> Any:
-    try:
-        import constriction
-    except ImportError as error:
-        raise CodingError(
-            "images coded as `arithmetic` need constriction, which is not installed; "
-            "pip install 'limbeck[compact]'"
-        ) from error
-    return constriction
