@@ -19,6 +19,7 @@ COMMANDS = {
     "relabel": ("run", "relabel"),
     "project": ("run", "project"),
     "encode": ("encode", "encode"),
+    "compress": ("compress", "compress"),
     "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),
     "report": ("report", "report"),

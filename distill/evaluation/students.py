@@ -10,8 +10,9 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from distill.errors import WorkError
+from distill.evaluation.coded import real_images
 from distill.evaluation.confusion import Grade, grade
-from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, StudentJob
+from distill.evaluation.jobs import CODED, RANDOM, STUDENTS, WHOLE, StudentJob
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
@@ -150,10 +151,9 @@ def _discriminator(context: Context, table: EvaluateTable, job: StudentJob) -> D
 def student_settings(table: EvaluateTable, judged: EvaluatedSet, job: StudentJob) -> TrainSettings:
     """How the student of a job is trained; see `protocol` for the words."""
     settings = _protocol_settings(table, judged, protocol_name(table, job))
-    if job.group == WHOLE:
-        settings = replace(settings, epochs=table.whole_epochs)
     return replace(
         settings,
+        epochs=job.epochs or (table.whole_epochs if job.group == WHOLE else table.epochs),
         lr=settings.lr * job.lr_factor,
         precision=table.precision,
         compiled=table.compile == "on",
@@ -163,14 +163,15 @@ def student_settings(table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 def protocol_name(table: EvaluateTable, job: StudentJob) -> str:
     """Which of the protocols "trajectory", "kd" and "hard" a job's student is trained by.
 
-    A recipe may name one for all students on the set and on random images; the controls with
-    more real images have hard labels and always the protocol for these.
+    A recipe may name one for all students on the set and on random images; the whole data set has
+    always that of hard labels, which coded real images have too.
     """
-    if job.group in (WHOLE, EQUAL_BYTES):
+    if job.group == WHOLE:
         return "hard"
     if table.protocol != "auto":
         return table.protocol
-    return {"hard": "hard", "learned": "trajectory"}.get(job.labels, "kd")
+    labels = "hard" if job.group == CODED else job.labels
+    return {"hard": "hard", "learned": "trajectory"}.get(labels, "kd")
 
 
 def _protocol_settings(table: EvaluateTable, judged: EvaluatedSet, name: str) -> TrainSettings:
@@ -330,16 +331,16 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
     if job.group == STUDENTS:
         content = judged.content
         return context.on_device(content.seen_images), content.seen_hard.to(context.device)
-    if job.group in (RANDOM, EQUAL_BYTES):
+    if job.group in (RANDOM, CODED):
         ipc = job.ipc or len(judged.content.images) // context.classes
         generator = context.generator("evaluate", "random images", job.seed)
-        return context.random_real(ipc, generator)
+        return real_images(context, ipc, generator, job.coding)
     return context.split("train")
 
 
 def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
     """LabelLogits views online: the projector, or the committee for random real images."""
-    if job.group in (WHOLE, EQUAL_BYTES):
+    if job.group in (WHOLE, CODED):
         return None
     if job.labels == "projector" and judged.open_projector is not None:
         return judged.online

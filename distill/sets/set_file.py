@@ -8,7 +8,8 @@ factor (each stored image decodes to factor^2 images, see `synth.formation`), an
 the set was evaluated. A set of whitened images also holds /preprocess/mean, /transform and
 /inverse, see `synth.whitening`. Where /refined [n, c, h, w] is there, students see it in place of
 /images. A set in few bytes holds /coded, the pixels in [0, 1] as `synth.coding.pack_images` keeps
-them (uint8), instead of /images; a reader decodes and normalises them.
+them (uint8), instead of /images; a reader decodes and normalises them. Its learned labels may lie
+in /labels/learned-coded (uint8), a container of `projectors.codecs`, instead.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.run.artefacts import SET
-from distill.sets.coded import coded_shape, decode_coded
+from distill.sets.coded import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded import EncodedVotes, put_encoded, read_encoded
 from distill.sets.votes import put_votes, read_votes, votes_problem
 from distill.store.hdf5 import (
@@ -60,7 +61,7 @@ _ATTRIBUTES = (
     "factor",
 )
 
-_LEARNED, _FULL = "learned", "full-fp16"
+_LEARNED, _LEARNED_CODED, _FULL = "learned", "learned-coded", "full-fp16"
 
 _WHITENING = ("mean", "transform", "inverse")
 
@@ -85,6 +86,7 @@ class SetFile:
         encoded: voted labels in fewer bytes, by their codec spec.
         coded: the images' pixels as `synth.coding.pack_images` keeps them, which are stored in
             place of `images`, or None. `code_images` sets both.
+        coded_labels: container of the learned labels, which is stored in their place, or None.
     """
 
     images: Images
@@ -97,6 +99,7 @@ class SetFile:
     refined: Images | None = None
     encoded: Mapping[str, EncodedVotes] = field(default_factory=dict)
     coded: bytes | None = None
+    coded_labels: bytes | None = None
 
     @property
     def factor(self) -> int:
@@ -130,25 +133,30 @@ def write_set(path: Path, content: SetFile) -> None:
         if content.coded is None:
             put_rows(file, _IMAGES, content.images, np.float32)
         else:
-            put(file, _CODED, np.frombuffer(content.coded, np.uint8), None)
+            put_bytes(file, _CODED, content.coded)
         kind = smallest_unsigned(len(content.manifest["class_names"]))
         if content.refined is not None:
             put_rows(file, "refined", content.refined, np.float32)
         put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
-        labels = file.create_group("labels")
-        if content.learned is not None:
-            put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
-        if content.votes is not None:
-            put_votes(labels.create_group(_FULL), content.votes)
-        for name, encoded in content.encoded.items():
-            images = len(content.images) * content.factor**2
-            put_encoded(labels.create_group(name), encoded, images)
+        _put_labels(file.create_group("labels"), content)
         if content.measured is not None:
             put_json(file, "measured", content.measured)
         if content.whitening is not None:
             group = file.create_group("preprocess")
             for name in _WHITENING:
                 put(group, name, getattr(content.whitening, name).cpu().numpy(), None)
+
+
+def _put_labels(labels: h5py.Group, content: SetFile) -> None:
+    if content.coded_labels is not None:
+        put_bytes(labels, _LEARNED_CODED, content.coded_labels)
+    elif content.learned is not None:
+        put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
+    if content.votes is not None:
+        put_votes(labels.create_group(_FULL), content.votes)
+    for name, encoded in content.encoded.items():
+        images = len(content.images) * content.factor**2
+        put_encoded(labels.create_group(name), encoded, images)
 
 
 def code_images(content: SetFile, payload: bytes) -> SetFile:
@@ -214,12 +222,15 @@ def read_set(path: Path) -> SetFile:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
         learned = torch.from_numpy(read_array(labels, _LEARNED)) if _LEARNED in labels else None
-        names = [name for name in labels if name not in (_LEARNED, _FULL)]
+        coded_labels = get_bytes(labels, _LEARNED_CODED)
+        if coded_labels is not None:
+            learned = unpack_labels(coded_labels)
+        names = [name for name in labels if name not in (_LEARNED, _LEARNED_CODED, _FULL)]
         encoded = {name: read_encoded(labels[name]) for name in names}
         measured = get_json(file, "measured") if "measured" in file.attrs else None
         if _CODED in file and _IMAGES in file:
             raise OSError(f"it holds both /{_CODED} and /{_IMAGES}")
-        payload = read_array(file, _CODED).tobytes() if _CODED in file else None
+        payload = get_bytes(file, _CODED)
         images = torch.empty(0) if payload is not None else read_rows(file, _IMAGES)
         shape = images.shape if payload is None else _coded_shape(path, payload)
         votes = read_votes(labels[_FULL], shape[2:]) if _FULL in labels else None
@@ -227,6 +238,7 @@ def read_set(path: Path) -> SetFile:
         whitening = _read_whitening(file, shape) if "preprocess" in file else None
         refined = read_rows(file, "refined") if "refined" in file else None
     content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
+    content = replace(content, coded_labels=coded_labels)
     content = content if payload is None else _decoded(path, content, payload)
     _check(path, content)
     return content
@@ -249,14 +261,16 @@ def _decoded(path: Path, content: SetFile, payload: bytes) -> SetFile:
     return replace(content, images=images, coded=payload)
 
 
-def stored_images(path: Path) -> str:
-    """The dataset that holds the images of a set.h5: "images", or "coded".
+def made_parts(path: Path) -> tuple[str, ...]:
+    """The datasets of a set.h5 that the stage which makes its images writes, coded or not.
 
     Raises:
         WorkError: if the file is missing, foreign or damaged.
     """
+    learned = tuple(f"labels/{name}" for name in (_LEARNED, _LEARNED_CODED))
     with open_h5(path, KIND) as file:
-        return _CODED if _CODED in file else _IMAGES
+        images = _CODED if _CODED in file else _IMAGES
+        return (images, "hard", *(name for name in learned if name in file))
 
 
 def _read_whitening(file: h5py.File, shape: Sequence[int]) -> Whitening:

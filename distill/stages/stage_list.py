@@ -13,7 +13,7 @@ from distill.recipes.tables.committee import VOTE_KEYS
 from distill.run.artefacts import COMMITTEE, ENCODING, EVALUATION, EXPERTS, PROJECTOR, SET
 from distill.run.context import Context
 from distill.sets.set_file import KIND as SET_KIND
-from distill.sets.set_file import stored_images
+from distill.sets.set_file import made_parts
 from distill.stages import committee, encode, evaluate, experts, project, refine, relabel, select
 from distill.stages.match import stage as match
 from distill.stages.recover import stage as recover
@@ -66,14 +66,9 @@ def _set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path],
     return outputs
 
 
-def _image_parts(*prefixes: str) -> Callable[[Path], dict[str, str]]:
+def _images(folder: Path) -> dict[str, str]:
     """What a stage that makes images writes: images, coded or not, labels and attributes."""
-
-    def outputs(folder: Path) -> dict[str, str]:
-        names = (stored_images(folder / SET), "hard", *prefixes)
-        return _set_parts("images", *names, attributes=True)(folder)
-
-    return outputs
+    return _set_parts("images", *made_parts(folder / SET), attributes=True)(folder)
 
 
 def _evaluation(folder: Path) -> dict[str, str]:
@@ -110,7 +105,7 @@ STAGES: dict[str, Stage] = {
             ("data", "experts", "match"),
             ("experts",),
             match.run_match,
-            _image_parts("labels/learned"),
+            _images,
         ),
         Stage(
             "committee",
@@ -126,14 +121,14 @@ STAGES: dict[str, Stage] = {
             ("data", "committee", "recover"),
             ("committee",),
             recover.run_recover,
-            _image_parts(),
+            _images,
         ),
         Stage(
             "select",
             ("data", "select"),
             ("committee",),
             select.run_select,
-            _image_parts(),
+            _images,
             _vote,
         ),
         Stage(
