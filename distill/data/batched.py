@@ -1,4 +1,4 @@
-"""Images computed batch by batch: a subset of others, others mapped, or decoded from files."""
+"""Images computed batch by batch: subsets or maps of others, or decoded from files."""
 
 from __future__ import annotations
 

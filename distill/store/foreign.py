@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill.errors import WorkError
 
-# Real images compress a few times and blank ones some 20 times; deflate gets zeros to 1,000.
+# Real images compress a few times, blank ones some 20 times, and zeros 1,000 times.
 _MAX_EXPANSION = 100
 
 _ALWAYS_ALLOWED = 256 << 20
