@@ -8,6 +8,7 @@ import pytest
 from distill.recipes.names import recipe_names
 from pydantic.fields import FieldInfo
 
+from distill.names import recipe_names
 from distill.recipes.loading import check_recipe, recipe_text
 from distill.recipes.recipe import TABLES
 
