@@ -1,6 +1,6 @@
 """Real data: sources, splits and normalisation."""
 
-from distill.data.batched import MappedImages, batches_of, select_images
+from distill.data.batched import MappedImages, select_images, split_by_index
 from distill.data.cutting import hold_out, keep_subset
 from distill.data.loading import load_data
 from distill.data.pixels import resize_images, to_channels
@@ -34,7 +34,6 @@ __all__ = [
     "SourceSplits",
     "Split",
     "ZCAPreprocess",
-    "batches_of",
     "build_real_data",
     "fit_preprocess",
     "fit_zca",
@@ -46,5 +45,6 @@ __all__ = [
     "require_per_class",
     "resize_images",
     "select_images",
+    "split_by_index",
     "to_channels",
 ]

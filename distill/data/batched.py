@@ -15,7 +15,7 @@ from synth.images import Images
 CPU = torch.device("cpu")
 
 
-def batches_of(images: Images, size: int) -> Iterator[Tensor]:
+def split_by_index(images: Images, size: int) -> Iterator[Tensor]:
     """All images in their order, `size` at a time: `split` by indexing."""
     for start in range(0, len(images), size):
         yield images[torch.arange(start, min(start + size, len(images)))]
@@ -61,7 +61,7 @@ class ImageSubset:
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
         """All images in their order, `split_size` at a time."""
-        return batches_of(self, split_size)
+        return split_by_index(self, split_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class MappedImages:
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
         """All images in their order, `split_size` at a time."""
-        return batches_of(self, split_size)
+        return split_by_index(self, split_size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,4 +136,4 @@ class DecodedImages:
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
         """All images in their order, `split_size` at a time."""
-        return batches_of(self, split_size)
+        return split_by_index(self, split_size)

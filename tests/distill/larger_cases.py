@@ -102,7 +102,7 @@ def work(folder: Path, out: Path, changes: list[str] = ()) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     rows.HELD_BYTES = HELD
-    rows._PART_BYTES = HELD
+    rows._BLOCK_BYTES = HELD
     folder, images, limit = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     write_pack(folder / "packed", images)
     device = torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from distill.data import batches_of
+from distill.data import split_by_index
 from distill.run.checkpoints import Checkpoint
 from distill.store.files import digest_file
 from distill.store.hdf5 import new_h5
@@ -60,7 +60,7 @@ class DiskImages:
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
         """See `synth.images.Images`."""
-        return batches_of(self, split_size)
+        return split_by_index(self, split_size)
 
     @cached_property
     def _owners(self) -> Tensor:

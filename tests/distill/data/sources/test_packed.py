@@ -20,8 +20,8 @@ SPLITS = ("train", "validation", "test")
 def small_shards(monkeypatch):
     """Some images in each shard, and few shards open at once."""
     monkeypatch.setattr(packed, "SHARD_BYTES", 2000)
-    monkeypatch.setattr(packed, "_OPEN", 2)
-    monkeypatch.setattr("distill.data.sources.packed._PART_BYTES", 4000)
+    monkeypatch.setattr(packed, "_MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("distill.data.sources.packed._BATCH_BYTES", 4000)
 
 
 def pack(source, folder, **options):
