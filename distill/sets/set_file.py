@@ -148,8 +148,8 @@ def add_votes(path: Path, votes: StoredVotes) -> None:
 def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
     """Add or replace the labels of one codec; what was measured before is dropped."""
     content = read_set(path)
-    found = {**content.encoded, name: encoded}
-    write_set(path, replace(content, encoded=found, measured=None))
+    encodings = {**content.encoded, name: encoded}
+    write_set(path, replace(content, encoded=encodings, measured=None))
 
 
 def add_refined(path: Path, refined: Images | None) -> None:

@@ -42,7 +42,7 @@ class ImportedSet:
     class_names: tuple[str, ...] | None = None
 
 
-def read_mtt(path: Path) -> ImportedSet:
+def import_mtt(path: Path) -> ImportedSet:
     """MTT and TESLA: images_best.pt (or the highest images_N.pt) and labels beside it.
 
     A file images_zca_*.pt, which MTT writes after undoing its whitening, holds pixels.
@@ -53,7 +53,7 @@ def read_mtt(path: Path) -> ImportedSet:
     return _with_labels(images, load_torch(images), _labels(images), _sibling(images, "lr"), space)
 
 
-def read_datm(path: Path) -> ImportedSet:
+def import_datm(path: Path) -> ImportedSet:
     """DATM: images_best.pt, labels_best.pt (label logits) and lr_best.pt, whitened by default.
 
     Also images.pt, labels.pt and lr.pt, as DD-Ranking takes them. Source: DATM, distill.
@@ -62,7 +62,7 @@ def read_datm(path: Path) -> ImportedSet:
     return _with_labels(images, load_torch(images), _labels(images), _sibling(images, "lr"), "zca")
 
 
-def read_dc(path: Path) -> ImportedSet:
+def import_dc(path: Path) -> ImportedSet:
     """DC, DSA and DM: one file {"data": [[images, labels], ...], ...}; the last set counts.
 
     Source: VICO-UoE DatasetCondensation, main.py and main_DM.py.
@@ -75,7 +75,7 @@ def read_dc(path: Path) -> ImportedSet:
     return _with_labels(path, last[0], last[1], None, "normalised")
 
 
-def read_idc(path: Path) -> ImportedSet:
+def import_idc(path: Path) -> ImportedSet:
     """IDC: one file [images, labels] of pixels in [0, 1]; give its factor with --factor.
 
     Source: snu-mllab Efficient-Dataset-Condensation, condense.py.
@@ -87,7 +87,7 @@ def read_idc(path: Path) -> ImportedSet:
     return _with_labels(file, content[0], content[1], None, "pixels")
 
 
-def read_npz(path: Path) -> ImportedSet:
+def import_npz(path: Path) -> ImportedSet:
     """Arrays images and labels (classes, or one row of probabilities per image).
 
     Bytes are pixels, floats normalised images.
@@ -112,7 +112,7 @@ def read_npz(path: Path) -> ImportedSet:
     return _with_labels(path, torch.from_numpy(pixels), torch.from_numpy(labels), None, space)
 
 
-def read_folder(path: Path) -> ImportedSet:
+def import_folder(path: Path) -> ImportedSet:
     """One folder of pictures per class, as RDED and SRe2L leave them, and as `export set` does.
 
     Folders are classes in the order of their names; of names like 00003-cat only cat remains.
