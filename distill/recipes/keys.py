@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -39,7 +39,13 @@ Compile = Literal["auto", "on", "off"]
 
 
 class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, and values do not change."""
+    """A table of a recipe: unknown keys are errors, and values do not change.
+
+    Attributes:
+        renamed: keys of earlier versions -> their names now.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,3 +115,19 @@ RecoverStart = Annotated[str, AfterValidator(_one_of(choices("recover.init")))]
 SelectMethod = Annotated[str, AfterValidator(_one_of(choices("select.method")))]
 
 Aggregate = Annotated[str, AfterValidator(_one_of(choices("relabel.aggregate")))]
+
+
+class MakerTable(Table):
+    """A table that says how the images of the set are made; a recipe has one such table."""
+
+    ipc: Count
+
+    @property
+    def tiles(self) -> int:
+        """How many real images, or crops of them, are tiled along a side of a stored one."""
+        return 1
+
+    @property
+    def real_per_class(self) -> int:
+        """Real images of each class that a set is made from, at least 1."""
+        return self.ipc * self.tiles**2

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from distill.recipes.keys import (
+    Compile,
     Count,
     Gradient,
+    MakerTable,
     MatchImages,
     MatchLabels,
     NotNegative,
     NotNegativeCount,
     Positive,
-    Table,
 )
 
 
-class MatchTable(Table):
+class MatchTable(MakerTable):
     """Trajectory matching."""
 
-    ipc: Count
+    renamed: ClassVar[Mapping[str, str]] = {"lr": "student_lr", "log_lr_lr": "student_lr_lr"}
+
     iterations: Count = 1000
     gradient: Gradient = "adjoint"
+    compile: Compile = "auto"
     snapshots: Literal["all", "sqrt", "offload"] = "all"
     inner_steps: Count = 20
     batch_size: Count | None = None
@@ -40,11 +44,21 @@ class MatchTable(Table):
     label_lead: Positive = 4.0
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
-    lr: Positive = 0.02
+    student_lr: Positive = 0.02
     image_lr: Positive = 0.03
     label_lr: NotNegative = 0.05
-    log_lr_lr: NotNegative = 0.02
+    student_lr_lr: NotNegative = 0.02
     image_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
+
+    @property
+    def compiled(self) -> bool:
+        """Whether inner steps are compiled, once `compile` is resolved."""
+        return self.compile == "on"
+
+    @property
+    def tiles(self) -> int:
+        """See `MakerTable`."""
+        return self.factor
