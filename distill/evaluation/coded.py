@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,11 +37,11 @@ CANDIDATES = (
 # A training of the search has one epoch for so many of a student's.
 SEARCH_SHARE = 5
 
-# Sets are taken to be as large as they can be when one image in so many more does not fit.
-_TOLERANCE = 100
-
 # Images of a class that a search for their number begins with.
 _FIRST = 8
+
+# How near the number of images comes to the largest that fits: in the search, and in the end.
+_ROUGH, _FINE = 0.05, 0.01
 
 
 @dataclass(frozen=True)
@@ -106,15 +107,32 @@ def candidates(context: Context, budget: int, shared: int) -> list[CodedReal]:
             build_coding(spec, (1, c, h, w))
         except CodingError:
             continue
-        found.append(fit(context, spec, budget, shared, seeds=1))
+        first = CodedReal(spec, _FIRST, 0)
+        found.append(fit(context, first, budget, shared, seeds=1, tolerance=_ROUGH))
     within = [real for real in found if real.bytes <= budget]
     return within or [min(found, key=lambda real: real.bytes)]
 
 
-def fit(context: Context, spec: str, budget: int, shared: int, seeds: int) -> CodedReal:
+def fit(
+    context: Context,
+    first: CodedReal,
+    budget: int,
+    shared: int,
+    *,
+    seeds: int,
+    tolerance: float = _FINE,
+) -> CodedReal:
     """As many random real images per class as fit under a coding, for each of the seeds.
 
     At least one, and at most those of the smallest class.
+
+    Args:
+        context: real images and seeds.
+        first: the coding, and images per class to try first.
+        budget: bytes of everything.
+        shared: bytes of what reads the images.
+        seeds: draws of images that must all fit.
+        tolerance: see `largest`.
     """
     labels = context.split("train")[1]
     most = int(torch.bincount(labels, minlength=context.classes).min())
@@ -123,12 +141,14 @@ def fit(context: Context, spec: str, budget: int, shared: int, seeds: int) -> Co
     def size(ipc: int, seed: int) -> int:
         if (ipc, seed) not in sizes:
             context.stop.check()
-            sizes[ipc, seed] = shared + _bytes(context, spec, ipc, seed)
+            sizes[ipc, seed] = shared + _bytes(context, first.coding, ipc, seed)
         return sizes[ipc, seed]
 
+    guess = first.ipc
     for seed in range(seeds):
-        most = largest(lambda ipc, seed=seed: size(ipc, seed), budget, most)  # type: ignore[misc]
-    return CodedReal(spec, most, max(size(most, seed) for seed in range(seeds)))
+        most = largest(partial(size, seed=seed), budget, most, first=guess, tolerance=tolerance)
+        guess = most
+    return CodedReal(first.coding, most, max(size(most, seed) for seed in range(seeds)))
 
 
 def _bytes(context: Context, spec: str, ipc: int, seed: int) -> int:
@@ -141,17 +161,22 @@ def _bytes(context: Context, spec: str, ipc: int, seed: int) -> int:
     return len(payload) + hard_bytes(labels.cpu(), context.classes)
 
 
-def largest(size: Callable[[int], int], budget: int, most: int) -> int:
-    """The largest count of at most `most` whose size fits, to a hundredth; 1 where none does.
+def largest(
+    size: Callable[[int], int], budget: int, most: int, *, first: int, tolerance: float
+) -> int:
+    """The largest count of at most `most` whose size fits; 1 where none does.
 
     Args:
         size: count -> bytes, about proportional to the count.
         budget: bytes.
         most: largest count, at least 1.
+        first: count to try first.
+        tolerance: share of the count by which it may be too small; below 1 / tolerance, it is
+            the largest.
     """
     low, high = 0, most + 1
-    guess = min(_FIRST, most)
-    while high - low > max(1, low // _TOLERANCE):
+    guess = min(first, most)
+    while high - low > max(1, int(low * tolerance)):
         taken = size(guess)
         if taken <= budget:
             low = guess

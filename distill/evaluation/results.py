@@ -157,7 +157,7 @@ def choose_coded(
     chosen = best_codings((job, real, measured[job]) for job, real in search)
     fitted = {
         (source, real.coding): fit(
-            context, real.coding, counted["totals"][source], shared, table.seeds
+            context, real, counted["totals"][source], shared, seeds=table.seeds
         )
         for source, real in {(key[1], real) for key, real in chosen.items()}
     }
