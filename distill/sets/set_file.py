@@ -1,4 +1,4 @@
-"""set.h5: a synthetic set that says all that a consumer needs.
+"""set.h5: a synthetic set that describes itself.
 
 /images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
 /labels/learned (logits float32 [n, k]), /labels/full-fp16 (voted logits of every view, see
@@ -8,7 +8,8 @@ factor (each stored image decodes to factor^2 images, see `synth.formation`), an
 the set was evaluated. A set of whitened images also holds /preprocess/mean, /transform and
 /inverse, see `synth.whitening`. Where /refined [n, c, h, w] is there, students see it in place of
 /images. A set in few bytes holds /coded, the pixels in [0, 1] as `synth.coding.pack_images` keeps
-them (uint8), instead of /images; a reader decodes and normalises them.
+them (uint8), instead of /images; a reader decodes and normalises them. Its learned labels may lie
+in /labels/learned-coded (uint8), a container of `projectors.codecs`, instead.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.run.artefacts import SET
-from distill.sets.coded import coded_shape, decode_coded
+from distill.sets.coded import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded import EncodedVotes, put_encoded, read_encoded
 from distill.sets.votes import put_votes, read_votes, votes_problem
 from distill.store.hdf5 import (
@@ -38,14 +39,14 @@ from distill.store.hdf5 import (
     read_array,
     smallest_unsigned,
 )
-from distill.store.large_arrays import put_rows, read_rows
+from distill.store.large_arrays import put_large, read_large
 from synth.coding import CodingError
 from synth.committee.relabel import StoredVotes
 from synth.formation import decode_images, decode_labels
 from synth.images import Images, gather
 from synth.whitening import Whitening
 
-KIND = "set"
+SET_KIND = "set"
 
 _ATTRIBUTES = (
     "class_names",
@@ -60,7 +61,7 @@ _ATTRIBUTES = (
     "factor",
 )
 
-_LEARNED, _FULL = "learned", "full-fp16"
+_LEARNED, _LEARNED_CODED, _FULL = "learned", "learned-coded", "full-fp16"
 
 _WHITENING = ("mean", "transform", "inverse")
 
@@ -79,12 +80,13 @@ class SetFile:
         manifest: root attributes by name, see the head of this module.
         learned: [m, k] label logits of the images that students see, or None.
         votes: voted labels of every view, or None.
-        measured: what an evaluation found, or None.
+        measured: the results of an evaluation, or None.
         whitening: the ZCA transform and its inverse, or None for per-channel normalisation.
         refined: [n, c, h, w] the images as a tower refined them, or None.
         encoded: voted labels in fewer bytes, by their codec spec.
         coded: the images' pixels as `synth.coding.pack_images` keeps them, which are stored in
             place of `images`, or None. `code_images` sets both.
+        coded_labels: container of the learned labels, which is stored in their place, or None.
     """
 
     images: Images
@@ -97,6 +99,7 @@ class SetFile:
     refined: Images | None = None
     encoded: Mapping[str, EncodedVotes] = field(default_factory=dict)
     coded: bytes | None = None
+    coded_labels: bytes | None = None
 
     @property
     def factor(self) -> int:
@@ -124,31 +127,36 @@ class SetFile:
 
 def write_set(path: Path, content: SetFile) -> None:
     """Write set.h5 atomically; the same content gives the same bytes."""
-    with create_h5(path, KIND) as file:
+    with create_h5(path, SET_KIND) as file:
         for name in _ATTRIBUTES:
             put_json(file, name, content.manifest[name])
         if content.coded is None:
-            put_rows(file, _IMAGES, content.images, np.float32)
+            put_large(file, _IMAGES, content.images, np.float32)
         else:
-            put(file, _CODED, np.frombuffer(content.coded, np.uint8), None)
+            put_bytes(file, _CODED, content.coded)
         kind = smallest_unsigned(len(content.manifest["class_names"]))
         if content.refined is not None:
-            put_rows(file, "refined", content.refined, np.float32)
+            put_large(file, "refined", content.refined, np.float32)
         put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
-        labels = file.create_group("labels")
-        if content.learned is not None:
-            put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
-        if content.votes is not None:
-            put_votes(labels.create_group(_FULL), content.votes)
-        for name, encoded in content.encoded.items():
-            images = len(content.images) * content.factor**2
-            put_encoded(labels.create_group(name), encoded, images)
+        _put_labels(file.create_group("labels"), content)
         if content.measured is not None:
             put_json(file, "measured", content.measured)
         if content.whitening is not None:
             group = file.create_group("preprocess")
             for name in _WHITENING:
                 put(group, name, getattr(content.whitening, name).cpu().numpy(), None)
+
+
+def _put_labels(labels: h5py.Group, content: SetFile) -> None:
+    if content.coded_labels is not None:
+        put_bytes(labels, _LEARNED_CODED, content.coded_labels)
+    elif content.learned is not None:
+        put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
+    if content.votes is not None:
+        put_votes(labels.create_group(_FULL), content.votes)
+    for name, encoded in content.encoded.items():
+        images = len(content.images) * content.factor**2
+        put_encoded(labels.create_group(name), encoded, images)
 
 
 def code_images(content: SetFile, payload: bytes) -> SetFile:
@@ -177,28 +185,28 @@ def code_images(content: SetFile, payload: bytes) -> SetFile:
     )
 
 
-# All write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
+# Each rewrites the whole file, as HDF5 would keep the space of replaced data.
 def add_votes(path: Path, votes: StoredVotes) -> None:
-    """Add or replace the voted labels; what was encoded or measured from others is dropped."""
+    """Add or replace the voted labels; encoded labels and measurements of others are dropped."""
     write_set(path, replace(read_set(path), votes=votes, encoded={}, measured=None))
 
 
 def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
     """Add or replace the labels of one codec; what was measured before is dropped."""
     content = read_set(path)
-    found = {**content.encoded, name: encoded}
-    write_set(path, replace(content, encoded=found, measured=None))
+    encodings = {**content.encoded, name: encoded}
+    write_set(path, replace(content, encoded=encodings, measured=None))
 
 
 def add_refined(path: Path, refined: Images | None) -> None:
-    """Replace the refined images, or drop them; so is what was voted or measured with others."""
+    """Replace or drop the refined images; votes and measurements of others are dropped."""
     write_set(path, replace(read_set(path), refined=refined, votes=None, encoded={}, measured=None))
 
 
 def add_measured(path: Path, measured: dict[str, Any]) -> None:
-    """Add or replace what an evaluation found, but for its confusion matrices.
+    """Add or replace the results of an evaluation, without its confusion matrices.
 
-    An attribute of an HDF5 file holds 64 kB at most, and a receiver of a set has no use for them.
+    An HDF5 attribute holds at most 64 kB, and a receiver of a set does not need them.
     """
     kept = {key: value for key, value in measured.items() if key != "confusion"}
     write_set(path, replace(read_set(path), measured=kept))
@@ -208,25 +216,29 @@ def read_set(path: Path) -> SetFile:
     """Read and check set.h5.
 
     Raises:
-        WorkError: if it is missing, foreign, damaged, or its parts contradict each other.
+        WorkError: if it is missing, foreign, damaged, or inconsistent.
     """
-    with open_h5(path, KIND) as file:
+    with open_h5(path, SET_KIND) as file:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
         learned = torch.from_numpy(read_array(labels, _LEARNED)) if _LEARNED in labels else None
-        names = [name for name in labels if name not in (_LEARNED, _FULL)]
+        coded_labels = get_bytes(labels, _LEARNED_CODED)
+        if coded_labels is not None:
+            learned = unpack_labels(coded_labels)
+        names = [name for name in labels if name not in (_LEARNED, _LEARNED_CODED, _FULL)]
         encoded = {name: read_encoded(labels[name]) for name in names}
         measured = get_json(file, "measured") if "measured" in file.attrs else None
         if _CODED in file and _IMAGES in file:
             raise OSError(f"it holds both /{_CODED} and /{_IMAGES}")
-        payload = read_array(file, _CODED).tobytes() if _CODED in file else None
-        images = torch.empty(0) if payload is not None else read_rows(file, _IMAGES)
+        payload = get_bytes(file, _CODED)
+        images = torch.empty(0) if payload is not None else read_large(file, _IMAGES)
         shape = images.shape if payload is None else _coded_shape(path, payload)
         votes = read_votes(labels[_FULL], shape[2:]) if _FULL in labels else None
         hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
         whitening = _read_whitening(file, shape) if "preprocess" in file else None
-        refined = read_rows(file, "refined") if "refined" in file else None
+        refined = read_large(file, "refined") if "refined" in file else None
     content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
+    content = replace(content, coded_labels=coded_labels)
     content = content if payload is None else _decoded(path, content, payload)
     _check(path, content)
     return content
@@ -249,14 +261,16 @@ def _decoded(path: Path, content: SetFile, payload: bytes) -> SetFile:
     return replace(content, images=images, coded=payload)
 
 
-def stored_images(path: Path) -> str:
-    """The dataset that holds the images of a set.h5: "images", or "coded".
+def made_parts(path: Path) -> tuple[str, ...]:
+    """The datasets of a set.h5 that the stage which makes its images writes, coded or not.
 
     Raises:
         WorkError: if the file is missing, foreign or damaged.
     """
-    with open_h5(path, KIND) as file:
-        return _CODED if _CODED in file else _IMAGES
+    learned = tuple(f"labels/{name}" for name in (_LEARNED, _LEARNED_CODED))
+    with open_h5(path, SET_KIND) as file:
+        images = _CODED if _CODED in file else _IMAGES
+        return (images, "hard", *(name for name in learned if name in file))
 
 
 def _read_whitening(file: h5py.File, shape: Sequence[int]) -> Whitening:
@@ -316,7 +330,7 @@ def _image_problem(content: SetFile) -> str | None:
 
 
 def _is_finite(images: Images) -> bool:
-    """Whether held images are; those that are read by parts were looked at when written."""
+    """Whether images in memory are finite; larger ones were checked when written."""
     return not isinstance(images, Tensor) or bool(images.isfinite().all())
 
 
@@ -331,5 +345,5 @@ def _label_problem(content: SetFile) -> str | None:
 
 
 def set_path(path: Path) -> Path:
-    """The file of a set that is named by itself, or by the folder of its run."""
+    """The file of a set, given the file or the folder of its run."""
     return path / SET if path.is_dir() else path

@@ -86,6 +86,7 @@ class OuterStep:
         student_lr: student learning rate after it.
         applied: False if the update was refused.
         bits: coded size of the images before it; None without a rate.
+        multiplier: weight of the bits beside the distance in it; None without a rate.
     """
 
     index: int
@@ -93,6 +94,7 @@ class OuterStep:
     student_lr: float
     applied: bool
     bits: float | None = None
+    multiplier: float | None = None
 
 
 def match_trajectories(
@@ -138,7 +140,8 @@ def match_trajectories(
         else:
             updated, state = None, _refuse(state, distance, settings)
         applied, student_lr = updated is not None, float(state.student_lr)
-        yield state, OuterStep(state.step - 1, distance, student_lr, applied, bits)
+        weight = None if bits is None else float(now.multiplier)
+        yield state, OuterStep(state.step - 1, distance, student_lr, applied, bits, weight)
 
 
 def mean_gradient(
@@ -247,7 +250,7 @@ def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> Matc
     if refusals >= settings.patience:
         raise DivergedError(
             f"the parameter distance was {distance:.3g} after {refusals} refused updates in a "
-            "row; lower match.image_lr or match.lr, or train the experts longer",
+            "row; lower match.image_lr or match.student_lr, or train the experts longer",
             state.step,
         )
     images, labels, log_student_lr = (

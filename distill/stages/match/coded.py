@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,17 +11,18 @@ from distill.data import AnyPreprocess, ZCAPreprocess
 from distill.errors import RecipeError, WorkError
 from distill.recipes.build import build_coding
 from distill.recipes.tables.match import MatchTable
-from distill.run.artefacts import MATCH_STAGE
 from distill.run.context import Context
 from distill.sets.coded import best_coder
-from distill.store.hdf5 import smallest_unsigned
-from synth.coding import CodingError, ImageCoding, Shape, pack_images
+from distill.sets.cost import count_bytes
+from distill.sets.set_file import SetFile
+from synth.coding import CodingError, ImageCoding, pack_images
 from synth.coding.trim import trim
 from synth.formation import decode_images
 from synth.matching.rate import Rate
+from synth.matching.start import class_labels
 
-# Bytes of float32.
-_FLOAT = 4
+# What a coder takes beside the estimate that is learned with; `trim` sees to the rest.
+_OVER_ESTIMATE = {"arithmetic": 1.005, "lzma": 1.35}
 
 
 @dataclass(frozen=True)
@@ -53,23 +53,21 @@ class CodedImages:
         """Images [n * factor^2, c, h, w] that students see; differentiable."""
         return decode_images(self.stored(parameters), self.factor)
 
-    def rate(self, parameters: Tensor, room: int) -> Rate:
-        """What the images may cost, so that they take `room` bytes with all that is around them.
-
-        Args:
-            parameters: of the images at first: the header is theirs, and so is what the coder
-                takes more than the estimate.
-            room: bytes of the coded images.
+    def rate(self, room: int) -> Rate:
+        """What the numbers may cost, so that the coded images take `room` bytes.
 
         Raises:
-            RecipeError: if not even the header fits.
+            RecipeError: if not even what is around them fits.
         """
-        body = len(self.coding.pack(parameters, self.coder))
-        header = len(pack_images(self.coding, parameters, self.coder)) - body
-        if room <= header:
-            raise _too_few(room, header)
-        estimate = float(self.coding.bits(parameters).detach()) / 8
-        return Rate(self.coding.bits, 8 * (room - header) * estimate / body)
+        grey = self.coding.start(torch.full(self.coding.shape, 0.5))
+        around = len(pack_images(self.coding, grey, self.coder))
+        if room <= around:
+            raise RecipeError(
+                f"match.budget_bytes leaves {room:,} bytes for images, but {self.coding.shape[0]} "
+                f"grey ones take {around:,}; allow more bytes, or lower match.ipc"
+            )
+        header = around - len(self.coding.pack(grey, self.coder))
+        return Rate(self.coding.bits, 8 * (room - header) / _OVER_ESTIMATE[self.coder])
 
     def finish(self, parameters: Tensor, room: int | None) -> tuple[Tensor, bytes]:
         """Parameters whose coded images take at most `room` bytes, and these bytes.
@@ -82,7 +80,7 @@ class CodedImages:
         try:
             return trim(self.coding, parameters, room, self.coder)
         except CodingError as error:
-            raise WorkError(f"match: {error}; see match.budget_bytes") from None
+            raise WorkError(f"match.budget_bytes: {error}") from None
 
 
 def coded_images(context: Context, table: MatchTable) -> CodedImages | None:
@@ -105,7 +103,30 @@ def image_budget(context: Context, table: MatchTable) -> int | None:
     """
     if table.budget_bytes is None:
         return None
-    besides = _besides(context, table)
+    besides = _without_images(context, table)
     if besides >= table.budget_bytes:
-        raise _too_few(table.budget_bytes, besides)
+        raise RecipeError(
+            f"match.budget_bytes is {table.budget_bytes:,}, but labels and what reads the images "
+            f"take {besides:,}; allow more bytes, or keep hard labels with match.labels = fixed"
+        )
     return table.budget_bytes - besides
+
+
+def _without_images(context: Context, table: MatchTable) -> int:
+    """Bytes of everything that a receiver needs but the images."""
+    count, preprocess = context.classes * table.ipc, context.preprocess
+    seen = count * table.factor**2
+    # Only the shapes of images and learned labels are counted.
+    with torch.device("meta"):
+        images = torch.empty(count, context.data.channels, *context.data.size)
+        learned = torch.empty(seen, context.classes) if table.keeps_labels else None
+    content = SetFile(
+        images,
+        class_labels(context.classes, table.ipc),
+        {"class_names": list(context.data.class_names)},
+        learned,
+        whitening=preprocess.whitening if isinstance(preprocess, ZCAPreprocess) else None,
+        coded=b"",
+    )
+    totals: dict[str, int] = count_bytes(content)["totals"]
+    return totals["hard" if learned is None else "learned"]

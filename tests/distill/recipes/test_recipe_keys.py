@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distill.recipes.names import recipe_names
 from pydantic.fields import FieldInfo
 
+from distill.names import recipe_names
 from distill.recipes.loading import check_recipe, recipe_text
 from distill.recipes.recipe import TABLES
 
