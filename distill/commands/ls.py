@@ -66,7 +66,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
 @as_json
 @debug
 def ls(kind: str | None, as_json: bool, debug: bool) -> None:
-    """List recipes, data sources, networks, teachers, codecs, codings, strategies, gradients and formats.
+    """List recipes, data, networks, teachers, codecs, codings, strategies, gradients, formats.
 
     \b
     Example:

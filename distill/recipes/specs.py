@@ -111,7 +111,9 @@ def parse_coding(text: str) -> tuple[CodingEntry, dict[str, Value]]:
     """
     name = text.partition(":")[0]
     if name not in CODINGS:
-        raise RecipeError(f"coding {text}: there is no coding {name!r}; {suggestion(name, CODINGS)}")
+        raise RecipeError(
+            f"coding {text}: there is no coding {name!r}; {suggestion(name, CODINGS)}"
+        )
     return CODINGS[name], _options("coding", text, CODINGS[name], text)
 
 
