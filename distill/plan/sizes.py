@@ -73,21 +73,29 @@ def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     synthetic = synthetic_shape(recipe, shape)
     found = {
         "hard": synthetic.stored * smallest_unsigned(shape.classes).itemsize,
-        "learned": synthetic.seen * shape.classes * 4 if recipe.match is not None else 0,
+        "learned": 0,
     }
+    if recipe.match is not None and recipe.match.keeps_labels:
+        found["learned"] = synthetic.seen * shape.classes * 4
     if recipe.relabel is not None:
         found["votes"] = vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
     return found
 
 
 def image_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
-    """Bytes of the synthetic images, and of the whitening matrices that go with them."""
+    """Bytes of the synthetic images, and of the whitening matrices that go with them.
+
+    Within a budget images take what labels and matrices leave of it, and at most float32; what a
+    coding takes without a budget is not known before, so float32 stands for it.
+    """
     pixels = shape.pixels
     whitening = 4 * (pixels + 2 * pixels**2) if recipe.data.zca else 0
-    return {
-        "images": 4 * pixels * synthetic_shape(recipe, shape).stored,
-        "preprocess": whitening,
-    }
+    images = 4 * pixels * synthetic_shape(recipe, shape).stored
+    budget = None if recipe.match is None else recipe.match.budget_bytes
+    if budget is not None:
+        labels = label_bytes(recipe, shape)
+        images = max(0, min(images, budget - whitening - labels["learned"]))
+    return {"images": images, "preprocess": whitening}
 
 
 def set_file(recipe: Recipe, shape: DataShape) -> int:

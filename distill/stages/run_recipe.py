@@ -30,6 +30,7 @@ from distill.run.engines.process_group import joined
 from distill.run.folder import Run, open_run, read_manifest, write_summary
 from distill.run.interrupt import listen
 from distill.run.progress import Progress
+from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
 from distill.stages.stage_list import check_stages
@@ -66,6 +67,8 @@ def run_recipe(
     device = choose_device(recipe.device)
     data = check_data(recipe)
     progress = Progress(quiet=quiet)
+    with listen() as stop:
+        recipe = resolve_budget(recipe, data, _earlier(out), progress.say, stop)
     recipe = resolve_compile(recipe, data, device, _earlier(out), progress.say)
     with joined(device, stages) as group, listen() as stop:
         if group is not None and not group.leads:
