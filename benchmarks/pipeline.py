@@ -32,6 +32,7 @@ import torch
 from record import RESULTS, provenance, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
+from distill.recipes.compiling import without_compilation
 from distill.recipes.loading import load_recipe
 from distill.recipes.recipe import Recipe
 from distill.run.folder import versions
@@ -77,7 +78,7 @@ def counted(recipe: Recipe, stage: str, folder: Path) -> int:
         for module in (recording, training):
             stack.enter_context(patch.object(module, "_EAGER_RUNS", sys.maxsize))
         counter = stack.enter_context(FlopCounterMode(display=False))
-        run_recipe(recipe, folder, [stage], quiet=True)
+        run_recipe(without_compilation(recipe), folder, [stage], quiet=True)
     return counter.get_total_flops()
 
 

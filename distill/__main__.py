@@ -22,7 +22,19 @@ _NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or fr
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    leave_current_folder()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def leave_current_folder() -> None:
+    """Import nothing from the current folder, which `python -m` searches before all others.
+
+    It may hold anything, even metadata of a package that claims names of ours. A checkout of
+    Limbeck itself stays.
+    """
+    here = str(Path.cwd())
+    if sys.path[:1] in ([""], [here]) and Path(here) != Path(__file__).resolve().parent.parent:
+        del sys.path[0]
 
 
 def run(arguments: list[str]) -> int:

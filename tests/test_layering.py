@@ -8,30 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.layering_cases import DOORS, FLOORS
+
 ROOT = Path(__file__).resolve().parent.parent
 ALLOWED = {
     "synth": {"synth"},
     "projectors": {"projectors"},
     "distill": {"distill", "synth", "projectors"},
 }
-# The rooms of distill/, from the top down: each imports only those that stand below it.
-FLOORS = (
-    "commands",
-    "plan",
-    "stages",
-    "evaluation",
-    "teachers",
-    "report",
-    "sets",
-    "run",
-    "recipes",
-    "data",
-    "store",
-    "machine",
-    "errors",
-)
-# What opens the house from outside: the package itself and the process of the command.
-DOORS = {"__init__", "__main__"}
 PICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 LIBRARIES = ("synth", "projectors")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from distill.commands.cli import COMMANDS
-from distill.recipes.names import recipe_names
+from distill.names import recipe_names
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

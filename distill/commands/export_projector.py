@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug
-
-FORMATS = ("peft", "merged", "onnx", "torch-export", "compact")
+from distill.commands.options import Names, as_json, debug
+from distill.names import PROJECTOR_FORMATS
 
 
 @click.command("projector")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="What to write.")
+@click.option(
+    "--format", "form", type=Names(list(PROJECTOR_FORMATS)), required=True, help="What to write."
+)
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="A new folder, with its card."
 )

@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 
 from distill.commands.options import Names, as_json, debug
-
-FORMATS = ("safetensors", "npz", "imagefolder", "hf", "ddranking", "torch")
+from distill.names import FORMATS
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--format", "form", required=True, type=Names(FORMATS), help="What to write.")
+@click.option("--format", "form", required=True, type=Names(list(FORMATS)), help="What to write.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option(
     "--license",

@@ -9,8 +9,7 @@ from typing import Any
 import click
 
 from distill.commands.options import Names, as_json, debug
-
-LAYOUTS = ("mtt", "dc", "datm", "idc", "rded", "npz", "folder", "safetensors", "torch")
+from distill.names import importable
 
 
 @click.command("import")
@@ -19,7 +18,7 @@ LAYOUTS = ("mtt", "dc", "datm", "idc", "rded", "npz", "folder", "safetensors", "
     "--from",
     "layout",
     required=True,
-    type=Names(LAYOUTS),
+    type=Names(importable()),
     help="Whose layout; npz, safetensors and torch also read what `distill export set` wrote.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The set.h5 to write.")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 
 import click
 
+from distill import names as registry
 from distill.commands.options import Names, as_json, debug
-from distill.recipes import names as registry
 
 Rows = list[dict[str, str]]
 
@@ -45,11 +45,15 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "recipes": _recipes,
     "data": lambda: _entries(registry.DATA),
     "networks": lambda: _with_options(registry.NETWORKS),
+    "teachers": lambda: _with_options(registry.TEACHERS),
     "codecs": lambda: _with_options(registry.CODECS),
     "strategies": lambda: _entries(
         {**registry.STRATEGIES, **registry.MAKING, **registry.LABELLING}
     ),
     "gradients": lambda: _entries(registry.GRADIENTS),
+    "layouts": lambda: _entries(registry.LAYOUTS),
+    "formats": lambda: _entries(registry.FORMATS),
+    "projector-formats": lambda: _entries(registry.PROJECTOR_FORMATS),
 }
 
 
@@ -58,7 +62,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
 @as_json
 @debug
 def ls(kind: str | None, as_json: bool, debug: bool) -> None:
-    """List recipes, data sources, networks, codecs, strategies and gradients.
+    """List recipes, data sources, networks, teachers, codecs, strategies, gradients and formats.
 
     \b
     Example:
@@ -69,6 +73,8 @@ def ls(kind: str | None, as_json: bool, debug: bool) -> None:
         click.echo(json.dumps(chosen, indent=2))
         return
     for name, rows in chosen.items():
+        if not rows and kind is None:
+            continue
         click.echo(click.style(name, bold=True))
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:

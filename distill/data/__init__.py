@@ -2,7 +2,7 @@
 
 from distill.data.batched import Changed, parts_of, take
 from distill.data.cutting import hold_out, keep_subset
-from distill.data.loading import SOURCES, load_data
+from distill.data.loading import load_data
 from distill.data.parts import Parts, Request
 from distill.data.pixels import resize_images, to_channels
 from distill.data.preprocess import (
@@ -24,7 +24,6 @@ from distill.data.splits import (
 )
 
 __all__ = [
-    "SOURCES",
     "AnyPreprocess",
     "Changed",
     "DataError",

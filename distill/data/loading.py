@@ -1,7 +1,7 @@
-"""Real data by a source string: the one place that turns source names into readers."""
+"""Real data by a source string: its name says which reader of `distill.names.DATA` reads it."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -10,27 +10,9 @@ from distill.data.batched import Changed
 from distill.data.cutting import hold_out, keep_classes, keep_subset
 from distill.data.parts import Parts, Request
 from distill.data.pixels import check_channels, check_memory, check_size, resize_images, to_channels
-from distill.data.sources.digits import read_digits
-from distill.data.sources.fashion import read_fashion_mnist
-from distill.data.sources.folder import read_folder
-from distill.data.sources.glyphs import read_glyphs
-from distill.data.sources.hugging_face import read_hugging_face
-from distill.data.sources.npz import read_npz
-from distill.data.sources.packed import read_packed
-from distill.data.sources.torchvision_sets import read_torchvision
 from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
+from distill.names import DATA, resolve
 from synth.images import Images
-
-SOURCES: dict[str, Callable[[Request], Parts]] = {
-    "digits": read_digits,
-    "fashion-mnist": read_fashion_mnist,
-    "glyphs": read_glyphs,
-    "folder": read_folder,
-    "npz": read_npz,
-    "torchvision": read_torchvision,
-    "hf": read_hugging_face,
-    "packed": read_packed,
-}
 
 
 def load_data(
@@ -151,11 +133,18 @@ def _shaped(images: Images, channels: int | None, size: int | None) -> Images:
 
 def _read(request: Request) -> Parts:
     name = request.source.partition(":")[0]
-    if name not in SOURCES:
-        close = difflib.get_close_matches(name.lower(), SOURCES, n=1)
+    if name not in DATA:
+        close = difflib.get_close_matches(name.lower(), DATA, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise SourceError(
-            f"source {request.source!r} is unknown, one of {', '.join(SOURCES)} is needed; "
+            f"source {request.source!r} is unknown, one of {', '.join(DATA)} is needed; "
             f"{hint}write for example digits, folder:PATH or torchvision:CIFAR10"
         )
-    return SOURCES[name](request)
+    entry = DATA[name]
+    parts = resolve(entry)(request)
+    if not isinstance(parts, Parts):
+        raise DataError(
+            f"source {request.source!r} of the package {entry.package} gave a "
+            f"{type(parts).__name__}, but distill.data.Parts are needed; ask its authors for them"
+        )
+    return parts

@@ -1,1 +1,1 @@
-"""Fresh students judge a synthetic set, always beside the controls."""
+"""Fresh students trained on a set, and the controls beside them."""

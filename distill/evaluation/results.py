@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,7 +33,7 @@ from distill.evaluation.students import EvaluatedSet, protocol, train_student
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import PROJECTOR
-from distill.run.context import Context, RunHandle, handle_of, open_context
+from distill.run.context import Context
 from distill.sets.set_file import SetFile, read_set
 from distill.sets.votes import view_bytes
 from distill.store.hdf5 import smallest_unsigned
@@ -42,24 +42,19 @@ from distill.teachers.loading import has_committee, load_committee
 from projectors import Projector
 
 
-def evaluate(
-    context: Context,
-    table: EvaluateTable,
-    judged: EvaluatedSet,
-    projector_bytes: tuple[int, int],
-    log: Path,
-    desk: EvaluationHandle,
-) -> dict[str, Any]:
+def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict[str, Any]:
     """Train and test all students; returns what `distill evaluate --json` prints.
 
     Args:
-        context: data, device, seeds, engine.
-        table: students, seeds, labels and their training.
-        judged: the set and its label sources.
-        projector_bytes: bytes shipped, and bytes to fetch elsewhere.
+        context: data, device, seeds, engine; committee and projector of its run label.
+        table: [evaluate] of its recipe: students, seeds, labels and their training.
+        path: the set.h5 that is judged.
         log: a file of finished jobs, read before and appended to after each job.
-        desk: from which worker processes open the same things.
     """
+    path = path.resolve()
+    judged, projector_bytes = open_judged(context, path)
+    if "projector" in table.labels and judged.open_projector is not None:
+        _ = judged.online  # a projector that cannot be read is missed here, not hours later
     counted = count_bytes(judged.content, projector_bytes)
     base = plan_jobs(
         table.students,
@@ -72,13 +67,13 @@ def evaluate(
     ipc = equal_bytes_ipc(judged.content, counted, context.split("train")[1])
     jobs = base + (plan_equal_bytes(base, ipc) if table.equal_bytes else [])
     plain = plan_plain(base) if table.scores else []
-    bench = Evaluation(context, table, judged, log, desk)
+    evaluation = Evaluation(context, path, log)
     factors: dict[str, float] = {}
     if table.lr_factors:
         trials = plan_trials(jobs, table.lr_factors)
-        factors = choose_factors(_accuracies(bench.measure("choose lr", trials)))
+        factors = choose_factors(_accuracies(evaluation.measure("choose lr", trials)))
     jobs, plain = with_factors(jobs, factors), with_factors(plain, factors)
-    graded = bench.measure("evaluate", jobs + plain)
+    graded = evaluation.measure("evaluate", jobs + plain)
     measured = dict(_accuracies(graded))
     found = summarise((job, measured[job]) for job in jobs)
     confusion = sum_confusions(graded[: len(jobs)])
@@ -100,39 +95,35 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Where jobs are measured: here, or by the engine; finished ones are remembered."""
+    """Where jobs are measured: the set at `path`, and a `log` of those that are finished."""
 
     context: Context
-    table: EvaluateTable
-    judged: EvaluatedSet
+    path: Path
     log: Path
-    desk: EvaluationHandle
 
     def measure(self, task: str, jobs: Sequence[StudentJob]) -> list[tuple[StudentJob, Grade]]:
         """The grade of each job, in the order of the jobs."""
-        known = _read(self.log)
+        context, known = self.context, _read(self.log)
         done = [job for job in jobs if job.name in known]
         for job in done:
-            _row(self.context, job, known[job.name].accuracy)
+            _row(context, job, known[job.name].accuracy)
         waiting = [job for job in jobs if job.name not in known]
-        with self.context.progress.task(task, len(jobs), len(done)) as advance:
-            for job, value in self._results(waiting):
+        if not context.engine.here:
+            # The longest first, so that no worker is left alone with one at the end.
+            waiting.sort(key=lambda job: job.group != WHOLE)
+        with context.progress.task(task, len(jobs), len(done)) as advance:
+            for job, value in context.map(partial(_grade, self.path), waiting):
                 known[job.name] = value
                 append_lines(self.log, [{"job": job.name, **asdict(value)}])
-                _row(self.context, job, value.accuracy)
+                _row(context, job, value.accuracy)
                 advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
 
-    def _results(self, jobs: Sequence[StudentJob]) -> Iterator[tuple[StudentJob, Grade]]:
-        # The longest first, so that no worker is left alone with one at the end.
-        order = sorted(jobs, key=lambda job: job.group != WHOLE)
-        context = self.context
-        yield from context.share(
-            jobs if context.engine.here else order, self._here, partial(open_evaluation, self.desk)
-        )
 
-    def _here(self) -> Callable[[StudentJob], Grade]:
-        return partial(train_student, self.context, self.table, self.judged)
+def _grade(path: Path, context: Context, job: StudentJob) -> Grade:
+    """Train and test the student of a job on the set at `path`."""
+    judged, _ = open_judged(context, path)
+    return train_student(context, context.recipe.table("evaluate"), judged, job)
 
 
 def equal_bytes_ipc(
@@ -210,31 +201,8 @@ def _read(log: Path) -> dict[str, Grade]:
     return found
 
 
-@dataclass(frozen=True)
-class EvaluationHandle:
-    """Plain data from which a process opens what an evaluation needs.
-
-    Attributes:
-        opening: of a run that holds committee.h5 and the projector, where there are any; its
-            recipe has a table [evaluate].
-        set_path: the set.h5 that is judged.
-    """
-
-    opening: RunHandle
-    set_path: Path
-
-
-def open_evaluation(desk: EvaluationHandle) -> Callable[[StudentJob], Grade]:
-    """What trains and tests the student of a job; a worker calls this once."""
-    context = open_context(desk.opening)
-    if context.recipe.evaluate is None:
-        raise WorkError("the recipe has no [evaluate] table; add one with its students")
-    judged, _ = open_judged(context, desk.set_path)
-    return partial(train_student, context, context.recipe.evaluate, judged)
-
-
 def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
-    """The set at `path` with the committee and projector of the context's run.
+    """The set at `path` with the committee and projector of the context's run, opened once.
 
     Returns:
         What is judged, and the projector's bytes: shipped, and to be fetched elsewhere.
@@ -242,6 +210,10 @@ def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, 
     Raises:
         WorkError: if the set was made from other data, or the projector's folder is damaged.
     """
+    return context.once("judged", partial(_open_judged, context, path), path)
+
+
+def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
     content = read_set(path)
     data = content.manifest["source"]["digest"]
     if data != context.data.digest:
@@ -275,15 +247,3 @@ def _named(folder: Path) -> Iterator[None]:
         yield
     except projectors.ProjectorError as error:
         raise WorkError(f"projector {folder}: {error}") from None
-
-
-def judge(context: Context, path: Path, log: Path) -> dict[str, Any]:
-    """Evaluate the set at `path` with the committee and projector of the context's run."""
-    table = context.recipe.evaluate
-    if table is None:
-        raise WorkError("the recipe has no [evaluate] table; add one with its students")
-    desk = EvaluationHandle(handle_of(context), path.resolve())
-    judged, sizes = open_judged(context, path)
-    if "projector" in table.labels and judged.open_projector is not None:
-        _ = judged.online  # a projector that cannot be read is missed here, not hours later
-    return evaluate(context, table, judged, sizes, log, desk)

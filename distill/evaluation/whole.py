@@ -56,7 +56,8 @@ def evaluate_set(
         context.engine = engine or context.engine
         check_networks(recipe, context.data)
         try:
-            found = judge(context, place, Path(scratch) / "jobs.jsonl")
+            log = Path(scratch) / "jobs.jsonl"
+            found = judge(context, recipe.table("evaluate"), place, log)
             if record:
                 add_measured(place, found)
             return found

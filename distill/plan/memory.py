@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from distill.names import GRADIENTS
 from distill.plan.dry_run import Cost, run_dry
 from distill.plan.shapes import DataShape
 from distill.plan.sizes import meta_network, synthetic_shape
@@ -39,11 +40,12 @@ def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
 
     longer = inner_cost(recipe, shape, _unrolled, short).peak_bytes
     shorter = inner_cost(recipe, shape, _unrolled, short - 1).peak_bytes if short > 1 else longer
-    return {
+    found = {
         "adjoint": replayed(1.0),
         "frozen": replayed(0.0),
         "unrolled": longer + (steps - short) * (longer - shorter),
     }
+    return {name: found[entry.like or name] for name, entry in GRADIENTS.items()}
 
 
 def inner_step_cost(recipe: Recipe, shape: DataShape, batch: int) -> Cost:
@@ -55,10 +57,11 @@ def inner_step_cost(recipe: Recipe, shape: DataShape, batch: int) -> Cost:
         batch: images of an inner step.
     """
     _, table = recipe.matching()
-    passes, damping = Eager(_form(recipe, shape)), 1.0 if table.gradient == "adjoint" else 0.0
+    method = GRADIENTS[table.gradient].like or table.gradient
+    passes, damping = Eager(_form(recipe, shape)), 1.0 if method == "adjoint" else 0.0
 
     def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
-        if table.gradient == "unrolled":
+        if method == "unrolled":
             return _unrolled(loop, start, target, lr)
         return replay(loop, start, target, lr, snapshots="all", damping=damping, passes=passes)
 

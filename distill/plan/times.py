@@ -14,6 +14,7 @@ from distill.plan.clock import Clock
 from distill.plan.recovering import judged_crops, recover_step
 from distill.plan.sizes import synthetic_shape
 from distill.plan.units import Training, Units
+from distill.recipes.build import is_trained
 from distill.recipes.recipe import Recipe
 from distill.recipes.tables.committee import CommitteeTable
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -136,6 +137,9 @@ def _committee(units: Units, table: CommitteeTable) -> StageTime:
     tasks = []
     for spec in table.members:
         own = table.training(spec)
+        if is_trained(spec):
+            tasks.append(Task(1, (_predictions(units, spec, shape.validation, 1),)))
+            continue
         batch = min(own.batch_size, shape.train)
         step = units.step(spec, batch, Training(own.augmentation, optimizer=own.optimizer))
         steps = Part(own.epochs * _batches(shape.train, batch), step)

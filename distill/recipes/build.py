@@ -1,41 +1,28 @@
-"""Names become objects here, and nowhere else."""
+"""What a recipe names becomes what the algorithms take: modules, generators and settings."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 import projectors
-import synth.networks
 from distill.data import DataError, RealData, SourceError, load_data
 from distill.errors import RecipeError, WorkError
+from distill.names import GRADIENTS, CodecEntry, arguments, resolve
 from distill.recipes.recipe import Recipe
-from distill.recipes.specs import CodecSpec, parse_network
+from distill.recipes.specs import CodecSpec, find_network, parse_network
 from distill.recipes.tables.data import DataTable
 from distill.recipes.tables.match import MatchTable
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
-from projectors.codecs import CodecError, LabelCodec, get_codec
+from projectors.codecs import CodecError, LabelCodec
 from synth.augment import Augmentation, dsa, parse_families
-from synth.matching.gradients import Adjoint, FrozenAdjoint, GradientMethod, Unrolled
+from synth.matching.gradients import GradientMethod
 from synth.updates import Momentum, UpdateRule, adam
-
-_NETWORK_CLASSES: dict[str, Callable[..., nn.Module]] = {
-    "ConvNet": synth.networks.ConvNet,
-    "ResNet18": synth.networks.ResNet18,
-    "ResNet50": synth.networks.ResNet50,
-    "ShuffleNetV2": synth.networks.ShuffleNetV2,
-    "MobileNetV2": synth.networks.MobileNetV2,
-    "DenseNet121": synth.networks.DenseNet121,
-    "VisionTransformer": synth.networks.VisionTransformer,
-    "VGG11": synth.networks.VGG11,
-    "AlexNet": synth.networks.AlexNet,
-    "MLP": synth.networks.MLP,
-    "TorchvisionNetwork": synth.networks.TorchvisionNetwork,
-}
 
 
 def seed_of(seed: int, *keys: int | str) -> int:
@@ -58,27 +45,38 @@ def build_network(
         RecipeError: for an unknown network, option or value.
     """
     entry, options = parse_network(spec)
+    family, device = resolve(entry), torch.get_default_device()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return _NETWORK_CLASSES[entry.kind](channels, size, classes, **options)
+            # A teacher reads its weights, which the meta device, where others are sized, lacks.
+            with torch.device("cpu" if entry.trained else device):
+                network: nn.Module = family(channels, size, classes, **options)
         except ValueError as error:
             raise RecipeError(f"network {spec}: {error}") from None
+    if entry.package and not isinstance(network, nn.Module):
+        raise WorkError(
+            f"network {spec} of the package {entry.package} gave a {type(network).__name__}, but a "
+            "torch.nn.Module is needed; ask its authors for one"
+        )
+    return network.to(device) if entry.trained else network
 
 
 def is_torchvision(spec: str) -> bool:
     """Whether a spec names a model of torchvision, which has published weights."""
-    return parse_network(spec)[0].kind == "TorchvisionNetwork"
+    return find_network(spec).name == "torchvision"
+
+
+def is_trained(spec: str) -> bool:
+    """Whether a spec names a teacher, which comes with its weights."""
+    return find_network(spec).trained
 
 
 def build_gradient(table: MatchTable) -> GradientMethod:
     """The gradient method that a recipe names."""
-    methods: dict[str, Callable[[], GradientMethod]] = {
-        "adjoint": lambda: Adjoint(snapshots=table.snapshots),
-        "frozen": lambda: FrozenAdjoint(snapshots=table.snapshots),
-        "unrolled": Unrolled,
-    }
-    return methods[table.gradient]()
+    entry = GRADIENTS[table.gradient]
+    method: GradientMethod = resolve(entry)(**arguments(entry, table))
+    return method
 
 
 def build_update(name: str, momentum: float) -> UpdateRule:
@@ -108,10 +106,26 @@ def build_codec(spec: CodecSpec, batch_size: int) -> LabelCodec:
     Raises:
         RecipeError: for an option out of its range.
     """
+    labels, pool = spec.parts["labels"], spec.parts.get("pool")
     try:
-        return get_codec(spec.config(batch_size))
+        codec: LabelCodec = _codec_class(labels.entry)(**labels.options)
+        if pool is not None:
+            # A pool of batches keeps each of them whole.
+            codec = resolve(pool.entry)(codec, batch_size=batch_size, **pool.options)
     except CodecError as error:
         raise RecipeError(f"codec {spec.text}: {error}") from None
+    return codec
+
+
+def _codec_class(entry: CodecEntry) -> Any:
+    """The class of a codec; that of another package is asked for its id, by which it is found."""
+    found = resolve(entry)
+    if entry.package and getattr(found, "codec_id", None) != entry.name:
+        raise WorkError(
+            f"the package {entry.package} brings a codec {entry.name}, whose codec_id is "
+            f"{getattr(found, 'codec_id', None)!r}; ask its authors for the same name"
+        )
+    return found
 
 
 def build_data(table: DataTable) -> RealData:

@@ -71,6 +71,17 @@ def resolve_compile(
     return recipe.model_copy(update=changes)
 
 
+def without_compilation(recipe: Recipe) -> Recipe:
+    """The recipe with "off" for every key `compile`."""
+    tables = {name: getattr(recipe, name) for name in _WORK}
+    changes = {
+        name: table.model_copy(update={"compile": "off"})
+        for name, table in tables.items()
+        if table is not None
+    }
+    return recipe.model_copy(update=changes)
+
+
 def _forward_flops(spec: str, data: RealData) -> float:
     """Floating-point operations of a network for one image."""
     with torch.device("meta"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill.errors import RecipeError
+from distill.names import GRADIENTS, TEACHERS, choices
 from distill.recipes.specs import parse_codec
 
 
@@ -62,18 +64,48 @@ def _label_source(name: str) -> str:
         raise ValueError(f"it should be {sources}, or a codec of the set: {error}") from None
 
 
-Aggregate = Literal[
-    "logits",
-    "probabilities",
-    "standard",
-    "softmax",
-    "dawid-skene",
-    "glad",
-    "mace",
-    "wawa",
-    "zero-based-skill",
-]
-
 CodecText = Annotated[str, AfterValidator(_codec)]
 
 LabelSource = Annotated[str, AfterValidator(_label_source)]
+
+
+def _one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """A check that a text is one of these names; a table of names is read when it is used."""
+
+    def check(name: str) -> str:
+        known = list(names)
+        if name in known:
+            return name
+        shown = ", ".join(repr(other) for other in known[:-1])
+        raise ValueError(f"it should be {shown} or {known[-1]!r}")
+
+    return check
+
+
+def _fresh(spec: str) -> str:
+    name = spec.partition(":")[0]
+    if name in TEACHERS:
+        raise ValueError(
+            f"{name} is a teacher with weights of its own; name a network that starts anew"
+        )
+    return spec
+
+
+# A network whose weights are drawn, and not a teacher's.
+FreshNetwork = Annotated[str, AfterValidator(_fresh)]
+
+Gradient = Annotated[str, AfterValidator(_one_of(GRADIENTS))]
+
+MatchImages = Annotated[str, AfterValidator(_one_of(choices("match.init")))]
+
+MatchLabels = Annotated[str, AfterValidator(_one_of(choices("match.label_init")))]
+
+Vote = Annotated[str, AfterValidator(_one_of(choices("committee.vote")))]
+
+Schedule = Annotated[str, AfterValidator(_one_of(choices("recover.schedule")))]
+
+RecoverStart = Annotated[str, AfterValidator(_one_of(choices("recover.init")))]
+
+SelectMethod = Annotated[str, AfterValidator(_one_of(choices("select.method")))]
+
+Aggregate = Annotated[str, AfterValidator(_one_of(choices("relabel.aggregate")))]

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distill.errors import RecipeError, suggestion
-from distill.recipes.names import recipe_names
+from distill.names import recipe_names
 from distill.recipes.recipe import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.errors import RecipeError
+from distill.errors import RecipeError, WorkError
+from distill.names import selection
 from distill.recipes.keys import (
     LABEL_SOURCES as LABEL_SOURCES,
 )
@@ -62,6 +63,17 @@ class Recipe(Table):
             if table is not None:
                 return table
         raise RecipeError("the recipe makes no set; add [match], [recover] or [select]")
+
+    def table(self, name: str) -> Any:
+        """The table [name].
+
+        Raises:
+            WorkError: where the recipe lacks it.
+        """
+        found = getattr(self, name)
+        if found is None:
+            raise WorkError(f"the recipe has no [{name}] table; add one")
+        return found
 
     def matching(self) -> tuple[ExpertsTable, MatchTable]:
         """[experts] and [match]; raises RecipeError where the set is made in another way."""
@@ -206,9 +218,10 @@ def check_select(recipe: Recipe) -> str | None:
     if table is None:
         return None
     if recipe.committee is None:
-        if table.method == "mosaics":
-            return 'select.method "mosaics" needs teachers; add a [committee] table'
-        if table.features == "committee" and table.method != "random":
+        reads = selection(table.method).reads
+        if reads == "teachers":
+            return f'select.method "{table.method}" needs teachers; add a [committee] table'
+        if table.features == "committee" and reads == "features":
             return 'select.features "committee" needs teachers; add a [committee] table'
     return _candidates_problem("select", table) if table.method == "mosaics" else None
 

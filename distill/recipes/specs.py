@@ -9,10 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from distill.errors import RecipeError, suggestion
-from distill.recipes.names import CODECS, NETWORKS, CodecEntry, NetworkEntry
+from distill.names import (
+    CODECS,
+    NETWORKS,
+    TEACHERS,
+    CodecEntry,
+    NetworkEntry,
+    Value,
+    options_of,
+)
 
 _ORDER = ("views", "network", "pool", "labels")
 
@@ -22,7 +29,7 @@ class CodecPart:
     """One part of a spec: its entry in the registry, and all its options with their values."""
 
     entry: CodecEntry
-    options: Mapping[str, int | float | str]
+    options: Mapping[str, Value]
 
 
 @dataclass(frozen=True)
@@ -41,24 +48,6 @@ class CodecSpec:
     def seeded(self) -> bool:
         """Whether the views are drawn again from a seed."""
         return "views" in self.parts
-
-    def config(self, batch_size: int) -> dict[str, Any]:
-        """What `projectors.codecs.get_codec` builds the codec from.
-
-        Args:
-            batch_size: places of one batch of the labels, which a pool of batches keeps whole.
-        """
-        part = self.parts["labels"]
-        config: dict[str, Any] = {"id": part.entry.codec, **part.options}
-        pool = self.parts.get("pool")
-        if pool is not None:
-            config = {
-                "id": pool.entry.codec,
-                "inner": config,
-                "batch_size": batch_size,
-                **pool.options,
-            }
-        return config
 
 
 def parse_codec(text: str) -> CodecSpec:
@@ -111,8 +100,8 @@ def _part(text: str, written: str) -> CodecPart:
     return CodecPart(CODECS[name], _options(text, CODECS[name], written))
 
 
-def _options(text: str, entry: CodecEntry, written: str) -> dict[str, int | float | str]:
-    options = dict(entry.options)
+def _options(text: str, entry: CodecEntry, written: str) -> dict[str, Value]:
+    options = options_of(entry)
     for part in written.split(":")[1:]:
         key, separator, value = part.partition("=")
         if not separator or key not in options:
@@ -122,7 +111,7 @@ def _options(text: str, entry: CodecEntry, written: str) -> dict[str, int | floa
     return options
 
 
-def _codec_value(text: str, key: str, value: str, default: int | float | str) -> int | float | str:
+def _codec_value(text: str, key: str, value: str, default: Value) -> Value:
     try:
         return type(default)(value)
     except ValueError:
@@ -130,30 +119,47 @@ def _codec_value(text: str, key: str, value: str, default: int | float | str) ->
         raise RecipeError(f"codec {text}: {key} is {value!r}; it must be {kind}") from None
 
 
-def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, int | str]]:
-    """The registry's entry for a spec, and all its options with their values.
+def find_network(spec: str) -> NetworkEntry:
+    """The entry of a network's, or a teacher's, spec.
+
+    Raises:
+        RecipeError: for an unknown one.
+    """
+    name = spec.partition(":")[0]
+    for table in (NETWORKS, TEACHERS):
+        if name in table:
+            return table[name]
+    known = [*NETWORKS, *TEACHERS]
+    raise RecipeError(f"there is no network {name}; {suggestion(name, known)}")
+
+
+def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, Value]]:
+    """The entry of a spec, and all its options with their values.
 
     Raises:
         RecipeError: for an unknown network or option, or a value of the wrong type.
     """
-    name, *parts = spec.split(":")
-    if name not in NETWORKS:
-        raise RecipeError(f"there is no network {name}; {suggestion(name, NETWORKS)}")
-    entry = NETWORKS[name]
-    options = dict(entry.options)
-    for part in parts:
+    entry = find_network(spec)
+    options = options_of(entry)
+    for part in spec.split(":")[1:]:
         key, separator, value = part.partition("=")
         if entry.bare and not separator:
             key, separator, value = entry.bare, "=", part
         if not separator or key not in options:
-            raise RecipeError(f"network {spec}: unknown option {key}; {suggestion(key, options)}")
+            known = suggestion(key, options) if options else "it has none"
+            raise RecipeError(f"network {spec}: unknown option {key}; {known}")
         options[key] = _network_value(spec, key, value, options[key])
     return entry, options
 
 
-def _network_value(spec: str, key: str, value: str, default: int | str) -> int | str:
+def _network_value(spec: str, key: str, value: str, default: Value) -> Value:
     if isinstance(default, str):
         return value
+    if isinstance(default, float):
+        try:
+            return float(value)
+        except ValueError:
+            raise RecipeError(f"network {spec}: {key} is {value!r}; it must be a number") from None
     if not value.isdecimal() or int(value) < 1:
         raise RecipeError(f"network {spec}: {key} is {value!r}; it must be a whole number above 0")
     return int(value)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,23 +19,25 @@ from distill.recipes.build import build_data, build_network, choose_device, gene
 from distill.recipes.loading import check_recipe
 from distill.recipes.recipe import Recipe
 from distill.run.artefacts import COMMITTEE, PROJECTOR, VOTES
+from distill.run.checkpoints import Checkpoint, Saved
 from distill.run.engines import Engine, Local
 from distill.run.folder import Run
 from distill.run.interrupt import Stop
-from distill.run.progress import Progress
+from distill.run.progress import Counted, Progress
 from distill.store.large_arrays import is_large
+from distill.store.tensors import Arrays, from_arrays
 from synth.images import Images, images_at
 from synth.matching.start import draw_real
 
 if TYPE_CHECKING:
-    from distill.run.engines.torchrun import ProcessGroup
+    from distill.run.engines.process_group import ProcessGroup
 
 
 Job = TypeVar("Job")
 
 Result = TypeVar("Result")
 
-Prepare = Callable[[], Callable[[Job], Result]]
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Context:
         stop: asked between steps.
         key: the key of the stage that is running; checkpoints belong to it.
         engine: where independent work is done.
-        crew: processes that share the segments of matching; None for this one alone.
+        group: processes that share the segments of matching; None for this one alone.
         reuse: folders of other runs, whose experts and committees are taken where they fit.
     """
 
@@ -61,9 +63,10 @@ class Context:
     stop: Stop
     key: str = ""
     engine: Engine = field(default_factory=Local)
-    crew: ProcessGroup | None = None
+    group: ProcessGroup | None = None
     reuse: Sequence[Path] = ()
     _seen: dict[str, tuple[Images, Tensor]] = field(default_factory=dict, repr=False)
+    _made: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def data(self) -> RealData:
@@ -126,30 +129,83 @@ class Context:
         network = build_network(spec, self.data.channels, self.data.size, self.classes, seed)
         return network.to(self.device)
 
-    def share(
-        self, jobs: Sequence[Job], here: Prepare[Job, Result], away: Prepare[Job, Result]
+    def map(
+        self, function: Callable[[Context, Job], Result], jobs: Sequence[Job]
     ) -> Iterator[tuple[Job, Result]]:
-        """Do independent jobs by the engine; yields (job, result) as each is finished.
+        """Do independent jobs, here or in workers; yields (job, result) as each is finished.
+
+        Each process that works has a context of its own: here this one, in a worker one that
+        reads the run and never writes to it. What a job counts as done by `progress.advance` is
+        shown at once here, and of a worker when the job is finished.
 
         Args:
-            jobs: plain data and arrays.
-            here: prepares this process, which has this context at hand and asks its `stop`.
-            away: prepares another one; `functools.partial` of a module's function with plain data.
+            function: a module's function, or `functools.partial` of one with plain data; its
+                result depends on the run and the job alone.
+            jobs: plain data and arrays: they may travel to another process or machine.
         """
         if self.engine.here:
-            return self.engine.run_jobs(jobs, here, lambda: None)
-        return self.send(jobs, away)
+            yield from self.engine.run_jobs(jobs, lambda: partial(function, self), lambda: None)
+            return
+        prepare, gpu = partial(_in_worker, handle_of(self), function), self.device.type == "cuda"
+        for job, done in self.engine.run_jobs(jobs, prepare, self.stop.check, gpu=gpu):
+            result, counted = done
+            if counted.units:
+                self.progress.advance(counted.note, counted.units)
+            yield job, result
 
-    def send(
-        self, jobs: Sequence[Job], prepare: Prepare[Job, Result]
-    ) -> Iterator[tuple[Job, Result]]:
-        """Do independent jobs in other processes; see `share` and its `away`."""
-        gpu = self.device.type == "cuda"
-        return self.engine.run_jobs(jobs, prepare, self.stop.check, gpu=gpu)
+    def map_parts(
+        self,
+        checkpoint: Checkpoint,
+        function: Callable[[Context, int], tuple[Arrays, Any]],
+        units: Sequence[int],
+        leave_out: Collection[str] = (),
+    ) -> Iterator[tuple[int, Saved]]:
+        """Like `map` for the numbers 0, 1, ..., but each result is kept as a part of a checkpoint.
 
-    def checkpoint(self, stage: str) -> Path:
-        """The checkpoint folder of a stage."""
-        return self.run.checkpoint_folder(stage, self.key)
+        Those that were kept before are found; yields (number, part) as each is there.
+
+        Args:
+            checkpoint: of the stage.
+            function: makes a part: named arrays, and plain values.
+            units: of progress that each number stands for.
+            leave_out: names of tensors that are kept, but not yielded.
+        """
+        missing = []
+        for number, count in enumerate(units):
+            saved = checkpoint.part(number).load(leave_out)
+            if saved is None:
+                missing.append(number)
+            else:
+                self.progress.advance(count=count)
+                yield number, saved
+        for number, (arrays, header) in self.map(function, missing):
+            tensors = from_arrays(arrays)
+            checkpoint.part(number).save(tensors, header)
+            kept = {name: value for name, value in tensors.items() if name not in leave_out}
+            yield number, (kept, header)
+
+    def once(self, name: str, make: Callable[[], Made], key: Any = None) -> Made:
+        """What `make` gives, made once and kept for the jobs of this stage: networks, read sets.
+
+        Args:
+            name: of what is made; only the last one of a name is kept.
+            make: called if there is none of this name and key.
+            key: what it was made from, where that may differ from job to job.
+        """
+        if name not in self._made or self._made[name][0] != key:
+            self._made.pop(name, None)
+            self._made[name] = (key, make())
+        made: Made = self._made[name][1]
+        return made
+
+    def forget(self) -> None:
+        """Let go of what `once` keeps."""
+        self._made.clear()
+
+    def checkpoint(self, stage: str) -> Checkpoint:
+        """What a stage keeps to go on; in a worker it is only read."""
+        folder = self.run.checkpoint_folder(stage, self.key)
+        return Checkpoint(self.run, stage, folder, self.progress.say)
 
     def threads(self, batch: int, *networks: nn.Module) -> AbstractContextManager[None]:
         """As many CPU threads as batches of `batch` images of this data keep busy in networks."""
@@ -167,7 +223,7 @@ def scratch_context(
     scratch: Path, folder: Path, recipe: Recipe, device: str | None, quiet: bool, stop: Stop
 ) -> Context:
     """A context that reads artefacts from `folder` and leaves no trace in it."""
-    run = Run(scratch, {"recipe": {}, "stages": {}})
+    run = Run(scratch)
     for name in (COMMITTEE, VOTES, PROJECTOR):
         if (folder / name).exists():
             (scratch / name).symlink_to((folder / name).resolve())
@@ -183,30 +239,33 @@ class RunHandle:
         recipe: the resolved recipe.
         device: "cpu" or "cuda".
         data: digest of the real data.
+        key: of the stage that is running.
     """
 
     folder: Path
     recipe: dict[str, Any]
     device: str
     data: str
+    key: str
 
 
 def handle_of(context: Context) -> RunHandle:
     """What another process needs to open this context."""
-    folder = context.run.path.resolve()
-    return RunHandle(folder, context.recipe.model_dump(), context.device.type, context.data.digest)
+    folder, recipe = context.run.path.resolve(), context.recipe.model_dump()
+    return RunHandle(folder, recipe, context.device.type, context.data.digest, context.key)
 
 
-def open_context(opening: RunHandle) -> Context:
-    """The context of an opening, silent and without an end of its own.
+def open_context(handle: RunHandle) -> Context:
+    """The context of a run, without progress output; it cannot be interrupted.
 
     Raises:
         WorkError: if this machine has other data, or no such device.
     """
-    recipe = check_recipe(opening.recipe, "run")
-    run = Run(opening.folder, {"recipe": {}, "stages": {}})
-    context = Context(run, recipe, choose_device(opening.device), Progress(quiet=True), Stop())
-    if context.data.digest != opening.data:
+    recipe = check_recipe(handle.recipe, "run")
+    run = Run(handle.folder, read_only=True)
+    device, progress = choose_device(handle.device), Progress(quiet=True)
+    context = Context(run, recipe, device, progress, Stop(), handle.key)
+    if context.data.digest != handle.data:
         raise WorkError(
             f"a worker found other data in {context.data.source} than the run was begun with; "
             "give all machines the same files"
@@ -214,5 +273,16 @@ def open_context(opening: RunHandle) -> Context:
     return context
 
 
-def no_advance(note: str = "", count: int = 1) -> None:
-    """Progress that nobody sees: the process that asked for the work shows its own."""
+def _in_worker(
+    handle: RunHandle, function: Callable[[Context, Job], Result]
+) -> Callable[[Job], tuple[Result, Counted]]:
+    """What does a job in a worker; the context is opened once."""
+    return partial(_counting, open_context(handle), function)
+
+
+def _counting(
+    context: Context, function: Callable[[Context, Job], Result], job: Job
+) -> tuple[Result, Counted]:
+    """The result of a job, and what it counted as done."""
+    counted = context.progress.advance = Counted()
+    return function(context, job), counted

@@ -36,12 +36,16 @@ class Run:
     Attributes:
         path: the folder.
         manifest: what manifest.json says.
+        read_only: whether another process keeps the folder, and this one writes nothing.
         watch: counts the seconds of the stage that is running; its count is kept with metrics.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(
+        self, path: Path, manifest: dict[str, Any] | None = None, *, read_only: bool = False
+    ) -> None:
         self.path = path
-        self.manifest = manifest
+        self.manifest = manifest or {"recipe": {}, "stages": {}}
+        self.read_only = read_only
         self.watch: StageTimer | None = None
 
     @property
@@ -52,6 +56,8 @@ class Run:
     def checkpoint_folder(self, stage: str, key: str) -> Path:
         """A stage's checkpoint folder for one key; those of other keys are thrown away."""
         folder = self.checkpoints / f"{stage}-{key[:16]}"
+        if self.read_only:
+            return folder
         if self.checkpoints.is_dir():
             for other in self.checkpoints.glob(f"{stage}-*"):
                 if other != folder:
@@ -70,17 +76,22 @@ class Run:
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl."""
+        if self.read_only or not rows:
+            return
         append_lines(self.path / METRICS, rows)
         if self.watch is not None:
             self.watch.note()
 
-    def keep_metrics(self, stage: str, below: int = 0) -> None:
-        """Drop a stage's rows, except those whose `step` lies below `below`."""
-        kept = [
-            row
-            for row in self.read_metrics()
-            if row.get("stage") != stage or ("step" in row and row["step"] < below)
-        ]
+    def keep_metrics(self, stage: str, first: int = 0) -> None:
+        """Drop a stage's rows, except the first ones."""
+        if self.read_only:
+            return
+        rows, kept, left = self.read_metrics(), [], first
+        for row in rows:
+            own = row.get("stage") == stage
+            if not own or left > 0:
+                kept.append(row)
+            left -= own
         write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
     def read_metrics(self) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -17,10 +18,28 @@ class Advance(Protocol):
         ...
 
 
+@dataclass
+class Counted:
+    """Progress that is counted and not shown, as by a worker: its units, and the last note."""
+
+    units: int = 0
+    note: str = ""
+
+    def __call__(self, note: str = "", count: int = 1) -> None:
+        """See `Advance`."""
+        self.units += count
+        self.note = note or self.note
+
+
 class Progress:
-    """Shows how far a task is. `quiet` shows nothing."""
+    """Shows how far a task is. `quiet` shows nothing.
+
+    Attributes:
+        advance: of the task that is under way.
+    """
 
     def __init__(self, *, quiet: bool = False, every_seconds: float = 15.0) -> None:
+        self.advance: Advance = Counted()
         self._quiet = quiet
         self._every = every_seconds
         self._terminal = not quiet and sys.stderr.isatty()
@@ -34,11 +53,16 @@ class Progress:
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
         """A task of `total` units, `done` of them already."""
-        if self._terminal:
-            with self._bar(name, total, done) as advance:
-                yield advance
-        else:
-            yield self._lines(name, total, done)
+        before = self.advance
+        try:
+            if self._terminal:
+                with self._bar(name, total, done) as self.advance:
+                    yield self.advance
+            else:
+                self.advance = self._lines(name, total, done)
+                yield self.advance
+        finally:
+            self.advance = before
 
     @contextmanager
     def _bar(self, name: str, total: int, done: int) -> Iterator[Advance]:

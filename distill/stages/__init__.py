@@ -1,1 +1,1 @@
-"""The stages of a run, each a function of the context."""
+"""The work of a run: its stages, and what runs, skips and resumes them."""

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from distill.errors import WorkError
-from distill.recipes.build import build_views, is_torchvision
+from distill.recipes.build import build_views
+from distill.recipes.tables.committee import CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
-from distill.run.context import Context, RunHandle, handle_of, no_advance, open_context
+from distill.run.context import Context
 from distill.run.engines import in_turn
-from distill.run.progress import Advance
 from distill.store.committee import Member, write_committee
-from distill.store.tensors import from_arrays, load_tensors, save_tensors, to_arrays
-from distill.teachers.loading import committee_table
-from distill.teachers.pretrained import load_pretrained
+from distill.store.tensors import Arrays, to_arrays
+from distill.teachers.pretrained import comes_trained
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training.batches import shuffled_batches
@@ -30,81 +25,45 @@ State = dict[str, Tensor]
 # Loss and held-out accuracy of each epoch.
 Curve = list[tuple[float, float]]
 
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """What one training gives: the state of the epoch that is kept, the curve, and that epoch."""
-
-    state: dict[str, np.ndarray]
-    curve: Curve
-    kept: int
+Header = dict[str, Any]
 
 
-def run_committee(context: Context) -> None:
+def run_committee(context: Context, table: CommitteeTable) -> None:
     """Make committee.h5; a finished member is not trained again after an interruption."""
-    table = committee_table(context)
-    folder = context.checkpoint(COMMITTEE_STAGE)
+    checkpoint = context.checkpoint(COMMITTEE_STAGE)
     context.run.keep_metrics(COMMITTEE_STAGE)
     members = []
-    total = sum(table.training(spec).epochs for spec in table.members)
-    with context.progress.task(COMMITTEE_STAGE, total) as advance:
-        for index, member in in_turn(_members(context, folder, advance)):
-            spec = table.members[index]
-            for epoch, (loss, value) in enumerate(member.curve, start=1):
+    units = [table.training(spec).epochs for spec in table.members]
+    with context.progress.task(COMMITTEE_STAGE, sum(units)):
+        parts = context.map_parts(checkpoint, _train_member, units)
+        for index, (state, header) in in_turn(parts):
+            spec, kept = table.members[index], header["kept"]
+            for epoch, (loss, value) in enumerate(header["curve"], start=1):
                 context.log(COMMITTEE_STAGE, member=spec, epoch=epoch, loss=loss, accuracy=value)
-            best = member.curve[member.kept - 1][1]
-            members.append(Member(spec, best, from_arrays(member.state), member.kept))
+            ordered = {name: state[name] for name in header["order"]}
+            members.append(Member(spec, header["curve"][kept - 1][1], ordered, kept))
     for trained in members:
         _refuse_chance(trained, context.classes)
     path = context.run.path / COMMITTEE
     write_committee(path, members, context.data.digest, context.data.class_names)
 
 
-def open_training(opening: RunHandle) -> Callable[[int], Trained]:
-    """What trains the member of a number, in another process."""
-    return partial(_train_member, open_context(opening), no_advance)
-
-
-def _members(context: Context, folder: Path, advance: Advance) -> Iterator[tuple[int, Trained]]:
-    """Every member with its number, as they are found or trained, and kept."""
-    table = committee_table(context)
-    missing = []
-    for index, spec in enumerate(table.members):
-        found = load_tensors(folder / f"{index:04d}.safetensors")
-        if found is None:
-            missing.append(index)
-        else:
-            advance(count=table.training(spec).epochs)
-            state = {name: found[0][name] for name in found[1]["order"]}
-            yield index, Trained(to_arrays(state), found[1]["curve"], found[1]["kept"])
-    here, away = (
-        partial(_train_member, context, advance),
-        partial(open_training, handle_of(context)),
-    )
-    for index, member in context.share(missing, lambda: here, away):
-        header = {"curve": member.curve, "kept": member.kept, "order": list(member.state)}
-        save_tensors(folder / f"{index:04d}.safetensors", from_arrays(member.state), header)
-        if not context.engine.here:
-            spec = table.members[index]
-            advance(f"{spec}, accuracy {member.curve[-1][1]:.3f}", table.training(spec).epochs)
-        yield index, member
-
-
-def _train_member(context: Context, advance: Advance, index: int) -> Trained:
+def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     """Train one member.
 
     Without patience the last epoch is kept. With it, the one that was best on the validation
     split, and the training ends when `patience` epochs brought nothing better: an overconfident
     teacher makes worse labels. A model of torchvision starts from its published weights; where
-    their head is of as many classes as the data, it is not trained.
+    their head is of as many classes as the data, it is not trained, and nor is a teacher.
     """
-    spec = committee_table(context).members[index]
-    table = committee_table(context).training(spec)
+    committee: CommitteeTable = context.recipe.table("committee")
+    spec = committee.members[index]
+    table = committee.training(spec)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     network = context.network(spec, COMMITTEE_STAGE, index)
-    if is_torchvision(spec) and load_pretrained(context, spec, table.weights, network):
-        return _as_it_is(context, advance, network, table.epochs)
+    if comes_trained(context, spec, table.weights, network):
+        return _as_it_is(context, network, table.epochs)
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
@@ -114,7 +73,7 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
         table.optimizer,
         weight_decay=table.weight_decay,
         precision=table.precision,
-        compiled=committee_table(context).compile == "on",
+        compiled=committee.compile == "on",
     )
     epochs = train(
         network,
@@ -128,22 +87,27 @@ def _train_member(context: Context, advance: Advance, index: int) -> Trained:
         for epoch in epochs:
             context.stop.check()
             curve.append((epoch.loss, accuracy(network, held_images, held_labels)))
-            advance(f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}")
+            context.progress.advance(f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}")
             if table.patience is None or not kept or curve[-1][1] > curve[kept - 1][1]:
                 state, kept = _copy(network), epoch.index
             elif epoch.index - kept >= table.patience:
-                advance(count=table.epochs - epoch.index)
+                context.progress.advance(count=table.epochs - epoch.index)
                 break
-    return Trained(to_arrays(state), curve, kept)
+    return _trained(state, curve, kept)
 
 
-def _as_it_is(context: Context, advance: Advance, network: nn.Module, epochs: int) -> Trained:
+def _as_it_is(context: Context, network: nn.Module, epochs: int) -> tuple[Arrays, Header]:
     """A member that came with all of its weights: measured, and not trained."""
     images, labels = context.split("validation")
     value = accuracy(network, images, labels)
     loss = soft_cross_entropy(predict(network, images), hard_logits(labels, context.classes))
-    advance(f"as it came, accuracy {value:.3f}", epochs)
-    return Trained(to_arrays(_copy(network)), [(float(loss), value)], 0)
+    context.progress.advance(f"as it came, accuracy {value:.3f}", epochs)
+    return _trained(_copy(network), [(float(loss), value)], 0)
+
+
+def _trained(state: State, curve: Curve, kept: int) -> tuple[Arrays, Header]:
+    """What one training gives: the state of the epoch that is kept, the curve, and that epoch."""
+    return to_arrays(state), {"curve": curve, "kept": kept, "order": list(state)}
 
 
 def _copy(network: nn.Module) -> State:
@@ -154,7 +118,7 @@ def _refuse_chance(member: Member, classes: int) -> None:
     """A member that has learned nothing must not vote: its labels would be noise."""
     if member.accuracy < 2 / classes and classes > 2:
         remedy = "raise committee.epochs or choose another network"
-        if is_torchvision(member.spec) and not member.epoch:
+        if not member.epoch:
             remedy = "its weights may be of other classes, or of the same in another order"
         raise WorkError(
             f"committee member {member.spec} has held-out accuracy {member.accuracy:.3f}, near "

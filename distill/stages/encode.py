@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from distill.errors import WorkError
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
 from distill.recipes.loading import check_recipe, with_evaluation
@@ -29,11 +28,8 @@ from distill.teachers.loading import find_label_sources
 from synth.training.loop import accuracy
 
 
-def run_encode(context: Context) -> None:
+def run_encode(context: Context, table: EncodeTable) -> None:
     """Add /labels/<codec> to set.h5, and say in encoding.json which it is."""
-    table = context.recipe.encode
-    if table is None:
-        raise WorkError("the recipe has no [encode] table; add one")
     path = context.run.path / SET
     content = read_set(path)
     name, encoded, found = encode_content(context, content, table)
@@ -108,9 +104,7 @@ def judging_students(recipe: Recipe) -> dict[str, Any] | None:
 
 def _held_out(context: Context, content: SetFile, labels: str) -> float:
     """Mean accuracy of the recipe's students on the validation split, a fraction."""
-    table = context.recipe.evaluate
-    if table is None:
-        raise WorkError("encode.max_loss needs students; add an [evaluate] table")
+    table = context.recipe.table("evaluate")
     images, hard = context.split("validation")
     found = []
     for student in table.students:
@@ -142,15 +136,9 @@ def encode_set(
     recipe = check_recipe({**recipe.model_dump(), "encode": choice}, "encode")
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
         context = scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
-        name, encoded, found = encode_content(context, content, _encode_table(recipe))
+        name, encoded, found = encode_content(context, content, recipe.table("encode"))
     if out is None:
         add_encoded(place, name, encoded)
     else:
         write_set(out, replace(content, votes=None, encoded={name: encoded}, measured=None))
     return {**found, "set": str(place if out is None else out)}
-
-
-def _encode_table(recipe: Recipe) -> EncodeTable:
-    if recipe.encode is None:
-        raise WorkError("the recipe has no [encode] table; add one")
-    return recipe.encode

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from distill.evaluation.results import judge
+from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
 from distill.run.context import Context
 from distill.sets.set_file import add_measured
 from distill.store.files import write_json
 
 
-def run_evaluate(context: Context) -> None:
+def run_evaluate(context: Context, table: EvaluateTable) -> None:
     """Make evaluation.json and the attribute `measured` of set.h5."""
     context.run.keep_metrics(EVALUATE_STAGE)
-    log = context.checkpoint(EVALUATE_STAGE) / "jobs.jsonl"
-    found = judge(context, context.run.path / SET, log)
+    log = context.checkpoint(EVALUATE_STAGE).folder / "jobs.jsonl"
+    found = judge(context, table, context.run.path / SET, log)
     write_json(context.run.path / EVALUATION, found)
     add_measured(context.run.path / SET, found)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from distill.recipes.build import build_views
 from distill.recipes.recipe import kept_epochs
+from distill.recipes.tables.experts import ExpertsTable
 from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
-from distill.run.context import Context, RunHandle, handle_of, no_advance, open_context
+from distill.run.context import Context
 from distill.run.engines import in_turn
-from distill.run.progress import Advance
 from distill.store.experts import Trajectory, write_experts
-from distill.store.tensors import from_arrays, load_tensors, save_tensors
+from distill.store.tensors import Arrays, to_arrays
 from synth.images import HardLogits
 from synth.parameters import parameter_layout, parameter_vector
 from synth.training.batches import shuffled_batches
@@ -25,30 +21,24 @@ from synth.training.loop import TrainSettings, accuracy, train
 from synth.training.sharpness import Sharpness
 
 
-@dataclass(frozen=True, eq=False)
-class Recorded:
-    """What one training gives: snapshots float32 [m, p], and the accuracy after each epoch."""
-
-    snapshots: np.ndarray
-    accuracies: list[float]
-
-
-def run_experts(context: Context) -> None:
+def run_experts(context: Context, table: ExpertsTable) -> None:
     """Make experts.h5; an expert that was finished before an interruption is not trained again."""
-    table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
-    folder = context.checkpoint(EXPERTS_STAGE)
+    checkpoint = context.checkpoint(EXPERTS_STAGE)
     context.run.keep_metrics(EXPERTS_STAGE)
-    with context.progress.task(EXPERTS_STAGE, table.count * table.epochs) as advance:
-        for index, accuracies in in_turn(_curves(context, folder, advance)):
+    units = [table.epochs] * table.count
+    with context.progress.task(EXPERTS_STAGE, sum(units)):
+        parts = context.map_parts(checkpoint, _train_expert, units, leave_out=("snapshots",))
+        for index, (_, accuracies) in in_turn(parts):
             for epoch, value in enumerate(accuracies, start=1):
                 context.log(EXPERTS_STAGE, expert=index, epoch=epoch, accuracy=value)
+    kept = None if table.keep == "all" else kept_epochs(context.recipe)
 
     def trajectories() -> Iterator[Trajectory]:
         for index in range(table.count):
-            found = load_tensors(folder / f"{index:04d}.safetensors")
-            if found is None:
+            saved = checkpoint.part(index).load()
+            if saved is None:
                 raise OSError(f"the checkpoint of expert {index} is gone; run the stage again")
-            yield Trajectory(found[0]["snapshots"], found[1], None if table.keep == "all" else kept)
+            yield Trajectory(saved[0]["snapshots"], saved[1], kept)
 
     write_experts(
         context.run.path / EXPERTS,
@@ -60,36 +50,10 @@ def run_experts(context: Context) -> None:
     )
 
 
-def open_experts(opening: RunHandle) -> Callable[[int], Recorded]:
-    """What trains the expert of a number, in another process."""
-    return partial(_train_expert, open_context(opening), no_advance)
-
-
-def _curves(context: Context, folder: Path, advance: Advance) -> Iterator[tuple[int, list[float]]]:
-    """The accuracies of every expert, as they are found or trained; its snapshots are kept."""
-    table = context.recipe.matching()[0]
-    missing = []
-    for index in range(table.count):
-        found = load_tensors(folder / f"{index:04d}.safetensors")
-        if found is None:
-            missing.append(index)
-        else:
-            advance(count=table.epochs)
-            yield index, found[1]
-    here, away = (
-        partial(_train_expert, context, advance),
-        partial(open_experts, handle_of(context)),
-    )
-    for index, expert in context.share(missing, lambda: here, away):
-        path = folder / f"{index:04d}.safetensors"
-        save_tensors(path, from_arrays({"snapshots": expert.snapshots}), expert.accuracies)
-        if not context.engine.here:
-            advance(f"expert {index + 1}, accuracy {expert.accuracies[-1]:.3f}", table.epochs)
-        yield index, expert.accuracies
-
-
-def _train_expert(context: Context, advance: Advance, index: int) -> Recorded:
-    table, kept = context.recipe.matching()[0], kept_epochs(context.recipe)
+def _train_expert(context: Context, index: int) -> tuple[Arrays, list[float]]:
+    """The snapshots [m, p] of an expert, and its accuracy after each epoch."""
+    table: ExpertsTable = context.recipe.table("experts")
+    kept = kept_epochs(context.recipe)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     soft = HardLogits(labels, context.classes)
@@ -120,5 +84,7 @@ def _train_expert(context: Context, advance: Advance, index: int) -> Recorded:
             if epoch.index in kept:
                 snapshots.append(parameter_vector(network).cpu())
             accuracies.append(accuracy(network, held_images, held_labels))
-            advance(f"expert {index + 1}, loss {epoch.loss:.3f}, accuracy {accuracies[-1]:.3f}")
-    return Recorded(torch.stack(snapshots).numpy(), accuracies)
+            context.progress.advance(
+                f"expert {index + 1}, loss {epoch.loss:.3f}, accuracy {accuracies[-1]:.3f}"
+            )
+    return to_arrays({"snapshots": torch.stack(snapshots)}), accuracies

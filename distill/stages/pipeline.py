@@ -54,7 +54,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
     before = run.manifest["stages"].get(stage.name)
     if before and before["key"] == key and not _changed(stage, run.path, before["outputs"]):
         context.progress.say(f"{stage.name:<10} done before, inputs unchanged")
-        remove(context.checkpoint(stage.name))
+        remove(context.checkpoint(stage.name).folder)
         return
     taken = take_stage(context.reuse, stage.name, key, run.path)
     if taken is not None and not _changed(stage, run.path, taken["outputs"]):
@@ -62,14 +62,16 @@ def _run_stage(context: Context, stage: Stage) -> None:
         _record(context, stage, before, taken)
         return
     reset_peak(context.device)
-    run.watch = StageTimer(context.checkpoint(stage.name))
+    run.watch = StageTimer(context.checkpoint(stage.name).folder)
     try:
-        stage.run(context)
+        stage.run(context, context.recipe.table(stage.tables[-1]))
     except InterruptedRunError:
         run.watch.note(at_most_every=0)
         raise
     except FloatingPointError as error:
         raise DivergedRunError(f"{stage.name} diverged: {error}") from None
+    finally:
+        context.forget()
     made = {
         "key": key,
         "outputs": stage.outputs(run.path),
@@ -86,7 +88,7 @@ def _record(
     if before is None or before["outputs"] != made["outputs"]:
         _forget_dependents(context, stage.name)
     context.run.record_stage(stage.name, made)
-    remove(context.checkpoint(stage.name))
+    remove(context.checkpoint(stage.name).folder)
 
 
 def _forget_dependents(context: Context, name: str) -> None:

@@ -33,14 +33,13 @@ _BITS = {"float32": 32, "int8": 8, "int4": 4}
 Teacher = Callable[[Tensor], Tensor]
 
 
-def run_project(context: Context) -> None:
+def run_project(context: Context, table: ProjectorTable) -> None:
     """Make the folder projector/; goes on from the last checkpoint.
 
     Raises:
         WorkError: if the tower or the teacher cannot be used.
         DivergedRunError: if the fit diverges; an earlier projector stays as it is.
     """
-    table = _table(context)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     teacher = _teacher(context, table)
@@ -112,12 +111,6 @@ def teacher_epoch(teacher: str) -> int | None:
         ValueError: if it names no whole number.
     """
     return int(teacher.removeprefix(EXPERTS_AT)) if teacher.startswith(EXPERTS_AT) else None
-
-
-def _table(context: Context) -> ProjectorTable:
-    if context.recipe.projector is None:
-        raise WorkError("the recipe has no [projector] table; add one")
-    return context.recipe.projector
 
 
 def _teacher(context: Context, table: ProjectorTable) -> Teacher:

@@ -9,10 +9,7 @@ from torch import Tensor
 
 from distill.errors import InterruptedRunError
 from distill.run.context import Context
-from distill.store.tensors import load_tensors, save_tensors
 from projectors import BestCheck, EarlyStopping, Fidelity, FitState, FitStep
-
-_CHECKPOINT = "fit.safetensors"
 
 _BEST = "best."
 
@@ -49,27 +46,25 @@ def fit_to_the_best(context: Context, stage: str, fit: Fit) -> None:
 
     Every measurement is followed by a checkpoint, and so is an interruption.
     """
-    path = context.checkpoint(stage) / _CHECKPOINT
-    state = fit.state
-    found = load_tensors(path)
-    if found is not None:
-        fit.best = _restore(fit.state, *found)
-    context.run.keep_metrics(stage, below=state.step + 1 if state.step else 0)
+    checkpoint, state = context.checkpoint(stage), fit.state
+    saved = checkpoint.load()
+    if saved is not None:
+        fit.best = _restore(state, *saved)
     progress = context.progress.task(stage, state.settings.steps, state.step)
     with progress as advance:
         try:
             while not fit.best.ends(fit.rule) and (step := next(fit.steps, None)) is not None:
                 if step.index % 10 == 0:
-                    context.log(stage, step=step.index, loss=step.loss)
+                    checkpoint.log({"step": step.index, "loss": step.loss})
                 if fit.due:
                     fidelity = fit.measure()
                     fit.best = fit.best.after(fit.rule, state.step, fidelity, state.weights())
-                    context.log(stage, step=state.step, **asdict(fidelity))
-                    save_tensors(path, *_pack(fit))
+                    checkpoint.log({"step": state.step, **asdict(fidelity)})
+                    checkpoint.save(*_pack(fit))
                 advance(f"loss {step.loss:.4f}")
                 context.stop.check()
         except InterruptedRunError:
-            save_tensors(path, *_pack(fit))
+            checkpoint.save(*_pack(fit))
             raise
     if fit.best.weights is not None:
         state.set_weights(fit.best.weights)

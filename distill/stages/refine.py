@@ -10,6 +10,7 @@ from torch import Tensor
 import projectors
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
+from distill.recipes.tables.refine import RefineTable
 from distill.run.artefacts import REFINE_STAGE, SET
 from distill.run.context import Context
 from distill.sets.set_file import add_refined, read_set
@@ -18,16 +19,13 @@ from synth.formation import decode_images
 from synth.images import gather
 
 
-def run_refine(context: Context) -> None:
+def run_refine(context: Context, table: RefineTable) -> None:
     """Add /refined to set.h5: its images after the update, which students see from then on.
 
     Raises:
         WorkError: if the tower cannot be used.
         DivergedRunError: if the update diverges; the set stays as it is.
     """
-    table = context.recipe.refine
-    if table is None:
-        raise WorkError("the recipe has no [refine] table; add one")
     context.run.keep_metrics(REFINE_STAGE)
     path = context.run.path / SET
     content = read_set(path)

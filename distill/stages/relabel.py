@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
 from functools import partial
 
 from torch import Tensor
@@ -11,57 +9,45 @@ from torch import Tensor
 from distill.recipes.build import relabel_views
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE, SET
-from distill.run.context import Context, handle_of
+from distill.run.context import Context
+from distill.run.engines import in_turn
 from distill.sets.set_file import add_votes, read_set
 from distill.sets.votes import RELABEL
 from distill.store.large_arrays import is_large
 from distill.teachers.active import choose_views
 from distill.teachers.loading import load_committee
-from distill.teachers.spilling import SpilledEpochs, VotedEpoch
-from distill.teachers.voting import (
-    VotingJob,
-    collect,
-    labeller,
-    open_voting,
-    relabel_table,
-    use_batch_statistics,
-)
-from synth.committee.relabel import (
-    draw_views,
-)
+from distill.teachers.spilling import LOGITS
+from distill.teachers.voting import Voting, collect, use_batch_statistics, vote_epoch
+from synth.committee.relabel import draw_views
 from synth.committee.strategies import Zones
 from synth.committee.strategies.stored import apply_zones, with_unlabelled
 from synth.committee.vote import Committee
 from synth.images import Images, gather
 
 
-def run_relabel(context: Context) -> None:
-    """Add /labels/full-fp16 to set.h5."""
-    table = relabel_table(context)
+def run_relabel(context: Context, table: RelabelTable) -> None:
+    """Add /labels/full-fp16 to set.h5; epochs that were voted before are not voted again."""
     path = context.run.path / SET
-    content = read_set(path)
+    content = context.once("set", partial(read_set, path))
     images, hard = context.on_device(content.seen_images), content.seen_hard
     committee = load_committee(context)
     batch_statistics = use_batch_statistics(context, table, committee)
+    checkpoint = context.checkpoint(RELABEL_STAGE)
     context.run.keep_metrics(RELABEL_STAGE)
-    names = context.recipe.committee.members if context.recipe.committee else []
-    for spec, weight in zip(names, committee.weights.tolist(), strict=True):
+    weights = committee.weights.tolist()
+    for spec, weight in zip(context.recipe.table("committee").members, weights, strict=True):
         context.log(RELABEL_STAGE, member=spec, weight=weight)
     chosen = _chosen(context, table, committee, images, hard)
-    away = VotingJob(
-        handle_of(context),
-        path.resolve(),
-        committee.weights.tolist(),
-        batch_statistics,
-        None if chosen is None else chosen.numpy(),
-    )
-    here = labeller(context, table, committee, images, batch_statistics, chosen)
-    shape = (table.epochs, len(images), context.classes)
-    spool = SpilledEpochs(context.checkpoint(RELABEL_STAGE)) if is_large(shape, 2) else None
-    found, missing = _found(table, spool)
-    made = context.share(missing, lambda: here, partial(open_voting, away))
-    epochs = itertools.chain(found, _kept(made, spool))
-    votes = collect(context, table, epochs, batch_statistics, spool)
+    asked = None if chosen is None else chosen.numpy()
+    vote = partial(vote_epoch, Voting(path.resolve(), weights, batch_statistics, asked))
+    large = is_large((table.epochs, len(images), context.classes), 2)
+    with context.progress.task(RELABEL_STAGE, table.epochs):
+        parts = context.map_parts(
+            checkpoint, vote, [1] * table.epochs, leave_out=(LOGITS,) if large else ()
+        )
+        epochs = [epoch for _, epoch in in_turn(parts)]
+    files = [checkpoint.part(epoch).path for epoch in range(table.epochs)] if large else []
+    votes = collect(context, table, epochs, batch_statistics, files)
     if chosen is not None:
         context.log(RELABEL_STAGE, views=chosen.numel(), teacher_passes=votes.queried)
         votes = with_unlabelled(votes, chosen, hard, table.unasked)
@@ -82,27 +68,3 @@ def _chosen(
         for epoch in range(table.epochs)
     ]
     return choose_views(context, committee, gather(images), hard.to(images.device), drawn)
-
-
-def _found(
-    table: RelabelTable, spool: SpilledEpochs | None
-) -> tuple[list[tuple[int, VotedEpoch]], list[int]]:
-    """Epochs that were voted before an interruption, and the numbers of the others."""
-    numbers = range(table.epochs)
-    if spool is None:
-        return [], list(numbers)
-    looked = [(number, spool.find(number)) for number in numbers]
-    found = [(number, epoch) for number, epoch in looked if epoch is not None]
-    return found, [number for number, epoch in looked if epoch is None]
-
-
-def _kept(
-    made: Iterable[tuple[int, VotedEpoch]], spool: SpilledEpochs | None
-) -> Iterator[tuple[int, VotedEpoch]]:
-    """Epochs as they are voted; where there is a spool, it has their logits."""
-    for number, epoch in made:
-        if spool is None:
-            yield number, epoch
-        else:
-            spool.keep(number, epoch)
-            yield number, epoch.without_logits()

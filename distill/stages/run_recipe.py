@@ -26,7 +26,7 @@ from distill.run.artefacts import (
 )
 from distill.run.context import Context
 from distill.run.engines import Engine
-from distill.run.engines.torchrun import joined
+from distill.run.engines.process_group import joined
 from distill.run.folder import Run, open_run, read_manifest, write_summary
 from distill.run.interrupt import listen
 from distill.run.progress import Progress
@@ -67,15 +67,15 @@ def run_recipe(
     data = check_data(recipe)
     progress = Progress(quiet=quiet)
     recipe = resolve_compile(recipe, data, device, _earlier(out), progress.say)
-    with joined(device, stages) as crew, listen() as stop:
-        if crew is not None and not crew.leads:
-            run = Run(out, {"recipe": {}, "stages": {}})
-            context = Context(run, recipe, device, Progress(quiet=True), stop, crew=crew)
+    with joined(device, stages) as group, listen() as stop:
+        if group is not None and not group.leads:
+            run = Run(out, read_only=True)
+            context = Context(run, recipe, device, Progress(quiet=True), stop, group=group)
             context.data = data
-            follow_match(context, crew)
+            follow_match(context, group)
             return None
         with open_run(out, recipe.model_dump(mode="json")) as run:
-            context = Context(run, recipe, device, progress, stop, crew=crew)
+            context = Context(run, recipe, device, progress, stop, group=group)
             context.engine = engine or context.engine
             context.data = data
             context.reuse = tuple(reuse)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from distill.data import take
-from distill.errors import WorkError
+from distill.names import resolve, selection
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
@@ -19,14 +18,11 @@ from distill.teachers.loading import load_committee
 from synth.committee.features import committee_features
 from synth.committee.vote import Committee
 from synth.images import Images
-from synth.selection import Features, choose_per_class, herding, k_center
+from synth.selection import Features, choose_per_class
 
 
-def run_select(context: Context) -> None:
+def run_select(context: Context, table: SelectTable) -> None:
     """Make set.h5."""
-    table = context.recipe.select
-    if table is None:
-        raise WorkError("the recipe selects no images; add a [select] table")
     context.run.keep_metrics(SELECT_STAGE)
     with context.progress.task(SELECT_STAGE, 1) as advance:
         images = _images(context, table)
@@ -36,22 +32,31 @@ def run_select(context: Context) -> None:
 
 
 def _needs_committee(table: SelectTable) -> bool:
-    by_features = table.method in ("herding", "k-center")
-    return table.method == "mosaics" or (by_features and table.features == "committee")
+    reads = selection(table.method).reads
+    return reads == "teachers" or (reads == "features" and table.features == "committee")
 
 
 def _images(context: Context, table: SelectTable) -> Images:
     """Normalised images [k * ipc, c, h, w] in class order."""
-    if table.method == "mosaics":
-        return realistic_mosaics(context, load_committee(context), table, SELECT_STAGE)
-    if table.method == "random":
-        return context.random_real(table.ipc, context.generator(SELECT_STAGE))[0]
+    entry = selection(table.method)
+    method = resolve(entry)
+    if entry.reads != "features":
+        images: Images = method(context, table)
+        return images
     real, labels = context.split("train")
-    rules: dict[str, Callable[[Tensor, int], Tensor]] = {"herding": herding, "k-center": k_center}
     committee = load_committee(context) if _needs_committee(table) else None
     features = _features(real, committee)
-    rule = rules[table.method]
-    return take(real, choose_per_class(features, labels, context.classes, table.ipc, rule))
+    return take(real, choose_per_class(features, labels, context.classes, table.ipc, method))
+
+
+def random_images(context: Context, table: SelectTable) -> Images:
+    """Real images drawn at random, the control of all other methods."""
+    return context.random_real(table.ipc, context.generator(SELECT_STAGE))[0]
+
+
+def mosaics(context: Context, table: SelectTable) -> Images:
+    """Crops that the committee finds realistic, tiled. Source: RDED, Sun et al. 2024."""
+    return realistic_mosaics(context, load_committee(context), table, SELECT_STAGE)
 
 
 def _features(images: Images, committee: Committee | None) -> Features:

@@ -27,9 +27,9 @@ class Stage:
 
     Attributes:
         name: as in `--stage`.
-        tables: recipe tables that it reads; all must be there.
+        tables: recipe tables that it reads, its own last; all must be there.
         inputs: stages whose outputs it reads, where they are part of the run.
-        run: does the work and writes the outputs.
+        run: does the work and writes the outputs; takes the context and its own table.
         outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
         also_inputs: recipe -> further inputs, where the recipe decides.
         derived: recipe -> what else decides the outputs, where only a part of another table does.
@@ -39,7 +39,7 @@ class Stage:
     name: str
     tables: tuple[str, ...]
     inputs: tuple[str, ...]
-    run: Callable[[Context], None]
+    run: Callable[[Context, Any], None]
     outputs: Callable[[Path], dict[str, str]]
     derived: Callable[[Recipe], Any] = lambda recipe: None
     ignored: tuple[str, ...] = ()

@@ -1,1 +1,1 @@
-"""Files of a run: atomic writes, digests, HDF5 artefacts and the run folder itself."""
+"""Files that know no recipe: atomic writes, digests, HDF5, snapshots, committees, packed data."""

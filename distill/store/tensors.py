@@ -1,9 +1,10 @@
-"""Checkpoints as safetensors: named tensors and one JSON header, written atomically."""
+"""Named tensors and one JSON header in a file, under a digest, written atomically."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
-    """Write named tensors with a JSON-able header."""
+    """Write named tensors with a JSON-able header, as safetensors with a digest of both."""
     ready: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, tensor in tensors.items():
@@ -28,28 +29,46 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
         # Safetensors refuses two names for one memory, as when a state is also the last good one.
         ready[name] = value.clone() if place in places else value
         places.add(place)
+    text = json.dumps(header)
+    metadata = {"header": text, "digest": _digest(ready, text)}
     with atomic_path(path) as temporary:
-        save_file(ready, temporary, metadata={"header": json.dumps(header, sort_keys=True)})
+        save_file(ready, temporary, metadata=metadata)
 
 
 def load_tensors(
     path: Path, leave_out: Collection[str] = ()
 ) -> tuple[dict[str, Tensor], Any] | None:
-    """Tensors and header of a checkpoint; None if it is missing or damaged.
+    """Tensors and header of a file; None if it is missing, or does not fit its digest.
 
     Args:
         path: of the file.
-        leave_out: names of tensors that are not read.
+        leave_out: names of tensors that are checked, but not kept.
+
+    Raises:
+        OSError: if the file is there and cannot be opened.
     """
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["header"])
-            names = [name for name in file.keys() if name not in leave_out]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}, header
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            text, digest = (file.metadata()[key] for key in ("header", "digest"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _digest(tensors, text) != digest:
+                return None
+            kept = {name: value for name, value in tensors.items() if name not in leave_out}
+            return kept, json.loads(text)
+    except (SafetensorError, KeyError, TypeError, ValueError):
         return None
+
+
+def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
+    """sha256 of a header and of tensors with their names, types and shapes."""
+    total = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"{name}:{value.dtype}:{list(value.shape)};".encode())
+        total.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def to_arrays(tensors: dict[str, Tensor]) -> Arrays:

@@ -9,12 +9,11 @@ from torch import nn
 
 import projectors
 from distill.errors import WorkError
-from distill.recipes.tables.committee import CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE, PROJECTOR
 from distill.run.context import Context
 from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
-from distill.teachers.priors import make_ballot
+from distill.teachers.priors import make_weighting
 from synth.committee.vote import Committee
 from synth.committee.weights import VoteWeighting
 
@@ -30,9 +29,8 @@ def load_committee(context: Context, only: str | None = None) -> Committee:
     Raises:
         WorkError: if it was trained on other data or classes, or has no such member.
     """
-    members = _read_members(context)
     if only is not None:
-        members = [member for member in members if member.spec == only]
+        members = [member for member in _read_members(context) if member.spec == only]
         if not members:
             raise WorkError(
                 f"{context.run.path / COMMITTEE} has no member {only}; name one of "
@@ -40,19 +38,17 @@ def load_committee(context: Context, only: str | None = None) -> Committee:
             )
         return Committee(_networks(context, members), torch.full((len(members),), 1 / len(members)))
     networks, weighting = load_members(context)
-    weights = weighting.weights(
-        committee_table(context).vote_temperature, context.generator("vote")
-    )
-    return Committee(networks, weights)
+    temperature = context.recipe.table("committee").vote_temperature
+    return Committee(networks, weighting.weights(temperature, context.generator("vote")))
 
 
 def load_networks(context: Context) -> tuple[nn.Module, ...]:
-    """The members of this run in the order of the recipe, frozen.
+    """The members of this run in the order of the recipe, frozen; read once for a stage.
 
     Raises:
         WorkError: if they were trained on other data or classes.
     """
-    return _networks(context, _read_members(context))
+    return context.once("networks", lambda: _networks(context, _read_members(context)))
 
 
 def load_members(context: Context) -> tuple[tuple[nn.Module, ...], VoteWeighting]:
@@ -62,15 +58,8 @@ def load_members(context: Context) -> tuple[tuple[nn.Module, ...], VoteWeighting
         WorkError: if they were trained on other data or classes.
     """
     members = _read_members(context)
-    networks = _networks(context, members)
-    return networks, make_ballot(context, committee_table(context), members, networks)
-
-
-def committee_table(context: Context) -> CommitteeTable:
-    """[committee]; raises WorkError where the recipe lacks it."""
-    if context.recipe.committee is None:
-        raise WorkError("the recipe has no [committee] table; add one with its members")
-    return context.recipe.committee
+    networks = context.once("networks", lambda: _networks(context, members))
+    return networks, make_weighting(context, context.recipe.table("committee"), members, networks)
 
 
 def _read_members(context: Context) -> list[Member]:
@@ -78,11 +67,11 @@ def _read_members(context: Context) -> list[Member]:
     members, data, class_names = read_committee(path)
     if data != context.data.digest or class_names != list(context.data.class_names):
         raise WorkError(f"{path} was trained on other data or classes; run the stage committee")
-    specs = [member.spec for member in members]
-    if specs != committee_table(context).members:
+    specs, wanted = [member.spec for member in members], context.recipe.table("committee").members
+    if specs != wanted:
         raise WorkError(
             f"{path} holds the members {', '.join(specs)}, but committee.members is "
-            f"{', '.join(committee_table(context).members)}; run the stage committee"
+            f"{', '.join(wanted)}; run the stage committee"
         )
     return members
 

@@ -1,4 +1,4 @@
-"""Weights of torchvision's members of the committee: found in files, never fetched unasked."""
+"""Members of the committee that come with weights; torchvision's are never fetched unasked."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from distill.data import Preprocess
 from distill.errors import RecipeError, WorkError, suggestion
-from distill.recipes.build import is_torchvision
-from distill.recipes.specs import parse_network
+from distill.recipes.build import is_torchvision, is_trained
+from distill.recipes.specs import find_network, parse_network
 from distill.store.files import digest_tree
 from distill.store.foreign import load_tensors
 from synth.networks import TorchvisionNetwork
@@ -25,13 +25,18 @@ if TYPE_CHECKING:
 
 
 def weights_digests(recipe: Recipe) -> Mapping[str, str] | None:
-    """Digest of each torchvision member's file by its spec; None where there is no such member."""
+    """What the weights are of the members that come with them, by spec; None without such members.
+
+    Of torchvision's models the digest of their file, of teachers the version of their package.
+    """
     table = recipe.committee
-    specs = [spec for spec in table.members if is_torchvision(spec)] if table else []
-    if table is None or not specs:
+    if table is None:
         return None
-    paths = {spec: weights_path(spec, table.training(spec).weights) for spec in specs}
-    return {spec: digest_tree(path) if path.is_file() else "" for spec, path in paths.items()}
+    found = {spec: find_network(spec).package for spec in table.members if is_trained(spec)}
+    for spec in filter(is_torchvision, table.members):
+        path = weights_path(spec, table.training(spec).weights)
+        found[spec] = digest_tree(path) if path.is_file() else ""
+    return found or None
 
 
 def weights_path(spec: str, named: str | None) -> Path:
@@ -39,6 +44,23 @@ def weights_path(spec: str, named: str | None) -> Path:
     if named is not None:
         return Path(named).expanduser()
     return Path(torch.hub.get_dir()) / "checkpoints" / _url(spec).rpartition("/")[2]
+
+
+def comes_trained(context: Context, spec: str, named: str | None, network: nn.Module) -> bool:
+    """Whether nothing of a member is left to train; its own weights are given to it where needed.
+
+    A teacher comes with its weights, a model of torchvision reads them, see `load_pretrained`.
+
+    Args:
+        context: of the run.
+        spec: of the member.
+        named: a file of torchvision's weights; None for torch's own copy.
+        network: the member, of the data's classes.
+    """
+    if is_trained(spec):
+        _expect(context, network)
+        return True
+    return is_torchvision(spec) and load_pretrained(context, spec, named, network)
 
 
 def load_pretrained(context: Context, spec: str, named: str | None, network: nn.Module) -> bool:
@@ -72,9 +94,15 @@ def load_pretrained(context: Context, spec: str, named: str | None, network: nn.
             f"committee member {spec}: {path} holds other weights ({error}); name a state dict of "
             "this model as committee.weights"
         ) from None
-    if isinstance(context.preprocess, Preprocess):
-        network.expect(context.preprocess.mean, context.preprocess.std)
+    _expect(context, network)
     return taken
+
+
+def _expect(context: Context, network: nn.Module) -> None:
+    """Tell a network that asks for it, by a method `expect`, how images are normalised."""
+    expect = getattr(network, "expect", None)
+    if expect is not None and isinstance(context.preprocess, Preprocess):
+        expect(context.preprocess.mean, context.preprocess.std)
 
 
 def fetch_weights(recipe: Recipe) -> None:

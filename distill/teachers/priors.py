@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from distill.errors import WorkError
+from distill.names import choices, resolve
 from distill.recipes.build import build_views
 from distill.recipes.tables.committee import CommitteeTable
 from distill.recipes.tables.relabel import RelabelTable
@@ -35,7 +36,7 @@ from synth.training.loop import TrainSettings, accuracy, train
 _MEASURED_LR = 0.002
 
 
-def make_ballot(
+def make_weighting(
     context: Context,
     table: CommitteeTable,
     members: Sequence[Member],
@@ -49,14 +50,67 @@ def make_ballot(
         members: of committee.h5.
         networks: the same members, ready to be asked.
     """
-    if table.vote == "similarity":
-        power = math.inf if table.similarity_power == "nearest" else table.similarity_power
-        return VoteWeighting("similarity", _similarities(context, table, networks), power)
-    if table.vote == "measured":
-        return VoteWeighting("measured", _measured(context, table, members, networks))
-    if table.vote == "prior" and table.priors is not None:
+    weighting: VoteWeighting = resolve(choices("committee.vote")[table.vote])(
+        context, table, members, networks
+    )
+    return weighting
+
+
+def prior_weighting(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> VoteWeighting:
+    """The members' held-out accuracies, or committee.priors. Source: CV-DD."""
+    if table.priors is not None:
         return VoteWeighting("prior", tuple(percent / 100 for percent in table.priors))
-    return VoteWeighting(table.vote, tuple(member.accuracy for member in members))
+    return VoteWeighting("prior", _accuracies(members))
+
+
+def measured_weighting(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> VoteWeighting:
+    """The accuracies of students that each member taught alone. Source: CV-DD."""
+    return VoteWeighting("measured", _measured(context, table, members, networks))
+
+
+def equal_weighting(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> VoteWeighting:
+    """Every member weighs the same."""
+    return VoteWeighting("equal", _accuracies(members))
+
+
+def random_weighting(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> VoteWeighting:
+    """Weights that are drawn. Source: CV-DD."""
+    return VoteWeighting("random", _accuracies(members))
+
+
+def similarity_weighting(
+    context: Context,
+    table: CommitteeTable,
+    members: Sequence[Member],
+    networks: Sequence[nn.Module],
+) -> VoteWeighting:
+    """How near each member's task is to this one. Source: Borup et al. 2023."""
+    power = math.inf if table.similarity_power == "nearest" else table.similarity_power
+    return VoteWeighting("similarity", _similarities(context, table, networks), power)
+
+
+def _accuracies(members: Sequence[Member]) -> tuple[float, ...]:
+    return tuple(member.accuracy for member in members)
 
 
 def _similarities(

@@ -1,105 +1,48 @@
-"""Voted epochs on the disk, until all are there: for labels that are larger than memory may be."""
+"""Voted epochs as parts of a checkpoint: they stay on the disk where they exceed memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from distill.store.tensors import from_arrays, load_tensors, save_tensors, to_arrays
-from synth.augment import MixKind
+from distill.run.checkpoints import Saved
+from distill.store.tensors import Arrays, to_arrays
 from synth.augment.mix import Mix
 from synth.committee.relabel import LabelledEpoch
 
-_LOGITS = "logits"
+LOGITS = "logits"
 
 
-def _none_of(count: int) -> np.ndarray:
-    """Logits [count, 0], which are elsewhere."""
-    return np.empty((count, 0), np.float16)
+def pack_epoch(epoch: LabelledEpoch, asked: int) -> tuple[Arrays, dict[str, Any]]:
+    """An epoch, of which so many views went through the teachers, as arrays and plain values."""
+    tensors = {"ids": epoch.ids, "views": epoch.views, LOGITS: epoch.logits}
+    for index, mix in enumerate(epoch.mixes):
+        tensors[f"{index}/partners"] = mix.partners
+        tensors[f"{index}/parameters"] = mix.parameters
+    return to_arrays(tensors), {"asked": asked, "mixes": [mix.kind for mix in epoch.mixes]}
 
 
-@dataclass(frozen=True, eq=False)
-class VotedEpoch:
-    """A `LabelledEpoch` as plain arrays.
-
-    Attributes:
-        tensors: its ids, views and logits.
-        mixes: (kind, {partners, parameters}) of each batch, or nothing.
-        asked: views that went through the teachers.
-    """
-
-    tensors: dict[str, np.ndarray]
-    mixes: list[tuple[MixKind, dict[str, np.ndarray]]]
-    asked: int
-
-    @staticmethod
-    def packed(epoch: LabelledEpoch, asked: int) -> VotedEpoch:
-        """An epoch of tensors as arrays."""
-        tensors = {"ids": epoch.ids, "views": epoch.views, _LOGITS: epoch.logits}
-        mixes = [
-            (mix.kind, to_arrays({"partners": mix.partners, "parameters": mix.parameters}))
-            for mix in epoch.mixes
-        ]
-        return VotedEpoch(to_arrays(tensors), mixes, asked)
-
-    def unpacked(self) -> LabelledEpoch:
-        """The epoch as tensors."""
-        mixes = [Mix(kind, **from_arrays(arrays)) for kind, arrays in self.mixes]
-        return LabelledEpoch(**from_arrays(self.tensors), mixes=mixes)
-
-    def without_logits(self) -> VotedEpoch:
-        """The epoch with logits [n, 0]."""
-        none = _none_of(len(self.tensors["ids"]))
-        return replace(self, tensors={**self.tensors, _LOGITS: none})
-
-
-class SpilledEpochs:
-    """Epochs in files of a folder; an interrupted stage finds those that were voted before.
-
-    Args:
-        folder: of the stage's checkpoints.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def keep(self, number: int, epoch: VotedEpoch) -> None:
-        """Write an epoch."""
-        tensors = from_arrays(epoch.tensors)
-        for index, (_, arrays) in enumerate(epoch.mixes):
-            parts = from_arrays(arrays).items()
-            tensors |= {f"{index}/{name}": tensor for name, tensor in parts}
-        header = {"asked": epoch.asked, "mixes": [kind for kind, _ in epoch.mixes]}
-        save_tensors(self.path(number), tensors, header)
-
-    def find(self, number: int) -> VotedEpoch | None:
-        """An epoch that was written before, without its logits; None if there is no whole one."""
-        found = load_tensors(self.path(number), leave_out=(_LOGITS,))
-        if found is None:
-            return None
-        arrays, header = to_arrays(found[0]), found[1]
-        arrays[_LOGITS] = _none_of(len(arrays["ids"]))
-        mixes = [
-            (kind, {name: arrays.pop(f"{index}/{name}") for name in ("partners", "parameters")})
-            for index, kind in enumerate(header["mixes"])
-        ]
-        return VotedEpoch(arrays, mixes, header["asked"])
-
-    def path(self, number: int) -> Path:
-        """The file of an epoch."""
-        return self._folder / f"epoch-{number:05d}.safetensors"
+def unpack_epoch(saved: Saved) -> LabelledEpoch:
+    """The epoch of `pack_epoch`; its logits are [n, 0] where they were left out."""
+    tensors, header = saved
+    mixes = [
+        Mix(kind, tensors[f"{index}/partners"], tensors[f"{index}/parameters"])
+        for index, kind in enumerate(header["mixes"])
+    ]
+    ids = tensors["ids"]
+    logits = tensors.get(LOGITS, torch.empty((len(ids), 0), dtype=torch.float16))
+    return LabelledEpoch(ids=ids, views=tensors["views"], logits=logits, mixes=mixes)
 
 
 @dataclass(frozen=True, eq=False)
 class SpilledLogits:
-    """The logits [e, n, k] of all epochs of a spool, see `synth.committee.relabel.VotedLogits`.
+    """The logits [e, n, k] of all epochs on the disk, see `synth.committee.relabel.VotedLogits`.
 
     Attributes:
         files: of the epochs.
@@ -112,5 +55,5 @@ class SpilledLogits:
     def __getitem__(self, places: Any, /) -> Tensor:
         row, place = places if isinstance(places, tuple) else (places, slice(None))
         with safe_open(self.files[row], framework="pt") as file:
-            found: Tensor = file.get_slice(_LOGITS)[place]
+            found: Tensor = file.get_slice(LOGITS)[place]
         return found

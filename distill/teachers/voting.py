@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +16,14 @@ from distill.errors import WorkError
 from distill.recipes.build import relabel_views
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE
-from distill.run.context import Context, RunHandle, open_context
-from distill.run.engines import in_turn
+from distill.run.checkpoints import Saved
+from distill.run.context import Context
 from distill.sets.set_file import read_set
 from distill.sets.votes import RELABEL
+from distill.store.tensors import Arrays, from_arrays
 from distill.teachers.loading import load_networks
-from distill.teachers.spilling import SpilledEpochs, SpilledLogits, VotedEpoch
+from distill.teachers.spilling import SpilledLogits, pack_epoch, unpack_epoch
 from synth.committee.relabel import (
-    LabelledEpoch,
     QueriedViews,
     StoredMixes,
     StoredVotes,
@@ -34,6 +36,40 @@ from synth.committee.strategies.stored import aggregated_vote
 from synth.committee.vote import Committee
 from synth.images import Images
 
+# Epoch -> its votes, see `pack_epoch`.
+Label = Callable[[int], tuple[Arrays, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Voting:
+    """How the views of a set are voted on, as plain data.
+
+    Attributes:
+        set_path: set.h5.
+        weights: of the members' votes.
+        batch_statistics: as of `Committee.vote`.
+        chosen: [e, n] bool, views that are labelled; None for all of them.
+    """
+
+    set_path: Path
+    weights: list[float]
+    batch_statistics: bool
+    chosen: np.ndarray | None = None
+
+
+def vote_epoch(voting: Voting, context: Context, epoch: int) -> tuple[Arrays, dict[str, Any]]:
+    """The votes on the views of an epoch, see `pack_epoch`; networks and images are read once."""
+
+    def opened() -> Label:
+        content = context.once("set", partial(read_set, voting.set_path))
+        images = context.on_device(content.seen_images)
+        committee = Committee(load_networks(context), torch.tensor(voting.weights))
+        chosen = None if voting.chosen is None else torch.from_numpy(voting.chosen)
+        table = context.recipe.table("relabel")
+        return labeller(context, table, committee, images, voting.batch_statistics, chosen)
+
+    return context.once("voting", opened)(epoch)
+
 
 def vote_views(
     context: Context,
@@ -45,41 +81,10 @@ def vote_views(
 ) -> StoredVotes:
     """The vote on every view of `images` [n, c, h, w], in as many epochs as the table says."""
     label = labeller(context, table, committee, images, batch_statistics)
-
-    def epochs() -> Iterator[tuple[int, VotedEpoch]]:
-        for epoch in range(table.epochs):
-            yield epoch, label(epoch)
-
-    return collect(context, table, epochs(), batch_statistics)
-
-
-@dataclass(frozen=True)
-class VotingJob:
-    """Plain data from which a process opens the votes on a set.
-
-    Attributes:
-        opening: of the run.
-        set_path: set.h5.
-        weights: of the members' votes.
-        batch_statistics: as of `Committee.vote`.
-        chosen: [e, n] bool, views that are labelled; None for all of them.
-    """
-
-    opening: RunHandle
-    set_path: Path
-    weights: list[float]
-    batch_statistics: bool
-    chosen: np.ndarray | None = None
-
-
-def open_voting(polling: VotingJob) -> Callable[[int], VotedEpoch]:
-    """What votes on the views of an epoch, in another process."""
-    context = open_context(polling.opening)
-    table = relabel_table(context)
-    images = context.on_device(read_set(polling.set_path).seen_images)
-    committee = Committee(load_networks(context), torch.tensor(polling.weights))
-    chosen = None if polling.chosen is None else torch.from_numpy(polling.chosen)
-    return labeller(context, table, committee, images, polling.batch_statistics, chosen)
+    with context.progress.task(RELABEL_STAGE, table.epochs):
+        epochs = [label(epoch) for epoch in range(table.epochs)]
+    saved = [(from_arrays(arrays), header) for arrays, header in epochs]
+    return collect(context, table, saved, batch_statistics)
 
 
 def labeller(
@@ -89,7 +94,7 @@ def labeller(
     images: Images,
     batch_statistics: bool,
     chosen: Tensor | None = None,
-) -> Callable[[int], VotedEpoch]:
+) -> Label:
     """What votes on the views of an epoch; its views depend on its number alone."""
     views, size = relabel_views(table), table.batch_size
 
@@ -99,7 +104,7 @@ def labeller(
         except ImportError as error:
             raise WorkError(f"relabel.aggregate: {error}") from None
 
-    def label(epoch: int) -> VotedEpoch:
+    def label(epoch: int) -> tuple[Arrays, dict[str, Any]]:
         context.stop.check()
         # A reader of views that come from the seed draws them with the same generator.
         generator = context.generator(RELABEL, epoch)
@@ -120,7 +125,8 @@ def labeller(
                     table.parts,
                     batch_statistics,
                 )
-        return VotedEpoch.packed(found, asked)
+        context.progress.advance()
+        return pack_epoch(found, asked)
 
     return label
 
@@ -128,21 +134,22 @@ def labeller(
 def collect(
     context: Context,
     table: RelabelTable,
-    results: Iterable[tuple[int, VotedEpoch]],
+    saved: Sequence[Saved],
     batch_statistics: bool,
-    spool: SpilledEpochs | None = None,
+    files: Sequence[Path] = (),
 ) -> StoredVotes:
-    """The votes of all epochs, however they come; those of a spool stay there."""
-    epochs, asked = [], 0
-    with context.progress.task(RELABEL_STAGE, table.epochs) as advance:
-        for _, epoch in in_turn(results):
-            epochs.append(epoch.unpacked())
-            asked += epoch.asked
-            advance()
+    """The votes of all epochs in their order, whose logits are in `files` where there are any."""
+    epochs = [unpack_epoch(epoch) for epoch in saved]
+    logits: VotedLogits
+    if files:
+        shape = torch.Size((len(epochs), len(epochs[0].ids), context.classes))
+        logits = SpilledLogits(files, shape)
+    else:
+        logits = torch.stack([epoch.logits for epoch in epochs])
     return StoredVotes(
         ids=torch.stack([epoch.ids for epoch in epochs]),
         views=torch.stack([epoch.views for epoch in epochs]),
-        logits=_logits(context, epochs, spool),
+        logits=logits,
         families=relabel_views(table).families,
         batch_size=table.batch_size,
         temperature=table.temperature,
@@ -150,25 +157,8 @@ def collect(
         mixes=StoredMixes.stack([epoch.mixes for epoch in epochs]),
         parts=table.parts,
         seed=context.recipe.seed if table.views == "seed" else None,
-        queried=None if table.active == "none" else asked,
+        queried=None if table.active == "none" else sum(header["asked"] for _, header in saved),
     )
-
-
-def _logits(
-    context: Context, epochs: Sequence[LabelledEpoch], spool: SpilledEpochs | None
-) -> VotedLogits:
-    """The logits of all epochs: in memory, or where the spool has them."""
-    if spool is None:
-        return torch.stack([epoch.logits for epoch in epochs])
-    shape = torch.Size((len(epochs), len(epochs[0].ids), context.classes))
-    return SpilledLogits([spool.path(number) for number in range(len(epochs))], shape)
-
-
-def relabel_table(context: Context) -> RelabelTable:
-    """[relabel]; raises WorkError where the recipe lacks it."""
-    if context.recipe.relabel is None:
-        raise WorkError("the recipe has no [relabel] table; add one")
-    return context.recipe.relabel
 
 
 def use_batch_statistics(context: Context, table: RelabelTable, committee: Committee) -> bool:

@@ -6,6 +6,8 @@ payload = codec.encode(labels)                       # bytes, with header and ch
 decode(payload).probabilities()                      # [e, n, k], whichever codec it was
 """
 
+import sys
+
 from projectors.codecs.base import DECODED_LIMIT, LabelCodec
 from projectors.codecs.container import Container, pack, unpack
 from projectors.codecs.dense import Dense
@@ -16,7 +18,14 @@ from projectors.codecs.lowrank import LowRank
 from projectors.codecs.pool import Pool
 from projectors.codecs.pruned import Pruned
 from projectors.codecs.quantised import Quantised
-from projectors.codecs.registry import CODECS, decode, get_codec
+from projectors.codecs.registry import (
+    CODECS,
+    decode,
+    find_codec,
+    get_codec,
+    register,
+    register_modules,
+)
 from projectors.codecs.roots import Roots
 from projectors.codecs.sampled import SampledTopK
 from projectors.codecs.sizes import encoded_bytes, imagenet_label_bytes
@@ -47,8 +56,12 @@ __all__ = [
     "Weights",
     "decode",
     "encoded_bytes",
+    "find_codec",
     "get_codec",
     "imagenet_label_bytes",
     "pack",
+    "register",
     "unpack",
 ]
+
+register_modules(sys.modules[__name__])

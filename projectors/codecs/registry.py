@@ -1,28 +1,90 @@
-"""Codecs by name, and decoding of any container."""
+"""Codecs by name, and decoding of any container.
+
+Every module of this folder is looked through for codecs, so that a new one needs no line here.
+Packages bring theirs as entry points of the group `limbeck.codecs`, by the codec's id.
+"""
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
+from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 from projectors.codecs.base import DECODED_LIMIT, LabelCodec, Payload
 from projectors.codecs.container import unpack
-from projectors.codecs.dense import Dense
 from projectors.codecs.errors import CodecError, UnknownCodecError
-from projectors.codecs.hard import Hard
 from projectors.codecs.labels import Labels
-from projectors.codecs.lowrank import LowRank
-from projectors.codecs.pruned import Pruned
-from projectors.codecs.quantised import Quantised
-from projectors.codecs.roots import Roots
-from projectors.codecs.sampled import SampledTopK
-from projectors.codecs.topk import TopK
-from projectors.codecs.twoscalar import TwoScalars
 
-CODECS: dict[str, type[Any]] = {
-    codec.codec_id: codec
-    for codec in (Dense, TopK, SampledTopK, Pruned, LowRank, Quantised, Roots, TwoScalars, Hard)
-}
+GROUP = "limbeck.codecs"
+
+# Filled when the package is imported; see `register`.
+CODECS: dict[str, type[Any]] = {}
+
+
+def register(codec: type[Any]) -> type[Any]:
+    """Make a codec known to `get_codec` and `decode`; returns it, so that it can decorate a class.
+
+    Raises:
+        CodecError: if its id is that of another codec.
+    """
+    known = CODECS.setdefault(codec.codec_id, codec)
+    if known is not codec:
+        raise CodecError(
+            f"codec {codec.codec_id} is {known.__module__}.{known.__name__} already; give "
+            f"{codec.__name__} another codec_id"
+        )
+    return codec
+
+
+def register_modules(package: ModuleType) -> None:
+    """Register the codecs of all modules of a package."""
+    for found in pkgutil.iter_modules(package.__path__):
+        for codec in codecs_of(importlib.import_module(f"{package.__name__}.{found.name}")):
+            register(codec)
+
+
+def codecs_of(module: ModuleType) -> Iterator[type[Any]]:
+    """The codecs that a module defines: dataclasses with an id."""
+    for found in vars(module).values():
+        if not isinstance(found, type) or found.__module__ != module.__name__:
+            continue
+        if is_dataclass(found) and hasattr(found, "codec_id"):
+            yield found
+
+
+def find_codec(codec_id: str) -> type[Any]:
+    """The codec of an id: one of the package, or one that an installed package brings.
+
+    Raises:
+        UnknownCodecError: if there is none, or its package cannot be imported.
+    """
+    if codec_id in CODECS:
+        return CODECS[codec_id]
+    for point in entry_points(group=GROUP, name=codec_id):
+        package = point.dist.name if point.dist else point.module
+        try:
+            found = point.load()
+        except Exception as error:  # noqa: BLE001 - a foreign module may raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise UnknownCodecError(
+                f"codec {codec_id} of the package {package} cannot be imported "
+                f"({type(error).__name__}: {reason}); install what it needs",
+                codec_id,
+            ) from None
+        if getattr(found, "codec_id", None) != codec_id:
+            raise UnknownCodecError(
+                f"the package {package} brings a codec {codec_id}, whose codec_id is "
+                f"{getattr(found, 'codec_id', None)!r}; ask its authors for the same name",
+                codec_id,
+            )
+        return register(found)
+    raise UnknownCodecError(
+        f"no codec is called {codec_id!r}; choose one of {', '.join(sorted(CODECS))}", codec_id
+    )
 
 
 def get_codec(config: dict[str, Any]) -> LabelCodec:
@@ -42,12 +104,7 @@ def get_codec(config: dict[str, Any]) -> LabelCodec:
         raise CodecError(f"{config!r} is no codec's config; give a table with an id")
     values = dict(config)
     codec_id = values.pop("id", None)
-    if not isinstance(codec_id, str) or codec_id not in CODECS:
-        raise UnknownCodecError(
-            f"no codec is called {codec_id!r}; choose one of {', '.join(sorted(CODECS))}",
-            str(codec_id),
-        )
-    codec = CODECS[codec_id]
+    codec = find_codec(codec_id if isinstance(codec_id, str) else str(codec_id))
     known = {field.name: field for field in fields(codec)}
     wrong = sorted(values.keys() - known.keys())
     missing = [name for name in known if name not in values and known[name].default is MISSING]

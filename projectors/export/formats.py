@@ -8,7 +8,6 @@ compact         this package's own folder in few bits
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,9 +145,9 @@ def export_as_program(projector: Projector, folder: Path) -> Exported:
     return Exported(gap, lines, _normalised(projector), True)
 
 
-def export_compact(projector: Projector, folder: Path, storage: Storage) -> Exported:
-    """Write this package's own folder in few bits; its difference is measured, not limited."""
-    save(projector, folder, storage=storage)
+def export_compact(projector: Projector, folder: Path, storage: Storage | None = None) -> Exported:
+    """Write this package's own folder in few bits, 8 when None; what differs is measured."""
+    save(projector, folder, storage=storage or Storage(bits=8))
     loaded = load(folder, tower=projector.tower)
     with torch.no_grad():
         gaps = [float((loaded(x) - projector(x)).abs().max()) for x in probe_images(projector)]
@@ -204,10 +203,3 @@ def _normalised(projector: Projector) -> str:
         f"`images` [n, {len(space.mean)}, h, w] of any size: pixels in [0, 1], less "
         f"{list(space.mean)}, divided by {list(space.std)}, as in the set that it labels"
     )
-
-
-EXPORTERS: dict[str, Callable[[Projector, Path], Exported]] = {
-    "merged": export_merged,
-    "onnx": export_as_onnx,
-    "torch-export": export_as_program,
-}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from synth.errors import DivergedError
 from synth.matching.gradients import GradientMethod, MatchingGradient, matching_gradient
 from synth.matching.ranks import Ranks, mean_of
+from synth.matching.rate import Rate, add_rate
 from synth.matching.segments import Segment, SegmentChoice
 from synth.matching.state import Learned, MatchState
 from synth.updates import Average, UpdateRule, adam
@@ -32,6 +33,7 @@ class MatchProblem:
             step as TESLA does; None to use the labels of the set.
         ranks: processes that share the segments of an outer step, each with the same state; None
             for a single process.
+        rate: what the stored images may cost in bits; None for any size.
     """
 
     network: nn.Module
@@ -40,6 +42,7 @@ class MatchProblem:
     decode: Callable[[Tensor], Tensor] | None = None
     label: Callable[[Segment, Tensor], Tensor] | None = None
     ranks: Ranks | None = None
+    rate: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,14 @@ class OuterStep:
         distance: mean parameter distance of its segments (1.0: no progress).
         student_lr: student learning rate after it.
         applied: False if the update was refused.
+        bits: coded size of the images before it; None without a rate.
     """
 
     index: int
     distance: float
     student_lr: float
     applied: bool
+    bits: float | None = None
 
 
 def match_trajectories(
@@ -117,16 +122,23 @@ def match_trajectories(
         distance, gradients, labels = mean_gradient(
             state.now, problem.choose(state.step), problem, gradient
         )
+        now, bits = replace(state.now, labels=labels), None
+        if problem.rate is not None and math.isfinite(distance):
+            images, multiplier, bits = add_rate(
+                now.images, gradients[0], now.multiplier, problem.rate
+            )
+            now = replace(now, multiplier=multiplier)
+            gradients = (images, *gradients[1:])
         updated = None
         if math.isfinite(distance) and distance <= settings.threshold:
             factor = 0.5 * (1 + math.cos(math.pi * state.step / steps)) if settings.cosine else 1.0
-            updated = _update(replace(state.now, labels=labels), gradients, settings, factor)
+            updated = _update(now, gradients, settings, factor)
         if updated is not None and _is_finite(updated):
             state = MatchState(state.step + 1, 0, updated, state.now)
-            yield state, OuterStep(state.step - 1, distance, float(state.student_lr), applied=True)
         else:
-            state = _refuse(state, distance, settings)
-            yield state, OuterStep(state.step - 1, distance, float(state.student_lr), applied=False)
+            updated, state = None, _refuse(state, distance, settings)
+        applied, student_lr = updated is not None, float(state.student_lr)
+        yield state, OuterStep(state.step - 1, distance, student_lr, applied, bits)
 
 
 def mean_gradient(
@@ -210,7 +222,15 @@ def _update(
     )
     moments = (steps[0][1], steps[1][1], steps[2][1])
     average = Average(now.average, settings.image_average).updated(steps[0][0]).value
-    return Learned(steps[0][0], steps[1][0], log_student_lr, moments, average, count)
+    return Learned(
+        steps[0][0],
+        steps[1][0],
+        log_student_lr,
+        moments,
+        average,
+        count,
+        now.multiplier,
+    )
 
 
 def _is_finite(learned: Learned) -> bool:

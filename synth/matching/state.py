@@ -23,6 +23,7 @@ class Learned:
         moments: of images, labels and log_student_lr.
         average: moving average of the images, [n, c, h, w].
         updates: updates applied so far.
+        multiplier: weight of the coded bits beside the distance, scalar; 0 before it is set.
     """
 
     images: Tensor
@@ -31,6 +32,7 @@ class Learned:
     moments: tuple[Moments, Moments, Moments]
     average: Tensor
     updates: int
+    multiplier: Tensor
 
 
 @dataclass(frozen=True)
@@ -78,11 +80,13 @@ def initial_state(images: Tensor, labels: Tensor, student_lr: float) -> MatchSta
     log_student_lr = torch.tensor(math.log(student_lr), dtype=images.dtype, device=images.device)
     images, labels = images.detach().clone(), labels.detach().clone()
     moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_student_lr))
-    start = Learned(images, labels, log_student_lr, moments, images, 0)
+    start = Learned(
+        images, labels, log_student_lr, moments, images, 0, torch.zeros_like(log_student_lr)
+    )
     return MatchState(0, 0, start, start)
 
 
-_LEARNED = ("images", "labels", "log_student_lr", "average")
+_LEARNED = ("images", "labels", "log_student_lr", "average", "multiplier")
 
 
 def pack_state(state: MatchState) -> tuple[dict[str, Tensor], dict[str, int]]:
@@ -109,7 +113,7 @@ def unpack_state(
     """The state of `pack_state`, on a device."""
 
     def learned(part: str) -> Learned:
-        images, labels, log_student_lr, average = (
+        images, labels, log_student_lr, average, multiplier = (
             tensors[f"{part}.{name}"].to(device) for name in _LEARNED
         )
         first, second, third = (
@@ -120,7 +124,13 @@ def unpack_state(
             for index in range(3)
         )
         return Learned(
-            images, labels, log_student_lr, (first, second, third), average, header[part]
+            images,
+            labels,
+            log_student_lr,
+            (first, second, third),
+            average,
+            header[part],
+            multiplier,
         )
 
     return MatchState(header["step"], header["refusals"], learned("now"), learned("good"))

@@ -15,7 +15,15 @@ from synth.recovery.loop import (
     recover_images,
     teachers_gradient,
 )
-from synth.recovery.schedules import RecoverBatch, Schedule, draw_members, plan_batches
+from synth.recovery.schedules import (
+    RecoverBatch,
+    Schedule,
+    draw_members,
+    drawn_anew,
+    every_set_in_turn,
+    largest_priors,
+    plan_batches,
+)
 from synth.recovery.statistics import (
     NormStatistics,
     class_statistics,
@@ -39,7 +47,10 @@ __all__ = [
     "ValidImages",
     "class_statistics",
     "draw_members",
+    "drawn_anew",
+    "every_set_in_turn",
     "first_state",
+    "largest_priors",
     "plan_batches",
     "recover_images",
     "running_statistics",

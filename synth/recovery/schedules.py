@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 from math import comb
-from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
 from synth.training.batches import split_batches
 
-Schedule = Literal["random", "pairs", "fixed"]
+# (priors, members of a call, number of the call, generator) -> places of its members in `priors`.
+Schedule = Callable[[Sequence[float], int, int, Generator], tuple[int, ...]]
 
 
 def draw_members(
@@ -25,18 +25,17 @@ def draw_members(
     and are not drawn at every step. Source: CV-DD.
 
     Args:
-        schedule: "random", drawn without replacement; "pairs", every set of `count` members in
-            turn, and again from the first; "fixed", those of the largest priors.
+        schedule: `drawn_anew`, `every_set_in_turn` or `largest_priors`.
         priors: how good each member is.
         count: members of a call.
         call: its number, from 0.
-        generator: draws for "random".
+        generator: for a schedule that draws.
 
     Returns:
         Distinct indices into `priors`.
 
     Raises:
-        ValueError: if `count` is below 1 or above the number of members, or for an unknown name.
+        ValueError: if `count` is below 1 or above the number of members.
     """
     members = len(priors)
     if not 1 <= count <= members:
@@ -44,15 +43,30 @@ def draw_members(
             f"the schedule asks for {count} members at once, but {members} may be drawn; ask for "
             f"1 to {members}, or add members"
         )
-    if schedule == "random":
-        return tuple(torch.randperm(members, generator=generator)[:count].tolist())
-    if schedule == "pairs":
-        index = call % comb(members, count)
-        return next(islice(combinations(range(members), count), index, index + 1))
-    if schedule == "fixed":
-        ranked = sorted(range(members), key=lambda member: -priors[member])
-        return tuple(sorted(ranked[:count]))
-    raise ValueError(f"schedule is {schedule!r}; choose random, pairs or fixed")
+    return schedule(priors, count, call, generator)
+
+
+def drawn_anew(
+    priors: Sequence[float], count: int, call: int, generator: Generator
+) -> tuple[int, ...]:
+    """Members drawn without replacement, anew for each call. Source: CV-DD."""
+    return tuple(torch.randperm(len(priors), generator=generator)[:count].tolist())
+
+
+def every_set_in_turn(
+    priors: Sequence[float], count: int, call: int, generator: Generator
+) -> tuple[int, ...]:
+    """Every set of `count` members in turn, and again from the first."""
+    place = call % comb(len(priors), count)
+    return next(islice(combinations(range(len(priors)), count), place, place + 1))
+
+
+def largest_priors(
+    priors: Sequence[float], count: int, call: int, generator: Generator
+) -> tuple[int, ...]:
+    """The members of the largest priors, the same for every call."""
+    ranked = sorted(range(len(priors)), key=lambda member: -priors[member])
+    return tuple(sorted(ranked[:count]))
 
 
 @dataclass(frozen=True)

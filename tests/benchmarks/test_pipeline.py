@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from distill.recipes.loading import load_recipe
+from tests.distill.cases import write_recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -19,6 +20,11 @@ def pipeline(monkeypatch):
     monkeypatch.setitem(sys.modules, "pipeline", module)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return write_recipe(tmp_path)
 
 
 def test_operations_of_a_stage_grow_with_its_epochs(pipeline, recipe, tmp_path):

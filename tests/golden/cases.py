@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.golden.recipes import NETWORKS
+
 
 @dataclass(frozen=True)
 class Case:
@@ -72,22 +74,6 @@ def _import(layout: str, fixture: str, *options: str) -> Case:
 
 
 _NOT_WHOLE = ("evaluate.labels=votes", "evaluate.epochs=6")
-
-_NETWORKS = ",".join(
-    (
-        "convnet1:width=4:norm=none:pooling=max:activation=leaky",
-        "convnet3:width=4:norm=group",
-        "resnet18:width=4:norm=instance",
-        "resnet50:width=2",
-        "shufflenetv2:width=8",
-        "mobilenetv2:width=4",
-        "densenet121:width=2",
-        "vit-tiny:depth=1:width=64:patch=4",
-        "vgg11:width=4",
-        "alexnet:width=4",
-        "mlp:depth=3:width=8",
-    )
-)
 
 CASES: dict[str, Case] = {
     # Every stage in one run.
@@ -261,7 +247,7 @@ CASES: dict[str, Case] = {
     "evaluate-hard": _evaluate("evaluate.protocol=hard", "evaluate.labels=hard"),
     "evaluate-bfloat16": _evaluate(*_NOT_WHOLE, "evaluate.precision=bfloat16"),
     "evaluate-networks": Case(
-        (f"evaluate a --quiet --record --students {_NETWORKS} --seeds 1 --epochs 1 --labels hard",),
+        (f"evaluate a --quiet --record --students {NETWORKS} --seeds 1 --epochs 1 --labels hard",),
         "whole",
     ),
     "evaluate-command": Case(

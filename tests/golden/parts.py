@@ -37,6 +37,7 @@ _VOLATILE = {
     "versions",
     "peft_version",
     "key",
+    "outputs",
     "recipe",
     "recipe_digest",
 }
@@ -45,7 +46,7 @@ _VOLATILE = {
 _VOLATILE_LINES = re.compile(r"exported with|[Rr]ecipe digest|projector\.pt2` \||\*\*all\*\*")
 _RECIPE_DETAILS = re.compile(r"<details><summary>Recipe</summary>.*?</details>", re.DOTALL)
 _SECTION = re.compile(r'<section id="([\w-]+)"')
-_VOLATILE_SECTIONS = ("stages", "recipe", "versions", "costs")
+_VOLATILE_SECTIONS = ("stages", "recipe", "versions", "costs", "provenance")
 
 
 def parts_of(path: Path, with_recipe: bool) -> Parts:

@@ -125,3 +125,20 @@ RECIPES: dict[str, str] = {
     + _EXPERTS
     + _MATCH,
 }
+
+# Every family of networks, small.
+NETWORKS = ",".join(
+    (
+        "convnet1:width=4:norm=none:pooling=max:activation=leaky",
+        "convnet3:width=4:norm=group",
+        "resnet18:width=4:norm=instance",
+        "resnet50:width=2",
+        "shufflenetv2:width=8",
+        "mobilenetv2:width=4",
+        "densenet121:width=2",
+        "vit-tiny:depth=1:width=64:patch=4",
+        "vgg11:width=4",
+        "alexnet:width=4",
+        "mlp:depth=3:width=8",
+    )
+)

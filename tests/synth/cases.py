@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 import synth.networks
-from distill.recipes.names import NETWORKS
+from distill.names import NETWORKS, resolve
 from synth import MatchingGradient, matching_gradient
 from synth.augment import FAMILIES, Augmentation, View
 from synth.cuda_graphs import Work
@@ -33,7 +33,8 @@ def build_registered(
         options["width"] = 4
     if options.get("norm") == "batch":
         options["norm"] = "instance"
-    return build(NETWORKS[name].kind, channels, size, **{**options, **changes})
+    family = resolve(NETWORKS[name]).__name__
+    return build(family, channels, size, **{**options, **changes})
 
 
 def build(

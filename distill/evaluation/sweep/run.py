@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.errors import DivergedRunError, InterruptedRunError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError
 from distill.evaluation.students import EvaluatedSet, protocol
 from distill.evaluation.sweep.jobs import (
     Outcome,
@@ -19,13 +19,13 @@ from distill.evaluation.sweep.jobs import (
     plan_sweep,
 )
 from distill.evaluation.sweep.plot import draw_curves
-from distill.evaluation.sweep.work import SweepHandle, open_sweep, random_file
+from distill.evaluation.sweep.work import random_file, train_student
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import COMMITTEE
-from distill.run.context import Context, handle_of, scratch_context
+from distill.run.context import Context, scratch_context
 from distill.run.engines import Engine
 from distill.run.interrupt import listen
 from distill.run.progress import Advance
@@ -52,9 +52,7 @@ def run_sweep(context: Context, place: Path, folder: Path, asked: SweepOptions) 
         folder: of the sweep; rows that it holds of the same sweep are not trained again.
         asked: codecs and controls.
     """
-    table = context.recipe.evaluate
-    if table is None:
-        raise WorkError("the recipe has no [evaluate] table; add one with its students")
+    table = context.recipe.table("evaluate")
     content = read_set(place)
     labelled = has_committee(context)
     jobs = plan_sweep(asked, table.students, table.seeds, labelled=labelled)
@@ -62,9 +60,9 @@ def run_sweep(context: Context, place: Path, folder: Path, asked: SweepOptions) 
     _make_random(context, content, folder, table.seeds, key, labelled=labelled)
     found = _read(folder / LOG, key)
     left = [job for job in jobs if job.name not in found]
-    bench = SweepHandle(handle_of(context), place.resolve(), folder.resolve())
+    train = partial(train_student, place.resolve(), folder.resolve())
     with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
-        for job, outcome in context.send(left, partial(open_sweep, bench)):
+        for job, outcome in context.map(train, left):
             found[job.name] = outcome
             append_lines(folder / LOG, [{"key": key, "job": job.name, **asdict(outcome)}])
             _tell(advance, job, outcome)

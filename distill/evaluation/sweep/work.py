@@ -1,16 +1,15 @@
-"""What a worker process of a sweep does: train one student at a time."""
+"""What a job of a sweep does: train one student."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
 from distill.evaluation.sweep.jobs import FULL, HARD, SET, Outcome, SweepJob
-from distill.recipes.tables.evaluate import EvaluateTable
-from distill.run.context import RunHandle, open_context
+from distill.run.context import Context
 from distill.sets.cost import full_files, receiver_files, teacher_passes
 from distill.sets.encode import encode_one, full_votes
 from distill.sets.network_labels import LabelSources
@@ -21,59 +20,41 @@ from projectors import file_bytes
 from synth.training.loop import accuracy
 
 
-@dataclass(frozen=True)
-class SweepHandle:
-    """All that a worker needs besides its jobs; plain values, so that they travel.
-
-    Attributes:
-        opening: of a run with committee and projector; its recipe is that of the set, with the
-            [evaluate] table of the sweep.
-        place: set.h5.
-        folder: of the sweep, which holds the random images.
-    """
-
-    opening: RunHandle
-    place: Path
-    folder: Path
-
-
 def random_file(folder: Path, seed: int) -> Path:
     """The random real images of a seed, with the committee's votes where there is one."""
     return folder / f"random-{seed}.h5"
 
 
-class Worker:
-    """Trains the students of jobs; what it read and encoded last is kept for the next job."""
+def train_student(place: Path, folder: Path, context: Context, job: SweepJob) -> Outcome:
+    """Train and test the student of a job. The same job gives the same outcome anywhere.
 
-    def __init__(self, bench: SweepHandle) -> None:
-        self._bench = bench
-        self._context = open_context(bench.opening)
-        self._networks = find_label_sources(self._context)
-        self._last: tuple[tuple[Path, str], SetFile, Outcome] | None = None
+    Args:
+        place: set.h5.
+        folder: of the sweep, which holds the random images.
+        context: of a run with committee and projector; its recipe is that of the set, with the
+            [evaluate] table of the sweep.
+        job: what to train.
+    """
+    path = place if job.images == SET else random_file(folder, job.seed)
+    # What was read and encoded last often serves the next job.
+    content, cost = context.once(
+        "sweep", partial(_encoded, context, path, job.codec), (path, job.codec)
+    )
+    source = {HARD: "hard", FULL: "votes"}.get(job.codec, job.codec)
+    student = StudentJob(STUDENTS, job.student, source, job.seed)
+    table = context.recipe.table("evaluate")
+    network = trained_student(context, table, EvaluatedSet(content), student)
+    test, held_out = (accuracy(network, *context.split(name)) for name in ("test", "validation"))
+    return replace(cost, accuracy=test, held_out=held_out)
 
-    def run(self, job: SweepJob) -> Outcome:
-        """Train and test the student of a job. The same job gives the same outcome anywhere."""
-        context = self._context
-        table = context.recipe.evaluate
-        if table is None:
-            table = EvaluateTable(students=[job.student])
-        content, cost = self._content(job)
-        source = {HARD: "hard", FULL: "votes"}.get(job.codec, job.codec)
-        student = StudentJob(STUDENTS, job.student, source, job.seed)
-        network = trained_student(context, table, EvaluatedSet(content), student)
-        test, held_out = (accuracy(network, *context.split(n)) for n in ("test", "validation"))
-        return replace(cost, accuracy=test, held_out=held_out)
 
-    def _content(self, job: SweepJob) -> tuple[SetFile, Outcome]:
-        bench = self._bench
-        path = bench.place if job.images == SET else random_file(bench.folder, job.seed)
-        if self._last is None or self._last[0] != (path, job.codec):
-            content = replace(read_set(path), encoded={})
-            if job.codec not in (HARD, FULL):
-                encoded = encode_one(content, job.codec, self._networks)
-                content = replace(content, encoded={job.codec: encoded})
-            self._last = ((path, job.codec), content, _cost(content, job.codec, self._networks))
-        return self._last[1:]
+def _encoded(context: Context, path: Path, codec: str) -> tuple[SetFile, Outcome]:
+    """A set with its labels under a codec, and what these cost."""
+    sources = context.once("label sources", partial(find_label_sources, context))
+    content = replace(read_set(path), encoded={})
+    if codec not in (HARD, FULL):
+        content = replace(content, encoded={codec: encode_one(content, codec, sources)})
+    return content, _cost(content, codec, sources)
 
 
 def _cost(content: SetFile, codec: str, networks: LabelSources) -> Outcome:
@@ -100,8 +81,3 @@ def _cost(content: SetFile, codec: str, networks: LabelSources) -> Outcome:
         made=passes["maker"],
         asked=passes["each student"],
     )
-
-
-def open_sweep(bench: SweepHandle) -> Callable[[SweepJob], Outcome]:
-    """What does the jobs of a sweep; every worker process calls this once."""
-    return Worker(bench).run

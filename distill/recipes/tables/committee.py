@@ -10,11 +10,13 @@ from distill.recipes.keys import (
     BatchSize,
     Compile,
     Count,
+    FreshNetwork,
     Names,
     NotNegative,
     Positive,
     Precision,
     Table,
+    Vote,
 )
 
 
@@ -38,10 +40,10 @@ class CommitteeTable(TrainingTable):
     members: Annotated[Names, Field(min_length=1)]
     recipes: dict[str, TrainingTable] = Field(default={})
     compile: Compile = "auto"
-    vote: Literal["prior", "measured", "equal", "random", "similarity"] = "prior"
+    vote: Vote = "prior"
     vote_temperature: Positive = 10.0
     priors: list[Annotated[float, Field(ge=0, le=100)]] | None = None
-    measure_student: str = "convnet3:width=32"
+    measure_student: FreshNetwork = "convnet3:width=32"
     measure_ipc: Count = 10
     measure_epochs: Count = 30
     measure_seeds: Count = 1

@@ -10,8 +10,8 @@ from distill.recipes.keys import (
     BatchSize,
     Compile,
     Count,
+    FreshNetwork,
     LabelSource,
-    Names,
     NotNegative,
     NotNegativeCount,
     Positive,
@@ -25,7 +25,7 @@ from distill.recipes.keys import (
 class EvaluateTable(Table):
     """Fresh students, and the controls beside them."""
 
-    students: Annotated[Names, Field(min_length=1)]
+    students: Annotated[list[FreshNetwork], BeforeValidator(split), Field(min_length=1)]
     seeds: Count = 3
     labels: Annotated[
         list[LabelSource],

@@ -6,13 +6,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.recipes.keys import Compile, Count, NotNegative, Positive, Precision, Table
+from distill.recipes.keys import (
+    Compile,
+    Count,
+    FreshNetwork,
+    NotNegative,
+    Positive,
+    Precision,
+    Table,
+)
 
 
 class ExpertsTable(Table):
     """Networks trained on real data, recorded after every epoch."""
 
-    network: str = "convnet3"
+    network: FreshNetwork = "convnet3"
     count: Count = 10
     epochs: Count = 10
     batch_size: Count = 256

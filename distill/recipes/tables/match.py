@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.recipes.keys import Count, NotNegative, NotNegativeCount, Positive, Table
+from distill.recipes.keys import (
+    Count,
+    Gradient,
+    MatchImages,
+    MatchLabels,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    Table,
+)
 
 
 class MatchTable(Table):
@@ -14,7 +23,7 @@ class MatchTable(Table):
 
     ipc: Count
     iterations: Count = 1000
-    gradient: Literal["adjoint", "frozen", "unrolled"] = "adjoint"
+    gradient: Gradient = "adjoint"
     snapshots: Literal["all", "sqrt", "offload"] = "all"
     inner_steps: Count = 20
     batch_size: Count | None = None
@@ -24,10 +33,10 @@ class MatchTable(Table):
     grow_from: NotNegativeCount | None = None
     grow_steps: NotNegativeCount = 0
     segments: Count = 1
-    init: Literal["real", "correct", "random", "noise"] = "real"
+    init: MatchImages = "real"
     factor: Count = 1
     labels: Literal["learned", "fixed", "target"] = "learned"
-    label_init: Literal["hard", "class", "experts"] = "class"
+    label_init: MatchLabels = "class"
     label_lead: Positive = 4.0
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"

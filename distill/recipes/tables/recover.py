@@ -13,6 +13,8 @@ from distill.recipes.keys import (
     NotNegativeCount,
     Positive,
     Precision,
+    RecoverStart,
+    Schedule,
     Share,
     Table,
 )
@@ -27,9 +29,9 @@ class RecoverTable(Table):
     batch_size: Count | None = None
     members: Annotated[Names, Field(min_length=1)] | None = None
     drawn: Count = 2
-    schedule: Literal["random", "pairs", "fixed"] = "random"
+    schedule: Schedule = "random"
     vote_temperature: Positive = 5.0
-    init: Literal["mosaics", "real", "noise"] = "mosaics"
+    init: RecoverStart = "mosaics"
     candidates: Count = 300
     crops: Count = 5
     factor: Count = 1

@@ -10,6 +10,7 @@ from distill.recipes.keys import (
     Aggregate,
     BatchSize,
     Count,
+    FreshNetwork,
     Positive,
     Share,
     Table,
@@ -35,7 +36,7 @@ class RelabelTable(Table):
     active: Literal["none", "robust", "random"] = "none"
     budget: Share = 0.5
     unasked: Literal["reuse", "hard"] = "reuse"
-    active_student: str = "convnet3:width=32"
+    active_student: FreshNetwork = "convnet3:width=32"
     active_epochs: Count = 30
 
     @model_validator(mode="after")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from distill.recipes.keys import Count, Share, Table
+from distill.recipes.keys import Count, SelectMethod, Share, Table
 
 
 class SelectTable(Table):
     """Real images, or mosaics of them, as they are."""
 
     ipc: Count
-    method: Literal["random", "herding", "k-center", "mosaics"] = "mosaics"
+    method: SelectMethod = "mosaics"
     features: Literal["pixels", "committee"] = "pixels"
     candidates: Count = 300
     crops: Count = 5

@@ -112,7 +112,7 @@ class Ray:
                 ray.cancel(reference, force=True)
 
     def team(
-        self, size: int, enlist: OpenMember, check: Callable[[], None], *, gpu: bool = False
+        self, size: int, open_member: OpenMember, check: Callable[[], None], *, gpu: bool = False
     ) -> AbstractContextManager[Team | None]:
         """A team of actors, see `Engine`, on one CPU each.
 
@@ -123,7 +123,7 @@ class Ray:
         if most < 2:
             return nullcontext()
         self._connect()
-        return gathered(most, enlist, self.threads, check, gpu=gpu)
+        return gathered(most, open_member, self.threads, check, gpu=gpu)
 
     def _connect(self) -> None:
         import ray

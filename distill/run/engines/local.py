@@ -66,7 +66,7 @@ class Local:
         return run_jobs(jobs, prepare, self.workers or 1, threads=self.threads, check=check)
 
     def team(
-        self, size: int, enlist: OpenMember, check: Callable[[], None], *, gpu: bool = False
+        self, size: int, open_member: OpenMember, check: Callable[[], None], *, gpu: bool = False
     ) -> AbstractContextManager[Team | None]:
         """None, see `Engine`: torchrun shares work between processes of a machine."""
         return nullcontext()

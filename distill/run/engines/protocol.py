@@ -97,7 +97,7 @@ class Engine(Protocol):
         ...
 
     def team(
-        self, size: int, enlist: OpenMember, check: Callable[[], None], *, gpu: bool = False
+        self, size: int, open_member: OpenMember, check: Callable[[], None], *, gpu: bool = False
     ) -> AbstractContextManager[Team | None]:
         """Processes that start together and end with the block: up to `size`, or as there is room.
 
@@ -105,8 +105,8 @@ class Engine(Protocol):
 
         Args:
             size: the most that are of use.
-            enlist: makes the member of a process, of whom `Team.ask` asks; a module's function,
-                or `functools.partial` of one with plain data.
+            open_member: makes the member of a process, of whom `Team.ask` asks; a module's
+                function, or `functools.partial` of one with plain data.
             check: called several times a second while the team starts; what it raises ends it.
             gpu: whether a process needs a GPU of its own.
         """

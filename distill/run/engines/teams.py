@@ -23,14 +23,14 @@ class _Actor:
         self._threads = threads
         self._member: Any = None
 
-    def begin(self, enlist: OpenMember, rank: int, size: int) -> tuple[bool, Any]:
+    def begin(self, open_member: OpenMember, rank: int, size: int) -> tuple[bool, Any]:
         """Make the member."""
         import ray
 
-        def enlisted() -> None:
-            self._member = enlist(Rank(rank, size, ray.util.get_node_ip_address()))
+        def opened() -> None:
+            self._member = open_member(Rank(rank, size, ray.util.get_node_ip_address()))
 
-        return self._attempt(enlisted)
+        return self._attempt(opened)
 
     def do(self, call: tuple[str, tuple[Any, ...]]) -> tuple[bool, Any]:
         """Call a method of the member."""
@@ -61,12 +61,12 @@ class _ActorTeam:
 
 @contextmanager
 def gathered(
-    most: int, enlist: OpenMember, threads: int, check: Callable[[], None], *, gpu: bool
+    most: int, open_member: OpenMember, threads: int, check: Callable[[], None], *, gpu: bool
 ) -> Iterator[Team | None]:
     """A team of up to `most` processes with so many CPUs each, and a GPU; see `Engine.team`.
 
     Raises:
-        LimbeckError: what `enlist` raised on purpose, or `check`.
+        LimbeckError: what `open_member` raised on purpose, or `check`.
         LostError: if a process died.
     """
     import ray
@@ -81,9 +81,9 @@ def gathered(
         make = partial(ray.remote(_Actor).options, num_cpus=threads, num_gpus=int(gpu))
         try:
             for rank in range(size):
-                seat = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-                actors.append(make(scheduling_strategy=seat).remote(threads))
-            begun = ray.put(enlist)
+                place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
+                actors.append(make(scheduling_strategy=place).remote(threads))
+            begun = ray.put(open_member)
             _answers(
                 [actor.begin.remote(begun, rank, size) for rank, actor in enumerate(actors)], check
             )

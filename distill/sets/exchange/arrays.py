@@ -12,6 +12,7 @@ import numpy as np
 
 from distill.errors import WorkError
 from distill.sets.set_file import KIND, read_set
+from distill.store.foreign import is_plain, load_npz, load_tensors
 from distill.store.hdf5 import create_h5, open_h5, put, read_array
 
 META = "limbeck"
@@ -87,6 +88,38 @@ def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: 
     except WorkError as error:
         path.unlink(missing_ok=True)
         raise WorkError(f"{origin} holds no whole set: {error}") from None
+
+
+def from_npz(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """What `write_npz` wrote, and its attributes; None for those where it is another's file."""
+    arrays = load_npz(path)
+    meta = arrays.pop(META, None)
+    return arrays, None if meta is None else str(meta)
+
+
+def from_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """As `from_npz`, of what `write_safetensors` wrote."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return arrays, (file.metadata() or {}).get(META)
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise WorkError(
+            f"{path} cannot be read as safetensors ({error}); export it again"
+        ) from None
+
+
+def from_torch(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
+    """As `from_npz`, of what `write_torch` wrote."""
+    found = load_tensors(path)
+    if not isinstance(found, dict) or META not in found:
+        return {}, None
+    meta = str(found.pop(META))
+    if not all(map(is_plain, found.values())):
+        raise WorkError(f"{path} is not a whole exported set; export the set again")
+    return {str(name): np.asarray(tensor.numpy()) for name, tensor in found.items()}, meta
 
 
 def _plain(item: h5py.Group) -> dict[str, Any]:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from distill.errors import WorkError
+from distill.names import FORMATS, LAYOUTS, FormatEntry, load_object, resolve
 from distill.sets.dataset import DistilledSet
-from distill.sets.exchange.arrays import META, read_archive, write_archive
+from distill.sets.exchange.arrays import read_archive, write_archive
 from distill.sets.exchange.card import data_card
 from distill.sets.exchange.convert import ImportOptions, convert
-from distill.sets.exchange.export_formats import FORMATS, Written
-from distill.sets.exchange.import_layouts import LAYOUTS
+from distill.sets.exchange.export_formats import Written
 from distill.sets.set_file import read_set, set_path, write_set
 from distill.store.files import new_folder
-from distill.store.foreign import is_plain, load_npz, load_tensors
 
 CARD = "README.md"
-
-_FILES = {"npz": "set.npz", "safetensors": "set.safetensors", "torch": "set.pt"}
 
 
 def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
@@ -41,7 +36,7 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
         raise WorkError(f"--out {out} exists and is not an empty folder; name another")
     try:
         with new_folder(out) as folder:
-            written = FORMATS[form](folder, data, archive)
+            written: Written = resolve(FORMATS[form])(folder, data, archive)
             card = data_card(data, written.load, written.files, licence)
             (folder / CARD).write_text(card, encoding="utf-8")
     except OSError as error:
@@ -60,11 +55,11 @@ def import_set(path: Path, layout: str, out: Path, wishes: ImportOptions) -> Non
         raise WorkError(f"--out {out} exists; name another file or remove it")
     if not path.exists():
         raise WorkError(f"{path} is not there; name the files of a set")
-    if layout in _FILES and _restore(path, layout, out):
+    if layout in FORMATS and _restore(path, FORMATS[layout], out):
         return
     if layout not in LAYOUTS:
         raise WorkError(f"{path} was not exported as {layout}; name a file that was")
-    write_set(out, convert(LAYOUTS[layout](path), wishes, layout, path))
+    write_set(out, convert(resolve(LAYOUTS[layout])(path), wishes, layout, path))
     try:
         read_set(out)
     except WorkError as error:
@@ -72,45 +67,13 @@ def import_set(path: Path, layout: str, out: Path, wishes: ImportOptions) -> Non
         raise WorkError(f"{path} holds no usable set: {error}") from None
 
 
-def _restore(path: Path, layout: str, out: Path) -> bool:
+def _restore(path: Path, form: FormatEntry, out: Path) -> bool:
     """Write the set again that was exported to `path`; False if it is another program's file."""
-    place = path / _FILES[layout] if path.is_dir() else path
+    place = path / form.file if path.is_dir() else path
     if not place.is_file():
         raise WorkError(f"{place} is not a file; name one, or the folder that was exported")
-    arrays, meta = _READERS[layout](place)
+    arrays, meta = load_object(form.reader)(place)
     if meta is None:
         return False
     write_archive(out, arrays, meta, place)
     return True
-
-
-def _from_npz(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    arrays = load_npz(path)
-    meta = arrays.pop(META, None)
-    return arrays, None if meta is None else str(meta)
-
-
-def _from_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return arrays, (file.metadata() or {}).get(META)
-    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        raise WorkError(
-            f"{path} cannot be read as safetensors ({error}); export it again"
-        ) from None
-
-
-def _from_torch(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    found = load_tensors(path)
-    if not isinstance(found, dict) or META not in found:
-        return {}, None
-    meta = str(found.pop(META))
-    if not all(map(is_plain, found.values())):
-        raise WorkError(f"{path} is not a whole exported set; export the set again")
-    return {str(name): np.asarray(tensor.numpy()) for name, tensor in found.items()}, meta
-
-
-_READERS = {"npz": _from_npz, "safetensors": _from_safetensors, "torch": _from_torch}

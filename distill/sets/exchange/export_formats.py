@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,16 +144,6 @@ def write_ddranking(folder: Path, data: DistilledSet, archive: Archive) -> Writt
         'labels = torch.load("labels.pt", weights_only=True)\n'
         'lr = torch.load("lr.pt", weights_only=True)',
     )
-
-
-FORMATS: dict[str, Callable[[Path, DistilledSet, Archive], Written]] = {
-    "safetensors": write_safetensors,
-    "npz": write_npz,
-    "imagefolder": write_imagefolder,
-    "hf": write_hf,
-    "ddranking": write_ddranking,
-    "torch": write_torch,
-}
 
 
 def _write_pictures(root: Path, data: DistilledSet) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -127,17 +126,6 @@ def read_folder(path: Path) -> ImportedSet:
         names = tuple(match[2] for match in numbered if match)
     named = None if all(re.fullmatch(r"(new)?\d+", name) for name in names) else names
     return ImportedSet(gather(split.images), split.labels, space="pixels", class_names=named)
-
-
-LAYOUTS: dict[str, Callable[[Path], ImportedSet]] = {
-    "mtt": read_mtt,
-    "dc": read_dc,
-    "datm": read_datm,
-    "idc": read_idc,
-    "rded": read_folder,
-    "npz": read_npz,
-    "folder": read_folder,
-}
 
 
 def _chosen(path: Path) -> Path:

@@ -12,6 +12,7 @@ from torch import Tensor
 import projectors
 from distill.data import Preprocess
 from distill.errors import WorkError
+from distill.names import PROJECTOR_FORMATS, arguments, resolve
 from distill.recipes.build import build_data
 from distill.recipes.loading import check_recipe
 from distill.run.artefacts import MANIFEST, PROJECTOR
@@ -20,7 +21,7 @@ from distill.sets.set_file import read_set
 from distill.store.files import new_folder
 from projectors import Projector, ProjectorError
 from projectors.export.card import model_card
-from projectors.export.formats import EXPORTERS, Exported, export_compact, export_peft, write_about
+from projectors.export.formats import Exported, write_about
 from projectors.files.description import read_description
 from synth.images import gather
 
@@ -32,7 +33,7 @@ class ExportRequest:
     """What is asked for.
 
     Attributes:
-        form: peft, merged, onnx, torch-export or compact.
+        form: a name of `PROJECTOR_FORMATS`.
         tower: spec of the tower, where it lies elsewhere than the projector says; or None.
         base: whether a PEFT folder holds the tower; None for what fits.
         storage: bits and coder of a compact folder.
@@ -78,7 +79,8 @@ def _write(
     place: Path, projector: Projector, folder: Path, request: ExportRequest
 ) -> dict[str, Any]:
     measured = {"the teacher, when it was fitted": read_description(place).fidelity}
-    exported = _export(projector, folder, request)
+    entry = PROJECTOR_FORMATS[request.form]
+    exported: Exported = resolve(entry)(projector, folder, **arguments(entry, request))
     if request.form == "compact":
         images, hard = _held_out(place, projector, request.images)
         measured["the projector before the round trip"] = _round_trip(
@@ -105,14 +107,6 @@ def _write(
         "fidelity": {name: None if f is None else asdict(f) for name, f in measured.items()},
         "licence": request.licence,
     }
-
-
-def _export(projector: Projector, folder: Path, request: ExportRequest) -> Exported:
-    if request.form == "peft":
-        return export_peft(projector, folder, base=request.base)
-    if request.form == "compact":
-        return export_compact(projector, folder, request.storage or projectors.Storage(bits=8))
-    return EXPORTERS[request.form](projector, folder)
 
 
 def _round_trip(

@@ -11,7 +11,7 @@ from distill.recipes.build import build_gradient, build_update, build_views
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
-from distill.store.experts import ExpertsInfo, read_snapshots
+from distill.store.experts import read_info, read_snapshots
 from synth.errors import DivergedError
 from synth.formation import decode_images
 from synth.matching.outer_loop import MatchProblem, MatchSettings, OuterStep, match_trajectories
@@ -22,13 +22,21 @@ from synth.parameters import call_with_vector
 
 
 def outer_steps(
-    table: MatchTable, problem: MatchProblem, state: MatchState
+    context: Context, ranks: Ranks | None, state: MatchState
 ) -> Iterator[tuple[MatchState, OuterStep]]:
-    """The outer steps that a recipe's table asks for, from `state` on.
+    """The outer steps that a recipe's [match] table asks for, from `state` on.
+
+    Args:
+        context: of a run with experts.h5.
+        ranks: processes that share the segments; None for this one alone.
+        state: where the steps start.
 
     Raises:
         DivergedRunError: if the outer loop diverges.
     """
+    table: MatchTable = context.recipe.table("match")
+    count = len(state.labels)
+    problem = match_problem(context, table, count, ranks)
     learned = table.labels == "learned"
     settings = MatchSettings(
         image_lr=table.image_lr,
@@ -42,29 +50,30 @@ def outer_steps(
         patience=table.patience,
     )
     try:
-        yield from match_trajectories(
-            state,
-            table.iterations,
-            problem,
-            gradient=build_gradient(table),
-            settings=settings,
-        )
+        with context.threads(min(table.batch_size or count, count), problem.network):
+            yield from match_trajectories(
+                state,
+                table.iterations,
+                problem,
+                gradient=build_gradient(table),
+                settings=settings,
+            )
     except DivergedError as error:
         raise DivergedRunError(f"match diverged at outer step {error.step}: {error}") from None
 
 
 def match_problem(
-    context: Context, info: ExpertsInfo, count: int, ranks: Ranks | None
+    context: Context, table: MatchTable, count: int, ranks: Ranks | None
 ) -> MatchProblem:
     """What is matched, for a set of `count` images as students see them.
 
     Args:
-        context: of the run.
-        info: what its experts are.
+        context: of a run with experts.h5.
+        table: [match] of its recipe.
         count: images of the set.
         ranks: processes that share the segments; None for this one alone.
     """
-    table = context.recipe.matching()[1]
+    info = read_info(context.run.path / EXPERTS)
     network = context.network(info.network, MATCH_STAGE)
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
     window = start_window(table)

@@ -9,57 +9,75 @@ from distill.recipes.recipe import window_epochs
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
-from distill.run.engines.torchrun import ProcessGroup
-from distill.stages.match.checkpoint import Recorder
-from distill.stages.match.problem import match_problem, outer_steps
+from distill.run.engines.process_group import ProcessGroup
+from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.team import matched
 from distill.stages.write_set import write_synthetic
 from distill.store.experts import ExpertsInfo, read_info
-from synth.matching.state import MatchState
+from synth.matching.outer_loop import OuterStep
+from synth.matching.state import pack_state, unpack_state
 
 
-def run_match(context: Context) -> None:
+def run_match(context: Context, table: MatchTable) -> None:
     """Make set.h5; goes on from the last checkpoint.
 
     Raises:
         DivergedRunError: if the outer loop diverges; the last checkpoint stays.
     """
-    table = context.recipe.matching()[1]
     info = read_info(context.run.path / EXPERTS)
     _check_window(table, info)
-    recorder = Recorder(context)
-    start = state = recorder.load() or starting_state(context, info, EXPERTS)
-    if context.crew is not None:
-        context.crew.tell(go=True)
-        start = state = context.crew.same_start(start)
+    checkpoint = context.checkpoint(MATCH_STAGE)
+    saved = checkpoint.load()
+    state = unpack_state(*saved, device=context.device) if saved else starting_state(context, table)
+    if context.group is not None:
+        context.group.tell(go=True)
+        state = context.group.same_start(state)
+    kept = state.step
     progress = context.progress.task(MATCH_STAGE, table.iterations, state.step)
-    with progress as advance, closing(matched(context, info, start, advance)) as states:
+    with progress, closing(matched(context, table, state)) as states:
         try:
             for state, steps in states:
-                recorder.add(state, steps)
+                checkpoint.log(*map(_row, steps))
+                if state.step % table.checkpoint_every == 0:
+                    checkpoint.save(*pack_state(state))
+                    kept = state.step
                 context.stop.check()
         finally:
-            recorder.flush()
-    _write(context, state)
+            if state.step > kept:
+                checkpoint.save(*pack_state(state))
+    write_synthetic(
+        context,
+        state.images,
+        network=info.network,
+        learned=state.labels,
+        student_lr=float(state.student_lr),
+        factor=table.factor,
+    )
 
 
-def follow_match(context: Context, crew: ProcessGroup) -> None:
+def _row(step: OuterStep) -> dict[str, float | bool]:
+    """The metrics of an outer step."""
+    return {
+        "step": step.index,
+        "distance": step.distance,
+        "student_lr": step.student_lr,
+        "applied": step.applied,
+    }
+
+
+def follow_match(context: Context, group: ProcessGroup) -> None:
     """Take part in the matching that the first rank runs and records, from its state on.
 
     Raises:
         InterruptedRunError: if it stopped.
     """
-    if not crew.told():
+    if not group.told():
         return
-    table = context.recipe.matching()[1]
-    info = read_info(context.run.path / EXPERTS)
-    start = crew.same_start(starting_state(context, info, EXPERTS))
-    problem = match_problem(context, info, len(start.labels), crew.ranks)
+    start = group.same_start(starting_state(context, context.recipe.table("match")))
     try:
-        with context.threads(table.batch_size or len(start.labels), problem.network):
-            for _ in outer_steps(table, problem, start):
-                pass
+        for _ in outer_steps(context, group.ranks, start):
+            pass
     except RuntimeError as error:
         raise InterruptedRunError(f"the first process stopped ({error})") from None
 
@@ -72,15 +90,3 @@ def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
             f"{EXPERTS} keeps no epoch {min(missing)}, which the start window needs; run the stage "
             "experts again"
         )
-
-
-def _write(context: Context, state: MatchState) -> None:
-    experts, table = context.recipe.matching()
-    write_synthetic(
-        context,
-        state.images,
-        network=experts.network,
-        learned=state.labels,
-        student_lr=float(state.student_lr),
-        factor=table.factor,
-    )

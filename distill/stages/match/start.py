@@ -1,15 +1,19 @@
-"""Where trajectory matching starts: the first images and the first soft labels."""
+"""Where trajectory matching starts: the values of match.init and of match.label_init."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from distill.data import require_per_class
+from distill.names import choices, resolve
+from distill.recipes.tables.match import MatchTable
+from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
-from distill.store.experts import ExpertsInfo, read_last_snapshots
+from distill.store.experts import read_info, read_last_snapshots
 from synth.formation import decode_images, encode_images
 from synth.images import images_at
 from synth.losses import HARD_LOGIT
@@ -27,67 +31,103 @@ from synth.parameters import load_vector
 from synth.training.loop import predict, predict_classes
 
 
-def starting_state(context: Context, info: ExpertsInfo, experts_file: str) -> MatchState:
+@dataclass(frozen=True)
+class MatchStart:
+    """What first images and labels are made from.
+
+    Attributes:
+        context: of the run.
+        table: [match].
+    """
+
+    context: Context
+    table: MatchTable
+
+    @property
+    def seen_per_class(self) -> int:
+        """Images of a class that students see."""
+        return self.table.ipc * self.table.factor**2
+
+    @property
+    def hard(self) -> Tensor:
+        """Classes [n] of the images that students see."""
+        return class_labels(self.context.classes, self.seen_per_class)
+
+    @property
+    def generator(self) -> Generator:
+        """Draws the images."""
+        return self.context.generator(MATCH_STAGE, "init")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[n, c, h, w] of the stored images."""
+        real = self.context.split("train")[0]
+        return (self.context.classes * self.table.ipc, *real.shape[1:])
+
+    def draw(self, candidates: Tensor) -> Tensor:
+        """Stored images of real ones, drawn among those at the places `candidates`."""
+        real, labels = self.context.split("train")
+        own = labels.cpu()[candidates]
+        drawn = draw_real(own, self.context.classes, self.seen_per_class, self.generator)
+        return encode_images(images_at(real, candidates[drawn]).cpu(), self.table.factor)
+
+    def ask(self, ask: Callable[[nn.Module], Tensor]) -> Tensor:
+        """What the network of every expert's last snapshot answers, stacked on the CPU."""
+        path = self.context.run.path / EXPERTS
+        network = self.context.network(read_info(path).network, MATCH_STAGE).eval()
+        found = []
+        for snapshot in read_last_snapshots(path):
+            load_vector(network, snapshot.to(self.context.device))
+            found.append(ask(network).cpu())
+        return torch.stack(found)
+
+
+def starting_state(context: Context, table: MatchTable) -> MatchState:
     """The state before the first outer step, as the recipe's [match] table asks for it."""
-    table = context.recipe.matching()[1]
-    seen_per_class = table.ipc * table.factor**2
-    images = _images(context, info, experts_file, seen_per_class)
-    hard = class_labels(context.classes, seen_per_class)
-    labels: dict[str, Callable[[], Tensor]] = {
-        "hard": lambda: starting_labels(hard, context.classes, HARD_LOGIT),
-        "class": lambda: starting_labels(hard, context.classes, table.label_lead),
-        "experts": lambda: expert_label_logits(
-            _expert_logits(context, info, experts_file, decode_images(images, table.factor)),
-            hard,
-            table.label_lead,
-        ),
-    }
-    soft = labels[table.label_init]().to(context.device)
-    return initial_state(images.to(context.device), soft, table.lr)
+    start = MatchStart(context, table)
+    require_per_class(context.data.train, start.seen_per_class, context.data.class_names)
+    images: Tensor = resolve(choices("match.init")[table.init])(start)
+    soft: Tensor = resolve(choices("match.label_init")[table.label_init])(start, images)
+    return initial_state(images.to(context.device), soft.to(context.device), table.lr)
 
 
-def _images(context: Context, info: ExpertsInfo, experts_file: str, seen_per_class: int) -> Tensor:
-    """Stored images [n, c, h, w], in class order; real ones are tiled where factor > 1."""
-    table = context.recipe.matching()[1]
-    require_per_class(context.data.train, seen_per_class, context.data.class_names)
-    real, labels = context.split("train")
-    labels = labels.cpu()
-    generator = context.generator("match", "init")
-    shape = (context.classes * table.ipc, *real.shape[1:])
-
-    def draw(candidates: Tensor) -> Tensor:
-        drawn = draw_real(labels[candidates], context.classes, seen_per_class, generator)
-        return encode_images(images_at(real, candidates[drawn]).cpu(), table.factor)
-
-    def right() -> Tensor:
-        predicted = _asked(context, info, experts_file, lambda net: predict_classes(net, real))
-        mask = correctly_predicted(predicted, labels, context.classes, seen_per_class)
-        return torch.nonzero(mask).flatten()
-
-    starts: dict[str, Callable[[], Tensor]] = {
-        "real": lambda: draw(torch.arange(len(real))),
-        "correct": lambda: draw(right()),
-        "random": lambda: context.preprocess(draw_uniform(shape, generator)),
-        "noise": lambda: draw_noise(shape, generator),
-    }
-    return starts[table.init]()
+def start_real(start: MatchStart) -> Tensor:
+    """Real images [n, c, h, w] in class order; tiled where factor > 1. Source: MTT."""
+    return start.draw(torch.arange(len(start.context.split("train")[0])))
 
 
-def _expert_logits(
-    context: Context, info: ExpertsInfo, experts_file: str, images: Tensor
-) -> Tensor:
-    """Logits [e, n, k] of every expert's last snapshot."""
-    seen = images.to(context.device)
-    return _asked(context, info, experts_file, lambda network: predict(network, seen))
+def start_correct(start: MatchStart) -> Tensor:
+    """Real images that finished experts get right. Source: DATM."""
+    real, labels = start.context.split("train")
+    predicted = start.ask(lambda network: predict_classes(network, real))
+    right = correctly_predicted(
+        predicted, labels.cpu(), start.context.classes, start.seen_per_class
+    )
+    return start.draw(torch.nonzero(right).flatten())
 
 
-def _asked(
-    context: Context, info: ExpertsInfo, experts_file: str, ask: Callable[[nn.Module], Tensor]
-) -> Tensor:
-    """What the network of every expert's last snapshot answers, stacked on the CPU."""
-    network = context.network(info.network, "match").eval()
-    found = []
-    for snapshot in read_last_snapshots(context.run.path / experts_file):
-        load_vector(network, snapshot.to(context.device))
-        found.append(ask(network).cpu())
-    return torch.stack(found)
+def start_random(start: MatchStart) -> Tensor:
+    """Uniform pixels."""
+    return start.context.preprocess(draw_uniform(start.shape, start.generator))
+
+
+def start_noise(start: MatchStart) -> Tensor:
+    """Normal noise in the normalised space. Source: MTT."""
+    return draw_noise(start.shape, start.generator)
+
+
+def label_hard(start: MatchStart, images: Tensor) -> Tensor:
+    """Label logits [n, k] that are one-hot to the last digit."""
+    return starting_labels(start.hard, start.context.classes, HARD_LOGIT)
+
+
+def label_class(start: MatchStart, images: Tensor) -> Tensor:
+    """Label logits [n, k] that put the class match.label_lead above the others."""
+    return starting_labels(start.hard, start.context.classes, start.table.label_lead)
+
+
+def label_experts(start: MatchStart, images: Tensor) -> Tensor:
+    """Mean logits [n, k] of the finished experts that are right. Source: DATM."""
+    seen = decode_images(images, start.table.factor).to(start.context.device)
+    logits = start.ask(lambda network: predict(network, seen))
+    return expert_label_logits(logits, start.hard, start.table.label_lead)

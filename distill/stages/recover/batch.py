@@ -1,22 +1,21 @@
-"""One batch of a recovery by itself: what travels to a worker, and what it does there."""
+"""One batch of a recovery by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.recipes.tables.committee import CommitteeTable
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
-from distill.run.context import Context, RunHandle, open_context
-from distill.stages.recover.disk import open_starts
-from distill.store.tensors import Arrays, from_arrays, load_tensors, save_tensors, to_arrays
+from distill.run.checkpoints import Part
+from distill.run.context import Context
+from distill.stages.recover.disk import IMAGES, open_starts
+from distill.store.tensors import Arrays, to_arrays
 from distill.teachers.loading import load_networks
 from synth.errors import DivergedError
 from synth.recovery import (
@@ -39,38 +38,50 @@ from synth.recovery import (
 from synth.updates import Moments
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Shard:
     """A batch to recover, as plain data.
 
     Attributes:
-        number: of the batch.
         members: places in the committee of those that recover it.
         weights: of their votes.
-        step: steps taken before.
-        state: images, mean and square after them, [b, c, h, w] each; or nothing before the first.
-        starts: where the images of a large set start from, for a shard without a state.
     """
 
-    number: int
     members: tuple[int, ...]
     weights: tuple[float, ...]
-    step: int
-    state: Arrays
-    starts: Path | None = None
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """A recovered batch: its images [b, c, h, w], and the steps that were taken."""
+def recover_batch(
+    shards: Sequence[Shard], context: Context, number: int
+) -> tuple[Arrays, list[dict[str, Any]]]:
+    """Recover the batch of a number; returns its images [b, c, h, w] and what its steps found.
 
-    images: Tensor
-    steps: list[RecoverStep]
+    Here it goes on from where it was stopped; a worker keeps no state of an unfinished batch.
+    """
+    table = recover_table(context)
+    recovery = context.once("recovery", lambda: BatchRecovery(context, load_networks(context)))
+    unfinished = context.checkpoint(RECOVER_STAGE).part("unfinished")
+    state, steps = recovery.start(number, unfinished)
+    context.progress.advance(count=state.step)
+    try:
+        for reached, step in recovery.steps(shards[number], number, state):
+            state = reached
+            steps.append(asdict(step))
+            if state.step % table.checkpoint_every == 0:
+                _keep(unfinished, number, state, steps)
+            note = f"cross-entropy {step.cross_entropy:.3f}, stats {step.statistics:.3f}"
+            context.progress.advance(note)
+            context.stop.check()
+    except BaseException:
+        _keep(unfinished, number, state, steps)
+        raise
+    return to_arrays({IMAGES: state.images}), steps
 
-    @staticmethod
-    def of_arrays(arrays: Arrays, steps: list[RecoverStep]) -> Recovered:
-        """A batch as it comes from a worker."""
-        return Recovered(from_arrays(arrays)["images"], steps)
+
+def _keep(part: Part, number: int, state: RecoverState, steps: Sequence[dict[str, Any]]) -> None:
+    moments = state.moments
+    tensors = {IMAGES: state.images, "mean": moments.mean, "square": moments.square}
+    part.save(tensors, {"number": number, "step": state.step, "steps": steps})
 
 
 class BatchRecovery:
@@ -83,7 +94,7 @@ class BatchRecovery:
             WorkError: if a member has no statistics to compare with.
         """
         self._context, self._members = context, members
-        table, _ = recover_tables(context)
+        table = recover_table(context)
         self._batches = planned_batches(context)
         self._statistics: dict[int, Sequence[NormStatistics]] = {}
         for place, spec in eligible(context):
@@ -92,19 +103,31 @@ class BatchRecovery:
             except ValueError as error:
                 raise WorkError(f"recover: member {spec}: {error}") from None
 
-    def steps(self, shard: Shard) -> Iterator[tuple[RecoverState, RecoverStep]]:
+    def start(self, number: int, part: Part) -> tuple[RecoverState, list[dict[str, Any]]]:
+        """What a batch goes on from, and what the steps up to there found."""
+        context, saved = self._context, part.load()
+        if saved is None or saved[1]["number"] != number:
+            starts = open_starts(context.checkpoint(RECOVER_STAGE), set_shape(context))
+            images = starts[self._batches[number].places]
+            return first_state(images.to(context.device)), []
+        placed = {name: tensor.to(context.device) for name, tensor in saved[0].items()}
+        moments = Moments(placed["mean"], placed["square"])
+        return RecoverState(saved[1]["step"], placed[IMAGES], moments), saved[1]["steps"]
+
+    def steps(
+        self, shard: Shard, number: int, state: RecoverState
+    ) -> Iterator[tuple[RecoverState, RecoverStep]]:
         """The steps of a batch that are left.
 
         Raises:
             DivergedRunError: if the loss diverges.
         """
-        context, (table, _) = self._context, recover_tables(self._context)
-        batch = self._batches[shard.number]
-        problem = _problem(context, self._teachers(table, shard, batch), batch, shard.number)
+        context, table = self._context, recover_table(self._context)
+        batch = self._batches[number]
+        problem = _problem(context, self._teachers(table, shard, batch), batch, number)
         settings = RecoverSettings(
             table.lr, table.bn_weight, table.first_bn, precision=table.precision
         )
-        state = self._state(shard, batch)
         networks = [self._members[place] for place, _ in eligible(context)]
         largest = max(len(planned.places) for planned in self._batches)
         try:
@@ -112,17 +135,8 @@ class BatchRecovery:
                 yield from recover_images(state, table.iterations, problem, settings)
         except DivergedError as error:
             raise DivergedRunError(
-                f"recover diverged at step {error.step} of batch {shard.number}: {error}"
+                f"recover diverged at step {error.step} of batch {number}: {error}"
             ) from None
-
-    def _state(self, shard: Shard, batch: RecoverBatch) -> RecoverState:
-        """What a batch goes on from."""
-        context = self._context
-        if shard.starts is not None:
-            starts = open_starts(shard.starts, set_shape(context))
-            return first_state(starts[batch.places].to(context.device))
-        start = {name: part.to(context.device) for name, part in from_arrays(shard.state).items()}
-        return RecoverState(shard.step, start["images"], Moments(start["mean"], start["square"]))
 
     def _teachers(self, table: RecoverTable, shard: Shard, batch: RecoverBatch) -> list[Teacher]:
         """The members of a batch with the statistics that it is compared with."""
@@ -135,66 +149,21 @@ class BatchRecovery:
         return found
 
 
-def open_recovery(
-    opening: RunHandle,
-) -> Callable[[tuple[int, Shard]], tuple[Arrays, list[RecoverStep]]]:
-    """What recovers a numbered batch, in another process."""
-    context = open_context(opening)
-    return partial(_recover, BatchRecovery(context, load_networks(context)))
-
-
-def _recover(bench: BatchRecovery, job: tuple[int, Shard]) -> tuple[Arrays, list[RecoverStep]]:
-    images, steps = {}, []
-    for state, step in bench.steps(job[1]):
-        images = {"images": state.images}
-        steps.append(step)
-    return to_arrays(images), steps
-
-
-def pack_state(state: RecoverState) -> Arrays:
-    """A state as plain arrays, without its step."""
-    moments = state.moments
-    return to_arrays({"images": state.images, "mean": moments.mean, "square": moments.square})
-
-
-def save_recovered(context: Context, shard: Shard, found: Recovered) -> None:
-    """Keep a batch that may have been recovered before its turn."""
-    steps = [asdict(step) for step in found.steps]
-    save_tensors(kept_file(context, shard.number), {"images": found.images}, steps)
-
-
-def load_recovered(context: Context, shard: Shard) -> Recovered | None:
-    """A batch that was kept, from its first step on; None where there is none."""
-    found = load_tensors(kept_file(context, shard.number))
-    if found is None:
-        return None
-    steps = [RecoverStep(**step) for step in found[1]]
-    left = [step for step in steps if step.index >= shard.step]
-    return Recovered(found[0]["images"].to(context.device), left)
-
-
-def kept_file(context: Context, number: int) -> Path:
-    """Where the recovered images of a batch are kept."""
-    return context.checkpoint(RECOVER_STAGE) / f"batch-{number:04d}.safetensors"
-
-
 def set_shape(context: Context) -> tuple[int, ...]:
     """[n, c, h, w] of the recipe's set."""
-    table, _ = recover_tables(context)
+    table = recover_table(context)
     return (context.classes * table.ipc, context.data.channels, *context.data.size)
 
 
-def recover_tables(context: Context) -> tuple[RecoverTable, CommitteeTable]:
-    """[recover] and [committee]; raises WorkError where one is missing."""
-    recipe = context.recipe
-    if recipe.recover is None or recipe.committee is None:
-        raise WorkError("the recipe recovers no images; add the tables [committee] and [recover]")
-    return recipe.recover, recipe.committee
+def recover_table(context: Context) -> RecoverTable:
+    """[recover] of the recipe."""
+    table: RecoverTable = context.recipe.table("recover")
+    return table
 
 
 def planned_batches(context: Context) -> list[RecoverBatch]:
     """All batches of the recipe's set."""
-    table, _ = recover_tables(context)
+    table = recover_table(context)
     return plan_batches(
         context.classes, table.ipc, table.batch_size, within_class=table.batches == "within"
     )
@@ -202,9 +171,9 @@ def planned_batches(context: Context) -> list[RecoverBatch]:
 
 def eligible(context: Context) -> list[tuple[int, str]]:
     """The members that may be drawn: (place in the committee, spec)."""
-    table, committee = recover_tables(context)
-    pool = table.members or committee.members
-    return [(place, spec) for place, spec in enumerate(committee.members) if spec in pool]
+    members = context.recipe.table("committee").members
+    pool = recover_table(context).members or members
+    return [(place, spec) for place, spec in enumerate(members) if spec in pool]
 
 
 def _statistics(
@@ -222,7 +191,7 @@ def _problem(
     context: Context, teachers: Sequence[Teacher], batch: RecoverBatch, number: int
 ) -> RecoverProblem:
     """What a batch is recovered against; its views depend on its number and the step alone."""
-    table, _ = recover_tables(context)
+    table = recover_table(context)
     views = SharedViews(table.view_area, table.flip, table.roll)
 
     def view(step: int) -> SharedView:

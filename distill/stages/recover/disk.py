@@ -1,11 +1,10 @@
-"""A large set while it is recovered: its images wait on the disk, before and after their turn."""
+"""A set while it is recovered: its images lie on the disk, before and after their turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,34 +13,31 @@ from safetensors import safe_open
 from torch import Tensor
 
 from distill.data import parts_of
+from distill.run.checkpoints import Checkpoint
+from distill.store.files import digest_file
 from distill.store.hdf5 import new_h5
 from distill.store.large_arrays import StoredRows, put_rows
 from synth.images import Images
 from synth.recovery import RecoverBatch
 
-_NAME = "images"
+IMAGES = "images"
+
+_STARTS = "starts"
 
 
 @dataclass(frozen=True, eq=False)
 class DiskImages:
-    """Images [n, c, h, w] on the disk, those of finished batches as recovered; on the CPU.
+    """Recovered images [n, c, h, w] in the parts of a checkpoint, one for each batch; on the CPU.
 
     Attributes:
-        starts: as all images start.
+        shape: [n, c, h, w].
         batches: all of them, in order.
-        done: how many are finished.
-        file: number of a finished batch -> a safetensors file with its images.
+        checkpoint: whose parts hold the images.
     """
 
-    starts: Images
+    shape: torch.Size
     batches: Sequence[RecoverBatch]
-    done: int
-    file: Callable[[int], Path]
-
-    @property
-    def shape(self) -> torch.Size:
-        """[n, c, h, w]."""
-        return self.starts.shape
+    checkpoint: Checkpoint
 
     @property
     def device(self) -> torch.device:
@@ -49,15 +45,17 @@ class DiskImages:
         return torch.device("cpu")
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return self.shape[0]
 
     def __getitem__(self, places: Any, /) -> Tensor:
-        numbers = torch.arange(len(self))[places]
-        found = self.starts[numbers]
-        for row, (batch, place) in enumerate(self._owners[numbers].tolist()):
-            if batch < self.done:
-                with safe_open(self.file(batch), framework="pt") as file:
-                    found[row] = file.get_slice(_NAME)[place]
+        owners = self._owners[torch.arange(len(self))[places]]
+        found = torch.empty((len(owners), *self.shape[1:]))
+        for batch in owners[:, 0].unique().tolist():
+            rows = torch.nonzero(owners[:, 0] == batch).flatten().tolist()
+            with safe_open(self.checkpoint.part(batch).path, framework="pt") as file:
+                stored = file.get_slice(IMAGES)
+                for row in rows:
+                    found[row] = stored[int(owners[row, 1])]
         return found
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
@@ -74,14 +72,16 @@ class DiskImages:
         return found
 
 
-def put_starts(path: Path, shape: Sequence[int], make: Callable[[], Images]) -> StoredRows:
-    """The images that a recovery starts from, in a file: made now, or before an interruption."""
-    if not path.is_file():
+def put_starts(checkpoint: Checkpoint, make: Callable[[], Images]) -> None:
+    """Keep the images that a recovery starts from: made now, or before an interruption."""
+    path, part = checkpoint.folder / f"{_STARTS}.h5", checkpoint.part(_STARTS)
+    saved = part.load()
+    if saved is None or not path.is_file() or digest_file(path) != saved[1]:
         with new_h5(path) as file:
-            put_rows(file, _NAME, make(), np.float32)
-    return open_starts(path, shape)
+            put_rows(file, IMAGES, make(), np.float32)
+        part.save({}, digest_file(path))
 
 
-def open_starts(path: Path, shape: Sequence[int]) -> StoredRows:
-    """The images [n, c, h, w] of a file that `put_starts` made."""
-    return StoredRows(path, f"/{_NAME}", torch.Size(shape))
+def open_starts(checkpoint: Checkpoint, shape: Sequence[int]) -> StoredRows:
+    """The images [n, c, h, w] of `put_starts`."""
+    return StoredRows(checkpoint.folder / f"{_STARTS}.h5", f"/{IMAGES}", torch.Size(shape))

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill.data import SOURCES, DataError, SourceError, load_data
+from distill.data import DataError, SourceError, load_data
 from distill.data.sources.fashion import DEBIAN_FOLDER
+from distill.names import DATA, resolve
 
 CLOTHES = ("t-shirt", "trouser", "pullover", "dress", "coat")
 
@@ -13,7 +14,7 @@ def pixels(split):
 
 
 def test_every_source_has_a_reader_with_a_docstring():
-    assert list(SOURCES) == [
+    assert list(DATA) == [
         "digits",
         "fashion-mnist",
         "glyphs",
@@ -23,7 +24,7 @@ def test_every_source_has_a_reader_with_a_docstring():
         "hf",
         "packed",
     ]
-    assert all(reader.__doc__ for reader in SOURCES.values())
+    assert all(resolve(entry).__doc__ for entry in DATA.values())
 
 
 def test_digits_have_the_last_third_as_test():

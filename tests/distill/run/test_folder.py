@@ -22,7 +22,7 @@ def test_metrics_leave_out_a_last_line_that_was_cut(run):
     path = run.path / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + b'{"stage": "mat\xc3')
     assert run.read_metrics() == rows
-    run.keep_metrics("match", below=1)
+    run.keep_metrics("match", 1)
     run.append_metrics([{"stage": "match", "step": 1}])
     assert run.read_metrics() == [rows[0], rows[2], rows[1]]
     run.keep_metrics("match")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill.recipes.names import NETWORKS
+from distill.names import NETWORKS
 from synth import Adjoint, FrozenAdjoint, Unrolled, matching_gradient, parameter_distance
 from synth.augment import Augmentation
 from tests.synth.cases import (

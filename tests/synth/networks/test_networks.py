@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from distill.recipes.names import NETWORKS
+from distill.names import NETWORKS
 from synth import Adjoint, FrozenAdjoint, Unrolled
 from synth.networks import GroupNorm
 from synth.networks.layers import make_activation, make_norm, make_pooling

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synth.crops import crop_resized
-from synth.recovery import SharedView, SharedViews, draw_members, plan_batches
+from synth.recovery import (
+    SharedView,
+    SharedViews,
+    draw_members,
+    drawn_anew,
+    every_set_in_turn,
+    largest_priors,
+    plan_batches,
+)
 
 PRIORS = [0.6, 0.9, 0.7, 0.8, 0.65]
 
@@ -54,37 +62,34 @@ def test_view_lets_gradients_through(generator):
 
 
 def test_pairs_take_every_set_in_turn_and_begin_again(generator):
-    found = [draw_members("pairs", PRIORS, 2, call, generator) for call in range(11)]
+    found = [draw_members(every_set_in_turn, PRIORS, 2, call, generator) for call in range(11)]
     assert found[:10] == list(combinations(range(5), 2))
     assert found[10] == found[0]
-    triples = [draw_members("pairs", PRIORS, 3, call, generator) for call in range(10)]
+    triples = [draw_members(every_set_in_turn, PRIORS, 3, call, generator) for call in range(10)]
     assert triples == list(combinations(range(5), 3))
 
 
 def test_fixed_takes_the_largest_priors_every_time(generator):
-    assert {draw_members("fixed", PRIORS, 2, call, generator) for call in range(4)} == {(1, 3)}
-    assert draw_members("fixed", [0.5, 0.5, 0.5], 2, 0, generator) == (0, 1)
+    assert {draw_members(largest_priors, PRIORS, 2, call, generator) for call in range(4)} == {
+        (1, 3)
+    }
+    assert draw_members(largest_priors, [0.5, 0.5, 0.5], 2, 0, generator) == (0, 1)
 
 
 def test_random_takes_different_members_and_all_sets_alike():
-    found = [draw_members("random", PRIORS, 2, 0, seeded(i)) for i in range(600)]
+    found = [draw_members(drawn_anew, PRIORS, 2, 0, seeded(i)) for i in range(600)]
     assert all(a != b for a, b in found)
     counts = Counter(tuple(sorted(pair)) for pair in found)
     assert set(counts) == set(combinations(range(5), 2))
     assert min(counts.values()) > 30
-    assert found[0] == draw_members("random", PRIORS, 2, 7, seeded(0))
+    assert found[0] == draw_members(drawn_anew, PRIORS, 2, 7, seeded(0))
 
 
-@pytest.mark.parametrize("schedule", ["random", "pairs", "fixed"])
+@pytest.mark.parametrize("schedule", [drawn_anew, every_set_in_turn, largest_priors])
 @pytest.mark.parametrize("count", [0, 6])
 def test_schedule_longer_than_the_committee_is_refused(schedule, count, generator):
     with pytest.raises(ValueError, match=f"asks for {count} members at once, but 5 may be drawn"):
         draw_members(schedule, PRIORS, count, 0, generator)
-
-
-def test_unknown_schedule_is_refused(generator):
-    with pytest.raises(ValueError, match="choose random, pairs or fixed"):
-        draw_members("all", PRIORS, 1, 0, generator)
 
 
 @given(

@@ -44,7 +44,7 @@ class Backwards:
                 raise InterruptedRunError("interrupted")
             yield job, work(job)
 
-    def team(self, size, enlist, check, *, gpu=False):
+    def team(self, size, open_member, check, *, gpu=False):
         return nullcontext()
 
 
@@ -169,8 +169,8 @@ def test_work_that_was_done_far_away_is_gone_on_with_here(
         # Stopped after one of the two batches, which is the second in its turn.
         use(patch, Backwards(most=1))
         assert command(*arguments).code == 130
-    kept = sorted(path.name for path in out.glob("checkpoints/recover-*/*.safetensors"))
-    assert kept == ["batch-0001.safetensors"]
+    kept = sorted(path.name for path in out.glob("checkpoints/recover-*/0*.safetensors"))
+    assert kept == ["00001.safetensors"]
     assert command(*arguments, "--workers", "1").code == 0
     assert outputs_of(out) == wanted("recover")
 

@@ -12,8 +12,7 @@ import distill
 from distill.commands import export_set, import_set
 from distill.data import fit_preprocess, fit_zca, load_data
 from distill.sets.exchange.card import data_card
-from distill.sets.exchange.export_formats import FORMATS
-from distill.sets.exchange.import_layouts import LAYOUTS, read_datm, read_dc
+from distill.sets.exchange.import_layouts import read_datm, read_dc
 from distill.sets.set_file import read_set
 from distill.store.hdf5 import digest_content
 from tests.distill.cases import contents
@@ -49,8 +48,15 @@ def bring(command, tmp_path):
 
 
 def test_commands_offer_every_layout_and_format():
-    assert set(import_set.LAYOUTS) == {*LAYOUTS, "safetensors", "torch"}
-    assert set(export_set.FORMATS) == set(FORMATS)
+    offered = {
+        option.name: set(option.type.choices)
+        for command in (import_set.import_set, export_set.export_set)
+        for option in command.params
+        if option.name in ("layout", "form")
+    }
+    own = {"npz", "safetensors", "torch"}
+    others = {"mtt", "dc", "datm", "idc", "rded", "folder"}
+    assert offered == {"layout": own | others, "form": own | {"imagefolder", "hf", "ddranking"}}
 
 
 CASES = [

@@ -132,9 +132,9 @@ class Trouble:
         time.sleep(60)
 
 
-def enlist_trouble(seat):
-    assert seat.size == 2
-    return Trouble(seat.rank)
+def open_trouble(rank):
+    assert rank.size == 2
+    return Trouble(rank.rank)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def enlist_trouble(seat):
 def test_what_a_process_of_a_team_meets_is_told_at_once(method, error, said, cluster):
     engine = build_engine("ray", None)
     began = time.monotonic()
-    with engine.team(2, enlist_trouble, lambda: None) as team:
+    with engine.team(2, open_trouble, lambda: None) as team:
         found = team.ask("process")
         assert [rank for rank, _ in found] == [0, 1]
         assert len({os.getpid(), *(process for _, process in found)}) == 3
@@ -160,13 +160,13 @@ def test_what_a_process_of_a_team_meets_is_told_at_once(method, error, said, clu
 def test_a_team_is_as_large_as_there_is_room(cluster, monkeypatch):
     monkeypatch.setattr("distill.run.engines.teams._PLACING_SECONDS", 2.0)
     for most, workers in ((8, None), (2, 2), (8, 2)):
-        with build_engine("ray", workers).team(most, enlist_trouble, lambda: None) as team:
+        with build_engine("ray", workers).team(most, open_trouble, lambda: None) as team:
             assert team.size == 2
-            with build_engine("ray", None).team(2, enlist_trouble, lambda: None) as other:
+            with build_engine("ray", None).team(2, open_trouble, lambda: None) as other:
                 assert other is None
     for most, workers, gpu in ((1, None, False), (8, 1, False), (8, None, True)):
         engine = build_engine("ray", workers)
-        with engine.team(most, enlist_trouble, lambda: None, gpu=gpu) as team:
+        with engine.team(most, open_trouble, lambda: None, gpu=gpu) as team:
             assert team is None
 
 
@@ -176,7 +176,7 @@ def test_one_process_matches_where_the_cluster_is_too_small(
     monkeypatch.setattr("distill.run.engines.teams._PLACING_SECONDS", 2.0)
     alone, out = (copy_run(experts, tmp_path / name) for name in ("alone", "run"))
     assert command("match", shared, "--out", alone, "--quiet").code == 0
-    with build_engine("ray", None).team(2, enlist_trouble, lambda: None):
+    with build_engine("ray", None).team(2, open_trouble, lambda: None):
         assert run(match(shared, out)) == 0
     assert outputs_of(out) == outputs_of(alone)
 

@@ -50,13 +50,13 @@ class OneMember:
     asked: list[int] = field(default_factory=list)
 
     @contextmanager
-    def team(self, size, enlist, check, *, gpu=False):
+    def team(self, size, open_member, check, *, gpu=False):
         self.asked.append(size)
         if len(self.asked) > self.most:
             yield None
             return
         try:
-            yield TeamOfOne(self, enlist(Rank(0, 1, "127.0.0.1")))
+            yield TeamOfOne(self, open_member(Rank(0, 1, "127.0.0.1")))
         finally:
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
@@ -178,7 +178,7 @@ def test_what_a_team_needs_is_asked_for_while_it_starts(matching, monkeypatch):
 
     class Slow(OneMember):
         @contextmanager
-        def team(self, size, enlist, check, *, gpu=False):
+        def team(self, size, open_member, check, *, gpu=False):
             check()
             yield None
 

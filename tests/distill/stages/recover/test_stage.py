@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import distill
+from distill import names as registry
 from distill.__main__ import run
-from distill.recipes import names as registry
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 from distill.run.interrupt import Stop
@@ -142,7 +142,7 @@ def test_killed_recovery_goes_on_from_its_checkpoint(
         def check(self):
             self.checks += 1
             if self.checks == 17:
-                monkeypatch.setattr("distill.stages.recover.checkpoint.save_tensors", fail)
+                monkeypatch.setattr("distill.run.checkpoints.save_tensors", fail)
                 raise MemoryError
 
     def fail(*_):
@@ -159,8 +159,8 @@ def test_killed_recovery_goes_on_from_its_checkpoint(
     counting = CountingStop()
     monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(counting))
     assert command(*arguments).code == 0
-    # Of a large set, the first batch was kept by itself: it counts as one step.
-    assert counting.checks == (7 if large else 12 - 4)
+    # The first batch of six steps was kept by itself.
+    assert counting.checks == 12 - 6
     assert outputs_of(taught)["recover"] == outputs_of(recovered)["recover"]
     assert rows_of(taught) == rows_of(recovered)
 
@@ -232,13 +232,21 @@ def test_every_choice_is_listed_as_a_strategy():
     wanted = {
         f"{table}.{key}={choice}"
         for table, model, keys in (
-            ("recover", RecoverTable, ("schedule", "init", "batches", "background")),
-            ("select", SelectTable, ("method", "features")),
+            ("recover", RecoverTable, ("batches", "background")),
+            ("select", SelectTable, ("features",)),
         )
         for key in keys
         for choice in get_args(model.model_fields[key].annotation)
     }
-    assert set(registry.MAKING) == wanted
+    named = {name for name, entry in registry.MAKING.items() if entry.object}
+    assert set(registry.MAKING) == wanted | named
+    assert {name.partition("=")[0] for name in named} == {
+        "match.init",
+        "match.label_init",
+        "recover.schedule",
+        "recover.init",
+        "select.method",
+    }
 
 
 def test_diverging_recovery_ends_with_exit_code_3(taught, recovery, refused):

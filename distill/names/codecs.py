@@ -2,95 +2,103 @@
 
 from __future__ import annotations
 
-from distill.recipes.names.entries import CodecEntry
+from functools import partial
 
-CODECS: dict[str, CodecEntry] = {
-    entry.name: entry
-    for entry in (
+from distill.names.entries import CodecEntry, Names
+
+CODECS: Names[CodecEntry] = Names(
+    "codec",
+    (
         CodecEntry("hard", "the class of each image", "the set itself"),
         CodecEntry("learned", "one soft label per image, float32 logits", "DATM, Guo et al. 2024"),
         CodecEntry(
             "full-fp16",
             "voted logits of every augmented view in half precision",
             "FKD, CV-DD",
-            "name",
+            role="name",
             meaning="dense:dtype=float16",
         ),
         CodecEntry(
             "seed",
             "views drawn again from a seed instead of stored; goes before another part",
             "Limbeck",
-            "views",
+            role="views",
         ),
         CodecEntry(
             "pruned",
             "a part of the label epochs, drawn from over and over; goes before another part",
             "LPLD, Xiao and He 2024",
-            "pool",
-            "pruned",
-            {"ratio": 0.9, "unit": "epoch", "seed": 0},
+            "projectors.codecs.pruned:Pruned",
+            role="pool",
+            options={"ratio": 0.9, "unit": "epoch", "seed": 0},
         ),
         CodecEntry(
             "dense",
             "every logit as float16, bfloat16 or int8",
             "textbook",
-            "labels",
-            "dense",
-            {"dtype": "float16"},
+            "projectors.codecs.dense:Dense",
+            role="labels",
+            options={"dtype": "float16"},
         ),
         CodecEntry(
             "topk",
             "the k largest entries of each label; tail plain, marginal or renormalised",
             "FKD, Shen and Xing 2022",
-            "labels",
-            "topk",
-            {"k": 5, "tail": "marginal"},
+            "projectors.codecs.topk:TopK",
+            role="labels",
+            options={"k": 5, "tail": "marginal"},
         ),
         CodecEntry(
             "sampled-topk",
             "the largest entries as they are, and unbiased samples of the others",
             "sparse logit sampling",
-            "labels",
-            "sampled-topk",
-            {"kept": 3, "draws": 3, "seed": 0},
+            "projectors.codecs.sampled:SampledTopK",
+            role="labels",
+            options={"kept": 3, "draws": 3, "seed": 0},
         ),
         CodecEntry(
             "low-rank",
             "the logits as a product of two thin matrices",
             "Eckart and Young 1936",
-            "labels",
-            "low-rank",
-            {"rank": 4},
+            "projectors.codecs.lowrank:LowRank",
+            role="labels",
+            options={"rank": 4},
         ),
         CodecEntry(
             "quantised",
             "logits on a uniform grid, entropy-coded by lzma or zlib",
             "textbook",
-            "labels",
-            "quantised",
-            {"step": 0.5, "coder": "lzma"},
+            "projectors.codecs.quantised:Quantised",
+            role="labels",
+            options={"step": 0.5, "coder": "lzma"},
         ),
         CodecEntry(
             "roots",
             "square roots of probabilities on a grid, coded in the context of earlier epochs",
             "Limbeck",
-            "labels",
-            "roots",
-            {"step": 0.1},
+            "projectors.codecs.roots:Roots",
+            role="labels",
+            options={"step": 0.1},
         ),
         CodecEntry(
             "two-scalars",
             "top class, its log-odds and the sharpness of its class's mean shape",
             "after NRR-DD, Tran et al. 2025",
-            "labels",
-            "two-scalars",
+            "projectors.codecs.twoscalar:TwoScalars",
+            role="labels",
         ),
-        CodecEntry("top1", "the voted class of every view", "FKD", "labels", "hard"),
+        CodecEntry(
+            "top1",
+            "the voted class of every view",
+            "FKD",
+            "projectors.codecs.hard:Hard",
+            role="labels",
+        ),
         CodecEntry(
             "lpld",
             "a pool of whole batches in float16",
             "Xiao and He 2024",
-            "name",
+            role="name",
             options={"ratio": 0.975},
             meaning="pruned:ratio={ratio}:unit=batch-to-epoch+dense:dtype=float16",
         ),
@@ -98,7 +106,7 @@ CODECS: dict[str, CodecEntry] = {
             "lpqld",
             "a pool of labels, by epochs or batch-to-epoch, the k largest entries of each",
             "Xiao and He 2026",
-            "name",
+            role="name",
             options={"ratio": 0.9, "k": 5, "tail": "marginal", "unit": "epoch"},
             meaning="pruned:ratio={ratio}:unit={unit}+topk:k={k}:tail={tail}",
         ),
@@ -107,7 +115,7 @@ CODECS: dict[str, CodecEntry] = {
             "no stored label: the committee in 2 to 8 bits a weight labels every view; with labels "
             "after it, those of the share where it is most wrong",
             "Limbeck",
-            "network",
+            role="network",
             options={"bits": 8, "residual": 0.1},
         ),
         CodecEntry(
@@ -115,8 +123,10 @@ CODECS: dict[str, CodecEntry] = {
             "no stored label: an adapted CLIP tower labels every view; with labels after it, those "
             "of the share where it is most wrong",
             "HeLlO",
-            "network",
+            role="network",
             options={"residual": 0.1},
         ),
-    )
-}
+    ),
+    "limbeck.codecs",
+    partial(CodecEntry, role="labels"),
+)

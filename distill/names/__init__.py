@@ -1,0 +1,67 @@
+"""Every name that a recipe or a command may use, in one place. Imports no torch.
+
+An entry says where its object is, and `resolve` imports it when it is first asked for; `distill ls`
+prints the tables. Packages bring networks, codecs, data sources and teachers as entry points, see
+`distill.names.entries`.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from distill.names.codecs import CODECS
+from distill.names.data import DATA
+from distill.names.entries import (
+    CodecEntry,
+    Entry,
+    FormatEntry,
+    GradientEntry,
+    Names,
+    NetworkEntry,
+    SelectionEntry,
+    Value,
+    arguments,
+    load_object,
+    options_of,
+    resolve,
+)
+from distill.names.exchange import FORMATS, LAYOUTS, PROJECTOR_FORMATS, importable
+from distill.names.gradients import GRADIENTS
+from distill.names.networks import NETWORKS, TEACHERS
+from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
+
+__all__ = [
+    "CODECS",
+    "DATA",
+    "FORMATS",
+    "GRADIENTS",
+    "LABELLING",
+    "LAYOUTS",
+    "MAKING",
+    "NETWORKS",
+    "PROJECTOR_FORMATS",
+    "STRATEGIES",
+    "TEACHERS",
+    "CodecEntry",
+    "Entry",
+    "FormatEntry",
+    "GradientEntry",
+    "Names",
+    "NetworkEntry",
+    "SelectionEntry",
+    "Value",
+    "arguments",
+    "choices",
+    "importable",
+    "load_object",
+    "options_of",
+    "recipe_names",
+    "resolve",
+    "selection",
+]
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes inside the package, sorted."""
+    folder = resources.files("distill") / "recipes"
+    return sorted(p.name[: -len(".toml")] for p in folder.iterdir() if p.name.endswith(".toml"))

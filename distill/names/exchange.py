@@ -1,0 +1,98 @@
+"""The layouts of sets that can be imported, and the formats that are exported. Imports no torch."""
+
+from __future__ import annotations
+
+from distill.names.entries import Entry, FormatEntry, Names
+
+_READERS = "distill.sets.exchange.import_layouts"
+
+_WRITERS = "distill.sets.exchange.export_formats"
+
+_ARCHIVES = "distill.sets.exchange.arrays"
+
+_PROJECTORS = "projectors.export.formats"
+
+# An object is called as (path) -> ImportedSet.
+LAYOUTS: Names[Entry] = Names(
+    "layout",
+    (
+        Entry("mtt", "images_best.pt and labels beside it", "MTT, TESLA", f"{_READERS}:read_mtt"),
+        Entry("dc", "one file of data and labels", "DC, DSA, DM", f"{_READERS}:read_dc"),
+        Entry("datm", "images, label logits and lr", "DATM", f"{_READERS}:read_datm"),
+        Entry("idc", "one file of pixels and labels", "IDC", f"{_READERS}:read_idc"),
+        Entry("rded", "a folder of pictures per class", "RDED", f"{_READERS}:read_folder"),
+        Entry("npz", "arrays images and labels", "NumPy", f"{_READERS}:read_npz"),
+        Entry("folder", "a folder of pictures per class", "textbook", f"{_READERS}:read_folder"),
+    ),
+)
+
+FORMATS: Names[FormatEntry] = Names(
+    "format",
+    (
+        FormatEntry(
+            "safetensors",
+            "all of a set; can be imported again",
+            "safetensors",
+            f"{_WRITERS}:write_safetensors",
+            file="set.safetensors",
+            reader=f"{_ARCHIVES}:from_safetensors",
+        ),
+        FormatEntry(
+            "npz",
+            "all of a set; can be imported again",
+            "NumPy",
+            f"{_WRITERS}:write_npz",
+            file="set.npz",
+            reader=f"{_ARCHIVES}:from_npz",
+        ),
+        FormatEntry(
+            "imagefolder",
+            "8-bit pictures, a folder per class",
+            "torchvision",
+            f"{_WRITERS}:write_imagefolder",
+        ),
+        FormatEntry(
+            "hf", "a dataset repository of 8-bit pictures", "datasets", f"{_WRITERS}:write_hf"
+        ),
+        FormatEntry(
+            "ddranking",
+            "what the benchmark of that name takes",
+            "DD-Ranking",
+            f"{_WRITERS}:write_ddranking",
+        ),
+        FormatEntry(
+            "torch",
+            "all of a set; can be imported again",
+            "torch",
+            f"{_WRITERS}:write_torch",
+            file="set.pt",
+            reader=f"{_ARCHIVES}:from_torch",
+        ),
+    ),
+)
+
+# An object is called as (projector, folder, **what it takes) -> Exported.
+PROJECTOR_FORMATS: Names[Entry] = Names(
+    "format",
+    (
+        Entry("peft", "adapters and head", "PEFT", f"{_PROJECTORS}:export_peft", takes=("base",)),
+        Entry("merged", "an open_clip model", "open_clip", f"{_PROJECTORS}:export_merged"),
+        Entry("onnx", "projector.onnx", "ONNX", f"{_PROJECTORS}:export_as_onnx"),
+        Entry("torch-export", "projector.pt2", "torch", f"{_PROJECTORS}:export_as_program"),
+        Entry(
+            "compact",
+            "this package's own folder in few bits",
+            "Limbeck",
+            f"{_PROJECTORS}:export_compact",
+            takes=("storage",),
+        ),
+    ),
+)
+
+
+def importable() -> list[str]:
+    """Names of all layouts: those of other programs, and those that `distill export` writes."""
+    return [
+        *LAYOUTS,
+        *(name for name, entry in FORMATS.items() if entry.file and name not in LAYOUTS),
+    ]

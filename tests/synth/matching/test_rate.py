@@ -1,0 +1,55 @@
+"""Matching under a budget: the multiplier finds it, and the gradient is that of both terms."""
+
+import pytest
+import torch
+
+from synth.coding import Frequency
+from synth.matching.rate import Rate, add_rate
+
+
+def quadratic(images):
+    return 10 * images.square().sum()
+
+
+def test_gradient_is_that_of_the_sum():
+    images, gradient = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
+    multiplier = torch.tensor(0.5)
+    rate = Rate(quadratic, budget=float(quadratic(images)), speed=0.5)
+    combined, following, bits = add_rate(images, gradient, multiplier, rate)
+    assert bits == pytest.approx(rate.budget)
+    # At the budget the multiplier stays where it is.
+    assert float(following) == pytest.approx(0.5)
+    torch.testing.assert_close(combined, gradient + 0.5 * 20 * images)
+
+
+def test_first_multiplier_makes_the_rate_a_share_of_the_distance():
+    images, gradient = torch.randn(8), torch.randn(8)
+    rate = Rate(quadratic, budget=float(quadratic(images)), share=0.25)
+    combined, _, _ = add_rate(images, gradient, torch.tensor(0.0), rate)
+    assert float((combined - gradient).norm()) == pytest.approx(0.25 * float(gradient.norm()))
+
+
+@pytest.mark.parametrize("budget", [100.0, 180.0])
+def test_descent_with_a_multiplier_ends_at_the_budget(budget):
+    """Images drawn to a target by their distance, and to fewer bits by the rate."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(6, 1, 8, 8, generator=generator)
+    coding = Frequency((6, 1, 8, 8), step=0.3)
+    images, multiplier = coding.start(target), torch.tensor(0.0)
+    rate = Rate(coding.bits, budget, speed=0.1)
+    free = float(coding.bits(images))
+    assert free > budget, free
+    taken = []
+    for _ in range(400):
+        stored = images.requires_grad_()
+        distance = (coding.decode(stored) - target).square().sum()
+        (gradient,) = torch.autograd.grad(distance, stored)
+        gradient, multiplier, bits = add_rate(images.detach(), gradient, multiplier, rate)
+        images = images.detach() - 0.03 * gradient / gradient.square().mean().sqrt()
+        taken.append(bits)
+    assert sum(taken[-50:]) / 50 == pytest.approx(budget, rel=0.1)
+
+
+def test_a_budget_below_one_bit_is_refused():
+    with pytest.raises(ValueError, match="budget is 0"):
+        Rate(quadratic, 0)
