@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
+from distill.names import recipe_names
 from distill.recipes.loading import check_recipe, recipe_text
-from distill.recipes.names import recipe_names
 from distill.recipes.recipe import TABLES
 
 _MACHINE = "how a machine computes, not what: float32 is what a CPU does best"
