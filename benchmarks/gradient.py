@@ -4,17 +4,24 @@
     python benchmarks/gradient.py --device cuda --out benchmarks/results/gradient-cuda.json
     python benchmarks/gradient.py --parts peak_bytes --out benchmarks/results/gradient.json
 
+`mtt-style` is the anchor: what the published program of MTT does (Cazenavette et al. 2022), plain
+automatic differentiation through all inner steps of a network with PyTorch's own norm kernels.
+`unrolled` does the same through the library higher, on our network.
+
 One process measures all times, interleaved, so that a slow minute hits every method alike;
-medians and ratios are reported. Parts can be measured one at a time, since only times need a
-quiet machine: a file that is there keeps its other parts. Peak memory is what the allocator
-reserved at most on CUDA, and on the CPU the growth of the resident peak of a child process that
-does one gradient. The error is against automatic differentiation through all inner steps in
+medians are reported, for all threads and for one. Parts can be measured one at a time, since only
+times need a quiet machine: a file that is there keeps its other parts. Peak memory is what the
+allocator reserved at most on CUDA, and on the CPU the growth of a child process during one
+gradient, after a short one for which all is loaded and compiled; what a compiler itself keeps in
+memory is not in it. The error is against automatic differentiation through all inner steps in
 float64. The problem: a ConvNet on 3x32x32 images, DSA on, a batch of 50, learned labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import ctypes
 import gc
 import json
 import statistics
@@ -22,36 +29,45 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from record import provenance
+from torch import nn
 
-from synth import Adjoint, MatchingGradient, Unrolled
+from synth import Adjoint, FrozenAdjoint, MatchingGradient, Unrolled
 from synth.augment import dsa
+from synth.compiling import find_compiler
 from synth.matching.directional import Eager, double_backward, forward_over_reverse
-from synth.matching.gradients import GradientMethod, replay
+from synth.matching.gradients import GradientMethod, parameter_distance, replay
 from synth.matching.inner_loop import InnerLoop, draw_batches, make_inner_loop
 from synth.networks import ConvNet
-from synth.parameters import parameter_vector
+from synth.networks.layers import AveragePooling, GroupNorm
+from synth.parameters import call_with_vector, parameter_vector
 from synth.precision import full_float32
 
 BATCH = 50
 LONGEST_REPEATED = 20  # beyond, one turn takes minutes and averages over its own inner steps
-MEMORY_METHODS = ("adjoint", "adjoint, sqrt", "adjoint, offload", "unrolled")
-PLOTTED = ("adjoint", "adjoint, sqrt", "frozen adjoint, double backward", "unrolled")
+MTT = "mtt-style"
+COMPILED = "adjoint, compiled"
+MEMORY_METHODS = (MTT, "adjoint", COMPILED, "adjoint, sqrt", "adjoint, offload", "unrolled")
+PLOTTED = (MTT, COMPILED, "adjoint", "adjoint, sqrt", "unrolled")
+UNROLLED = (MTT, "unrolled")  # their memory grows with every inner step
 GRAPHS = "adjoint, graphs"  # what Adjoint() is on CUDA; the others start each kernel by itself
 # A kind of inner step is recorded when it comes for the third time.
 WARM_UPS = 3
 Problem = tuple[InnerLoop, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def make_problem(steps: int, width: int, device: str, dtype: torch.dtype) -> Problem:
+def make_problem(
+    steps: int, width: int, device: str, dtype: torch.dtype, activation: str = "relu"
+) -> Problem:
     """An inner loop of `steps` steps on 100 random images of ten classes."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    network = ConvNet(3, (32, 32), 10, width=width).to(device, dtype)
+    network = ConvNet(3, (32, 32), 10, width=width, activation=activation).to(device, dtype)
     images = torch.randn(100, 3, 32, 32, generator=generator).to(device, dtype)
     labels = torch.randn(100, 10, generator=generator).to(device, dtype)
     start = parameter_vector(network)
@@ -75,7 +91,41 @@ def adjoint(form: str, damping: float = 1.0, snapshots: str = "all") -> Gradient
     return method
 
 
+def native(network: nn.Module) -> nn.Module:
+    """`network` with PyTorch's own layers in the place of ours; the parameters are as they were."""
+    found = copy.deepcopy(network)
+    for name, layer in list(found.named_modules()):
+        if isinstance(layer, GroupNorm):
+            found.set_submodule(name, nn.GroupNorm(layer.groups, len(layer.weight), layer.eps))
+        elif isinstance(layer, AveragePooling):
+            found.set_submodule(name, nn.AvgPool2d(2))
+    return found
+
+
+def mtt_style(
+    loop: InnerLoop, start: torch.Tensor, target: torch.Tensor, lr: torch.Tensor
+) -> MatchingGradient:
+    """Plain automatic differentiation through all inner steps, as in MTT's published program."""
+    network = native(loop.network)
+    images, labels, lr = (
+        given.detach().clone().requires_grad_() for given in (loop.images, loop.labels, lr)
+    )
+    parameters = start.detach().clone().requires_grad_()
+    for step, batch in enumerate(loop.batches):
+
+        def student(seen: torch.Tensor, parameters: torch.Tensor = parameters) -> torch.Tensor:
+            return call_with_vector(network, loop.layout, parameters, seen)
+
+        loss = loop.loss(step, student, images[batch], labels[batch])
+        (gradient,) = torch.autograd.grad(loss, parameters, create_graph=True)
+        parameters = parameters - lr * gradient
+    distance = parameter_distance(parameters, start, target)
+    found = torch.autograd.grad(distance, (images, labels, lr))
+    return MatchingGradient(distance.detach(), *found, parameters.detach())
+
+
 METHODS: dict[str, GradientMethod] = {
+    MTT: mtt_style,
     "adjoint": adjoint("forward"),
     "adjoint, double backward": adjoint("double"),
     "adjoint, sqrt": adjoint("forward", snapshots="sqrt"),
@@ -86,6 +136,9 @@ METHODS: dict[str, GradientMethod] = {
 }
 if torch.cuda.is_available():
     METHODS[GRAPHS] = Adjoint()
+elif find_compiler() is not None:
+    METHODS[COMPILED] = Adjoint(compiled=True)
+    METHODS["frozen adjoint, compiled"] = FrozenAdjoint(compiled=True)
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
@@ -105,7 +158,7 @@ def measure_times(steps: int, options: argparse.Namespace) -> dict[str, float]:
     chosen = {
         name: method
         for name, method in METHODS.items()
-        if name != "unrolled" or steps <= options.longest_unrolled
+        if name not in UNROLLED or steps <= options.longest_unrolled
     }
     found: dict[str, list[float]] = {name: [] for name in chosen}
     short = steps <= LONGEST_REPEATED
@@ -140,23 +193,30 @@ def peak_reserved(name: str, steps: int, options: argparse.Namespace) -> int:
 
 
 def child(name: str, options: argparse.Namespace) -> None:
-    """Print by how much one gradient raises the resident peak."""
+    """Print by how much one gradient raises the resident memory at most."""
     problem = make_problem(options.steps[0], options.width, "cpu", torch.float32)
-    before = peak_resident()
+    loop = problem[0]
+    METHODS[name](replace(loop, batches=loop.batches[:1], views=loop.views[:1]), *problem[1:])
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     METHODS[name](*problem)
-    print(peak_resident() - before)
+    print(resident("VmHWM") - before)
 
 
-def peak_resident() -> int:
-    """Peak resident bytes of this process; getrusage would count its parent's before the exec."""
+def resident(field: str) -> int:
+    """Resident bytes of this process, now (VmRSS) or at their peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def errors(steps: int, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def errors(
+    steps: int, options: argparse.Namespace, activation: str = "relu"
+) -> dict[str, dict[str, float]]:
     """Relative error of each method in float32 against unrolled float64, on a narrow network."""
-    exact = Unrolled()(*make_problem(steps, 16, options.device, torch.float64))
-    problem = make_problem(steps, 16, options.device, torch.float32)
+    exact = Unrolled()(*make_problem(steps, 16, options.device, torch.float64, activation))
+    problem = make_problem(steps, 16, options.device, torch.float32, activation)
     found = {}
     for name, method in METHODS.items():
         result = method(*problem)
@@ -198,13 +258,18 @@ def all_errors(options: argparse.Namespace) -> dict[str, Any]:
     return {str(n): errors(n, options) for n in options.error_steps}
 
 
+def all_smooth_errors(options: argparse.Namespace) -> dict[str, Any]:
+    """As `all_errors`, with sigmoids: rounding over a rectifier's kink is 1e-4, by chance."""
+    return {str(n): errors(n, options, "sigmoid") for n in options.error_steps}
+
+
 def all_peaks(options: argparse.Namespace) -> dict[str, Any]:
     """Peak bytes by number of inner steps and method."""
     return {
         str(n): {
             name: peak_bytes(name, n, options)
-            for name in (*MEMORY_METHODS, *(METHODS.keys() & {GRAPHS}))
-            if name != "unrolled" or n <= options.longest_unrolled
+            for name in (*MEMORY_METHODS, GRAPHS)
+            if name in METHODS and (name not in UNROLLED or n <= options.longest_unrolled)
         }
         for n in options.steps
     }
@@ -219,17 +284,32 @@ def all_times(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-MEASURES = {"seconds": all_times, "peak_bytes": all_peaks, "errors": all_errors}
+def one_thread_times(options: argparse.Namespace) -> dict[str, Any]:
+    """As `all_times`, by a single thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = all_times(options)
+    torch.set_num_threads(before)
+    return found
 
 
-def made(options: argparse.Namespace) -> dict[str, Any]:
+MEASURES = {
+    "seconds": all_times,
+    "seconds_one_thread": one_thread_times,
+    "peak_bytes": all_peaks,
+    "errors": all_errors,
+    "errors_smooth": all_smooth_errors,
+}
+
+
+def made(part: str, options: argparse.Namespace) -> dict[str, Any]:
     """What made a part: command, commit, date, machine class, threads, problem."""
     found = provenance("python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]))
     return {
         **found,
         "machine": {**found["machine"], "device": options.device},
         "versions": {"torch": torch.__version__},
-        "threads": torch.get_num_threads(),
+        "threads": 1 if part == "seconds_one_thread" else torch.get_num_threads(),
         "problem": {"width": options.width, "batch": BATCH, "images": [100, 3, 32, 32], "seed": 0},
     }
 
@@ -242,6 +322,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 20, 50, 100, 200])
     parser.add_argument("--time-steps", type=int, nargs="+", default=[1, 5, 10, 20, 50, 100, 200])
     parser.add_argument("--error-steps", type=int, nargs="+", default=[1, 5, 20, 50])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--longest-unrolled", type=int, default=50, help="memory grows with N")
@@ -251,11 +332,13 @@ def main() -> None:
     if options.child:
         child(options.child, options)
         return
+    for name in METHODS.keys() - set(options.methods):
+        del METHODS[name]
     result = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}
     for part in options.parts:
         with full_float32():
             result[part] = MEASURES[part](options)
-        result.setdefault("made", {})[part] = made(options)
+        result.setdefault("made", {})[part] = made(part, options)
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.out and {"seconds", "peak_bytes"} <= set(result):

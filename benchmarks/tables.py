@@ -18,6 +18,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from distill.recipes.stages import MAKERS
+
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,7 +30,6 @@ SOURCES = {
     "votes": "committee votes",
     "projector": "projector",
 }
-SET_STAGES = ("match", "recover", "select")  # those that make the images
 # The README's table: result file, what was made, student, labels, and the variant of an ablation.
 AGAINST_RANDOM = (
     ("glyphs-labels", "1,000 characters, 10 per class, mosaics", "convnet3:width=32", "votes", ""),
@@ -139,7 +140,7 @@ def ablation_table(result: dict[str, Any]) -> list[str]:
     for name, variant in variants.items():
         summary = variant["summary"]
         random = summary["controls"]["random"]
-        made = sum(summary["stages"].get(stage, {}).get("seconds", 0) for stage in SET_STAGES)
+        made = sum(summary["stages"].get(stage, {}).get("seconds", 0) for stage in MAKERS)
         sources = dict.fromkeys(k for by in summary["students"].values() for k in by)
         for source in sources:
             cells = [percent(summary["students"].get(s, {}).get(source)) for s in students]

@@ -7,17 +7,12 @@ import os
 import click
 
 from distill.commands.lazy import LazyGroup
+from distill.recipes.stages import STAGES
 
-# command -> (module in distill.commands, attribute)
+# command -> (module in distill.commands, attribute), see `LazyGroup`
 COMMANDS = {
     "run": ("run", "run"),
-    "experts": ("run", "experts"),
-    "match": ("run", "match"),
-    "recover": ("run", "recover"),
-    "select": ("run", "select"),
-    "refine": ("run", "refine"),
-    "relabel": ("run", "relabel"),
-    "project": ("run", "project"),
+    **{stage.name: ("run", "VERBS") for stage in STAGES.values() if stage.verb},
     "encode": ("encode", "encode"),
     "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),

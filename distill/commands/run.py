@@ -10,19 +10,7 @@ from typing import Any
 import click
 
 from distill.commands.options import Names, recipe_options
-
-_STAGES = (
-    "experts",
-    "match",
-    "committee",
-    "recover",
-    "select",
-    "refine",
-    "relabel",
-    "project",
-    "encode",
-    "evaluate",
-)
+from distill.recipes.stages import STAGES, StageEntry
 
 
 @click.command()
@@ -31,7 +19,7 @@ _STAGES = (
     "--stage",
     "stages",
     multiple=True,
-    type=Names(_STAGES),
+    type=Names(tuple(STAGES)),
     help="Run only this stage; may be given several times.",
 )
 def run(stages: tuple[str, ...], **options: Any) -> None:
@@ -46,44 +34,22 @@ def run(stages: tuple[str, ...], **options: Any) -> None:
     _run(stages, **options)
 
 
-def _verb(
-    name: str, summary: str, stages: tuple[str, ...], recipe: str = "digits"
-) -> click.Command:
+def _verb(stage: StageEntry) -> click.Command:
     def callback(**options: Any) -> None:
-        _run(stages, verb=True, **options)
+        _run(stage.verb, verb=True, **options)
 
+    recipe = stage.example
+    lines = (f"distill {name} {recipe} --out runs/{recipe}" for name in (*stage.after, stage.name))
     callback.__doc__ = (
-        f"{summary}\n\n    The same as `distill run RECIPE --out RUN "
-        f"{' '.join('--stage ' + stage for stage in stages)}`.\n\n    \b\n    Example:\n"
-        f"      distill {name} {recipe} --out runs/{recipe}\n    "
+        f"{stage.summary}\n\nThe same as `distill run RECIPE --out RUN "
+        f"{' '.join('--stage ' + name for name in stage.verb)}`.\n\n\b\nExample:\n  "
+        + "\n  ".join(lines)
     )
     decorated: Callable[..., Any] = recipe_options(callback)
-    return click.command(name)(decorated)
+    return click.command(stage.name)(decorated)
 
 
-experts = _verb("experts", "Train experts and record their trajectories.", ("experts",))
-
-match = _verb("match", "Match the experts' trajectories.", ("match",))
-
-recover = _verb(
-    "recover",
-    "Optimise images until the committee recognises them.",
-    ("committee", "recover"),
-    recipe="digits-recover",
-)
-
-select = _verb(
-    "select",
-    "Select real images, or mosaics of them.",
-    ("committee", "select"),
-    recipe="digits-rded",
-)
-
-refine = _verb("refine", "Refine the images in a tower's space.", ("refine",))
-
-relabel = _verb("relabel", "Vote a soft label for every view.", ("committee", "relabel"))
-
-project = _verb("project", "Fit the projector.", ("committee", "project"))
+VERBS = {stage.name: _verb(stage) for stage in STAGES.values() if stage.verb}
 
 
 def _run(

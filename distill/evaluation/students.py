@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from distill.errors import WorkError
 from distill.evaluation.confusion import Grade, grade
 from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, StudentJob
+from distill.evaluation.protocols import job_settings, protocol_name
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
@@ -27,7 +28,6 @@ from synth.images import HardLogits, Images, LabelLogits, gather
 from synth.training.batches import Batch, shuffled_batches
 from synth.training.discriminator import Discriminator
 from synth.training.loop import TrainSettings, train
-from synth.training.temperatures import Annealing
 
 _LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
 
@@ -149,54 +149,8 @@ def _discriminator(context: Context, table: EvaluateTable, job: StudentJob) -> D
 
 def student_settings(table: EvaluateTable, judged: EvaluatedSet, job: StudentJob) -> TrainSettings:
     """How the student of a job is trained; see `protocol` for the words."""
-    settings = _protocol_settings(table, judged, protocol_name(table, job))
-    if job.group == WHOLE:
-        settings = replace(settings, epochs=table.whole_epochs)
-    return replace(
-        settings,
-        lr=settings.lr * job.lr_factor,
-        precision=table.precision,
-        compiled=table.compile == "on",
-    )
-
-
-def protocol_name(table: EvaluateTable, job: StudentJob) -> str:
-    """Which of the protocols "trajectory", "kd" and "hard" a job's student is trained by.
-
-    A recipe may name one for all students on the set and on random images; the controls with
-    more real images have hard labels and always the protocol for these.
-    """
-    if job.group in (WHOLE, EQUAL_BYTES):
-        return "hard"
-    if table.protocol != "auto":
-        return table.protocol
-    return {"hard": "hard", "learned": "trajectory"}.get(job.labels, "kd")
-
-
-def _protocol_settings(table: EvaluateTable, judged: EvaluatedSet, name: str) -> TrainSettings:
-    if name == "hard":
-        return TrainSettings(table.epochs, table.lr)
-    if name == "trajectory":
-        lr = float(judged.content.manifest["student_lr"])
-        return TrainSettings(table.epochs, lr, momentum=0.0, weight_decay=0.0, schedule="constant")
-    return TrainSettings(
-        table.epochs,
-        table.soft_lr,
-        table.soft_optimizer,
-        weight_decay=table.soft_weight_decay,
-        temperature=label_temperature(judged),
-        eta=table.soft_eta,
-        average=table.soft_average,
-        loss="cosine" if table.gift else "soft",
-        annealing=_annealing(table),
-        calibrated=table.calibrated,
-    )
-
-
-def _annealing(table: EvaluateTable) -> Annealing | None:
-    if table.anneal == "none":
-        return None
-    return Annealing(table.anneal, table.anneal_every, table.anneal_factor, table.anneal_least)
+    learned = float(judged.content.manifest["student_lr"])
+    return job_settings(table, job, temperature=label_temperature(judged), student_lr=learned)
 
 
 def label_temperature(judged: EvaluatedSet) -> float:
@@ -229,8 +183,8 @@ def _words(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, source: str
 ) -> dict[str, Any]:
     """The protocol of a label source in plain values."""
-    name = protocol_name(table, StudentJob(STUDENTS, "", source, 0))
-    settings = _protocol_settings(table, judged, name)
+    job = StudentJob(STUDENTS, "", source, 0)
+    name, settings = protocol_name(table, job), student_settings(table, judged, job)
     momentum = f", momentum {settings.momentum:g}" if settings.momentum else ""
     found: dict[str, Any] = {
         "protocol": name,

@@ -16,14 +16,14 @@ GRADIENTS: Names[GradientEntry] = Names(
             "exact, in memory that does not grow with the inner steps",
             "Limbeck",
             "synth.matching.gradients:Adjoint",
-            takes=("snapshots",),
+            takes=("snapshots", "compiled"),
         ),
         GradientEntry(
             "frozen",
             "TESLA's: exact for one inner step only",
             "Cui et al. 2023",
             "synth.matching.gradients:FrozenAdjoint",
-            takes=("snapshots",),
+            takes=("snapshots", "compiled"),
         ),
         GradientEntry(
             "unrolled",

@@ -22,24 +22,22 @@ from distill.plan.calibration import (
     write_calibration,
 )
 from distill.plan.clock import Clock
-from distill.plan.memory import matching_peaks
-from distill.plan.shapes import DataShape, shape_of
 from distill.plan.sizes import (
     committee_file,
     expert_buffer,
     image_bytes,
     label_bytes,
-    meta_network,
     network_specs,
-    parameter_count,
     set_file,
 )
 from distill.plan.stage_memory import stage_memory
 from distill.plan.times import StageTime, stage_times
-from distill.plan.units import Units
 from distill.recipes.build import choose_device
 from distill.recipes.checks import check_names
 from distill.recipes.recipe import Recipe
+from distill.stages.match.memory import matching_peaks
+from distill.stages.units.networks import Units
+from distill.stages.units.shapes import DataShape, meta_network, parameter_count, shape_of
 
 __all__ = ["Machines", "make_plan"]
 
@@ -82,12 +80,12 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
         spec: parameter_count(meta_network(spec, shape)) for spec in network_specs(recipe)
     }
     matching = _matching(recipe, shape)
-    clock = Clock(shape, device, other)
+    units, clock = Units(recipe, shape, device), Clock(shape, device, other)
     started = time.perf_counter()
     stages, process = {}, {}
-    for name, stage in stage_times(recipe, clock):
+    for stage, found in stage_times(units, clock):
         # What the work has loaded so far is loaded in a run, too, when it comes to this stage.
-        stages[name], process[name] = stage, resident_bytes()
+        stages[stage.name], process[stage.name] = found, resident_bytes()
     here = Calibration(_device_name(device), torch.get_num_threads(), clock.measured)
     if machines.calibrate is not None:
         write_calibration(machines.calibrate, here)
@@ -102,14 +100,14 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
         "recipe": recipe.name,
         "data": {"source": recipe.data.source, **asdict(shape)},
         "parameters": parameters,
-        "disk": _disk(recipe, shape, clock),
+        "disk": _disk(units),
         "images": image_bytes(recipe, shape),
         "labels": label_bytes(recipe, shape),
         "memory": {
             **matching,
             "stages": {
-                name: {**asdict(found), "peak": found.device + (found.host if on_cpu else 0)}
-                for name, found in stage_memory(recipe, shape, stages, process).items()
+                name: {**asdict(used), "peak": used.device + (used.host if on_cpu else 0)}
+                for name, used in stage_memory(units, stages, process).items()
             },
         },
         "time": {"calibration": source, **_time(stages, machines)},
@@ -130,8 +128,9 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _disk(recipe: Recipe, shape: DataShape, clock: Clock) -> dict[str, Any]:
+def _disk(units: Units) -> dict[str, Any]:
     """Bytes of each artefact of the run."""
+    recipe, shape = units.recipe, units.shape
     found: dict[str, Any] = {}
     if recipe.experts is not None:
         found["experts"] = expert_buffer(recipe, shape)
@@ -139,15 +138,15 @@ def _disk(recipe: Recipe, shape: DataShape, clock: Clock) -> dict[str, Any]:
         found["committee"] = {"bytes": committee_file(recipe, shape)}
     found["set"] = {"bytes": set_file(recipe, shape)}
     if recipe.projector is not None:
-        found["projector"] = _projector(recipe, clock)
+        found["projector"] = _projector(units)
     return found
 
 
-def _projector(recipe: Recipe, clock: Clock) -> dict[str, Any]:
+def _projector(units: Units) -> dict[str, Any]:
     """Bytes of a projector of this recipe, found by saving an unfitted one."""
     try:
         with tempfile.TemporaryDirectory() as folder:
-            projectors.save(Units(recipe, clock).projector, Path(folder) / "projector")
+            projectors.save(units.projector, Path(folder) / "projector")
             size = projectors.projector_bytes(Path(folder) / "projector")
     except projectors.ProjectorError as error:
         return {"bytes": None, "external": None, "reason": f"not known: {error}"}

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import WorkError
-from distill.plan.dry_run import Cost
+from distill.stages.units.dry_run import Cost
+from distill.stages.units.unit import NotPricedError
 from distill.store.files import write_json
 
 KIND, FORMAT = "calibration", 1
@@ -72,10 +73,13 @@ class Calibration:
         """The time of a unit, from the best that there is: itself, another batch, other units.
 
         Raises:
+            NotPricedError: for work without operations that was not timed.
             WorkError: if there is nothing to go by.
         """
         wanted = Timed(what, images, batch, 0.0, cost.flops, cost.peak_bytes)
         same = [unit for unit in self.units if (unit.what, unit.images) == (what, images)]
+        if not same and not cost.flops:
+            raise NotPricedError(f"the calibration has no {what}, which no other unit can price")
         if not same:
             return by_operations(self.units, wanted)
         nearest = min(same, key=lambda unit: abs(unit.batch - batch))

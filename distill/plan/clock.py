@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Generator, Tensor
 
 from distill.machine import threads_for
 from distill.plan.calibration import MEASURED, SCALED, Calibration, Timed, by_operations
-from distill.plan.dry_run import Cost, run_dry
-from distill.plan.shapes import DataShape
+from distill.stages.units.dry_run import Cost, run_dry
+from distill.stages.units.shapes import DataShape
+from distill.stages.units.unit import Unit
 
 # A call of about this length is long enough to measure; a longer one gets a smaller batch.
 CALL_SECONDS = 0.25
@@ -43,26 +43,9 @@ _CONVOLVED = {"cpu": 8, "cuda": 256}
 _SLOWEST = {"cpu": 1e10, "cuda": 1e12}
 
 
-@dataclass(frozen=True)
-class Unit:
-    """One unit of work, by batch size.
-
-    Attributes:
-        what: its name.
-        work: batch size -> a call to time, and how many units it does.
-        cost: batch size -> what one unit needs, without doing it.
-        parameters: of the networks in it, which decide the number of threads.
-    """
-
-    what: str
-    work: Callable[[int], tuple[Callable[[], object], int]]
-    cost: Callable[[int], Cost]
-    parameters: int = 0
-
-
 @dataclass
 class Clock:
-    """Times units of work on random images of the data's shape; each is timed once.
+    """Times units of work; each is timed once.
 
     Attributes:
         shape: of the data.
@@ -76,21 +59,18 @@ class Clock:
     _known: dict[tuple[str, int], Timed] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
 
-    def images(self, count: int) -> Tensor:
-        """Random images [count, c, h, w] on the device."""
-        return torch.randn(count, *self.shape.image, generator=fixed_generator()).to(self.device)
-
-    def labels(self, count: int) -> Tensor:
-        """Random label logits [count, k] on the device."""
-        return torch.randn(count, self.shape.classes, generator=fixed_generator()).to(self.device)
-
     @property
     def measured(self) -> tuple[Timed, ...]:
         """The units that were timed."""
         return tuple(timed for timed in self._known.values() if timed.units)
 
-    def time(self, unit: Unit, batch: int) -> Timed:
-        """Time a unit with `batch` images to it, with the threads that the stages would take."""
+    def time(self, unit: Unit) -> Timed:
+        """Time a unit at its batch size, with the threads that the stages would take.
+
+        Raises:
+            NotPricedError: if another machine's times say nothing of such a unit.
+        """
+        batch = unit.batch
         key = (unit.what, batch)
         if key not in self._known:
             cost = unit.cost(batch)
@@ -98,17 +78,19 @@ class Clock:
                 found = self.calibration.price(unit.what, self.shape.words, batch, cost)
             else:
                 with threads_for(batch * self.shape.pixels, unit.parameters, self.device):
-                    found = self._measure(unit, batch, cost)
+                    found = self._measure(unit, cost)
             self._known[key] = found
         return self._known[key]
 
-    def _measure(self, unit: Unit, batch: int, cost: Cost) -> Timed:
+    def _measure(self, unit: Unit, cost: Cost) -> Timed:
+        batch = unit.batch
         timed = Timed(unit.what, self.shape.words, batch, 0.0, cost.flops, cost.peak_bytes)
         used = min(batch, _PROBE)
         rate = max((t.flops / t.seconds for t in self.measured if t.seconds > 0), default=0.0)
         rate = max(rate, _SLOWEST.get(self.device.type, 1e10))
         if cost.flops * used / batch > LOOK_SECONDS * rate:
-            return by_operations(self.measured or (self._convolution,), timed)
+            known = [unit for unit in self.measured if unit.flops] or [self._convolution]
+            return by_operations(known, timed)
         hurry = time.monotonic() - self._started > HURRY_SECONDS
         call, units = unit.work(used)
         call()
@@ -144,9 +126,10 @@ class Clock:
             seconds: of a call at it.
             units: in a call.
         """
-        if self.device.type == "cuda":
+        # Work without operations is done by the CPU.
+        if self.device.type == "cuda" and cost.flops:
             rate = _GPU_SHARE * self._convolution.flops / self._convolution.seconds
-            return min(batch, int(batch * _GPU_SECONDS * rate / max(1, cost.flops * units)))
+            return min(batch, int(batch * _GPU_SECONDS * rate / (cost.flops * units)))
         # The probe's own overhead counts as if it grew with the batch, so twice is allowed.
         affordable = int(used * CALL_SECONDS / max(seconds, 1e-9))
         return batch if 2 * affordable >= batch else affordable
@@ -179,14 +162,3 @@ class Clock:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-def fixed_generator() -> Generator:
-    """Numbers for measurements, which need only be the same each time."""
-    return torch.Generator().manual_seed(0)
-
-
-def exhaust(items: Iterable[object]) -> None:
-    """Take all items and keep none."""
-    for _ in items:
-        pass

@@ -6,7 +6,6 @@ it decided at first.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from distill.data import RealData
 from distill.machine import prepare_compiler
 from distill.recipes.build import build_network
 from distill.recipes.recipe import Recipe
+from synth.compiling import find_compiler
 
 # A compilation takes up to a minute and saves from a third to two thirds of the time: it pays
 # where the eager work, forward and backward, takes some minutes at the speed of one core.
@@ -25,12 +25,8 @@ LEAST_FLOPS = 1e13
 # A backward pass costs twice a forward pass.
 _PASSES = 3
 
-_COMPILERS = ("g++", "clang++", "c++")
-
-
-def has_compiler() -> bool:
-    """Whether PyTorch can compile for the CPU here."""
-    return any(shutil.which(name) for name in _COMPILERS)
+# Of an inner step with its adjoint: a gradient, and a directional derivative with its reverse.
+_STEP_PASSES = 9
 
 
 def resolve_compile(
@@ -61,12 +57,12 @@ def resolve_compile(
         wanted = table.compile
         if wanted == "auto":
             wanted = (earlier.get(name) or {}).get("compile", "auto")
-        if wanted == "on" and not has_compiler():
+        if wanted == "on" and not find_compiler():
             say(f"{name}.compile is on, but there is no C++ compiler; going on without")
             wanted = "off"
         if wanted == "auto":
-            pays = device.type == "cpu" and has_compiler() and work(recipe, data) > LEAST_FLOPS
-            wanted = "on" if pays else "off"
+            there = device.type == "cpu" and find_compiler() is not None
+            wanted = "on" if there and work(recipe, data) > LEAST_FLOPS else "off"
         changes[name] = table.model_copy(update={"compile": wanted})
     return recipe.model_copy(update=changes)
 
@@ -100,6 +96,16 @@ def _experts(recipe: Recipe, data: RealData) -> float:
     return _PASSES * seen * _forward_flops(table.network, data)
 
 
+def _match(recipe: Recipe, data: RealData) -> float:
+    # Automatic differentiation through `higher` is not compiled.
+    if recipe.match is None or recipe.experts is None or recipe.match.gradient == "unrolled":
+        return 0.0
+    table = recipe.match
+    batch = table.batch_size or table.ipc * table.factor**2 * data.classes
+    seen = table.iterations * table.segments * table.inner_steps * batch
+    return _STEP_PASSES * seen * _forward_flops(recipe.experts.network, data)
+
+
 def _committee(recipe: Recipe, data: RealData) -> float:
     table = recipe.committee
     if table is None:
@@ -123,6 +129,7 @@ def _students(recipe: Recipe, data: RealData) -> float:
 
 _WORK: dict[str, Callable[[Recipe, RealData], float]] = {
     "experts": _experts,
+    "match": _match,
     "committee": _committee,
     "evaluate": _students,
 }

@@ -109,3 +109,19 @@ RecoverStart = Annotated[str, AfterValidator(_one_of(choices("recover.init")))]
 SelectMethod = Annotated[str, AfterValidator(_one_of(choices("select.method")))]
 
 Aggregate = Annotated[str, AfterValidator(_one_of(choices("relabel.aggregate")))]
+
+
+class MakerTable(Table):
+    """A table that says how the images of the set are made; a recipe has one such table."""
+
+    ipc: Count
+
+    @property
+    def tiles(self) -> int:
+        """How many real images, or crops of them, are tiled along a side of a stored one."""
+        return 1
+
+    @property
+    def real_per_class(self) -> int:
+        """Real images of each class that a set is made from, at least 1."""
+        return self.ipc * self.tiles**2

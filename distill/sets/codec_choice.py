@@ -8,7 +8,7 @@ from distill.errors import WorkError
 from distill.recipes.build import build_codec
 from distill.recipes.specs import parse_codec
 from distill.sets.views import Size, seed_gives
-from projectors.codecs import CodecError, Labels
+from projectors.codecs import CodecError, Labels, LabelSpec
 from synth.committee.relabel import StoredVotes
 
 # From the most bytes to the fewest, by a factor of one and a half to two a step. Labels are made
@@ -33,13 +33,19 @@ LADDER = (
 
 def possible(candidates: Sequence[str], votes: StoredVotes, seed: int, size: Size) -> list[str]:
     """The candidates that these labels fit; views are stored where the seed does not give them."""
-    seeded = seed_gives(votes, seed, size)
     spec = Labels(votes.whole, votes.temperature).spec
+    return fitting(candidates, spec, votes.batch_size, seeded=seed_gives(votes, seed, size))
+
+
+def fitting(
+    candidates: Sequence[str], labels: LabelSpec, batch_size: int, *, seeded: bool
+) -> list[str]:
+    """The candidates that fit labels of this shape; views are stored where no seed gives them."""
     found = []
     for candidate in candidates:
         text = candidate if seeded else candidate.removeprefix("seed+")
         try:
-            build_codec(parse_codec(text), votes.batch_size).body_bytes(spec)
+            build_codec(parse_codec(text), batch_size).body_bytes(labels)
         except CodecError:
             continue
         if text not in found:

@@ -7,14 +7,18 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill.errors import WorkError
-from distill.recipes.build import build_views
-from distill.recipes.tables.committee import CommitteeTable
+from distill.recipes.build import build_views, is_trained
+from distill.recipes.stages import STAGES
+from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
 from distill.run.context import Context
 from distill.run.engines import in_turn
+from distill.stages.stage import Stage, output_file
+from distill.stages.units.networks import Units
+from distill.stages.units.unit import Part, Task, Unit, batches_of
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
-from distill.teachers.pretrained import comes_trained
+from distill.teachers.pretrained import comes_trained, weights_digests
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training.batches import shuffled_batches
@@ -67,18 +71,10 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
-    settings = TrainSettings(
-        table.epochs,
-        table.lr,
-        table.optimizer,
-        weight_decay=table.weight_decay,
-        precision=table.precision,
-        compiled=committee.compile == "on",
-    )
     epochs = train(
         network,
         lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
-        settings,
+        _settings(committee, spec),
     )
     curve: Curve = []
     state: State = {}
@@ -124,3 +120,42 @@ def _refuse_chance(member: Member, classes: int) -> None:
             f"committee member {member.spec} has held-out accuracy {member.accuracy:.3f}, near "
             f"the chance of {1 / classes:.3f}; {remedy}"
         )
+
+
+def _settings(table: CommitteeTable, spec: str) -> TrainSettings:
+    own = table.training(spec)
+    return TrainSettings(
+        own.epochs,
+        own.lr,
+        own.optimizer,
+        weight_decay=own.weight_decay,
+        precision=own.precision,
+        compiled=table.compile == "on",
+    )
+
+
+def committee_units(units: Units, table: CommitteeTable) -> list[Task[Unit]]:
+    """Every member is trained by itself, and tested after each epoch."""
+    shape = units.shape
+    tasks = []
+    for spec in table.members:
+        own = table.training(spec)
+        if is_trained(spec):
+            tasks.append(Task(1, (units.predictions(spec, shape.validation),)))
+            continue
+        batch = min(own.batch_size, shape.train)
+        step = units.training_step(spec, batch, own.augmentation, _settings(table, spec))
+        steps = Part(own.epochs * batches_of(shape.train, batch), step)
+        tasks.append(Task(1, (steps, units.predictions(spec, shape.validation, own.epochs))))
+    return tasks
+
+
+STAGE = Stage(
+    STAGES["committee"],
+    run_committee,
+    output_file(COMMITTEE),
+    committee_units,
+    splits=("train", "validation"),
+    derived=weights_digests,
+    ignored=VOTE_KEYS,
+)

@@ -5,26 +5,40 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
+from distill.recipes.build import build_codec
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.recipe import Recipe
+from distill.recipes.specs import parse_codec
+from distill.recipes.stages import STAGES
 from distill.recipes.tables.encode import EncodeTable
-from distill.run.artefacts import ENCODING, SET
+from distill.recipes.tables.relabel import RelabelTable
+from distill.run.artefacts import ENCODE_STAGE, ENCODING, SET
 from distill.run.context import Context, scratch_context
 from distill.run.interrupt import listen
-from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, possible
+from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encode import encode_one, full_votes
 from distill.sets.encoded import EncodedVotes
 from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
+from distill.stages.evaluate import online_labels, student_parts
+from distill.stages.stage import Stage, output_file, set_parts, vote_keys
+from distill.stages.units.dry_run import Cost
+from distill.stages.units.networks import Units
+from distill.stages.units.shapes import synthetic_shape
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator
 from distill.store.files import write_json
 from distill.teachers.loading import find_label_sources
+from projectors.codecs import Labels, LabelSpec
 from synth.training.loop import accuracy
 
 
@@ -142,3 +156,83 @@ def encode_set(
     else:
         write_set(out, replace(content, votes=None, encoded={name: encoded}, measured=None))
     return {**found, "set": str(place if out is None else out)}
+
+
+def encode_units(units: Units, table: EncodeTable) -> list[Task[Unit]]:
+    """The labels in one codec, or in those that are tried until one fits.
+
+    By bytes, codecs are tried in turn: all are counted, as many as there can be. By accuracy
+    they are bisected, and the students of each are judged beside those of the full labels.
+    """
+    if table.codec is not None:
+        return [Task(1, _encoding(units, table.codec))]
+    relabel = units.recipe.relabel or RelabelTable()
+    count = synthetic_shape(units.recipe, units.shape).seen
+    labels = LabelSpec(relabel.epochs, count, units.shape.classes)
+    ladder = fitting(LADDER, labels, min(relabel.batch_size, count), seeded=True)
+    if table.target_bytes is not None:
+        return [Task(1, sum((_encoding(units, spec) for spec in ladder), ()))]
+    judged = units.recipe.evaluate
+    if judged is None:
+        raise NotPricedError("encode.max_loss needs students; add an [evaluate] table")
+    tried = math.ceil(math.log2(len(ladder) + 1))
+    found = [Task(tried, _encoding(units, ladder[len(ladder) // 2]))]
+    for student in judged.students:
+        job = StudentJob(STUDENTS, student, "votes", 0, trial=True)
+        found.append(Task((1 + tried) * judged.seeds, student_parts(units, judged, job)))
+    return found
+
+
+def _encoding(units: Units, spec: str) -> tuple[Part[Unit], ...]:
+    """What a codec does with all labels; a network's own bytes cost next to nothing."""
+    relabel = units.recipe.relabel or RelabelTable()
+    count = synthetic_shape(units.recipe, units.shape).seen
+    parsed = parse_codec(spec)
+    if "network" not in parsed.parts:
+        return (Part(1, _encoded_labels(units, relabel, spec)),)
+    if "labels" not in parsed.parts:
+        return ()
+    source = "votes" if parsed.parts["network"].entry.name == "teacher" else "projector"
+    batch = min(relabel.batch_size, count)
+    asked = online_labels(units, source, batch)
+    labels = spec.partition("+")[2]
+    return (
+        Part(relabel.epochs * batches_of(count, batch), asked),
+        Part(1, _encoded_labels(units, relabel, labels)),
+    )
+
+
+def _encoded_labels(units: Units, table: RelabelTable, spec: str) -> Unit:
+    """The labels of all epochs of a batch of images in one go, at random logits."""
+    count, classes = synthetic_shape(units.recipe, units.shape).seen, units.shape.classes
+
+    def work(size: int) -> tuple[Callable[[], object], int]:
+        logits = torch.randn((table.epochs, size, classes), generator=fixed_generator())
+        labels = Labels(logits.half(), table.temperature)
+        codec = build_codec(parse_codec(spec), min(table.batch_size, size))
+        return lambda: codec.encode(labels), 1
+
+    def cost(size: int) -> Cost:
+        # In float16 as they are stored, and in float32 as they are worked on; no operations of
+        # convolutions and products.
+        return Cost(0, (2 + 4) * table.epochs * size * classes)
+
+    name = f"labels of {table.epochs} epochs encoded by {spec}"
+    return Unit(name, count, work, cost)
+
+
+def _outputs(folder: Path) -> dict[str, str]:
+    """Only the labels that the stage chose: others may be added to the set by hand."""
+    found = output_file(ENCODING)(folder)
+    part = f"labels/{encoding_name(folder / ENCODING)}"
+    return {**found, **set_parts("encoded", part, attributes=False)(folder)}
+
+
+STAGE = Stage(
+    STAGES[ENCODE_STAGE],
+    run_encode,
+    _outputs,
+    encode_units,
+    splits=("validation",),
+    derived=lambda recipe: [judging_students(recipe), vote_keys(recipe)],
+)

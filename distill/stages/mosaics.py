@@ -13,8 +13,11 @@ from distill.data import parts_of
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 from distill.run.context import Context
+from distill.stages.units.networks import Units
+from distill.stages.units.unit import Part, Task, Unit, batches_of, fixed_generator
 from distill.store.large_arrays import is_large
 from synth.committee.vote import Committee
+from synth.crops import crop_resized, draw_box
 from synth.images import Images
 from synth.selection import MosaicSettings, draw_mosaics, make_mosaics, realism_loss
 
@@ -83,3 +86,40 @@ class _ByClass:
         if self._last is None or self._last[0] != label:
             self._last = (label, self.make(label))
         return self._last[1][place]
+
+
+# Candidates of which the committee judges all crops at once.
+_JUDGED = 50
+
+
+def mosaic_units(units: Units, table: RecoverTable | SelectTable) -> list[Task[Unit]]:
+    """The committee judges every crop of every candidate of a class."""
+    shape = units.shape
+    candidates = min(table.candidates, shape.train // shape.classes)
+    crops = candidates * table.crops
+    batch = min(crops, _JUDGED * table.crops)
+    return [Task(shape.classes, (Part(batches_of(crops, batch), _judged_crops(units, batch)),))]
+
+
+def _judged_crops(units: Units, batch: int) -> Unit:
+    """One batch of crops of real images, cut and judged by the committee."""
+    size = units.shape.size
+
+    def work(count: int) -> tuple[Callable[[], object], int]:
+        committee, images, generator = units.committee, units.images(count), fixed_generator()
+
+        def call() -> None:
+            boxes = [draw_box(size, generator, 0.08, stretch=1.0) for _ in images]
+            cut = [
+                crop_resized(image.unsqueeze(0), box, size)
+                for image, box in zip(images, boxes, strict=True)
+            ]
+            committee.vote(torch.cat(cut))
+
+        return call, 1
+
+    def dry(count: int) -> None:
+        units.meta_committee().vote(units.meta_batch(count)[0])
+
+    name = f"judged crops of {units.listed}"
+    return units.unit(name, batch, work, dry, units.size(units.members))

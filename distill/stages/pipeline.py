@@ -8,13 +8,14 @@ from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.machine import peak_bytes, reset_peak
-from distill.recipes.recipe import MAKERS
+from distill.recipes.stages import MAKERS
 from distill.run.artefacts import EVALUATE_STAGE, MANIFEST, REFINE_STAGE, REPORT, SET, SUMMARY
 from distill.run.context import Context
 from distill.run.folder import StageTimer, read_manifest
 from distill.run.reuse import take_stage
 from distill.sets.set_file import add_refined
-from distill.stages.stage_list import STAGES, Stage, planned
+from distill.stages.stage import Stage
+from distill.stages.stage_list import STAGES, planned
 from distill.store.files import digest_json, remove
 
 KEY_VERSION = 1
@@ -64,7 +65,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
     reset_peak(context.device)
     run.watch = StageTimer(context.checkpoint(stage.name).folder)
     try:
-        stage.run(context, context.recipe.table(stage.tables[-1]))
+        stage.run(context, context.recipe.table(stage.entry.table))
     except InterruptedRunError:
         run.watch.note(at_most_every=0)
         raise

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor
 
 from distill.recipes.build import relabel_views
+from distill.recipes.stages import STAGES
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE, SET
 from distill.run.context import Context
 from distill.run.engines import in_turn
 from distill.sets.set_file import add_votes, read_set
 from distill.sets.votes import RELABEL
+from distill.stages.stage import Stage, set_parts
+from distill.stages.units.networks import Units, seen_by
+from distill.stages.units.shapes import synthetic_shape, vote_bytes
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator
 from distill.store.large_arrays import is_large
 from distill.teachers.active import choose_views
 from distill.teachers.loading import load_committee
 from distill.teachers.spilling import LOGITS
 from distill.teachers.voting import Voting, collect, use_batch_statistics, vote_epoch
-from synth.committee.relabel import draw_views
+from synth.committee.relabel import draw_views, relabel_epoch
 from synth.committee.strategies import Zones
 from synth.committee.strategies.stored import apply_zones, with_unlabelled
 from synth.committee.vote import Committee
@@ -68,3 +74,54 @@ def _chosen(
         for epoch in range(table.epochs)
     ]
     return choose_views(context, committee, gather(images), hard.to(images.device), drawn)
+
+
+def relabel_units(units: Units, table: RelabelTable) -> list[Task[Unit]]:
+    """Batches of voted views; epochs do not wait for each other."""
+    if table.active != "none":
+        raise NotPricedError(f"relabel.active = {table.active} is not priced")
+    count = synthetic_shape(units.recipe, units.shape).seen
+    batch = min(table.batch_size, count)
+    vote = _stored_vote(units, table, batch)
+    return [Task(table.epochs, (Part(batches_of(count, batch), vote),))]
+
+
+def _stored_vote(units: Units, table: RelabelTable, batch: int) -> Unit:
+    """One batch of views voted for and rounded, as they are stored."""
+    views, generator = relabel_views(table), fixed_generator()
+
+    def work(size: int) -> tuple[Callable[[], object], int]:
+        committee, images = units.committee, units.images(size)
+        own = table.bssl != "off" and committee.has_batch_norm
+
+        def vote(batch: Tensor) -> Tensor:
+            return committee.vote(batch, batch_statistics=own)
+
+        def call() -> None:
+            relabel_epoch(images, vote, len(images), views, generator, table.mix, table.parts)
+
+        return call, 1
+
+    def dry(size: int) -> None:
+        units.meta_committee().vote(seen_by(views, units.meta_batch(size)[0]))
+
+    name = f"stored vote of {units.listed}"
+    return units.unit(name, batch, work, dry, units.size(units.members))
+
+
+def _collected_bytes(units: Units, table: RelabelTable) -> int:
+    """The votes, once an epoch at a time and once whole."""
+    count = synthetic_shape(units.recipe, units.shape).seen
+    logits = (table.epochs, count, units.shape.classes)
+    votes = 2 * vote_bytes(table, count, units.shape.classes)
+    # Labels that are large wait on the disk, and an epoch of them is in memory at a time.
+    return votes // table.epochs if is_large(logits, 2) else votes
+
+
+STAGE = Stage(
+    STAGES[RELABEL_STAGE],
+    run_relabel,
+    set_parts("votes", "labels/full-fp16", attributes=False),
+    relabel_units,
+    held=_collected_bytes,
+)

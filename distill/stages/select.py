@@ -9,10 +9,14 @@ from torch import Tensor
 
 from distill.data import take
 from distill.names import resolve, selection
+from distill.recipes.stages import STAGES
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
-from distill.stages.mosaics import realistic_mosaics
+from distill.stages.mosaics import mosaic_units, realistic_mosaics
+from distill.stages.stage import Stage, made_images, vote_keys
+from distill.stages.units.networks import Units
+from distill.stages.units.unit import NotPricedError, Task, Unit
 from distill.stages.write_set import write_synthetic
 from distill.teachers.loading import load_committee
 from synth.committee.features import committee_features
@@ -71,3 +75,22 @@ class _Pixels:
 
     def __getitem__(self, places: Any, /) -> Tensor:
         return self.images[places].flatten(1)
+
+
+def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:
+    """Crops to judge, or nothing to speak of."""
+    if table.method == "mosaics":
+        return mosaic_units(units, table)
+    if table.method == "random":
+        return []
+    raise NotPricedError(f"{table.method} is not priced")
+
+
+STAGE = Stage(
+    STAGES[SELECT_STAGE],
+    run_select,
+    made_images,
+    select_units,
+    splits=("train",),
+    derived=vote_keys,
+)

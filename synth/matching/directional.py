@@ -130,11 +130,18 @@ class FormChooser:
         with_parameters: bool,
     ) -> Directional:
         """See `DirectionalForm`."""
+        form = self.form(loop, step, parameters, direction)
+        return form(loop, step, parameters, direction, with_parameters)
+
+    def form(
+        self, loop: InnerLoop, step: int, parameters: Tensor, direction: Tensor
+    ) -> DirectionalForm:
+        """The form for the loop's network, chosen at its first use on these numbers."""
         form = self._chosen.get(loop.network)
         if form is None:
             form = choose_form(loop, step, parameters, direction)
             self._chosen[loop.network] = form
-        return form(loop, step, parameters, direction, with_parameters)
+        return form
 
 
 def choose_form(

@@ -165,14 +165,19 @@ class Adjoint:
         damping: factor on the Hessian term of lambda. 1.0 is exact; 0.0 is TESLA's gradient;
             between them the far past of the inner loop counts less, and the result is no
             longer the gradient of the distance.
+        compiled: compile the inner steps on a CPU, see `synth.compiling`: about half the time a
+            gradient, after a minute or two at an object's first use with a network and a batch
+            size. Needs a C++ compiler. Rounding errors differ from those of plain steps.
     """
 
     snapshots: Snapshots = "all"
     damping: float = 1.0
-    _chooser: PassChooser = field(default_factory=PassChooser, repr=False, compare=False)
+    compiled: bool = False
+    _chooser: PassChooser = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_snapshots(self.snapshots)
+        object.__setattr__(self, "_chooser", PassChooser(self.compiled))
         if not 0 <= self.damping <= 1:
             raise ValueError(f"damping is {self.damping}; it must lie in [0, 1]")
 
@@ -197,13 +202,16 @@ class FrozenAdjoint:
 
     Args:
         snapshots: as for Adjoint.
+        compiled: as for Adjoint.
     """
 
     snapshots: Snapshots = "all"
-    _chooser: PassChooser = field(default_factory=PassChooser, repr=False, compare=False)
+    compiled: bool = False
+    _chooser: PassChooser = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_snapshots(self.snapshots)
+        object.__setattr__(self, "_chooser", PassChooser(self.compiled))
 
     def __call__(
         self, loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor

@@ -26,6 +26,8 @@ class InnerLoop:
         labels: [n, k] label logits.
         batches: for each inner step, the indices [b] of its images, on their device.
         views: for each inner step, the sampled view of its batch; None leaves images as they are.
+        channels_last: whether the network gets its images in that order of memory, which our norm
+            and pooling layers compute in as well.
     """
 
     network: nn.Module
@@ -34,6 +36,7 @@ class InnerLoop:
     labels: Tensor
     batches: Sequence[Tensor]
     views: Sequence[View] | None
+    channels_last: bool = False
 
     def loss(self, step: int, forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of inner step `step` on its own batch.
@@ -46,6 +49,10 @@ class InnerLoop:
         """
         if self.views is not None:
             images = self.views[step].apply(images)
+        if self.channels_last:
+            # Not by memory format, which leaves images of one channel as they are.
+            ordered = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+            images = ordered.permute(0, 3, 1, 2)
         return soft_cross_entropy(forward(images), labels)
 
     def forward(self, parameters: Tensor) -> Forward:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from synth.compiled import CompiledNetwork, Network
+from synth.compiling import CompiledNetwork, Network
 from synth.cuda_graphs import GraphCache, GraphRecorder, Record
 from synth.images import Images
 from synth.losses import MAX_LOSS, cosine_loss, soft_cross_entropy
@@ -52,7 +52,7 @@ class TrainSettings:
         calibrated: the student has a temperature of its own: 1 at first, then after each epoch
             the one that brings the last batch's outputs nearest to their labels.
         precision: of forward and backward passes, see `synth.precision`.
-        compiled: see `synth.compiled`.
+        compiled: see `synth.compiling`.
     """
 
     epochs: int

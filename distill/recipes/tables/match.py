@@ -7,23 +7,24 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from distill.recipes.keys import (
+    Compile,
     Count,
     Gradient,
+    MakerTable,
     MatchImages,
     MatchLabels,
     NotNegative,
     NotNegativeCount,
     Positive,
-    Table,
 )
 
 
-class MatchTable(Table):
+class MatchTable(MakerTable):
     """Trajectory matching."""
 
-    ipc: Count
     iterations: Count = 1000
     gradient: Gradient = "adjoint"
+    compile: Compile = "auto"
     snapshots: Literal["all", "sqrt", "offload"] = "all"
     inner_steps: Count = 20
     batch_size: Count | None = None
@@ -48,3 +49,13 @@ class MatchTable(Table):
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
+
+    @property
+    def compiled(self) -> bool:
+        """Whether inner steps are compiled, once `compile` is resolved."""
+        return self.compile == "on"
+
+    @property
+    def tiles(self) -> int:
+        """See `MakerTable`."""
+        return self.factor

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from distill.recipes.keys import (
     Count,
+    MakerTable,
     Names,
     NotNegative,
     NotNegativeCount,
@@ -16,14 +17,12 @@ from distill.recipes.keys import (
     RecoverStart,
     Schedule,
     Share,
-    Table,
 )
 
 
-class RecoverTable(Table):
+class RecoverTable(MakerTable):
     """Images optimised until a committee recognises them."""
 
-    ipc: Count
     iterations: Count = 1000
     batches: Literal["across", "within"] = "across"
     batch_size: Count | None = None
@@ -45,3 +44,13 @@ class RecoverTable(Table):
     background: Literal["free", "kept"] = "free"
     precision: Precision = "float32"
     checkpoint_every: Count = 200
+
+    @property
+    def tiles(self) -> int:
+        """See `MakerTable`."""
+        return self.factor if self.init == "mosaics" else 1
+
+    @property
+    def real_per_class(self) -> int:
+        """See `MakerTable`."""
+        return 1 if self.init == "noise" else super().real_per_class

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from distill.recipes.keys import Count, SelectMethod, Share, Table
+from distill.recipes.keys import Count, MakerTable, SelectMethod, Share
 
 
-class SelectTable(Table):
+class SelectTable(MakerTable):
     """Real images, or mosaics of them, as they are."""
 
-    ipc: Count
     method: SelectMethod = "mosaics"
     features: Literal["pixels", "committee"] = "pixels"
     candidates: Count = 300
     crops: Count = 5
     factor: Count = 2
     crop_area: Share = 0.08
+
+    @property
+    def tiles(self) -> int:
+        """See `MakerTable`."""
+        return self.factor if self.method == "mosaics" else 1

@@ -6,6 +6,7 @@ from contextlib import closing
 
 from distill.errors import InterruptedRunError, WorkError
 from distill.recipes.recipe import window_epochs
+from distill.recipes.stages import STAGES
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
@@ -13,6 +14,8 @@ from distill.run.engines.process_group import ProcessGroup
 from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.team import matched
+from distill.stages.match.units import match_units
+from distill.stages.stage import Stage, set_parts
 from distill.stages.write_set import write_synthetic
 from distill.store.experts import ExpertsInfo, read_info
 from synth.matching.outer_loop import OuterStep
@@ -90,3 +93,12 @@ def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
             f"{EXPERTS} keeps no epoch {min(missing)}, which the start window needs; run the stage "
             "experts again"
         )
+
+
+STAGE = Stage(
+    STAGES[MATCH_STAGE],
+    run_match,
+    set_parts("images", "images", "hard", "labels/learned", attributes=True),
+    match_units,
+    splits=("train",),
+)

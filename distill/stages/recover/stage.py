@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from distill.names import choices, resolve
+from distill.recipes.stages import STAGES
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context
@@ -21,6 +22,8 @@ from distill.stages.recover.batch import (
     set_shape,
 )
 from distill.stages.recover.disk import IMAGES, DiskImages, put_starts
+from distill.stages.recover.units import recover_units
+from distill.stages.stage import Stage, made_images
 from distill.stages.write_set import write_synthetic
 from distill.store.large_arrays import is_large
 from distill.teachers.loading import load_members
@@ -95,3 +98,6 @@ def _starting_images(context: Context, table: RecoverTable) -> Images:
     """Images [k * ipc, c, h, w] to start from, in class order."""
     images: Images = resolve(choices("recover.init")[table.init])(context, table)
     return images
+
+
+STAGE = Stage(STAGES[RECOVER_STAGE], run_recover, made_images, recover_units, splits=("train",))

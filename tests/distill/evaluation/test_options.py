@@ -20,9 +20,10 @@ from distill.evaluation.jobs import (
     summarise,
     with_factors,
 )
+from distill.evaluation.protocols import protocol_name
 from distill.evaluation.results import equal_bytes_ipc
 from distill.evaluation.scores import augmentation_robust_score, label_robust_score, score_students
-from distill.evaluation.students import EvaluatedSet, protocol_name, student_settings
+from distill.evaluation.students import EvaluatedSet, student_settings
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.sets.set_file import read_set
 from tests.distill.cases import STUDENT, child, contents

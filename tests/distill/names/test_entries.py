@@ -74,7 +74,8 @@ def test_a_data_source_takes_a_request(name):
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_a_gradient_is_built_from_keys_of_its_table(name):
     entry = GRADIENTS[name]
-    assert set(entry.takes) <= set(MatchTable.model_fields)
+    # `compiled` is what the key `compile` comes to.
+    assert set(entry.takes) <= {*MatchTable.model_fields, "compiled"}
     assert set(entry.takes) <= set(parameters(resolve(entry)))
     assert parameters(resolve(entry)())[:4] == ["loop", "start", "target", "lr"]
     assert not entry.like or GRADIENTS[entry.like].like == ""

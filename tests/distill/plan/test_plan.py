@@ -5,23 +5,24 @@ import numpy as np
 import pytest
 import torch
 
-import distill.plan
 from distill.errors import WorkError
 from distill.plan import make_plan
 from distill.plan.calibration import Calibration, Timed, read_calibration, write_calibration
-from distill.plan.clock import Clock, Unit
-from distill.plan.dry_run import Cost, LiveBytes
-from distill.plan.memory import matching_peaks
-from distill.plan.shapes import DataShape, shape_of
+from distill.plan.clock import Clock
 from distill.plan.sizes import expert_buffer, label_bytes, set_file
-from distill.plan.times import Part, StageTime, Task
-from distill.plan.units import Training, Units
+from distill.plan.times import StageTime
 from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.tables.data import DataTable
 from distill.sets.set_file import read_set
+from distill.stages.match.memory import matching_peaks
+from distill.stages.units.dry_run import Cost, LiveBytes
+from distill.stages.units.networks import Units
+from distill.stages.units.shapes import DataShape, meta_network, parameter_count, shape_of
+from distill.stages.units.unit import Part, Task, Unit
 from synth.losses import soft_cross_entropy
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
+from synth.training.loop import TrainSettings
 from tests.distill.cases import TINY, write_recipe
 
 FILES = {"experts": "experts.h5", "committee": "committee.h5", "set": "set.h5"}
@@ -90,8 +91,8 @@ def test_parameters_are_exact(plan):
 def test_published_parameter_count_of_convnet3():
     resolved = load_recipe("digits", ["data.size=32", "data.channels=3"])
     shape = shape_of(resolved.data)
-    network = distill.plan.meta_network("convnet3:width=128", shape)
-    assert distill.plan.parameter_count(network) == 320_010
+    network = meta_network("convnet3:width=128", shape)
+    assert parameter_count(network) == 320_010
 
 
 def test_plan_knows_the_shape_of_sources_without_their_files():
@@ -151,8 +152,8 @@ def peaks(*changes):
 
 def test_memory_of_a_replay_grows_by_one_vector_a_step_and_unrolling_by_a_graph():
     short, long = peaks("match.inner_steps=12"), peaks("match.inner_steps=24")
-    vector = 4 * distill.plan.parameter_count(
-        distill.plan.meta_network("convnet2:width=8", DataShape(10, 1, (16, 16), 1, 1, 1))
+    vector = 4 * parameter_count(
+        meta_network("convnet2:width=8", DataShape(10, 1, (16, 16), 1, 1, 1))
     )
     assert long["adjoint"] - short["adjoint"] == 12 * vector
     assert long["unrolled"] > 1.8 * short["unrolled"]
@@ -186,14 +187,15 @@ def test_live_bytes_are_those_that_an_allocation_holds():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_memory_of_a_training_step_is_that_of_a_real_one(optimizer):
     recipe = load_recipe("digits")
-    units = Units(recipe, Clock(shape_of(recipe.data), torch.device("cpu")))
+    units = Units(recipe, shape_of(recipe.data), torch.device("cpu"))
     spec, batch = "convnet3:width=32:norm=batch", 64
-    planned = units.step(spec, batch, Training("none", optimizer=optimizer)).peak_bytes
+    settings = TrainSettings(1, 0.1, optimizer, momentum=0.0)
+    planned = units.training_step(spec, batch, "none", settings).cost(batch).peak_bytes
     with LiveBytes("cpu") as live:
         network = units.network(spec)
         rules = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
         update = rules[optimizer](network.parameters(), lr=0.1)
-        images, labels = units.clock.images(batch), units.clock.labels(batch)
+        images, labels = units.images(batch), units.labels(batch)
         for _ in range(2):
             update.zero_grad(set_to_none=True)
             soft_cross_entropy(network(images), labels).backward()
@@ -204,8 +206,8 @@ def test_memory_of_a_training_step_is_that_of_a_real_one(optimizer):
 
 def test_operations_of_a_step_are_counted():
     recipe = load_recipe("digits", ["data.size=8"])
-    units = Units(recipe, Clock(shape_of(recipe.data), torch.device("cpu")))
-    found = units.forward("mlp:depth=1:width=8", 10)
+    units = Units(recipe, shape_of(recipe.data), torch.device("cpu"))
+    found = units.predictions("mlp:depth=1:width=8", 10).unit.cost(10)
     # 64 inputs, 8 hidden, 10 classes: a product and its sum are two.
     assert found.flops == 10 * 2 * (64 * 8 + 8 * 10)
 
@@ -226,7 +228,7 @@ def test_devices_share_tasks_that_do_not_wait_for_each_other():
     assert stage.wall_seconds(64) == 10.0
 
 
-def fixed_unit(what="work of x", seconds=0.1, now=None, sizes=None):
+def fixed_unit(batch, what="work of x", seconds=0.1, now=None, sizes=None):
     def work(size):
         if sizes is not None:
             sizes.append(size)
@@ -237,7 +239,7 @@ def fixed_unit(what="work of x", seconds=0.1, now=None, sizes=None):
 
         return call, 2
 
-    return Unit(what, work, lambda size: Cost(100 * size, 8 * size))
+    return Unit(what, batch, work, lambda size: Cost(100 * size, 8 * size))
 
 
 def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
@@ -245,19 +247,19 @@ def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
     now, sizes = [0.0], []
     for name in ("perf_counter", "process_time"):
         monkeypatch.setattr(f"distill.plan.clock.time.{name}", lambda: now[0])
-    unit = fixed_unit(now=now, sizes=sizes)
-    found = clock.time(unit, 1000)
+    unit = fixed_unit(1000, now=now, sizes=sizes)
+    found = clock.time(unit)
     assert found.seconds == pytest.approx(50.0)
     assert (found.measured_batch, found.basis) == (4, "scaled")
     assert (found.flops, found.peak_bytes) == (100_000, 8_000)
-    assert clock.time(unit, 1000) is found
+    assert clock.time(unit) is found
     assert sizes == [4]
 
 
 def test_clock_takes_the_wanted_batch_where_it_can():
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
-    unit = Unit("sum", lambda size: (lambda: clock.images(size).sum(), 1), lambda size: Cost(1, 1))
-    found = clock.time(unit, 64)
+    unit = Unit("sum", 64, lambda size: (torch.ones(size).sum, 1), lambda size: Cost(1, 1))
+    found = clock.time(unit)
     assert found.measured_batch == found.batch == 64
     assert (found.basis, clock.measured) == ("measured", (found,))
 
@@ -277,7 +279,7 @@ def test_clock_does_not_take_a_gpu_by_its_smallest_batch(monkeypatch, rate, meas
 
         return call, 2
 
-    found = clock.time(Unit("work", work, lambda size: Cost(100 * size, 8 * size)), 1000)
+    found = clock.time(Unit("work", 1000, work, lambda size: Cost(100 * size, 8 * size)))
     assert found.measured_batch == measured_batch
     assert found.seconds == pytest.approx((0.25 + 0.0005 * measured_batch) * 1000 / measured_batch)
 
@@ -289,7 +291,7 @@ def test_unit_that_would_take_too_long_is_priced_by_operations(monkeypatch):
     def never(size):
         raise AssertionError
 
-    found = clock.time(Unit("huge", never, lambda size: Cost(10**15 * size, 1)), 2)
+    found = clock.time(Unit("huge", 2, never, lambda size: Cost(10**15 * size, 1)))
     assert (found.basis, found.units) == ("by operations", 0)
     assert 10 < found.seconds < 1e9
     assert clock.measured == ()
@@ -350,7 +352,7 @@ def test_file_that_is_no_calibration_is_refused(text, recipe, refused, tmp_path)
 def test_clock_that_is_late_makes_one_call(monkeypatch):
     monkeypatch.setattr("distill.plan.clock.HURRY_SECONDS", -1.0)
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
-    found = clock.time(fixed_unit(), 64)
+    found = clock.time(fixed_unit(64))
     assert (found.measured_batch, found.units) == (64, 2)
 
 

@@ -9,6 +9,7 @@ from distill.recipes.loading import load_recipe
 from tests.distill.cases import TINY, read_json, write_recipe
 
 CPU = torch.device("cpu")
+TABLES = ("experts", "match", "committee", "evaluate")
 
 
 @pytest.fixture
@@ -21,24 +22,24 @@ def resolved(tiny, earlier=None, lines=None):
     recipe, data = tiny
     say = (lines if lines is not None else []).append
     found = compiling.resolve_compile(recipe, data, CPU, earlier or {}, say)
-    return {name: getattr(found, name).compile for name in ("experts", "committee", "evaluate")}
+    return {name: getattr(found, name).compile for name in TABLES}
 
 
 def test_short_work_is_not_compiled_and_long_work_is(tiny, monkeypatch):
-    monkeypatch.setattr(compiling, "has_compiler", lambda: True)
+    monkeypatch.setattr(compiling, "find_compiler", lambda: "g++")
     assert set(resolved(tiny).values()) == {"off"}
     monkeypatch.setattr(compiling, "LEAST_FLOPS", 1.0)
     assert set(resolved(tiny).values()) == {"on"}
 
 
 def test_a_run_keeps_what_it_decided(tiny, monkeypatch):
-    monkeypatch.setattr(compiling, "has_compiler", lambda: True)
+    monkeypatch.setattr(compiling, "find_compiler", lambda: "g++")
     earlier = {"experts": {"compile": "on"}, "committee": None}
-    assert resolved(tiny, earlier) == {"experts": "on", "committee": "off", "evaluate": "off"}
+    assert resolved(tiny, earlier) == {**dict.fromkeys(TABLES, "off"), "experts": "on"}
 
 
 def test_a_machine_without_a_compiler_says_so(tiny, monkeypatch):
-    monkeypatch.setattr(compiling, "has_compiler", lambda: False)
+    monkeypatch.setattr(compiling, "find_compiler", lambda: None)
     lines = []
     assert resolved(tiny, {"experts": {"compile": "on"}}, lines)["experts"] == "off"
     assert lines == ["experts.compile is on, but there is no C++ compiler; going on without"]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from distill.recipes.names import recipe_names
 from pydantic.fields import FieldInfo
 
 from distill.names import recipe_names

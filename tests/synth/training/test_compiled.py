@@ -1,20 +1,16 @@
 """Compiled training computes what eager training does, up to rounding."""
 
-import shutil
-
 import pytest
 import torch
 
-from synth.compiled import CompiledNetwork
+from synth.compiling import CompiledNetwork, find_compiler
 from synth.images import HardLogits
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 from synth.training.batches import shuffled_batches
 from synth.training.loop import TrainSettings, train
 
-compiler = pytest.mark.skipif(
-    not any(shutil.which(name) for name in ("g++", "clang++", "c++")), reason="no C++ compiler"
-)
+compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
 
 
 def make_network():

@@ -1,12 +1,21 @@
-"""How many images of which shape a recipe's data are."""
+"""How many images of which shape a recipe's data and its set are, and how large its networks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.recipes.build import build_data
+import torch
+from torch import nn
+
+from distill.recipes.build import build_data, build_network, relabel_views
+from distill.recipes.recipe import Recipe
 from distill.recipes.tables.data import DataTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.store.hdf5 import smallest_unsigned
+from synth.augment import FAMILIES
+from synth.augment.mix import MIX_WIDTHS
+from synth.training.batches import split_batches
 
 
 @dataclass(frozen=True)
@@ -104,3 +113,45 @@ def _known(source: str) -> _Published | None:
     if kind == "torchvision":
         return _KNOWN.get(":".join(source.split(":")[:2]))
     return _KNOWN.get(kind)
+
+
+@dataclass(frozen=True)
+class SyntheticShape:
+    """Images of the synthetic set: `stored`, and `seen` by students (ipc and factor of them)."""
+
+    stored: int
+    seen: int
+
+
+def synthetic_shape(recipe: Recipe, shape: DataShape) -> SyntheticShape:
+    """How many images the synthetic set has."""
+    stored = recipe.maker.ipc * shape.classes
+    # Mosaics are images of their own; only matching decodes one stored image to several.
+    factor = recipe.match.factor if recipe.match is not None else 1
+    return SyntheticShape(stored, stored * factor**2)
+
+
+def meta_network(spec: str, shape: DataShape) -> nn.Module:
+    """A network of a spec on the meta device."""
+    with torch.device("meta"):
+        return build_network(spec, shape.channels, shape.size, shape.classes, 0)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """p, the values of all parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def vote_bytes(table: RelabelTable, count: int, classes: int) -> int:
+    """Bytes of stored votes: each epoch has a place, a view and logits in fp16 of every image."""
+    logits = table.epochs * count * 2 * classes
+    if table.views == "seed":
+        return logits
+    parameters = sum(FAMILIES[family].width for family in relabel_views(table).families)
+    views = table.epochs * count * (smallest_unsigned(count).itemsize + 2 * parameters)
+    if table.mix == "none":
+        return logits + views
+    places = split_batches(count, table.batch_size)
+    partner = smallest_unsigned(max(place.stop - place.start for place in places)).itemsize
+    mixes = count * partner + len(places) * 2 * MIX_WIDTHS[table.mix]
+    return logits + views + table.epochs * mixes
