@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from distill.recipes.names import recipe_names
 from pydantic.fields import FieldInfo
 
 from distill.names import recipe_names
@@ -22,6 +21,7 @@ LEFT_ALONE = {
     "experts.precision": _MACHINE,
     "experts.compile": _COMPILE,
     "experts.sharpness_alpha": "its default is FTD's",
+    "match.compile": _COMPILE,
     "match.checkpoint_every": _CHECKPOINTS,
     "committee.weights": "a file on the user's disk",
     "committee.precision": _MACHINE,
