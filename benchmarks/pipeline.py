@@ -56,7 +56,7 @@ def product_rate(device: str, repeats: int = 12) -> float:
 
 
 def timed(words: list[str], stage: str, folder: Path, threads: int) -> dict[str, Any]:
-    """Run a stage in a process of its own; what the run's manifest says of it."""
+    """Run a stage in a process of its own; returns its entry in the run's manifest."""
     subprocess.run(
         [sys.executable, "-m", "distill", "run", *words, "--out", str(folder), "--stage", stage,
          "--quiet"],
@@ -110,12 +110,12 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(options, Path(scratch))
+        measured = measure(options, Path(scratch))
     result = {
         **provenance("python benchmarks/pipeline.py " + " ".join(sys.argv[1:])),
         "seed": load_recipe(options.recipe, options.set).seed,
         "versions": versions(),
-        **found,
+        **measured,
     }
     where = "-cuda" if options.device == "cuda" else ""
     write_result(RESULTS / f"pipeline-{Path(options.recipe).stem}{where}.json", result)

@@ -33,8 +33,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self.table:
             return None
         module, attribute = self.table[cmd_name]
-        found = getattr(importlib.import_module(f"distill.commands.{module}"), attribute)
-        return found[cmd_name] if isinstance(found, Mapping) else found
+        command = getattr(importlib.import_module(f"distill.commands.{module}"), attribute)
+        return command[cmd_name] if isinstance(command, Mapping) else command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

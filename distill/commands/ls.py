@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import click
 
 from distill import names as registry
-from distill.commands.options import Names, as_json, debug
+from distill.commands.options import NameChoice, as_json, debug
 
 Rows = list[dict[str, str]]
 
@@ -58,7 +58,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
 
 
 @click.command()
-@click.argument("kind", required=False, type=Names(list(KINDS)))
+@click.argument("kind", required=False, type=NameChoice(list(KINDS)))
 @as_json
 @debug
 def ls(kind: str | None, as_json: bool, debug: bool) -> None:

@@ -13,7 +13,7 @@ from distill.errors import suggestion
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Names(click.Choice[str]):
+class NameChoice(click.Choice[str]):
     """A choice of names that suggests the nearest one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
@@ -21,7 +21,7 @@ class Names(click.Choice[str]):
         return f"{value!r} is unknown; {suggestion(str(value), map(str, self.choices))}"
 
 
-DEVICES = Names(["auto", "cpu", "cuda"])
+DEVICES = NameChoice(["auto", "cpu", "cuda"])
 
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -32,14 +32,14 @@ quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 workers = click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Train so many networks at once, each on one thread: the same numbers for any N and any "
-    "engine. Default: one after another, with as many threads as pay; with Ray, as many as there "
-    "are CPUs, which also bounds the processes that share the segments of matching.",
+    help="Networks trained at once, each on one thread: results depend neither on this number nor "
+    "on the engine. Default: one after another, on as many threads as pay; with Ray, one per CPU, "
+    "which also limits the processes that share the segments of matching.",
 )
 
 engine = click.option(
     "--engine",
-    type=Names(["local", "ray"]),
+    type=NameChoice(["local", "ray"]),
     default="local",
     show_default=True,
     help="What does independent work: processes of this machine, or a Ray cluster.",
@@ -62,7 +62,7 @@ def recipe_options(command: Command) -> Command:
             "--out",
             required=True,
             type=click.Path(path_type=Path),
-            help="Folder of the run; made if it is not there, gone on with if it is.",
+            help="Folder of the run; created, or resumed if it exists.",
         ),
         click.option(
             "--set",

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import Names, recipe_options
+from distill.commands.options import NameChoice, recipe_options
 from distill.recipes.stages import STAGES, StageEntry
 
 
@@ -19,13 +19,13 @@ from distill.recipes.stages import STAGES, StageEntry
     "--stage",
     "stages",
     multiple=True,
-    type=Names(tuple(STAGES)),
+    type=NameChoice(tuple(STAGES)),
     help="Run only this stage; may be given several times.",
 )
 def run(stages: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE (a name from `distill ls recipes`, or a TOML file) into the folder --out.
 
-    Stages whose inputs have not changed are skipped; an interrupted run goes on.
+    Stages whose inputs have not changed are skipped; an interrupted run resumes.
 
     \b
     Example:

@@ -1,7 +1,7 @@
-"""What is said of every name that can be chosen, and where its object is. Imports no torch.
+"""Entries of names that can be chosen, each with where its object is. Imports no torch.
 
 A table is Limbeck's own entries and, where it has a group, those that installed packages bring as
-entry points of that group. An object is imported when it is first asked for, see `resolve`.
+entry points of that group. An object is imported when it is first resolved, see `resolve`.
 """
 
 from __future__ import annotations
@@ -161,9 +161,9 @@ class Names(Mapping[str, E], Generic[E]):
     @cached_property
     def _all(self) -> dict[str, E]:
         """Every entry. Raises WorkError for an entry point whose name cannot be used."""
-        found = dict(self.own)
+        entries = dict(self.own)
         if self._make is None:
-            return found
+            return entries
         # Imported late: it is slow, and the help of a command reads no such table.
         from importlib.metadata import entry_points
 
@@ -175,7 +175,7 @@ class Names(Mapping[str, E], Generic[E]):
                     "letters, digits, dots, dashes and underscores alone; uninstall it, or ask its "
                     "authors for another name"
                 )
-            taken = found.get(point.name) or self._beside.get(point.name)
+            taken = entries.get(point.name) or self._beside.get(point.name)
             if taken is not None:
                 other = taken.package
                 raise WorkError(
@@ -183,10 +183,10 @@ class Names(Mapping[str, E], Generic[E]):
                     f"{f'the package {other}' if other else 'Limbeck itself'}; uninstall it, or "
                     "ask its authors for another name"
                 )
-            found[point.name] = self._make(
+            entries[point.name] = self._make(
                 point.name, about, package, point.value.partition("[")[0].strip(), package=package
             )
-        return found
+        return entries
 
 
 def _described(point: EntryPoint) -> tuple[str, str]:
@@ -198,7 +198,7 @@ def _described(point: EntryPoint) -> tuple[str, str]:
 
 
 def resolve(entry: Entry) -> Any:
-    """The object of an entry; its module is imported when it is first asked for.
+    """The object of an entry; its module is imported on first use.
 
     Raises:
         WorkError: for one of another package that cannot be imported.
@@ -215,13 +215,13 @@ def resolve(entry: Entry) -> Any:
         ) from None
 
 
-def load_object(place: str) -> Any:
-    """What "package.module:Object" names."""
-    module, _, path = place.partition(":")
-    found = importlib.import_module(module)
+def load_object(location: str) -> Any:
+    """The object at "package.module:Object"."""
+    module, _, path = location.partition(":")
+    target = importlib.import_module(module)
     for part in path.split("."):
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 def arguments(entry: Entry, values: Any) -> dict[str, Any]:

@@ -16,13 +16,13 @@ _PROJECTORS = "projectors.export.formats"
 LAYOUTS: Names[Entry] = Names(
     "layout",
     (
-        Entry("mtt", "images_best.pt and labels beside it", "MTT, TESLA", f"{_READERS}:read_mtt"),
-        Entry("dc", "one file of data and labels", "DC, DSA, DM", f"{_READERS}:read_dc"),
-        Entry("datm", "images, label logits and lr", "DATM", f"{_READERS}:read_datm"),
-        Entry("idc", "one file of pixels and labels", "IDC", f"{_READERS}:read_idc"),
-        Entry("rded", "a folder of pictures per class", "RDED", f"{_READERS}:read_folder"),
-        Entry("npz", "arrays images and labels", "NumPy", f"{_READERS}:read_npz"),
-        Entry("folder", "a folder of pictures per class", "textbook", f"{_READERS}:read_folder"),
+        Entry("mtt", "images_best.pt and labels beside it", "MTT, TESLA", f"{_READERS}:import_mtt"),
+        Entry("dc", "one file of data and labels", "DC, DSA, DM", f"{_READERS}:import_dc"),
+        Entry("datm", "images, label logits and lr", "DATM", f"{_READERS}:import_datm"),
+        Entry("idc", "one file of pixels and labels", "IDC", f"{_READERS}:import_idc"),
+        Entry("rded", "a folder of pictures per class", "RDED", f"{_READERS}:import_folder"),
+        Entry("npz", "arrays images and labels", "NumPy", f"{_READERS}:import_npz"),
+        Entry("folder", "a folder of pictures per class", "textbook", f"{_READERS}:import_folder"),
     ),
 )
 

@@ -210,8 +210,10 @@ def choices(key: str) -> dict[str, Entry]:
     """The entries of the values that a key of a recipe may have, such as "recover.init"."""
     start = f"{key}="
     tables = (STRATEGIES, MAKING, LABELLING)
-    found = [entry for table in tables for entry in table.values() if entry.name.startswith(start)]
-    return {entry.name.removeprefix(start): entry for entry in found}
+    entries = [
+        entry for table in tables for entry in table.values() if entry.name.startswith(start)
+    ]
+    return {entry.name.removeprefix(start): entry for entry in entries}
 
 
 def selection(method: str) -> SelectionEntry:

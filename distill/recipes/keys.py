@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -39,7 +39,13 @@ Compile = Literal["auto", "on", "off"]
 
 
 class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, and values do not change."""
+    """A table of a recipe: unknown keys are errors, and values do not change.
+
+    Attributes:
+        renamed: keys of earlier versions -> their names now.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

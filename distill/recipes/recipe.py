@@ -74,10 +74,10 @@ class Recipe(Table):
         Raises:
             WorkError: where the recipe lacks it.
         """
-        found = getattr(self, name)
-        if found is None:
+        table = getattr(self, name)
+        if table is None:
             raise WorkError(f"the recipe has no [{name}] table; add one")
-        return found
+        return table
 
     def matching(self) -> tuple[ExpertsTable, MatchTable]:
         """[experts] and [match]; raises RecipeError where the set is made in another way."""
@@ -105,10 +105,10 @@ class Recipe(Table):
     def _fits_together(self) -> Recipe:
         made_by = [name for name in MAKERS if getattr(self, name) is not None]
         if len(made_by) != 1:
-            found = ", ".join(f"[{name}]" for name in made_by) or "none of them"
+            given = ", ".join(f"[{name}]" for name in made_by) or "none of them"
             *others, last = (f"[{name}]" for name in MAKERS)
             raise ValueError(
-                f"a set is made by one of {', '.join(others)} and {last}, but there is {found}"
+                f"a set is made by one of {', '.join(others)} and {last}, but there is {given}"
             )
         if (self.experts is None) != (self.match is None):
             raise ValueError("[experts] and [match] go together; add or drop one of them")

@@ -57,26 +57,26 @@ def parse_codec(text: str) -> CodecSpec:
         RecipeError: for an unknown codec or option, a value of the wrong type, or parts that do
             not go together.
     """
-    found: dict[str, CodecPart] = {}
+    parts: dict[str, CodecPart] = {}
     for written in _spelled_out(text).split("+"):
         part = _part(text, written)
         role = part.entry.role
-        if role in found or any(_ORDER.index(role) < _ORDER.index(other) for other in found):
+        if role in parts or any(_ORDER.index(role) < _ORDER.index(other) for other in parts):
             raise RecipeError(
                 f"codec {text}: {part.entry.name} cannot stand there; write at most one part of "
                 f"each role, in the order {', '.join(_ORDER)}"
             )
-        found[role] = part
-    if "network" in found and ("pool" in found or "views" in found):
+        parts[role] = part
+    if "network" in parts and ("pool" in parts or "views" in parts):
         raise RecipeError(
             f"codec {text}: a network labels every view, which comes from the seed anyway; leave "
             "out seed and pool"
         )
-    if "labels" not in found and "network" not in found:
+    if "labels" not in parts and "network" not in parts:
         raise RecipeError(
             f"codec {text} does not say how labels become bytes; add a part such as +dense"
         )
-    return CodecSpec(text, found)
+    return CodecSpec(text, parts)
 
 
 def _spelled_out(text: str) -> str:

@@ -89,9 +89,9 @@ def _controls(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]
 
 
 def _sources(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    found = list(dict.fromkeys(source for entry in entries for source in entry))
-    known = [source for source in SOURCE_NAMES if source in found]
-    return known + [source for source in found if source not in SOURCE_NAMES]
+    names = list(dict.fromkeys(source for entry in entries for source in entry))
+    known = [source for source in SOURCE_NAMES if source in names]
+    return known + [source for source in names if source not in SOURCE_NAMES]
 
 
 def _best_means(students: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -141,7 +141,7 @@ def _cell(
 
 
 def receiver_bytes(bytes_: Mapping[str, Any], source: str) -> tuple[str, str]:
-    """What a receiver needs for a label source, and what he downloads from elsewhere, in bytes.
+    """What a receiver needs for a label source, and downloads from elsewhere, in bytes.
 
     Images plus the labels of that source; for `projector`, images plus the projector, and the
     tower that it adapts as external. A dash where a part is unknown.
@@ -159,7 +159,7 @@ def receiver_bytes(bytes_: Mapping[str, Any], source: str) -> tuple[str, str]:
 
 def dot_rows(summary: Mapping[str, Any]) -> dict[str, list[DotRow]]:
     """For each student, the seeds of every label source and then of every control."""
-    found: dict[str, list[DotRow]] = {}
+    by_student: dict[str, list[DotRow]] = {}
     for control, block in [("", summary.get("students") or {}), *_controls(summary)]:
         for student, sources in block.items():
             for source in _sources([sources]):
@@ -167,8 +167,8 @@ def dot_rows(summary: Mapping[str, Any]) -> dict[str, list[DotRow]]:
                 label = f"{control}, {source}" if control else source
                 mean = score.mean if score else float("nan")
                 row = DotRow(label, runs_of(sources[source]), mean, bool(control))
-                found.setdefault(student, []).append(row)
-    return found
+                by_student.setdefault(student, []).append(row)
+    return by_student
 
 
 def stage_rows(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> list[StageRow]:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from distill.data import AnyPreprocess, Changed, RealData, Split, fit_preprocess, fit_zca, take
+from distill.data import (
+    AnyPreprocess,
+    MappedImages,
+    RealData,
+    Split,
+    fit_preprocess,
+    fit_zca,
+    select_images,
+)
 from distill.errors import WorkError
 from distill.machine import threads_for
 from distill.recipes.build import build_data, build_network, choose_device, generator_for, seed_of
@@ -105,19 +113,19 @@ class Context:
         images, labels = self.split("train")
         drawn = draw_real(labels.cpu(), self.classes, ipc, generator)
         many = is_large((len(drawn), *images.shape[1:]), 4)
-        found = take(images, drawn) if many else images_at(images, drawn)
+        found = select_images(images, drawn) if many else images_at(images, drawn)
         return found, labels[drawn.to(self.device)]
 
     def on_device(self, images: Images) -> Images:
         """Images [n, c, h, w] on the device; of those that are read by batches, each batch."""
         if isinstance(images, Tensor):
             return images.to(self.device)
-        return Changed(images, lambda batch: batch, self.device)
+        return MappedImages(images, lambda batch: batch, self.device)
 
     def _normalised(self, images: Images) -> Images:
         if isinstance(images, Tensor):
             return self.preprocess(images.to(self.device))
-        return Changed(images, self.preprocess, self.device)
+        return MappedImages(images, self.preprocess, self.device)
 
     def generator(self, *keys: int | str) -> Generator:
         """A generator for one purpose of this run."""

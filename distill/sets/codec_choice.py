@@ -41,16 +41,16 @@ def fitting(
     candidates: Sequence[str], labels: LabelSpec, batch_size: int, *, seeded: bool
 ) -> list[str]:
     """The candidates that fit labels of this shape; views are stored where no seed gives them."""
-    found = []
+    texts = []
     for candidate in candidates:
         text = candidate if seeded else candidate.removeprefix("seed+")
         try:
             build_codec(parse_codec(text), batch_size).body_bytes(labels)
         except CodecError:
             continue
-        if text not in found:
-            found.append(text)
-    return found
+        if text not in texts:
+            texts.append(text)
+    return texts
 
 
 def choose_by_bytes(
@@ -68,10 +68,10 @@ def choose_by_bytes(
     """
     least = None
     for spec in candidates:
-        found = size(spec)
-        if found <= target:
-            return spec, found
-        least = found if least is None else min(least, found)
+        needed = size(spec)
+        if needed <= target:
+            return spec, needed
+        least = needed if least is None else min(least, needed)
     raise WorkError(
         f"--target-bytes {target}, but the smallest of {len(candidates)} codecs takes {least}; "
         "allow more bytes, or name a codec"
@@ -83,8 +83,8 @@ def choose_by_loss(
 ) -> tuple[str, float]:
     """The last candidate that costs at most `limit` accuracy, and what it costs.
 
-    Candidates are bisected, as each has to be judged by students: a candidate is taken to cost at
-    least as much as those before it.
+    Candidates are bisected, as each has to be evaluated with students: a candidate is taken to cost
+    at least as much as those before it.
 
     Args:
         candidates: codec specs, from the most bytes to the fewest.

@@ -1,4 +1,4 @@
-"""What encoded labels cost: their receiver in bytes, their maker in teacher passes."""
+"""What encoded labels cost: bytes for the receiver, teacher passes for the maker."""
 
 from __future__ import annotations
 
@@ -21,38 +21,37 @@ def receiver_files(encoded: EncodedVotes, images: int) -> list[FileBytes]:
         encoded: the labels.
         images: n, images that students see.
     """
-    found = [file_bytes("labels", encoded.payload)]
+    files = [file_bytes("labels", encoded.payload)]
     if encoded.ids is None:
         digest = bytes.fromhex(encoded.views_digest)
-        return [*found, file_bytes("seed of the views", bytes(8) + digest)]
-    return found + _view_files(encoded.view_arrays(images))
+        return [*files, file_bytes("seed of the views", bytes(8) + digest)]
+    return files + _view_files(encoded.view_arrays(images))
 
 
 def full_files(votes: StoredVotes) -> list[FileBytes]:
     """What a receiver of the labels in full needs besides the images; see `receiver_files`."""
-    found = [file_bytes("labels", votes.whole.numpy().astype("<f2").tobytes())]
+    files = [file_bytes("labels", votes.whole.numpy().astype("<f2").tobytes())]
     if votes.seed is not None:
-        return found
-    return found + _view_files(stored_views(votes))
+        return files
+    return files + _view_files(stored_views(votes))
 
 
 def _view_files(arrays: dict[str, np.ndarray]) -> list[FileBytes]:
-    parts = {name: array.tobytes() for name, array in arrays.items()}
-    found = [file_bytes("order", parts["ids"]), file_bytes("views", parts["views"])]
-    if "mixes" in parts:
-        found.append(file_bytes("mixes", parts["partners"] + parts["mixes"]))
-    return found
+    contents = {name: array.tobytes() for name, array in arrays.items()}
+    files = [file_bytes("order", contents["ids"]), file_bytes("views", contents["views"])]
+    if "mixes" in contents:
+        files.append(file_bytes("mixes", contents["partners"] + contents["mixes"]))
+    return files
 
 
 def teacher_passes(
     encoded: EncodedVotes, votes: StoredVotes, networks: LabelSources
 ) -> dict[str, int]:
-    """Images that went through a network: once for the maker, and in every training of a student.
+    """Images that passed through a network: once for the maker, and in every training of a student.
 
-    A pool needs only the labels that it keeps; where the teachers were asked about a part of the
-    views, at most as many as these. A network is asked anew by every receiver; a
-    projector was fitted to teachers before, for as many steps as its recipe allows; what labels
-    are stored besides is chosen among all of them.
+    A pool needs only the labels that it keeps, at most those that were queried. A network labels
+    anew for every receiver; a projector was fitted to the teachers before, for all steps of its
+    recipe; labels stored beside a network are chosen among all of them.
 
     Args:
         encoded: the labels.

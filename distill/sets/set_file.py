@@ -1,4 +1,4 @@
-"""set.h5: a synthetic set that says all that a consumer needs.
+"""set.h5: a synthetic set that describes itself.
 
 /images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
 /labels/learned (logits float32 [n, k]), /labels/full-fp16 (voted logits of every view, see
@@ -36,13 +36,13 @@ from distill.store.hdf5 import (
     read_array,
     smallest_unsigned,
 )
-from distill.store.large_arrays import put_rows, read_rows
+from distill.store.large_arrays import put_large, read_large
 from synth.committee.relabel import StoredVotes
 from synth.formation import decode_images, decode_labels
 from synth.images import Images, gather
 from synth.whitening import Whitening
 
-KIND = "set"
+SET_KIND = "set"
 
 _ATTRIBUTES = (
     "class_names",
@@ -73,7 +73,7 @@ class SetFile:
         manifest: root attributes by name, see the head of this module.
         learned: [m, k] label logits of the images that students see, or None.
         votes: voted labels of every view, or None.
-        measured: what an evaluation found, or None.
+        measured: the results of an evaluation, or None.
         whitening: the ZCA transform and its inverse, or None for per-channel normalisation.
         refined: [n, c, h, w] the images as a tower refined them, or None.
         encoded: voted labels in fewer bytes, by their codec spec.
@@ -115,13 +115,13 @@ class SetFile:
 
 def write_set(path: Path, content: SetFile) -> None:
     """Write set.h5 atomically; the same content gives the same bytes."""
-    with create_h5(path, KIND) as file:
+    with create_h5(path, SET_KIND) as file:
         for name in _ATTRIBUTES:
             put_json(file, name, content.manifest[name])
-        put_rows(file, "images", content.images, np.float32)
+        put_large(file, "images", content.images, np.float32)
         kind = smallest_unsigned(len(content.manifest["class_names"]))
         if content.refined is not None:
-            put_rows(file, "refined", content.refined, np.float32)
+            put_large(file, "refined", content.refined, np.float32)
         put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
         labels = file.create_group("labels")
         if content.learned is not None:
@@ -139,28 +139,28 @@ def write_set(path: Path, content: SetFile) -> None:
                 put(group, name, getattr(content.whitening, name).cpu().numpy(), None)
 
 
-# All write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
+# Each rewrites the whole file, as HDF5 would keep the space of replaced data.
 def add_votes(path: Path, votes: StoredVotes) -> None:
-    """Add or replace the voted labels; what was encoded or measured from others is dropped."""
+    """Add or replace the voted labels; encoded labels and measurements of others are dropped."""
     write_set(path, replace(read_set(path), votes=votes, encoded={}, measured=None))
 
 
 def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
     """Add or replace the labels of one codec; what was measured before is dropped."""
     content = read_set(path)
-    found = {**content.encoded, name: encoded}
-    write_set(path, replace(content, encoded=found, measured=None))
+    encodings = {**content.encoded, name: encoded}
+    write_set(path, replace(content, encoded=encodings, measured=None))
 
 
 def add_refined(path: Path, refined: Images | None) -> None:
-    """Replace the refined images, or drop them; so is what was voted or measured with others."""
+    """Replace or drop the refined images; votes and measurements of others are dropped."""
     write_set(path, replace(read_set(path), refined=refined, votes=None, encoded={}, measured=None))
 
 
 def add_measured(path: Path, measured: dict[str, Any]) -> None:
-    """Add or replace what an evaluation found, but for its confusion matrices.
+    """Add or replace the results of an evaluation, without its confusion matrices.
 
-    An attribute of an HDF5 file holds 64 kB at most, and a receiver of a set has no use for them.
+    An HDF5 attribute holds at most 64 kB, and a receiver of a set does not need them.
     """
     kept = {key: value for key, value in measured.items() if key != "confusion"}
     write_set(path, replace(read_set(path), measured=kept))
@@ -170,20 +170,20 @@ def read_set(path: Path) -> SetFile:
     """Read and check set.h5.
 
     Raises:
-        WorkError: if it is missing, foreign, damaged, or its parts contradict each other.
+        WorkError: if it is missing, foreign, damaged, or inconsistent.
     """
-    with open_h5(path, KIND) as file:
+    with open_h5(path, SET_KIND) as file:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
         learned = torch.from_numpy(read_array(labels, _LEARNED)) if _LEARNED in labels else None
         names = [name for name in labels if name not in (_LEARNED, _FULL)]
         encoded = {name: read_encoded(labels[name]) for name in names}
         measured = get_json(file, "measured") if "measured" in file.attrs else None
-        images = read_rows(file, "images")
+        images = read_large(file, "images")
         votes = read_votes(labels[_FULL], images.shape[2:]) if _FULL in labels else None
         hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
         whitening = _read_whitening(file, images) if "preprocess" in file else None
-        refined = read_rows(file, "refined") if "refined" in file else None
+        refined = read_large(file, "refined") if "refined" in file else None
     content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
     _check(path, content)
     return content
@@ -244,7 +244,7 @@ def _image_problem(content: SetFile) -> str | None:
 
 
 def _is_finite(images: Images) -> bool:
-    """Whether held images are; those that are read by parts were looked at when written."""
+    """Whether images in memory are finite; larger ones were checked when written."""
     return not isinstance(images, Tensor) or bool(images.isfinite().all())
 
 
@@ -259,5 +259,5 @@ def _label_problem(content: SetFile) -> str | None:
 
 
 def set_path(path: Path) -> Path:
-    """The file of a set that is named by itself, or by the folder of its run."""
+    """The file of a set, given the file or the folder of its run."""
     return path / SET if path.is_dir() else path

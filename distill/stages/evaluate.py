@@ -18,7 +18,7 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
 from distill.run.context import Context
-from distill.sets.set_file import KIND, add_measured
+from distill.sets.set_file import SET_KIND, add_measured
 from distill.stages.stage import Stage, output_file, vote_keys
 from distill.stages.units.networks import Units, seen_by
 from distill.stages.units.shapes import parameter_count, synthetic_shape
@@ -132,7 +132,7 @@ def _ask(projector: Projector) -> Callable[[Tensor], Tensor]:
 
 def _outputs(folder: Path) -> dict[str, str]:
     """The evaluation stands in a file of its own and in the set, which may be made again."""
-    measured = digest_attribute(folder / SET, KIND, "measured")
+    measured = digest_attribute(folder / SET, SET_KIND, "measured")
     return {**output_file(EVALUATION)(folder), f"{SET}:measured": measured}
 
 

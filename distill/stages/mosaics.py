@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.data import parts_of
+from distill.data import split_by_index
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 from distill.run.context import Context
@@ -79,7 +79,7 @@ class _ByClass:
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
         """See `synth.images.Images`."""
-        return parts_of(self, split_size)
+        return split_by_index(self, split_size)
 
     def _image(self, number: int) -> Tensor:
         label, place = divmod(number, self.ipc)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distill.data import take
+from distill.data import select_images
 from distill.names import resolve, selection
 from distill.recipes.stages import STAGES
 from distill.recipes.tables.select import SelectTable
@@ -50,7 +50,9 @@ def _images(context: Context, table: SelectTable) -> Images:
     real, labels = context.split("train")
     committee = load_committee(context) if _needs_committee(table) else None
     features = _features(real, committee)
-    return take(real, choose_per_class(features, labels, context.classes, table.ipc, method))
+    return select_images(
+        real, choose_per_class(features, labels, context.classes, table.ipc, method)
+    )
 
 
 def random_images(context: Context, table: SelectTable) -> Images:

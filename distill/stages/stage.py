@@ -13,7 +13,7 @@ from distill.recipes.stages import StageEntry
 from distill.recipes.tables.committee import VOTE_KEYS
 from distill.run.artefacts import SET
 from distill.run.context import Context
-from distill.sets.set_file import KIND as SET_KIND
+from distill.sets.set_file import SET_KIND
 from distill.stages.units.networks import Units
 from distill.stages.units.unit import Task, Unit
 from distill.store.files import digest_tree

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill.data import Changed, Preprocess, ZCAPreprocess
+from distill.data import MappedImages, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.artefacts import SET
@@ -73,4 +73,4 @@ def _finite(images: Images) -> Images:
 
     if isinstance(images, Tensor):
         return checked(images)
-    return Changed(images, checked, torch.device("cpu"))
+    return MappedImages(images, checked, torch.device("cpu"))

@@ -15,7 +15,7 @@ from distill.errors import RecipeError, WorkError, suggestion
 from distill.recipes.build import is_torchvision, is_trained
 from distill.recipes.specs import find_network, parse_network
 from distill.store.files import digest_tree
-from distill.store.foreign import load_tensors
+from distill.store.foreign import load_torch
 from synth.networks import TorchvisionNetwork
 from synth.networks.pretrained import HEADS
 
@@ -84,7 +84,7 @@ def load_pretrained(context: Context, spec: str, named: str | None, network: nn.
             f"committee member {spec}: its weights {path} are missing; put the file there, name "
             "one as committee.weights, or add --download where there is a network"
         )
-    state = load_tensors(path)
+    state = load_torch(path)
     if not isinstance(network, TorchvisionNetwork):
         raise TypeError(f"{spec} is a {type(network).__name__}, but torchvision's are needed")
     try:

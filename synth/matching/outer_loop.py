@@ -247,7 +247,7 @@ def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> Matc
     if refusals >= settings.patience:
         raise DivergedError(
             f"the parameter distance was {distance:.3g} after {refusals} refused updates in a "
-            "row; lower match.image_lr or match.lr, or train the experts longer",
+            "row; lower match.image_lr or match.student_lr, or train the experts longer",
             state.step,
         )
     images, labels, log_student_lr = (

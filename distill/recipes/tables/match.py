@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +22,8 @@ from distill.recipes.keys import (
 
 class MatchTable(MakerTable):
     """Trajectory matching."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"lr": "student_lr", "log_lr_lr": "student_lr_lr"}
 
     iterations: Count = 1000
     gradient: Gradient = "adjoint"
@@ -41,10 +44,10 @@ class MatchTable(MakerTable):
     label_lead: Positive = 4.0
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
-    lr: Positive = 0.02
+    student_lr: Positive = 0.02
     image_lr: Positive = 0.03
     label_lr: NotNegative = 0.05
-    log_lr_lr: NotNegative = 0.02
+    student_lr_lr: NotNegative = 0.02
     image_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     threshold: Positive = 1.2
     patience: Count = 10

@@ -41,7 +41,7 @@ def outer_steps(
     settings = MatchSettings(
         image_lr=table.image_lr,
         label_lr=table.label_lr if learned else 0.0,
-        student_lr_lr=table.log_lr_lr,
+        student_lr_lr=table.student_lr_lr,
         image_rule=build_update(table.optimizer, 0.5),
         label_rule=build_update(table.optimizer, 0.9),
         cosine=table.schedule == "cosine",

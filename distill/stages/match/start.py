@@ -88,7 +88,7 @@ def starting_state(context: Context, table: MatchTable) -> MatchState:
     require_per_class(context.data.train, start.seen_per_class, context.data.class_names)
     images: Tensor = resolve(choices("match.init")[table.init])(start)
     soft: Tensor = resolve(choices("match.label_init")[table.label_init])(start, images)
-    return initial_state(images.to(context.device), soft.to(context.device), table.lr)
+    return initial_state(images.to(context.device), soft.to(context.device), table.student_lr)
 
 
 def start_real(start: MatchStart) -> Tensor:

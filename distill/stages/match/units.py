@@ -46,7 +46,7 @@ def _inner_step(units: Units, table: MatchTable, batch: int) -> Unit:
         move = torch.randn(len(start), generator=fixed_generator()).to(start.device)
         images, labels = units.images(size), units.labels(size)
         batches = [torch.arange(size) for _ in range(steps)]
-        lr = torch.tensor(table.lr, device=units.device)
+        lr = torch.tensor(table.student_lr, device=units.device)
 
         def call() -> None:
             drawn = None

@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from distill.data import parts_of
+from distill.data import split_by_index
 from distill.run.checkpoints import Checkpoint
 from distill.store.files import digest_file
 from distill.store.hdf5 import new_h5
-from distill.store.large_arrays import StoredRows, put_rows
+from distill.store.large_arrays import StoredArray, put_large
 from synth.images import Images
 from synth.recovery import RecoverBatch
 
@@ -60,7 +60,7 @@ class DiskImages:
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
         """See `synth.images.Images`."""
-        return parts_of(self, split_size)
+        return split_by_index(self, split_size)
 
     @cached_property
     def _owners(self) -> Tensor:
@@ -78,10 +78,10 @@ def put_starts(checkpoint: Checkpoint, make: Callable[[], Images]) -> None:
     saved = part.load()
     if saved is None or not path.is_file() or digest_file(path) != saved[1]:
         with new_h5(path) as file:
-            put_rows(file, IMAGES, make(), np.float32)
+            put_large(file, IMAGES, make(), np.float32)
         part.save({}, digest_file(path))
 
 
-def open_starts(checkpoint: Checkpoint, shape: Sequence[int]) -> StoredRows:
+def open_starts(checkpoint: Checkpoint, shape: Sequence[int]) -> StoredArray:
     """The images [n, c, h, w] of `put_starts`."""
-    return StoredRows(checkpoint.folder / f"{_STARTS}.h5", f"/{IMAGES}", torch.Size(shape))
+    return StoredArray(checkpoint.folder / f"{_STARTS}.h5", f"/{IMAGES}", torch.Size(shape))
