@@ -14,6 +14,7 @@ COMMANDS = {
     "run": ("run", "run"),
     **{stage.name: ("run", "VERBS") for stage in STAGES.values() if stage.verb},
     "encode": ("encode", "encode"),
+    "compress": ("compress", "compress"),
     "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),
     "report": ("report", "report"),

@@ -42,7 +42,7 @@ from distill.commands.options import (
     "--equal-bytes",
     is_flag=True,
     default=None,
-    help="Also train on as many random real images as fit into the set's bytes.",
+    help="Also train on as many coded random real images as fit into the set's bytes.",
 )
 @click.option(
     "--scores",
@@ -108,7 +108,8 @@ def table_lines(result: dict[str, Any]) -> list[str]:
     counted = result["bytes"]
     lines.append(
         f"bytes: images {counted['images']:,}, labels {counted['labels']:,}, "
-        f"projector {counted['projector']:,}, external {counted['external']:,}"
+        f"projector {counted['projector']:,}, external {counted['external']:,}; "
+        f"{counted['total']:,} in all with the labels of the fewest bytes"
     )
     return lines
 

@@ -107,6 +107,7 @@ def _artefact(path: Path) -> dict[str, Any]:
     return {
         "kind": kind,
         "images": list(content.images.shape),
+        "coded images": None if content.coded is None else len(content.coded),
         "learned labels": content.learned is not None,
         "voted labels": None if votes is None else list(votes.logits.shape),
         "encoded labels": {name: len(encoded.payload) for name, encoded in content.encoded.items()},

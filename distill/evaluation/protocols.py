@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distill.evaluation.jobs import EQUAL_BYTES, WHOLE, StudentJob
+from distill.evaluation.jobs import CODED, WHOLE, StudentJob
 from distill.recipes.tables.evaluate import EvaluateTable
 from synth.training.loop import TrainSettings
 from synth.training.temperatures import Annealing
@@ -22,10 +22,9 @@ def job_settings(
         student_lr: the learning rate that the set states for learned labels.
     """
     settings = _protocol_settings(table, protocol_name(table, job), temperature, student_lr)
-    if job.group == WHOLE:
-        settings = replace(settings, epochs=table.whole_epochs)
     return replace(
         settings,
+        epochs=job.epochs or (table.whole_epochs if job.group == WHOLE else table.epochs),
         lr=settings.lr * job.lr_factor,
         precision=table.precision,
         compiled=table.compile == "on",
@@ -35,14 +34,15 @@ def job_settings(
 def protocol_name(table: EvaluateTable, job: StudentJob) -> str:
     """Which of the protocols "trajectory", "kd" and "hard" a job's student is trained by.
 
-    A recipe may name one for all students on the set and on random images; the controls with
-    more real images have hard labels and always the protocol for these.
+    A recipe may name one for all students on the set and on random images; the whole data set
+    always has that of hard labels. So do coded real images, unless the recipe names one.
     """
-    if job.group in (WHOLE, EQUAL_BYTES):
+    if job.group == WHOLE:
         return "hard"
     if table.protocol != "auto":
         return table.protocol
-    return {"hard": "hard", "learned": "trajectory"}.get(job.labels, "kd")
+    labels = "hard" if job.group == CODED else job.labels
+    return {"hard": "hard", "learned": "trajectory"}.get(labels, "kd")
 
 
 def _protocol_settings(

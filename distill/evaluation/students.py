@@ -10,8 +10,9 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from distill.errors import WorkError
+from distill.evaluation.coded import real_images
 from distill.evaluation.confusion import Grade, grade
-from distill.evaluation.jobs import EQUAL_BYTES, RANDOM, STUDENTS, WHOLE, StudentJob
+from distill.evaluation.jobs import CODED, RANDOM, STUDENTS, WHOLE, StudentJob
 from distill.evaluation.protocols import job_settings, protocol_name
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -284,16 +285,16 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
     if job.group == STUDENTS:
         content = judged.content
         return context.on_device(content.seen_images), content.seen_hard.to(context.device)
-    if job.group in (RANDOM, EQUAL_BYTES):
+    if job.group in (RANDOM, CODED):
         ipc = job.ipc or len(judged.content.images) // context.classes
         generator = context.generator("evaluate", "random images", job.seed)
-        return context.random_real(ipc, generator)
+        return real_images(context, ipc, generator, job.coding)
     return context.split("train")
 
 
 def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
     """LabelLogits views online: the projector, or the committee for random real images."""
-    if job.group in (WHOLE, EQUAL_BYTES):
+    if job.group in (WHOLE, CODED):
         return None
     if job.labels == "projector" and judged.open_projector is not None:
         return judged.online

@@ -10,7 +10,11 @@ from distill.report.verdict import SOURCE_NAMES, Score, read_score, runs_of, sou
 
 _SHORT_LIST = 12
 
-CONTROL_NAMES = {"random": "random images", "whole": "whole data set"}
+CONTROL_NAMES = {
+    "random": "random images",
+    "whole": "whole data set",
+    "coded": "coded real images at the bytes of",
+}
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,12 @@ def _source_row(
     ]
     seeds = str(counts[0]) if same else f"{min(counts)}{MISSING}{max(counts)}"
     real = CONTROL_NAMES.get(control, control)
-    label = f"{real}, {source_name(source)}" if control else source_name(source)
+    joined = " " if control == "coded" else ", "
+    label = f"{real}{joined}{source_name(source)}" if control else source_name(source)
     receiver, external = (MISSING, MISSING) if control else receiver_bytes(bytes_, source)
+    taken = [number for entry in entries if entry and (number := finite(entry.get("bytes")))]
+    if taken:
+        receiver = count_text(max(taken))
     return SourceRow(label[0].upper() + label[1:], bool(control), cells, seeds, receiver, external)
 
 
@@ -143,14 +151,18 @@ def _cell(
 def receiver_bytes(bytes_: Mapping[str, Any], source: str) -> tuple[str, str]:
     """What a receiver needs for a label source, and downloads from elsewhere, in bytes.
 
-    Images plus the labels of that source; for `projector`, images plus the projector, and the
-    tower that it adapts as external. A dash where a part is unknown.
+    The total of that source where it was counted, else images plus its labels; for `projector`,
+    images plus the projector, and the tower that it adapts as external. A dash where a part is
+    unknown.
     """
+    total = finite((bytes_.get("totals") or {}).get(source))
     labels = bytes_.get("labels")
     if source == "projector":
         part, external = bytes_.get("projector"), bytes_.get("external")
     else:
         part, external = labels.get(source) if isinstance(labels, Mapping) else labels, 0
+    if total is not None:
+        return count_text(total), count_text(external)
     numbers = (finite(bytes_.get("images")), finite(part))
     if None in numbers:
         return MISSING, count_text(external)

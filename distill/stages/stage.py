@@ -13,7 +13,7 @@ from distill.recipes.stages import StageEntry
 from distill.recipes.tables.committee import VOTE_KEYS
 from distill.run.artefacts import SET
 from distill.run.context import Context
-from distill.sets.set_file import SET_KIND
+from distill.sets.set_file import SET_KIND, made_parts
 from distill.stages.units.networks import Units
 from distill.stages.units.unit import Task, Unit
 from distill.store.files import digest_tree
@@ -90,7 +90,9 @@ def set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path], 
     return outputs
 
 
-made_images = set_parts("images", "images", "hard", attributes=True)
+def made_images(folder: Path) -> dict[str, str]:
+    """The output of a stage that makes images: them, coded or not, labels and attributes."""
+    return set_parts("images", *made_parts(folder / SET), attributes=True)(folder)
 
 
 def vote_keys(recipe: Recipe) -> Any:

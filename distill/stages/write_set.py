@@ -10,7 +10,7 @@ from distill.errors import WorkError
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.artefacts import SET
 from distill.run.context import Context
-from distill.sets.set_file import SetFile, write_set
+from distill.sets.set_file import SetFile, code_images, write_set
 from distill.store.files import digest_json
 from synth.images import Images
 from synth.matching.start import class_labels
@@ -24,6 +24,7 @@ def write_synthetic(
     learned: Tensor | None = None,
     student_lr: float | None = None,
     factor: int = 1,
+    coded: bytes | None = None,
 ) -> None:
     """Write set.h5.
 
@@ -34,9 +35,12 @@ def write_synthetic(
         learned: label logits that belong to the images, if there are.
         student_lr: the learned one; where there is none, that of students with hard labels.
         factor: each stored image decodes to factor^2 images.
+        coded: the pixels of the images as `synth.coding.pack_images` keeps them, to be stored in
+            place of the images.
 
     Raises:
         WorkError: if an image is not finite.
+        CodingError: if the coded images are others.
     """
     recipe = context.recipe
     resolved = recipe.model_dump(mode="json")
@@ -60,6 +64,7 @@ def write_synthetic(
         },
         whitening=preprocess.whitening if isinstance(preprocess, ZCAPreprocess) else None,
     )
+    content = content if coded is None else code_images(content, coded)
     write_set(context.run.path / SET, content)
 
 

@@ -14,6 +14,7 @@ from distill.errors import WorkError
 from distill.sets.set_file import SET_KIND, read_set
 from distill.store.foreign import is_plain, load_npz, load_torch
 from distill.store.hdf5 import create_h5, open_h5, put, read_array
+from synth.images import gather
 
 META = "limbeck"
 
@@ -25,7 +26,8 @@ class Archive:
     """The content of a set.h5.
 
     Attributes:
-        arrays: every data set by its path in the file, such as "images" or "labels/learned".
+        arrays: every data set by its path in the file, such as "images" or "labels/learned"; of a
+            set of coded images both "coded" and the "images" that they decode to.
         attributes: every group's attributes by its path, "" for the file's own; plain values.
     """
 
@@ -43,8 +45,10 @@ def read_archive(path: Path) -> Archive:
     Raises:
         WorkError: if it is missing, foreign or damaged.
     """
-    read_set(path)
+    content = read_set(path)
     arrays: dict[str, np.ndarray] = {}
+    if content.coded is not None:
+        arrays["images"] = gather(content.images).numpy()
     with open_h5(path, SET_KIND) as file:
         attributes = {"": _plain(file)}
 
@@ -74,6 +78,8 @@ def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: 
         attributes = json.loads(meta)
         with create_h5(path, SET_KIND) as file:
             for name, array in sorted(arrays.items()):
+                if name == "images" and "coded" in arrays:
+                    continue  # decoded for other programs; the set holds them once
                 put(file, name, np.ascontiguousarray(array), None)
             for group, values in attributes.items():
                 item = file.require_group(group) if group else file

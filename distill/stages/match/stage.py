@@ -15,7 +15,7 @@ from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.team import matched
 from distill.stages.match.units import match_units
-from distill.stages.stage import Stage, set_parts
+from distill.stages.stage import Stage, made_images
 from distill.stages.write_set import write_synthetic
 from distill.store.experts import ExpertsInfo, read_info
 from synth.matching.outer_loop import OuterStep
@@ -98,7 +98,7 @@ def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
 STAGE = Stage(
     STAGES[MATCH_STAGE],
     run_match,
-    set_parts("images", "images", "hard", "labels/learned", attributes=True),
+    made_images,
     match_units,
     splits=("train",),
 )
