@@ -39,6 +39,8 @@ def evaluate_set(
     Raises:
         LimbeckError: of the kind that fits.
     """
+    if engine is not None:
+        engine.get_ready()
     place = set_path(path)
     content = read_set(place)
     if not content.manifest["source"]["digest"]:

@@ -32,7 +32,7 @@ from distill.sets.encoded import EncodedVotes
 from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
-from distill.stages.units.dry_run import Cost
+from distill.run.dry_run import Cost
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import synthetic_shape
 from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator

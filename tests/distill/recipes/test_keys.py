@@ -21,6 +21,7 @@ LEFT_ALONE = {
     "experts.precision": _MACHINE,
     "experts.compile": _COMPILE,
     "experts.sharpness_alpha": "its default is FTD's",
+    "match.compile": _COMPILE,
     "match.checkpoint_every": _CHECKPOINTS,
     "committee.weights": "a file on the user's disk",
     "committee.precision": _MACHINE,
