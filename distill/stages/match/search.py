@@ -1,8 +1,7 @@
 """Images per class, formation and coding within a budget: chosen on the validation split.
 
 Real images stand for those that will be learned: as many as fit under each way to keep them train
-a student for a short time, and the way of the best held-out accuracy is taken. First the codings
-are compared with plain images, then the formation under the best of them.
+a student for a short time, and the way of the best held-out accuracy is taken.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -104,28 +104,19 @@ def _found_before(table: MatchTable, earlier: Mapping[str, Any]) -> MatchTable |
 def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -> MatchTable:
     """The table with the candidate of the best held-out accuracy; the first of equals."""
     best: tuple[float, Candidate] | None = None
-
-    def judge(candidates: Iterator[Candidate]) -> None:
-        nonlocal best
-        for candidate in candidates:
-            value = _held_out(context, table, candidate)
-            say(
-                f"search     {candidate.images}, {candidate.ipc} a class, factor "
-                f"{candidate.factor}: {value:.3f} held out"
-            )
-            if best is None or value > best[0]:
-                best = (value, candidate)
-
-    codings = CODINGS if "images" in table.search else (table.images,)
-    first, *others = _factors(context, table)
-    judge(_candidates(context, table, codings, first))
+    for candidate in _candidates(context, table):
+        value = _held_out(context, table, candidate)
+        say(
+            f"search     {candidate.images}, {candidate.ipc} a class, factor {candidate.factor}: "
+            f"{value:.3f} held out"
+        )
+        if best is None or value > best[0]:
+            best = (value, candidate)
     if best is None:
         raise RecipeError(
             f"match.budget_bytes is {table.budget_bytes:,}, but under no coding that is known here "
             "does an image of each class fit; allow more bytes"
         )
-    for factor in others:
-        judge(_candidates(context, table, (best[1].images,), factor))
     chosen = best[1]
     changes: dict[str, Any] = {
         "images": chosen.images,
@@ -139,31 +130,28 @@ def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -
     return table.model_copy(update=changes)
 
 
+def _candidates(context: Context, table: MatchTable) -> Iterator[Candidate]:
+    """As many real images as fit in each way; none where not one per class does."""
+    smallest = int(torch.bincount(context.data.train.labels, minlength=context.classes).min())
+    codings = CODINGS if "images" in table.search else (table.images,)
+    for factor, spec in product(_factors(context, table), codings):
+
+        def size(ipc: int, spec: str = spec, factor: int = factor) -> int | None:
+            return _bytes_over(context, table, Candidate(spec, ipc, factor))
+
+        if "ipc" in table.search:
+            fitting = _largest(size, smallest // factor**2)
+        else:
+            fitting = table.ipc if _fits(size(table.ipc)) else 0
+        if fitting:
+            yield Candidate(spec, fitting, factor)
+
+
 def _factors(context: Context, table: MatchTable) -> tuple[int, ...]:
     if "factor" not in table.search:
         return (table.factor,)
     side = min(context.data.size)
     return tuple(factor for factor in FACTORS if side // factor >= 2 * SMALLEST_CELL)
-
-
-def _candidates(
-    context: Context, table: MatchTable, codings: tuple[str, ...], factor: int
-) -> Iterator[Candidate]:
-    """As many real images as fit under each coding; none where not one per class does."""
-    smallest = int(torch.bincount(context.data.train.labels, minlength=context.classes).min())
-    for spec in codings:
-        most = smallest // factor**2
-
-        def size(ipc: int, spec: str = spec) -> int | None:
-            return _bytes_over(context, table, Candidate(spec, ipc, factor))
-
-        if "ipc" not in table.search:
-            most = table.ipc
-            fitting = most if _fits(size(most)) else 0
-        else:
-            fitting = _largest(size, most)
-        if fitting:
-            yield Candidate(spec, fitting, factor)
 
 
 def _fits(over: int | None) -> bool:

@@ -16,7 +16,6 @@ from distill.recipes.tables.data import DataTable
 from distill.run.dry_run import Cost, LiveBytes
 from distill.sets.set_file import read_set
 from distill.stages.match.memory import matching_peaks
-from distill.run.dry_run import Cost, LiveBytes
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, meta_network, parameter_count, shape_of
 from distill.stages.units.unit import Part, Task, Unit
@@ -62,7 +61,6 @@ def test_bytes_of_images_and_labels_are_exact(plan, finished):
     assert plan["labels"]["learned"] == read_set(finished / "set.h5").learned.numel() * 4
 
 
-@pytest.mark.parametrize("storage", ["float32", "float16", "int4"])
 def test_a_budget_bounds_images_and_labels(recipe):
     keys = ["match.budget_bytes=600", "match.images=rounded:depth=2"]
     found = make_plan(load_recipe(str(recipe), keys))
@@ -70,6 +68,7 @@ def test_a_budget_bounds_images_and_labels(recipe):
     assert found["labels"]["learned"] == 0
 
 
+@pytest.mark.parametrize("storage", ["float32", "float16", "int4"])
 def test_bytes_of_experts_follow_window_and_storage(storage, recipe, tmp_path, command):
     changes = [f"experts.storage={storage}", "experts.keep=window", "experts.count=3"]
     sets = [part for change in changes for part in ("--set", change)]
