@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
@@ -42,8 +41,8 @@ def together(loads: Iterable[Load]) -> Load:
 
 
 def step_count(images: int, batch: int) -> int:
-    """Steps of an epoch, the last of which may have fewer images."""
-    return math.ceil(images / batch)
+    """Steps of an epoch in batches of at most `batch`, the last of which may have fewer images."""
+    return -(-images // min(batch, images)) if images else 0
 
 
 @lru_cache(maxsize=64)

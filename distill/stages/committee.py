@@ -17,7 +17,7 @@ from distill.run.engines import Load, in_turn
 from distill.run.load import step_count
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import Units
-from distill.stages.units.unit import Part, Task, Unit, batches_of
+from distill.stages.units.unit import Part, Task, Unit
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
 from distill.teachers.pretrained import comes_trained, weights_digests
@@ -157,7 +157,7 @@ def committee_units(units: Units, table: CommitteeTable) -> list[Task[Unit]]:
             continue
         batch = min(own.batch_size, shape.train)
         step = units.training_step(spec, batch, own.augmentation, _settings(table, spec))
-        steps = Part(own.epochs * batches_of(shape.train, batch), step)
+        steps = Part(own.epochs * step_count(shape.train, batch), step)
         tasks.append(Task(1, (steps, units.predictions(spec, shape.validation, own.epochs))))
     return tasks
 

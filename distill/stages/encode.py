@@ -24,7 +24,9 @@ from distill.recipes.tables.encode import EncodeTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import ENCODE_STAGE, ENCODING, SET
 from distill.run.context import Context, scratch_context
+from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
+from distill.run.load import step_count
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encode import encode_one, full_votes
@@ -32,10 +34,9 @@ from distill.sets.encoded import EncodedVotes
 from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
-from distill.run.dry_run import Cost
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import synthetic_shape
-from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, fixed_generator
 from distill.store.files import write_json
 from distill.teachers.loading import find_label_sources
 from projectors.codecs import Labels, LabelSpec
@@ -197,7 +198,7 @@ def _encoding(units: Units, spec: str) -> tuple[Part[Unit], ...]:
     asked = online_labels(units, source, batch)
     labels = spec.partition("+")[2]
     return (
-        Part(relabel.epochs * batches_of(count, batch), asked),
+        Part(relabel.epochs * step_count(count, batch), asked),
         Part(1, _encoded_labels(units, relabel, labels)),
     )
 

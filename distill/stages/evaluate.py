@@ -18,6 +18,7 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
 from distill.run.context import Context
+from distill.run.load import step_count
 from distill.sets.set_file import SET_KIND, add_measured
 from distill.stages.stage import Stage, output_file, vote_keys
 from distill.stages.units.networks import Units, seen_by
@@ -27,7 +28,6 @@ from distill.stages.units.unit import (
     Part,
     Task,
     Unit,
-    batches_of,
     exhaust,
     fixed_generator,
 )
@@ -80,7 +80,7 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
     batch = min(relabel.batch_size if stored else table.batch_size, count)
     settings = job_settings(table, job, temperature=relabel.temperature)
-    steps = settings.epochs * batches_of(count, batch)
+    steps = settings.epochs * step_count(count, batch)
     online = job.labels in ("votes", "projector") and not stored and not whole
     # Views that are labelled online are drawn with the labels.
     families, dsa = "none", False

@@ -18,7 +18,7 @@ from distill.run.load import step_count
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import meta_network, parameter_count
-from distill.stages.units.unit import Part, Task, Unit, batches_of
+from distill.stages.units.unit import Part, Task, Unit
 from distill.store.experts import Trajectory, write_experts
 from distill.store.tensors import Arrays, to_arrays
 from synth.images import HardLogits
@@ -115,7 +115,7 @@ def experts_units(units: Units, table: ExpertsTable) -> list[Task[Unit]]:
     shape, families = units.shape, units.recipe.data.augmentation
     batch = min(table.batch_size, shape.train)
     step = units.training_step(table.network, batch, families, _settings(table), one_per_batch=True)
-    steps = Part(table.epochs * batches_of(shape.train, batch), step)
+    steps = Part(table.epochs * step_count(shape.train, batch), step)
     tested = units.predictions(table.network, shape.validation, table.epochs)
     return [Task(table.count, (steps, tested))]
 

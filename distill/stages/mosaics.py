@@ -13,8 +13,9 @@ from distill.data import split_by_index
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 from distill.run.context import Context
+from distill.run.load import step_count
 from distill.stages.units.networks import Units
-from distill.stages.units.unit import Part, Task, Unit, batches_of, fixed_generator
+from distill.stages.units.unit import Part, Task, Unit, fixed_generator
 from distill.store.large_arrays import is_large
 from synth.committee.vote import Committee
 from synth.crops import crop_resized, draw_box
@@ -98,7 +99,7 @@ def mosaic_units(units: Units, table: RecoverTable | SelectTable) -> list[Task[U
     candidates = min(table.candidates, shape.train // shape.classes)
     crops = candidates * table.crops
     batch = min(crops, _JUDGED * table.crops)
-    return [Task(shape.classes, (Part(batches_of(crops, batch), _judged_crops(units, batch)),))]
+    return [Task(shape.classes, (Part(step_count(crops, batch), _judged_crops(units, batch)),))]
 
 
 def _judged_crops(units: Units, batch: int) -> Unit:

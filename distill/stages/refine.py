@@ -15,12 +15,13 @@ from distill.recipes.stages import STAGES
 from distill.recipes.tables.refine import RefineTable
 from distill.run.artefacts import REFINE_STAGE, SET
 from distill.run.context import Context
+from distill.run.dry_run import Cost, run_dry
+from distill.run.load import step_count
 from distill.sets.set_file import add_refined, read_set
 from distill.stages.stage import Stage, set_parts
-from distill.run.dry_run import Cost, run_dry
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.shapes import parameter_count, synthetic_shape
-from distill.stages.units.unit import Part, Task, Unit, batches_of, exhaust
+from distill.stages.units.unit import Part, Task, Unit, exhaust
 from projectors import Tower
 from synth.formation import decode_images
 from synth.images import gather
@@ -88,7 +89,7 @@ def refine_units(units: Units, table: RefineTable) -> list[Task[Unit]]:
     stored = synthetic_shape(units.recipe, units.shape).stored
     batch = min(table.batch_size, stored)
     step = _refine_step(units, table, batch, stored)
-    return [Task(1, (Part(table.steps * batches_of(stored, batch), step),))]
+    return [Task(1, (Part(table.steps * step_count(stored, batch), step),))]
 
 
 def _refine_step(units: Units, table: RefineTable, batch: int, stored: int) -> Unit:

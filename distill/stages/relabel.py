@@ -19,7 +19,7 @@ from distill.sets.votes import RELABEL
 from distill.stages.stage import Stage, set_parts
 from distill.stages.units.networks import Units, seen_by
 from distill.stages.units.shapes import synthetic_shape, vote_bytes
-from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, fixed_generator
 from distill.store.large_arrays import is_large
 from distill.teachers.active import choose_views
 from distill.teachers.loading import load_committee
@@ -98,7 +98,7 @@ def relabel_units(units: Units, table: RelabelTable) -> list[Task[Unit]]:
     count = synthetic_shape(units.recipe, units.shape).seen
     batch = min(table.batch_size, count)
     vote = _stored_vote(units, table, batch)
-    return [Task(table.epochs, (Part(batches_of(count, batch), vote),))]
+    return [Task(table.epochs, (Part(step_count(count, batch), vote),))]
 
 
 def _stored_vote(units: Units, table: RelabelTable, batch: int) -> Unit:

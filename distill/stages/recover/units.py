@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from distill.recipes.tables.recover import RecoverTable
+from distill.run.load import step_count
 from distill.stages.mosaics import mosaic_units
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.unit import (
     Part,
     Task,
     Unit,
-    batches_of,
     exhaust,
     fixed_generator,
 )
@@ -38,7 +38,7 @@ def recover_units(units: Units, table: RecoverTable) -> list[Task[Unit]]:
     within = table.batches == "within"
     calls, images = (classes, table.ipc) if within else (table.ipc, classes)
     batch = min(table.batch_size or images, images)
-    steps = table.iterations * batches_of(images, batch)
+    steps = table.iterations * step_count(images, batch)
     # A call draws some members; each is counted as often as it is drawn in the mean.
     share = round(steps * table.drawn / len(pool))
     parts = tuple(Part(share, _recover_step(units, spec, batch, table)) for spec in pool)

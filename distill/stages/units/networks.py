@@ -15,8 +15,9 @@ from distill.recipes.build import build_network, build_views, projector_parts
 from distill.recipes.recipe import Recipe
 from distill.recipes.tables.projector import ProjectorTable
 from distill.run.dry_run import Cost, run_dry
+from distill.run.load import step_count
 from distill.stages.units.shapes import DataShape, meta_network, parameter_count
-from distill.stages.units.unit import Part, Unit, Work, batches_of, fixed_generator
+from distill.stages.units.unit import Part, Unit, Work, fixed_generator
 from projectors import Projector
 from synth.augment import Augmentation
 from synth.committee.vote import Committee
@@ -158,7 +159,7 @@ class Units:
             predict(self.meta(spec).eval(), self.meta_batch(size)[0])
 
         unit = self.unit(f"prediction of {spec}", batch, work, dry, self.size([spec]))
-        return Part(times * batches_of(count, batch), unit)
+        return Part(times * step_count(count, batch), unit)
 
     def unit(
         self, what: str, batch: int, work: Work, dry: Callable[[int], object], parameters: int

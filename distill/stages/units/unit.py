@@ -56,11 +56,6 @@ class Task(Generic[U]):
     parts: tuple[Part[U], ...]
 
 
-def batches_of(count: int, size: int) -> int:
-    """In how many batches of at most `size` so many images come; both at least 1."""
-    return -(-count // min(size, count))
-
-
 def fixed_generator() -> Generator:
     """Numbers for measurements, which need only be the same each time."""
     return Generator().manual_seed(0)

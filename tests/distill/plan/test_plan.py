@@ -16,7 +16,6 @@ from distill.recipes.tables.data import DataTable
 from distill.run.dry_run import Cost, LiveBytes
 from distill.sets.set_file import read_set
 from distill.stages.match.memory import matching_peaks
-from distill.run.dry_run import Cost, LiveBytes
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, meta_network, parameter_count, shape_of
 from distill.stages.units.unit import Part, Task, Unit
