@@ -239,7 +239,7 @@ def plan_coded(
     return found
 
 
-def describe(
+def describe_coded(
     controls: dict[str, Any], chosen: Mapping[tuple[str, str], CodedReal], classes: int
 ) -> None:
     """Say beside each accuracy of the control how many images it had, how coded, in what bytes."""

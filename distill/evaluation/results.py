@@ -16,7 +16,7 @@ from distill.evaluation.coded import (
     best_codings,
     candidates,
     coded_protocol,
-    describe,
+    describe_coded,
     fit,
     plan_coded,
     plan_search,
@@ -35,7 +35,7 @@ from distill.evaluation.jobs import (
     with_factors,
 )
 from distill.evaluation.scores import score_students
-from distill.evaluation.students import EvaluatedSet, protocol, train_student
+from distill.evaluation.students import EvaluatedSet, grade_student, protocol
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import PROJECTOR
@@ -92,7 +92,7 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
             "on": f"{len(context.data.validation)} validation images, one student of each kind",
         }
     if table.equal_bytes:
-        describe(found["controls"][CODED], coded, context.classes)
+        describe_coded(found["controls"][CODED], coded, context.classes)
         found["protocol"][CODED] = coded_protocol(context, table)
     if table.scores:
         found["scores"] = score_students(found, summarise((job, measured[job]) for job in plain))
@@ -129,7 +129,7 @@ class Evaluation:
 def _grade(path: Path, context: Context, job: StudentJob) -> Grade:
     """Train and test the student of a job on the set at `path`."""
     judged, _ = open_judged(context, path)
-    return train_student(context, context.recipe.table("evaluate"), judged, job)
+    return grade_student(context, context.recipe.table("evaluate"), judged, job)
 
 
 def choose_coded(

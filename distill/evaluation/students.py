@@ -103,7 +103,7 @@ class EvaluatedSet:
         return [name for name, there in found.items() if there]
 
 
-def train_student(
+def grade_student(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Grade:
     """The test of one fresh student after its last epoch.

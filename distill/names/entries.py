@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 # What an option of a spec may be.
-Value = int | float | str
+OptionValue = int | float | str
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NetworkEntry(Entry):
         trained: whether it comes with its weights, and so can only be a member of a committee.
     """
 
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     bare: str = ""
     trained: bool = False
 
@@ -89,7 +89,7 @@ class CodecEntry(Entry):
     """
 
     role: str = "stored"
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     meaning: str = ""
 
 
@@ -123,7 +123,7 @@ class FormatEntry(Entry):
 E = TypeVar("E", bound=Entry)
 
 
-class Names(Mapping[str, E], Generic[E]):
+class Registry(Mapping[str, E], Generic[E]):
     """The names of one kind, in order: Limbeck's own, then those of installed packages.
 
     Args:
@@ -229,7 +229,7 @@ def arguments(entry: Entry, values: Any) -> dict[str, Any]:
     return {key: getattr(values, key) for key in entry.takes}
 
 
-def options_of(entry: NetworkEntry | CodecEntry) -> dict[str, Value]:
+def options_of(entry: NetworkEntry | CodecEntry) -> dict[str, OptionValue]:
     """The options of an entry and their defaults.
 
     Those of another package's are the numbers and texts among the defaults of its object's

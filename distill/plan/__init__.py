@@ -37,7 +37,7 @@ from distill.recipes.checks import check_names
 from distill.recipes.recipe import Recipe
 from distill.stages.match.memory import matching_peaks
 from distill.stages.units.networks import Units
-from distill.stages.units.shapes import DataShape, meta_network, parameter_count, shape_of
+from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 
 __all__ = ["Machines", "make_plan"]
 
@@ -75,7 +75,7 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
     check_names(recipe)
     other = read_calibration(machines.calibration) if machines.calibration is not None else None
     device = choose_device("cpu" if other is not None else recipe.device)
-    shape = shape_of(recipe.data)
+    shape = data_shape(recipe.data)
     parameters = {
         spec: parameter_count(meta_network(spec, shape)) for spec in network_specs(recipe)
     }

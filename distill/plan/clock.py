@@ -25,7 +25,7 @@ BUDGET_SECONDS = 0.4
 HURRY_SECONDS = 20.0
 
 # A first look that would take longer than this is not taken: other units' speed is gone by.
-LOOK_SECONDS = 5.0
+PROBE_SECONDS = 5.0
 
 _LEAST_CALLS, _MOST_CALLS = 3, 40
 
@@ -75,7 +75,7 @@ class Clock:
         if key not in self._known:
             cost = unit.cost(batch)
             if self.calibration is not None:
-                found = self.calibration.price(unit.what, self.shape.words, batch, cost)
+                found = self.calibration.price(unit.what, self.shape.description, batch, cost)
             else:
                 with threads_for(batch * self.shape.pixels, unit.parameters, self.device):
                     found = self._measure(unit, cost)
@@ -84,11 +84,11 @@ class Clock:
 
     def _measure(self, unit: Unit, cost: Cost) -> Timed:
         batch = unit.batch
-        timed = Timed(unit.what, self.shape.words, batch, 0.0, cost.flops, cost.peak_bytes)
+        timed = Timed(unit.what, self.shape.description, batch, 0.0, cost.flops, cost.peak_bytes)
         used = min(batch, _PROBE)
         rate = max((t.flops / t.seconds for t in self.measured if t.seconds > 0), default=0.0)
         rate = max(rate, _SLOWEST.get(self.device.type, 1e10))
-        if cost.flops * used / batch > LOOK_SECONDS * rate:
+        if cost.flops * used / batch > PROBE_SECONDS * rate:
             known = [unit for unit in self.measured if unit.flops] or [self._convolution]
             return by_operations(known, timed)
         hurry = time.monotonic() - self._started > HURRY_SECONDS
@@ -106,7 +106,7 @@ class Clock:
             found.append(self._seconds(call))
         return Timed(
             unit.what,
-            self.shape.words,
+            self.shape.description,
             batch,
             statistics.median(found) / units * batch / used,
             cost.flops,

@@ -162,7 +162,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 
-View = Callable[[Tensor, Generator], Tensor]
+ViewFunction = Callable[[Tensor, Generator], Tensor]
 
 
 def fit_settings(table: ProjectorTable, batch_size: int) -> projectors.FitSettings:
@@ -193,7 +193,7 @@ def projector_parts(
     return adapter, head
 
 
-def student_view(recipe: Recipe) -> View | None:
+def student_view(recipe: Recipe) -> ViewFunction | None:
     """The views that a projector is fitted on: those that students ask for, if no others."""
     table = recipe.projector or ProjectorTable()
     views = relabel_views(recipe.relabel or RelabelTable())

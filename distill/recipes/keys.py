@@ -12,14 +12,14 @@ from distill.names import GRADIENTS, TEACHERS, choices
 from distill.recipes.specs import parse_codec
 
 
-def split(value: Any) -> Any:
+def split_commas(value: Any) -> Any:
     """A list, or text whose parts are separated by commas."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-Names = Annotated[list[str], BeforeValidator(split)]
+NameList = Annotated[list[str], BeforeValidator(split_commas)]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 

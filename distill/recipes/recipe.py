@@ -19,7 +19,7 @@ from distill.recipes.keys import (
     MakerTable,
     Table,
 )
-from distill.recipes.stages import MAKERS, STAGES, StageEntry
+from distill.recipes.stages import MAKERS, STAGE_ENTRIES, StageEntry
 from distill.recipes.tables.committee import (
     VOTE_KEYS as VOTE_KEYS,
 )
@@ -112,7 +112,7 @@ class Recipe(Table):
             )
         if (self.experts is None) != (self.match is None):
             raise ValueError("[experts] and [match] go together; add or drop one of them")
-        for stage in STAGES.values():
+        for stage in STAGE_ENTRIES.values():
             if getattr(self, stage.table) is not None:
                 self._has_what_is_needed(stage)
         problem = check_match(self) or check_recover(self) or check_select(self)
@@ -130,7 +130,9 @@ class Recipe(Table):
             )
         for needed in (*stage.tables, *stage.needs):
             if getattr(self, needed) is None:
-                what = next(other.gives for other in STAGES.values() if other.table == needed)
+                what = next(
+                    other.gives for other in STAGE_ENTRIES.values() if other.table == needed
+                )
                 raise ValueError(f"[{stage.table}] needs {what}; add a [{needed}] table")
 
 

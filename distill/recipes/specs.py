@@ -17,7 +17,7 @@ from distill.names import (
     TEACHERS,
     CodecEntry,
     NetworkEntry,
-    Value,
+    OptionValue,
     options_of,
 )
 
@@ -29,7 +29,7 @@ class CodecPart:
     """One part of a spec: its entry in the registry, and all its options with their values."""
 
     entry: CodecEntry
-    options: Mapping[str, Value]
+    options: Mapping[str, OptionValue]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _part(text: str, written: str) -> CodecPart:
     return CodecPart(CODECS[name], _options(text, CODECS[name], written))
 
 
-def _options(text: str, entry: CodecEntry, written: str) -> dict[str, Value]:
+def _options(text: str, entry: CodecEntry, written: str) -> dict[str, OptionValue]:
     options = options_of(entry)
     for part in written.split(":")[1:]:
         key, separator, value = part.partition("=")
@@ -111,7 +111,7 @@ def _options(text: str, entry: CodecEntry, written: str) -> dict[str, Value]:
     return options
 
 
-def _codec_value(text: str, key: str, value: str, default: Value) -> Value:
+def _codec_value(text: str, key: str, value: str, default: OptionValue) -> OptionValue:
     try:
         return type(default)(value)
     except ValueError:
@@ -133,7 +133,7 @@ def find_network(spec: str) -> NetworkEntry:
     raise RecipeError(f"there is no network {name}; {suggestion(name, known)}")
 
 
-def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, Value]]:
+def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, OptionValue]]:
     """The entry of a spec, and all its options with their values.
 
     Raises:
@@ -152,7 +152,7 @@ def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, Value]]:
     return entry, options
 
 
-def _network_value(spec: str, key: str, value: str, default: Value) -> Value:
+def _network_value(spec: str, key: str, value: str, default: OptionValue) -> OptionValue:
     if isinstance(default, str):
         return value
     if isinstance(default, float):

@@ -51,7 +51,7 @@ class StageEntry:
 _MADE = ("match", "recover", "select")
 _IMAGES = (*_MADE, "refine")
 
-STAGES: dict[str, StageEntry] = {
+STAGE_ENTRIES: dict[str, StageEntry] = {
     entry.name: entry
     for entry in (
         StageEntry(
@@ -148,4 +148,4 @@ STAGES: dict[str, StageEntry] = {
 }
 
 # The stages of which a run has exactly one, each named like its table.
-MAKERS = tuple(entry.name for entry in STAGES.values() if entry.makes_set)
+MAKERS = tuple(entry.name for entry in STAGE_ENTRIES.values() if entry.makes_set)

@@ -17,7 +17,7 @@ Saved = tuple[dict[str, Tensor], Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointFile:
     """A file of a checkpoint.
 
     Attributes:
@@ -84,7 +84,7 @@ class Checkpoint:
         self.part("state").save(tensors, rows)
         self._before, self._rows = self._before + len(self._rows), []
 
-    def part(self, name: int | str) -> Part:
+    def part(self, name: int | str) -> CheckpointFile:
         """A finished part by its number, or what has a name of its own; without metric rows."""
         text = f"{name:05d}" if isinstance(name, int) else name
-        return Part(self.folder / f"{text}.safetensors", self._run.read_only, self._say)
+        return CheckpointFile(self.folder / f"{text}.safetensors", self._run.read_only, self._say)

@@ -37,7 +37,7 @@ class Run:
         path: the folder.
         manifest: what manifest.json says.
         read_only: whether another process keeps the folder, and this one writes nothing.
-        watch: counts the seconds of the stage that is running; its count is kept with metrics.
+        timer: counts the seconds of the stage that is running; its count is kept with metrics.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Run:
         self.path = path
         self.manifest = manifest or {"recipe": {}, "stages": {}}
         self.read_only = read_only
-        self.watch: StageTimer | None = None
+        self.timer: StageTimer | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -79,8 +79,8 @@ class Run:
         if self.read_only or not rows:
             return
         append_lines(self.path / METRICS, rows)
-        if self.watch is not None:
-            self.watch.note()
+        if self.timer is not None:
+            self.timer.note()
 
     def keep_metrics(self, stage: str, first: int = 0) -> None:
         """Drop a stage's rows, except the first ones."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from distill.errors import WorkError
 from distill.recipes.build import build_views, is_trained
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
 from distill.run.context import Context
@@ -151,7 +151,7 @@ def committee_units(units: Units, table: CommitteeTable) -> list[Task[Unit]]:
 
 
 STAGE = Stage(
-    STAGES["committee"],
+    STAGE_ENTRIES["committee"],
     run_committee,
     output_file(COMMITTEE),
     committee_units,

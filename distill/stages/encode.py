@@ -19,7 +19,7 @@ from distill.recipes.build import build_codec
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.recipe import Recipe
 from distill.recipes.specs import parse_codec
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.encode import EncodeTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import ENCODE_STAGE, ENCODING, SET
@@ -229,7 +229,7 @@ def _outputs(folder: Path) -> dict[str, str]:
 
 
 STAGE = Stage(
-    STAGES[ENCODE_STAGE],
+    STAGE_ENTRIES[ENCODE_STAGE],
     run_encode,
     _outputs,
     encode_units,

@@ -13,7 +13,7 @@ from distill.evaluation.jobs import STUDENTS, WHOLE, StudentJob, plan_jobs, plan
 from distill.evaluation.protocols import job_settings, protocol_name
 from distill.evaluation.results import judge
 from distill.recipes.build import relabel_views
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
@@ -137,7 +137,7 @@ def _outputs(folder: Path) -> dict[str, str]:
 
 
 STAGE = Stage(
-    STAGES[EVALUATE_STAGE],
+    STAGE_ENTRIES[EVALUATE_STAGE],
     run_evaluate,
     _outputs,
     evaluate_units,

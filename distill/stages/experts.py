@@ -8,7 +8,7 @@ import torch
 
 from distill.recipes.build import build_views
 from distill.recipes.recipe import kept_epochs
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.experts import ExpertsTable
 from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
 from distill.run.context import Context
@@ -115,7 +115,7 @@ def _snapshot_bytes(units: Units, table: ExpertsTable) -> int:
 
 
 STAGE = Stage(
-    STAGES["experts"],
+    STAGE_ENTRIES["experts"],
     run_experts,
     output_file(EXPERTS),
     experts_units,

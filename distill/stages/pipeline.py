@@ -63,11 +63,11 @@ def _run_stage(context: Context, stage: Stage) -> None:
         _record(context, stage, before, taken)
         return
     reset_peak(context.device)
-    run.watch = StageTimer(context.checkpoint(stage.name).folder)
+    run.timer = StageTimer(context.checkpoint(stage.name).folder)
     try:
         stage.run(context, context.recipe.table(stage.entry.table))
     except InterruptedRunError:
-        run.watch.note(at_most_every=0)
+        run.timer.note(at_most_every=0)
         raise
     except FloatingPointError as error:
         raise DivergedRunError(f"{stage.name} diverged: {error}") from None
@@ -76,7 +76,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
     made = {
         "key": key,
         "outputs": stage.outputs(run.path),
-        "seconds": round(run.watch.seconds, 3),
+        "seconds": round(run.timer.seconds, 3),
         "peak_memory_bytes": peak_bytes(context.device),
     }
     _record(context, stage, before, made)

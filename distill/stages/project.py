@@ -19,12 +19,12 @@ from distill.recipes.build import (
     student_view,
 )
 from distill.recipes.recipe import Recipe
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EXPERTS, PROJECT_STAGE, PROJECTOR
 from distill.run.context import Context
-from distill.stages.project_fit import Fit, fit_to_the_best
+from distill.stages.project_fit import Fit, run_fit
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.shapes import parameter_count
@@ -35,7 +35,7 @@ from projectors import Projector
 from synth.parameters import call_with_vector
 from synth.training.loop import predict
 
-EXPERTS_AT = "experts:"
+EXPERTS_PREFIX = "experts:"
 
 _BITS = {"float32": 32, "int8": 8, "int4": 4}
 
@@ -71,7 +71,7 @@ def run_project(context: Context, table: ProjectorTable) -> None:
         )
         wanted = predict(teacher, held_images).softmax(dim=1)
         with context.threads(settings.batch_size, projector.visual):
-            fit_to_the_best(context, PROJECT_STAGE, fit)
+            run_fit(context, PROJECT_STAGE, fit)
         storage = projectors.Storage(_BITS[table.storage], table.coder)
         shipped = projectors.rounded(projector, storage)
         fidelity = projectors.measure_fidelity(shipped, held_images, wanted, held_labels)
@@ -102,7 +102,7 @@ def build_projector(
 
 def fit_inputs(recipe: Recipe) -> tuple[str, ...]:
     """The stage experts, where it teaches a recipe's projector in place of the committee."""
-    taught = recipe.projector is not None and recipe.projector.teacher.startswith(EXPERTS_AT)
+    taught = recipe.projector is not None and recipe.projector.teacher.startswith(EXPERTS_PREFIX)
     return ("experts",) if taught else ()
 
 
@@ -119,7 +119,7 @@ def teacher_epoch(teacher: str) -> int | None:
     Raises:
         ValueError: if it names no whole number.
     """
-    return int(teacher.removeprefix(EXPERTS_AT)) if teacher.startswith(EXPERTS_AT) else None
+    return int(teacher.removeprefix(EXPERTS_PREFIX)) if teacher.startswith(EXPERTS_PREFIX) else None
 
 
 def _teacher(context: Context, table: ProjectorTable) -> Teacher:
@@ -187,7 +187,7 @@ def _fit_step(units: Units, table: ProjectorTable, batch: int) -> Unit:
 
 
 STAGE = Stage(
-    STAGES[PROJECT_STAGE],
+    STAGE_ENTRIES[PROJECT_STAGE],
     run_project,
     output_file(PROJECTOR),
     project_units,

@@ -41,7 +41,7 @@ class Fit:
         return taken % self.check_every == 0 or taken == self.state.settings.steps
 
 
-def fit_to_the_best(context: Context, stage: str, fit: Fit) -> None:
+def run_fit(context: Context, stage: str, fit: Fit) -> None:
     """Take the steps, and leave the projector as it was when it was best.
 
     Every measurement is followed by a checkpoint, and so is an interruption.

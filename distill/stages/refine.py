@@ -11,7 +11,7 @@ from torch import Tensor
 import projectors
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.refine import RefineTable
 from distill.run.artefacts import REFINE_STAGE, SET
 from distill.run.context import Context
@@ -131,7 +131,7 @@ def _refine_step(units: Units, table: RefineTable, batch: int, stored: int) -> U
 
 
 STAGE = Stage(
-    STAGES[REFINE_STAGE],
+    STAGE_ENTRIES[REFINE_STAGE],
     run_refine,
     set_parts("refined", "refined", attributes=False),
     refine_units,

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from distill.recipes.build import relabel_views
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE, SET
 from distill.run.context import Context
@@ -119,7 +119,7 @@ def _collected_bytes(units: Units, table: RelabelTable) -> int:
 
 
 STAGE = Stage(
-    STAGES[RELABEL_STAGE],
+    STAGE_ENTRIES[RELABEL_STAGE],
     run_relabel,
     set_parts("votes", "labels/full-fp16", attributes=False),
     relabel_units,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill.data import select_images
 from distill.names import resolve, selection
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
@@ -89,7 +89,7 @@ def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:
 
 
 STAGE = Stage(
-    STAGES[SELECT_STAGE],
+    STAGE_ENTRIES[SELECT_STAGE],
     run_select,
     made_images,
     select_units,

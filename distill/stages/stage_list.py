@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from distill.errors import WorkError
 from distill.recipes.recipe import Recipe
-from distill.recipes.stages import STAGES as ENTRIES
-from distill.recipes.stages import StageEntry
+from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 from distill.stages.stage import Stage
 
 
@@ -17,7 +16,7 @@ def _stage(entry: StageEntry) -> Stage:
     return found
 
 
-STAGES: dict[str, Stage] = {name: _stage(entry) for name, entry in ENTRIES.items()}
+STAGES: dict[str, Stage] = {name: _stage(entry) for name, entry in STAGE_ENTRIES.items()}
 
 
 def planned(recipe: Recipe) -> list[Stage]:

@@ -19,7 +19,7 @@ from distill.evaluation.sweep.jobs import (
     plan_sweep,
 )
 from distill.evaluation.sweep.plot import draw_curves
-from distill.evaluation.sweep.work import random_file, train_student
+from distill.evaluation.sweep.work import random_file, train_and_test
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -60,7 +60,7 @@ def run_sweep(context: Context, place: Path, folder: Path, asked: SweepOptions) 
     _make_random(context, content, folder, table.seeds, key, labelled=labelled)
     found = _read(folder / LOG, key)
     left = [job for job in jobs if job.name not in found]
-    train = partial(train_student, place.resolve(), folder.resolve())
+    train = partial(train_and_test, place.resolve(), folder.resolve())
     with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
         for job, outcome in context.map(train, left):
             found[job.name] = outcome

@@ -25,7 +25,7 @@ def random_file(folder: Path, seed: int) -> Path:
     return folder / f"random-{seed}.h5"
 
 
-def train_student(place: Path, folder: Path, context: Context, job: SweepJob) -> Outcome:
+def train_and_test(place: Path, folder: Path, context: Context, job: SweepJob) -> Outcome:
     """Train and test the student of a job. The same job gives the same outcome anywhere.
 
     Args:

@@ -11,7 +11,7 @@ from distill.recipes.keys import (
     Compile,
     Count,
     FreshNetwork,
-    Names,
+    NameList,
     NotNegative,
     Positive,
     Precision,
@@ -37,7 +37,7 @@ class TrainingTable(Table):
 class CommitteeTable(TrainingTable):
     """Teachers that vote the soft labels; `recipes` holds what a member trains by instead."""
 
-    members: Annotated[Names, Field(min_length=1)]
+    members: Annotated[NameList, Field(min_length=1)]
     recipes: dict[str, TrainingTable] = Field(default={})
     compile: Compile = "auto"
     vote: Vote = "prior"

@@ -9,7 +9,7 @@ from pydantic import Field
 from distill.recipes.keys import (
     Count,
     MakerTable,
-    Names,
+    NameList,
     NotNegative,
     NotNegativeCount,
     Positive,
@@ -26,7 +26,7 @@ class RecoverTable(MakerTable):
     iterations: Count = 1000
     batches: Literal["across", "within"] = "across"
     batch_size: Count | None = None
-    members: Annotated[Names, Field(min_length=1)] | None = None
+    members: Annotated[NameList, Field(min_length=1)] | None = None
     drawn: Count = 2
     schedule: Schedule = "random"
     vote_temperature: Positive = 5.0

@@ -12,7 +12,7 @@ from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
-from distill.run.checkpoints import Part
+from distill.run.checkpoints import CheckpointFile
 from distill.run.context import Context
 from distill.stages.recover.disk import IMAGES, open_starts
 from distill.store.tensors import Arrays, to_arrays
@@ -39,7 +39,7 @@ from synth.updates import Moments
 
 
 @dataclass(frozen=True)
-class Shard:
+class DrawnMembers:
     """A batch to recover, as plain data.
 
     Attributes:
@@ -52,7 +52,7 @@ class Shard:
 
 
 def recover_batch(
-    shards: Sequence[Shard], context: Context, number: int
+    drawn: Sequence[DrawnMembers], context: Context, number: int
 ) -> tuple[Arrays, list[dict[str, Any]]]:
     """Recover the batch of a number; returns its images [b, c, h, w] and what its steps found.
 
@@ -64,7 +64,7 @@ def recover_batch(
     state, steps = recovery.start(number, unfinished)
     context.progress.advance(count=state.step)
     try:
-        for reached, step in recovery.steps(shards[number], number, state):
+        for reached, step in recovery.steps(drawn[number], number, state):
             state = reached
             steps.append(asdict(step))
             if state.step % table.checkpoint_every == 0:
@@ -78,7 +78,9 @@ def recover_batch(
     return to_arrays({IMAGES: state.images}), steps
 
 
-def _keep(part: Part, number: int, state: RecoverState, steps: Sequence[dict[str, Any]]) -> None:
+def _keep(
+    part: CheckpointFile, number: int, state: RecoverState, steps: Sequence[dict[str, Any]]
+) -> None:
     moments = state.moments
     tensors = {IMAGES: state.images, "mean": moments.mean, "square": moments.square}
     part.save(tensors, {"number": number, "step": state.step, "steps": steps})
@@ -103,7 +105,7 @@ class BatchRecovery:
             except ValueError as error:
                 raise WorkError(f"recover: member {spec}: {error}") from None
 
-    def start(self, number: int, part: Part) -> tuple[RecoverState, list[dict[str, Any]]]:
+    def start(self, number: int, part: CheckpointFile) -> tuple[RecoverState, list[dict[str, Any]]]:
         """What a batch goes on from, and what the steps up to there found."""
         context, saved = self._context, part.load()
         if saved is None or saved[1]["number"] != number:
@@ -115,7 +117,7 @@ class BatchRecovery:
         return RecoverState(saved[1]["step"], placed[IMAGES], moments), saved[1]["steps"]
 
     def steps(
-        self, shard: Shard, number: int, state: RecoverState
+        self, drawn: DrawnMembers, number: int, state: RecoverState
     ) -> Iterator[tuple[RecoverState, RecoverStep]]:
         """The steps of a batch that are left.
 
@@ -124,7 +126,7 @@ class BatchRecovery:
         """
         context, table = self._context, recover_table(self._context)
         batch = self._batches[number]
-        problem = _problem(context, self._teachers(table, shard, batch), batch, number)
+        problem = _problem(context, self._teachers(table, drawn, batch), batch, number)
         settings = RecoverSettings(
             table.lr, table.bn_weight, table.first_bn, precision=table.precision
         )
@@ -138,10 +140,12 @@ class BatchRecovery:
                 f"recover diverged at step {error.step} of batch {number}: {error}"
             ) from None
 
-    def _teachers(self, table: RecoverTable, shard: Shard, batch: RecoverBatch) -> list[Teacher]:
+    def _teachers(
+        self, table: RecoverTable, drawn: DrawnMembers, batch: RecoverBatch
+    ) -> list[Teacher]:
         """The members of a batch with the statistics that it is compared with."""
         found = []
-        for place, weight in zip(shard.members, shard.weights, strict=True):
+        for place, weight in zip(drawn.members, drawn.weights, strict=True):
             targets = self._statistics[place]
             if table.batches == "within":
                 targets = [layer.of_class(batch.call) for layer in targets]

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from distill.names import choices, resolve
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context
 from distill.run.engines import in_turn
 from distill.stages.recover.batch import (
-    Shard,
+    DrawnMembers,
     eligible,
     planned_batches,
     recover_batch,
@@ -47,22 +47,22 @@ def run_recover(context: Context, table: RecoverTable) -> None:
     context.run.keep_metrics(RECOVER_STAGE)
     batches = planned_batches(context)
     put_starts(checkpoint, partial(_starting_images, context, table))
-    shards = [_shard(context, table, weighting, batch) for batch in batches]
+    drawn = [_drawn_members(context, table, weighting, batch) for batch in batches]
     units = [table.iterations] * len(batches)
     with context.progress.task(RECOVER_STAGE, sum(units)):
-        recover = partial(recover_batch, shards)
+        recover = partial(recover_batch, drawn)
         parts = context.map_parts(checkpoint, recover, units, leave_out=(IMAGES,))
         for number, (_, steps) in in_turn(parts):
-            _log(context, table, batches[number].call, shards[number], number, steps)
+            _log(context, table, batches[number].call, drawn[number], number, steps)
     names = ", ".join(spec for _, spec in eligible(context))
     images = DiskImages(torch.Size(set_shape(context)), batches, checkpoint)
     large = is_large(images.shape, 4)
     write_synthetic(context, images if large else gather(images), network=names)
 
 
-def _shard(
+def _drawn_members(
     context: Context, table: RecoverTable, weighting: VoteWeighting, batch: RecoverBatch
-) -> Shard:
+) -> DrawnMembers:
     """The members that recover a batch, and the weights of their votes."""
     pool = eligible(context)
     priors = [weighting.scores[place] for place, _ in pool]
@@ -73,20 +73,20 @@ def _shard(
     weights = weighting.weights(
         table.vote_temperature, context.generator(RECOVER_STAGE, "weights", batch.call), places
     )
-    return Shard(tuple(places), tuple(weights.tolist()))
+    return DrawnMembers(tuple(places), tuple(weights.tolist()))
 
 
 def _log(
     context: Context,
     table: RecoverTable,
     call: int,
-    shard: Shard,
+    drawn: DrawnMembers,
     number: int,
     steps: Sequence[dict[str, Any]],
 ) -> None:
     """The metrics of a batch: its members, and what some of its steps found."""
     specs, first = dict(eligible(context)), number * table.iterations
-    members, weights = [specs[place] for place in shard.members], list(shard.weights)
+    members, weights = [specs[place] for place in drawn.members], list(drawn.weights)
     context.log(RECOVER_STAGE, step=first, call=call, members=members, weights=weights)
     for step in steps:
         index = step.pop("index")
@@ -100,4 +100,6 @@ def _starting_images(context: Context, table: RecoverTable) -> Images:
     return images
 
 
-STAGE = Stage(STAGES[RECOVER_STAGE], run_recover, made_images, recover_units, splits=("train",))
+STAGE = Stage(
+    STAGE_ENTRIES[RECOVER_STAGE], run_recover, made_images, recover_units, splits=("train",)
+)

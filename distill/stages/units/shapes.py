@@ -41,7 +41,7 @@ class DataShape:
     packed: bool = False
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Shape and classes in words, as in "3x32x32 in 10 classes"."""
         return f"{self.channels}x{self.size[0]}x{self.size[1]} in {self.classes} classes"
 
@@ -83,7 +83,7 @@ _KNOWN_FOLDERS = {
 }
 
 
-def shape_of(table: DataTable) -> DataShape:
+def data_shape(table: DataTable) -> DataShape:
     """The shape of a recipe's data: from a table of known sources, else from the data themselves.
 
     Raises:
