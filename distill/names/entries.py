@@ -1,7 +1,7 @@
-"""Entries of names that can be chosen, each with where its object is. Imports no torch.
+"""Registries of names that can be chosen, each with where its object is. Imports no torch.
 
-A table is Limbeck's own entries and, where it has a group, those that installed packages bring as
-entry points of that group. An object is imported when it is first resolved, see `resolve`.
+A registry is Limbeck's own entries and, where it has a group, those that installed packages bring
+as entry points of that group. An object is imported when it is first resolved, see `resolve`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class CodecEntry(Entry):
     """A label codec, a part of one, or labels that are stored as they are.
 
     The object is the codec's class, for the roles pool and labels; a pool's takes the codec of
-    what it keeps first.
+    what it keeps as its first argument.
 
     Attributes:
         role: "stored" (part of the set, never encoded), "views" (how a receiver gets the views),
@@ -146,7 +146,7 @@ class Registry(Mapping[str, E], Generic[E]):
         self.own = {entry.name: entry for entry in entries}
         self.group = group
         self._make = make
-        # Not `beside or {}`, which would read the table while it is made.
+        # Not `beside or {}`, which would read that registry now.
         self._beside = {} if beside is None else beside
 
     def __getitem__(self, name: str) -> E:

@@ -47,7 +47,7 @@ def check_data(recipe: Recipe) -> RealData:
 
     Raises:
         RecipeError: for an unknown source, more images per class than there are, or a network
-            that these images do not go through.
+            that cannot take these images.
         WorkError: if the data are missing or wrong.
     """
     data = build_data(recipe.data)

@@ -22,10 +22,11 @@ from synth.compiling import find_compiler
 # where the eager work, forward and backward, takes some minutes at the speed of one core.
 LEAST_FLOPS = 1e13
 
-# A backward pass costs twice a forward pass.
+# In forward passes: a training step, whose backward pass costs two.
 _PASSES = 3
 
-# Of an inner step with its adjoint: a gradient, and a directional derivative with its reverse.
+# In forward passes: an inner step with its adjoint, that is, a gradient and a directional
+# derivative with its reverse.
 _STEP_PASSES = 9
 
 
@@ -46,7 +47,7 @@ def resolve_compile(
         data: the images that it trains on.
         device: where it trains.
         earlier: the recipe that the run's folder holds; empty for a new one.
-        say: shows one line where compilation is asked for and cannot be had.
+        say: shows one line where compilation is asked for and not available.
     """
     prepare_compiler()
     changes = {}

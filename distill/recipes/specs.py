@@ -1,7 +1,8 @@
-"""Codec specs: parts joined by +, each `name[:option=value]...`. Imports no torch.
+"""Specs of codecs and networks. Imports no torch.
 
-seed+pruned:ratio=0.9+topk:k=5 keeps a tenth of the label epochs, five entries of each label, and
-draws the views again from the run's seed. At most one part of each role, in this order: views,
+A codec spec is parts joined by +, each `name[:option=value]...`: seed+pruned:ratio=0.9+topk:k=5
+keeps a tenth of the label epochs, five entries of each label, and draws the views again from the
+run's seed. At most one part of each role, in this order: views,
 pool, labels; see `distill ls codecs`.
 """
 
@@ -58,7 +59,7 @@ def parse_codec(text: str) -> CodecSpec:
             not go together.
     """
     parts: dict[str, CodecPart] = {}
-    for written in _spelled_out(text).split("+"):
+    for written in _expand_names(text).split("+"):
         part = _part(text, written)
         role = part.entry.role
         if role in parts or any(_ORDER.index(role) < _ORDER.index(other) for other in parts):
@@ -79,7 +80,7 @@ def parse_codec(text: str) -> CodecSpec:
     return CodecSpec(text, parts)
 
 
-def _spelled_out(text: str) -> str:
+def _expand_names(text: str) -> str:
     """The spec with names that stand for others replaced."""
     parts = []
     for written in text.split("+"):

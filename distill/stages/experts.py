@@ -109,7 +109,7 @@ def experts_units(units: Units, table: ExpertsTable) -> list[Task[Unit]]:
 
 
 def _snapshot_bytes(units: Units, table: ExpertsTable) -> int:
-    """An expert's snapshots, once in parts and once whole."""
+    """Bytes of an expert's snapshots, held twice: one by one, and stacked."""
     network = meta_network(table.network, units.shape)
     return 2 * 4 * len(kept_epochs(units.recipe)) * parameter_count(network)
 

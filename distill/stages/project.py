@@ -75,8 +75,8 @@ def run_project(context: Context, table: ProjectorTable) -> None:
         storage = projectors.Storage(_BITS[table.storage], table.coder)
         shipped = projectors.rounded(projector, storage)
         fidelity = projectors.measure_fidelity(shipped, held_images, wanted, held_labels)
-        place = context.run.path / PROJECTOR
-        projectors.save(projector, place, storage=storage, fidelity=fidelity)
+        folder = context.run.path / PROJECTOR
+        projectors.save(projector, folder, storage=storage, fidelity=fidelity)
     except projectors.DivergedError as error:
         raise DivergedRunError(f"project diverged at step {error.step}: {error}") from None
     except projectors.ProjectorError as error:
@@ -101,13 +101,13 @@ def build_projector(
 
 
 def fit_inputs(recipe: Recipe) -> tuple[str, ...]:
-    """The stage experts, where it teaches a recipe's projector in place of the committee."""
+    """The stage experts, where experts teach the projector in place of the committee."""
     taught = recipe.projector is not None and recipe.projector.teacher.startswith(EXPERTS_PREFIX)
     return ("experts",) if taught else ()
 
 
 def view_recipe(recipe: Recipe) -> str | None:
-    """The augmentation that a recipe's projector borrows from its stored labels, if it does."""
+    """The augmentation of [relabel], where the projector has none of its own; None elsewhere."""
     if recipe.projector is None or recipe.projector.augmentation is not None:
         return None
     return (recipe.relabel or RelabelTable()).augmentation
@@ -152,7 +152,7 @@ def _weak_teacher(context: Context, epoch: int) -> Teacher:
 
 
 def project_units(units: Units, table: ProjectorTable) -> list[Task[Unit]]:
-    """Steps, one after the other; raises ProjectorError where the tower cannot be loaded."""
+    """Consecutive steps; raises ProjectorError where the tower cannot be loaded."""
     step = _fit_step(units, table, min(table.batch_size, units.shape.train))
     return [Task(1, (Part(table.steps, step),))]
 

@@ -12,8 +12,8 @@ from distill.stages.stage import Stage
 
 
 def _stage(entry: StageEntry) -> Stage:
-    found: Stage = importlib.import_module(f"distill.stages.{entry.module}").STAGE
-    return found
+    stage: Stage = importlib.import_module(f"distill.stages.{entry.module}").STAGE
+    return stage
 
 
 STAGES: dict[str, Stage] = {name: _stage(entry) for name, entry in STAGE_ENTRIES.items()}

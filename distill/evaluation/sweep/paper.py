@@ -1,4 +1,4 @@
-"""Bytes on paper of a distilled ImageNet-1K: no label is made, only the formulas are asked."""
+"""Label bytes of a distilled ImageNet-1K by the codecs' formulas; no label is made."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from distill.recipes.keys import (
     Compile,
@@ -59,6 +60,6 @@ class MatchTable(MakerTable):
         return self.compile == "on"
 
     @property
+    @override
     def tiles(self) -> int:
-        """See `MakerTable`."""
         return self.factor

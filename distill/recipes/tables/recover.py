@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from distill.recipes.keys import (
     Count,
@@ -46,11 +47,11 @@ class RecoverTable(MakerTable):
     checkpoint_every: Count = 200
 
     @property
+    @override
     def tiles(self) -> int:
-        """See `MakerTable`."""
         return self.factor if self.init == "mosaics" else 1
 
     @property
+    @override
     def real_per_class(self) -> int:
-        """See `MakerTable`."""
         return 1 if self.init == "noise" else super().real_per_class

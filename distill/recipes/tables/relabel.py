@@ -49,7 +49,7 @@ class RelabelTable(Table):
         return self
 
     @model_validator(mode="after")
-    def _changes_plain_views(self) -> RelabelTable:
+    def _needs_plain_views(self) -> RelabelTable:
         """A rule that moves labels between views needs views that stand alone and are stored."""
         moved = {
             "zones = ferkd": self.zones != "none",

@@ -1,4 +1,4 @@
-"""One batch of a recovery by itself."""
+"""Recovery of one batch of images."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from synth.updates import Moments
 
 @dataclass(frozen=True)
 class DrawnMembers:
-    """A batch to recover, as plain data.
+    """The members that recover a batch, as plain data.
 
     Attributes:
-        members: places in the committee of those that recover it.
+        members: their places in the committee.
         weights: of their votes.
     """
 
@@ -54,9 +54,9 @@ class DrawnMembers:
 def recover_batch(
     drawn: Sequence[DrawnMembers], context: Context, number: int
 ) -> tuple[Arrays, list[dict[str, Any]]]:
-    """Recover the batch of a number; returns its images [b, c, h, w] and what its steps found.
+    """Recover batch `number`; returns its images [b, c, h, w] and the metrics of its steps.
 
-    Here it goes on from where it was stopped; a worker keeps no state of an unfinished batch.
+    An interrupted batch is resumed here; a worker saves no state of an unfinished one.
     """
     table = recover_table(context)
     recovery = context.once("recovery", lambda: BatchRecovery(context, load_networks(context)))
@@ -87,7 +87,7 @@ def _keep(
 
 
 class BatchRecovery:
-    """The members of a run's committee, ready to recover one batch after another."""
+    """Recovers batches by the members of a run's committee."""
 
     def __init__(self, context: Context, members: Sequence[nn.Module]) -> None:
         """Take the members of the whole committee, in its order.
@@ -106,7 +106,7 @@ class BatchRecovery:
                 raise WorkError(f"recover: member {spec}: {error}") from None
 
     def start(self, number: int, part: CheckpointFile) -> tuple[RecoverState, list[dict[str, Any]]]:
-        """What a batch goes on from, and what the steps up to there found."""
+        """The state that a batch resumes from, and the metrics of the steps before it."""
         context, saved = self._context, part.load()
         if saved is None or saved[1]["number"] != number:
             starts = open_starts(context.checkpoint(RECOVER_STAGE), set_shape(context))
@@ -119,7 +119,7 @@ class BatchRecovery:
     def steps(
         self, drawn: DrawnMembers, number: int, state: RecoverState
     ) -> Iterator[tuple[RecoverState, RecoverStep]]:
-        """The steps of a batch that are left.
+        """The remaining steps of a batch.
 
         Raises:
             DivergedRunError: if the loss diverges.
@@ -143,14 +143,14 @@ class BatchRecovery:
     def _teachers(
         self, table: RecoverTable, drawn: DrawnMembers, batch: RecoverBatch
     ) -> list[Teacher]:
-        """The members of a batch with the statistics that it is compared with."""
-        found = []
+        """The members of a batch with the statistics that they aim at."""
+        teachers = []
         for place, weight in zip(drawn.members, drawn.weights, strict=True):
             targets = self._statistics[place]
             if table.batches == "within":
                 targets = [layer.of_class(batch.call) for layer in targets]
-            found.append(Teacher(self._members[place], weight, targets))
-        return found
+            teachers.append(Teacher(self._members[place], weight, targets))
+        return teachers
 
 
 def set_shape(context: Context) -> tuple[int, ...]:
@@ -194,7 +194,7 @@ def _statistics(
 def _problem(
     context: Context, teachers: Sequence[Teacher], batch: RecoverBatch, number: int
 ) -> RecoverProblem:
-    """What a batch is recovered against; its views depend on its number and the step alone."""
+    """The problem of a batch; its views depend on its number and the step alone."""
     table = recover_table(context)
     views = SharedViews(table.view_area, table.flip, table.roll)
 
@@ -209,7 +209,7 @@ def _problem(
 
 
 def _valid_images(context: Context, table: RecoverTable) -> Callable[[Tensor, Tensor], Tensor]:
-    """To the nearest images whose pixels lie in [0, 1]."""
+    """Projection to the nearest images whose pixels lie in [0, 1]."""
     preprocess = context.preprocess
     if not isinstance(preprocess, Preprocess):
         return lambda images, _: preprocess(preprocess.inverse(images).clamp(0, 1))

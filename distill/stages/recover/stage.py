@@ -84,7 +84,7 @@ def _log(
     number: int,
     steps: Sequence[dict[str, Any]],
 ) -> None:
-    """The metrics of a batch: its members, and what some of its steps found."""
+    """The metrics of a batch: its members, and some of its steps."""
     specs, first = dict(eligible(context)), number * table.iterations
     members, weights = [specs[place] for place in drawn.members], list(drawn.weights)
     context.log(RECOVER_STAGE, step=first, call=call, members=members, weights=weights)
