@@ -23,6 +23,9 @@ _NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or fr
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     leave_current_folder()
+    from distill.run.engines.server import own_process
+
+    own_process()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -24,15 +24,54 @@ def reset_peak(device: torch.device) -> None:
         return
 
 
+def core_count() -> int:
+    """Processor cores that this process may keep busy, at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = allowed or 1
+    for folder in _control_groups():
+        quota = (_words(folder / "cpu.max") or ["max"])[:2]
+        if len(quota) == 2 and quota[0] != "max":
+            cores = min(cores, int(quota[0]) // int(quota[1]))
+    return max(1, cores)
+
+
 def available_bytes() -> int | None:
     """Memory available without swapping, or None where unknown."""
+    found = []
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                found.append(int(line.split()[1]) * 1024)
     except OSError:
         pass
-    return None
+    for folder in _control_groups():
+        most, used = _words(folder / "memory.max"), _words(folder / "memory.current")
+        if most and used and most[0] != "max":
+            # Files that the kernel keeps for later count as used, and are given up when needed.
+            kept = dict(zip(*[iter(_words(folder / "memory.stat"))] * 2, strict=False))
+            found.append(int(most[0]) - int(used[0]) + int(kept.get("inactive_file", 0)))
+    return max(0, min(found)) if found else None
+
+
+def _control_groups() -> list[Path]:
+    """Folders of the Linux control groups (version 2) that bound this process, inner ones first."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    own = next((line[3:] for line in lines if line.startswith("0::")), None)
+    if own is None:
+        return []
+    place = root / own.lstrip("/")
+    return [folder for folder in (place, *place.parents) if folder.is_relative_to(root)]
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except OSError:
+        return []
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -63,7 +63,7 @@ def evaluate(
     device: str | None,
     engine: str,
     address: str | None,
-    workers: int | None,
+    workers: int | Literal["auto"],
     record: bool,
     as_json: bool,
     quiet: bool,

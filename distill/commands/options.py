@@ -29,12 +29,32 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on st
 
 quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 
+
+class Workers(click.ParamType):
+    """A number of workers, or "auto"."""
+
+    name = "auto|N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """The number, at least 1; "auto" as it is."""
+        if value == "auto":
+            return "auto"
+        if not str(value).isascii() or not str(value).isdigit() or int(value) < 1:
+            self.fail(f"{value!r} is no number of workers; give one from 1 on, or auto", param, ctx)
+        return int(value)
+
+
 workers = click.option(
     "--workers",
-    type=click.IntRange(1),
+    type=Workers(),
+    default="auto",
+    show_default=True,
     help="Networks trained at once, each on one thread: results depend neither on this number nor "
-    "on the engine. Default: one after another, on as many threads as pay; with Ray, one per CPU, "
-    "which also limits the processes that share the segments of matching.",
+    "on the engine; 1: one after another. auto: as many as cores and memory allow, and one for "
+    "short work or on a GPU; with Ray, one per CPU. With Ray, N also limits the processes that "
+    "share the segments of matching.",
 )
 
 engine = click.option(

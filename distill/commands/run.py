@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -62,7 +62,7 @@ def _run(
     device: str | None,
     engine: str,
     address: str | None,
-    workers: int | None,
+    workers: int | Literal["auto"],
     download: bool,
     reuse: tuple[Path, ...],
     quiet: bool,

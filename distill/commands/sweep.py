@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import address, as_json, debug, device, engine, quiet
+from distill.commands.options import address, as_json, debug, device, engine, quiet, workers
 
 
 @click.command()
@@ -26,9 +26,6 @@ from distill.commands.options import address, as_json, debug, device, engine, qu
     help="Codecs for random real images too: all, or full and hard labels alone (half the time).",
 )
 @click.option(
-    "--workers", type=click.IntRange(1), help="Students at once; default: 1, or with Ray one a CPU."
-)
-@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for the table, the plot and the progress; a sweep in it is resumed.",
@@ -41,6 +38,7 @@ from distill.commands.options import address, as_json, debug, device, engine, qu
 @device
 @engine
 @address
+@workers
 @as_json
 @quiet
 @debug
@@ -48,7 +46,7 @@ def sweep(
     set_path: Path | None,
     codecs: str | None,
     controls: Literal["all", "ends"],
-    workers: int | None,
+    workers: int | Literal["auto"],
     engine: str,
     address: str | None,
     out: Path | None,
@@ -78,8 +76,7 @@ def sweep(
         raise click.UsageError("give SET, --codecs and --out, or --paper")
     from distill.run.engines import build_engine
 
-    # One thread each, also where one is trained after another: sums of floats depend on it.
-    chosen = build_engine(engine, workers or (1 if engine == "local" else None), address)
+    chosen = build_engine(engine, workers, address)
     from distill.evaluation.sweep.jobs import SweepOptions
     from distill.evaluation.sweep.run import sweep_set
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -36,7 +36,7 @@ def verify(
     accuracy: bool,
     tolerance: float,
     device: str | None,
-    workers: int | None,
+    workers: int | Literal["auto"],
     as_json: bool,
     quiet: bool,
     debug: bool,

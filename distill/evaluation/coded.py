@@ -74,7 +74,7 @@ def real_images(
     if not spec:
         return images, labels
     pixels = _pixels(context, gather(images))
-    coding = build_coding(spec, shape_of(pixels))
+    coding = build_coding(spec, shape_of(pixels), context.classes)
     with torch.no_grad():
         return context.preprocess(coding.decode(coding.start(pixels))), labels
 
@@ -156,7 +156,7 @@ def _bytes(context: Context, spec: str, ipc: int, seed: int) -> int:
     generator = context.generator("evaluate", "random images", seed)
     images, labels = context.random_real(ipc, generator)
     pixels = _pixels(context, gather(images)).cpu()
-    coding = build_coding(spec, shape_of(pixels))
+    coding = build_coding(spec, shape_of(pixels), context.classes)
     payload = pack_images(coding, coding.start(pixels), best_coder())
     return len(payload) + hard_bytes(labels.cpu(), context.classes)
 

@@ -25,7 +25,6 @@ from distill.evaluation.confusion import Grade, sum_confusions
 from distill.evaluation.jobs import (
     CODED,
     STUDENTS,
-    WHOLE,
     StudentJob,
     choose_factors,
     plan_jobs,
@@ -35,11 +34,12 @@ from distill.evaluation.jobs import (
     with_factors,
 )
 from distill.evaluation.scores import score_students
-from distill.evaluation.students import EvaluatedSet, grade_student, protocol
+from distill.evaluation.students import EvaluatedSet, grade_student, protocol, student_load
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import PROJECTOR
 from distill.run.context import Context
+from distill.run.engines import Load
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set
 from distill.store.jsonl import append_lines, read_lines
@@ -114,16 +114,17 @@ class Evaluation:
         for job in done:
             _row(context, job, known[job.name].accuracy)
         waiting = [job for job in jobs if job.name not in known]
-        if not context.engine.here:
-            # The longest first, so that no worker is left alone with one at the end.
-            waiting.sort(key=lambda job: job.group != WHOLE)
         with context.progress.task(task, len(jobs), len(done)) as advance:
-            for job, value in context.map(partial(_grade, self.path), waiting):
+            for job, value in context.map(partial(_grade, self.path), waiting, self._load):
                 known[job.name] = value
                 append_lines(self.log, [{"job": job.name, **asdict(value)}])
                 _row(context, job, value.accuracy)
                 advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
+
+    def _load(self, job: StudentJob) -> Load:
+        judged, _ = open_judged(self.context, self.path)
+        return student_load(self.context, self.context.recipe.table("evaluate"), judged, job)
 
 
 def _grade(path: Path, context: Context, job: StudentJob) -> Grade:

@@ -18,6 +18,8 @@ from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.context import Context
+from distill.run.engines import Load
+from distill.run.load import step_count
 from distill.sets.encode import decode_votes
 from distill.sets.set_file import SetFile
 from projectors import Deployed, OnlineLabels, Projector
@@ -138,6 +140,18 @@ def trained_student(
         for _ in train(network, batches, settings, told):
             context.stop.check()
     return network
+
+
+def student_load(
+    context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
+) -> Load:
+    """What the student of a job takes."""
+    whole = job.group == WHOLE
+    count = len(context.data.train if whole else judged.content.seen_hard)
+    stored = job.group == STUDENTS and job.labels == "votes"
+    batch = min(_vote_batches(judged)[0] if stored else table.batch_size, count)
+    epochs = table.whole_epochs if whole else table.epochs
+    return context.training_load(job.student, batch, epochs * step_count(count, batch))
 
 
 def _discriminator(context: Context, table: EvaluateTable, job: StudentJob) -> Discriminator | None:

@@ -39,6 +39,8 @@ def evaluate_set(
     Raises:
         LimbeckError: of the fitting kind.
     """
+    if engine is not None:
+        engine.get_ready()
     set_file = set_path(path)
     content = read_set(set_file)
     if not content.manifest["source"]["digest"]:

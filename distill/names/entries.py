@@ -94,6 +94,17 @@ class CodecEntry(Entry):
 
 
 @dataclass(frozen=True)
+class CodingEntry(Entry):
+    """A way to keep images; its object is called as (shape, **options), see `synth.coding`.
+
+    Attributes:
+        options: names and defaults; a spec may override each of them.
+    """
+
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class SelectionEntry(Entry):
     """A value of select.method.
 
@@ -229,7 +240,7 @@ def arguments(entry: Entry, values: Any) -> dict[str, Any]:
     return {key: getattr(values, key) for key in entry.takes}
 
 
-def options_of(entry: NetworkEntry | CodecEntry) -> dict[str, OptionValue]:
+def options_of(entry: NetworkEntry | CodecEntry | CodingEntry) -> dict[str, OptionValue]:
     """The options of an entry and their defaults.
 
     Those of another package's are the numbers and texts among the defaults of its object's

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import WorkError
-from distill.stages.units.dry_run import Cost
+from distill.run.dry_run import Cost
 from distill.stages.units.unit import NotPricedError
 from distill.store.files import write_json
 

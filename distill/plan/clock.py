@@ -12,7 +12,7 @@ import torch
 
 from distill.machine import threads_for
 from distill.plan.calibration import MEASURED, SCALED, Calibration, Timed, by_operations
-from distill.stages.units.dry_run import Cost, run_dry
+from distill.run.dry_run import Cost, run_dry
 from distill.stages.units.shapes import DataShape
 from distill.stages.units.unit import Unit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -14,13 +15,14 @@ from distill.data import DataError, RealData, SourceError, load_data
 from distill.errors import RecipeError, WorkError
 from distill.names import GRADIENTS, CodecEntry, arguments, resolve
 from distill.recipes.recipe import Recipe
-from distill.recipes.specs import CodecSpec, find_network, parse_network
+from distill.recipes.specs import CodecSpec, find_network, parse_coding, parse_network
 from distill.recipes.tables.data import DataTable
 from distill.recipes.tables.match import MatchTable
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
 from projectors.codecs import CodecError, LabelCodec
 from synth.augment import Augmentation, dsa, parse_families
+from synth.coding import CodingError, ImageCoding, Shape
 from synth.matching.gradients import GradientMethod
 from synth.updates import Momentum, UpdateRule, adam
 
@@ -126,6 +128,28 @@ def _codec_class(entry: CodecEntry) -> Any:
             f"{getattr(codec, 'codec_id', None)!r}; ask its authors for the same name"
         )
     return codec
+
+
+def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
+    """The way to keep images that a spec names.
+
+    Args:
+        spec: e.g. "frequency:step=0.3".
+        shape: [n, c, h, w] of the images.
+        groups: runs of equal length whose images are alike, such as classes; a divisor of n.
+
+    Raises:
+        RecipeError: for an unknown name or option, or one that these images do not allow.
+    """
+    entry, options = parse_coding(spec)
+    family = resolve(entry)
+    if any(field.name == "groups" for field in fields(family)):
+        options["groups"] = groups
+    try:
+        coding: ImageCoding = family(shape, **options)
+    except CodingError as error:
+        raise RecipeError(f"coding {spec}: {error}") from None
+    return coding
 
 
 def build_data(table: DataTable) -> RealData:

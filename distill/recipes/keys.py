@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from distill.errors import RecipeError
 from distill.names import GRADIENTS, TEACHERS, choices
-from distill.recipes.specs import parse_codec
+from distill.recipes.specs import parse_codec, parse_coding
 
 
 def split_commas(value: Any) -> Any:
@@ -69,6 +69,16 @@ def _label_source(name: str) -> str:
         sources = ", ".join(repr(source) for source in LABEL_SOURCES)
         raise ValueError(f"it should be {sources}, or a codec of the set: {error}") from None
 
+
+def _coding(text: str) -> str:
+    try:
+        parse_coding(text)
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+CodingText = Annotated[str, AfterValidator(_coding)]
 
 CodecText = Annotated[str, AfterValidator(_codec)]
 

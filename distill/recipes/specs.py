@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from distill.errors import RecipeError, suggestion
 from distill.names import (
     CODECS,
+    CODINGS,
     NETWORKS,
     TEACHERS,
     CodecEntry,
+    CodingEntry,
     NetworkEntry,
     OptionValue,
     options_of,
@@ -87,7 +89,8 @@ def _expand_names(text: str) -> str:
         name = written.partition(":")[0]
         entry = CODECS.get(name)
         if entry is not None and entry.role == "name":
-            parts.append(entry.meaning.format(**_options(text, entry, written)))
+            options = _options("codec", text, entry, written)
+            parts.append(entry.meaning.format(**options))
         else:
             parts.append(written)
     return "+".join(parts)
@@ -98,26 +101,38 @@ def _part(text: str, written: str) -> CodecPart:
     usable = [entry.name for entry in CODECS.values() if entry.role != "stored"]
     if name not in usable:
         raise RecipeError(f"codec {text}: there is no codec {name!r}; {suggestion(name, usable)}")
-    return CodecPart(CODECS[name], _options(text, CODECS[name], written))
+    return CodecPart(CODECS[name], _options("codec", text, CODECS[name], written))
 
 
-def _options(text: str, entry: CodecEntry, written: str) -> dict[str, OptionValue]:
+def parse_coding(text: str) -> tuple[CodingEntry, dict[str, OptionValue]]:
+    """The entry of a way to keep images, and all its options with their values.
+
+    Raises:
+        RecipeError: for an unknown coding or option, or a value of the wrong type.
+    """
+    name = text.partition(":")[0]
+    if name not in CODINGS:
+        raise RecipeError(
+            f"coding {text}: there is no coding {name!r}; {suggestion(name, CODINGS)}"
+        )
+    return CODINGS[name], _options("coding", text, CODINGS[name], text)
+
+
+def _options(
+    kind: str, text: str, entry: CodecEntry | CodingEntry, written: str
+) -> dict[str, OptionValue]:
     options = options_of(entry)
     for part in written.split(":")[1:]:
         key, separator, value = part.partition("=")
         if not separator or key not in options:
             known = suggestion(key, options) if options else "it has none"
-            raise RecipeError(f"codec {text}: {entry.name} has no option {key!r}; {known}")
-        options[key] = _codec_value(text, key, value, options[key])
+            raise RecipeError(f"{kind} {text}: {entry.name} has no option {key!r}; {known}")
+        try:
+            options[key] = type(options[key])(value)
+        except ValueError:
+            needed = "a whole number" if isinstance(options[key], int) else "a number"
+            raise RecipeError(f"{kind} {text}: {key} is {value!r}; it must be {needed}") from None
     return options
-
-
-def _codec_value(text: str, key: str, value: str, default: OptionValue) -> OptionValue:
-    try:
-        return type(default)(value)
-    except ValueError:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise RecipeError(f"codec {text}: {key} is {value!r}; it must be {kind}") from None
 
 
 def find_network(spec: str) -> NetworkEntry:

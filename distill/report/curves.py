@@ -98,10 +98,18 @@ def _matching_charts(rows: Sequence[MetricRow]) -> list[LineChart]:
         note += f" {skipped} of {len(rows):,} updates {verb} not applied."
     distance = [Series("distance", _points(rows, "step", "distance"))]
     rate = [Series("student lr", _points(rows, "step", "student_lr"))]
-    return [
+    charts = [
         LineChart("distance", "Parameter distance", note, "outer step", "distance", distance),
         LineChart("student-lr", "Student learning rate", "", "outer step", "student lr", rate),
     ]
+    if any("bits" in row for row in rows):
+        sized = [{**row, "bytes": row["bits"] / 8} for row in rows if "bits" in row]
+        size = [Series("bytes", _points(sized, "step", "bytes"))]
+        note = "As estimated while they are learned; what is stored fits into the budget."
+        charts.append(
+            LineChart("coded-bytes", "Bytes of the coded images", note, "outer step", "bytes", size)
+        )
+    return charts
 
 
 def _committee_charts(rows: Sequence[MetricRow]) -> list[LineChart]:

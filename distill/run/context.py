@@ -22,15 +22,16 @@ from distill.data import (
     select_images,
 )
 from distill.errors import WorkError
-from distill.machine import threads_for
+from distill.machine import resident_bytes, threads_for
 from distill.recipes.build import build_data, build_network, choose_device, generator_for, seed_of
 from distill.recipes.loading import check_recipe
 from distill.recipes.recipe import Recipe
 from distill.run.artefacts import COMMITTEE, PROJECTOR, VOTES
 from distill.run.checkpoints import Checkpoint, Saved
-from distill.run.engines import Engine, Local
+from distill.run.engines import Engine, Load, Local
 from distill.run.folder import Run
 from distill.run.interrupt import Stop
+from distill.run.load import together, training_load
 from distill.run.progress import Counted, Progress
 from distill.store.large_arrays import is_large
 from distill.store.tensors import Arrays, from_arrays
@@ -138,7 +139,10 @@ class Context:
         return network.to(self.device)
 
     def map(
-        self, function: Callable[[Context, Job], Result], jobs: Sequence[Job]
+        self,
+        function: Callable[[Context, Job], Result],
+        jobs: Sequence[Job],
+        load: Callable[[Job], Load],
     ) -> Iterator[tuple[Job, Result]]:
         """Do independent jobs, here or in workers; yields (job, result) as each is finished.
 
@@ -150,22 +154,37 @@ class Context:
             function: a module's function, or `functools.partial` of one with plain data; its
                 result depends on the run and the job alone.
             jobs: plain data and arrays, which may be sent to another process or machine.
+            load: what a job takes; where several are done at once, the longest begin first.
         """
-        if self.engine.here:
-            yield from self.engine.run_jobs(jobs, lambda: partial(function, self), lambda: None)
+        gpu = self.device.type == "cuda"
+        engine = self.engine.engine_for(len(jobs), lambda: self._load_of(jobs, load), gpu=gpu)
+        if engine.here:
+            yield from engine.run_jobs(jobs, lambda: partial(function, self), lambda: None)
             return
-        prepare, gpu = partial(_in_worker, handle_of(self), function), self.device.type == "cuda"
-        for job, done in self.engine.run_jobs(jobs, prepare, self.stop.check, gpu=gpu):
+        prepare = partial(_in_worker, handle_of(self), function)
+        longest_first = sorted(jobs, key=lambda job: -load(job).flops)
+        for job, done in engine.run_jobs(longest_first, prepare, self.stop.check, gpu=gpu):
             result, counted = done
             if counted.units:
                 self.progress.advance(counted.note, counted.units)
             yield job, result
+
+    def _load_of(self, jobs: Sequence[Job], load: Callable[[Job], Load]) -> Load:
+        """What all jobs take. A process that does one holds at most what this one does, and it."""
+        found = together(load(job) for job in jobs)
+        return Load(found.flops, resident_bytes() + found.bytes)
+
+    def training_load(self, spec: str, batch: int, steps: int) -> Load:
+        """What so many training steps of a network take, on batches of this data."""
+        image = (self.data.channels, *self.data.size)
+        return training_load(spec, image, self.classes, batch, steps)
 
     def map_parts(
         self,
         checkpoint: Checkpoint,
         function: Callable[[Context, int], tuple[Arrays, Any]],
         units: Sequence[int],
+        load: Callable[[int], Load],
         leave_out: Collection[str] = (),
     ) -> Iterator[tuple[int, Saved]]:
         """Like `map` for the numbers 0, 1, ..., but each result is kept as a part of a checkpoint.
@@ -176,6 +195,7 @@ class Context:
             checkpoint: of the stage.
             function: makes a part: named arrays, and plain values.
             units: of progress that each number stands for.
+            load: what the part of a number takes.
             leave_out: names of tensors that are saved, but not yielded.
         """
         missing = []
@@ -186,7 +206,7 @@ class Context:
             else:
                 self.progress.advance(count=count)
                 yield number, saved
-        for number, (arrays, header) in self.map(function, missing):
+        for number, (arrays, header) in self.map(function, missing, load):
             tensors = from_arrays(arrays)
             checkpoint.part(number).save(tensors, header)
             kept = {name: value for name, value in tensors.items() if name not in leave_out}

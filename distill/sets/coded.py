@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
 from distill.data import AnyPreprocess
@@ -70,12 +72,23 @@ def decode_coded(payload: bytes, preprocess: AnyPreprocess, count: int) -> Tenso
     coded = coded_shape(payload)[0]
     if coded != count:
         raise CodingError(f"there are {coded} coded images for {count} hard labels")
-    pixels, _ = unpack_images(payload)
-    return preprocess(pixels).contiguous()
+    return preprocess(_pixels(payload)).contiguous()
 
 
-def build_coding(spec: str, shape: Shape) -> ImageCoding:
+# A command may read the same set several times, and a second of decoding is some hundred images.
+@lru_cache(maxsize=1)
+def _pixels(payload: bytes) -> Tensor:
+    return unpack_images(payload)[0]
+
+
+def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
     """The coding of a spec, for images of a shape [n, c, h, w].
+
+    Args:
+        spec: see the head of this module.
+        shape: of the images.
+        groups: runs of equal length of images that are alike, see `class_runs`; for codings that
+            can use it.
 
     Raises:
         CodingError: for an unknown coding or setting, or one that does not fit the images.
@@ -96,9 +109,17 @@ def build_coding(spec: str, shape: Shape) -> ImageCoding:
             found[key] = kinds[key](value)
         except ValueError:
             raise CodingError(f"coding {spec}: {key} is {value!r}; it must be a number") from None
+    if groups > 1 and "groups" in kinds:
+        found.setdefault("groups", groups)
     make: Any = CODINGS[name]
     coding: ImageCoding = make(tuple(shape), **found)
     return coding
+
+
+def class_runs(hard: Tensor, classes: int) -> int:
+    """The number of classes where [n] lists each as often and in order, else 1."""
+    runs = torch.arange(classes).repeat_interleave(max(1, len(hard) // classes))
+    return classes if torch.equal(hard.cpu(), runs) else 1
 
 
 def coding_spec(coding: ImageCoding) -> str:

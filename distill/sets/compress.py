@@ -20,13 +20,14 @@ from distill.errors import WorkError
 from distill.sets.coded import (
     best_coder,
     build_coding,
+    class_runs,
     coding_spec,
     pack_labels,
     unpack_labels,
 )
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import SetFile, code_images, read_set, set_path, write_set
-from synth.coding import CodingError, ImageCoding, Shape, pack_images
+from synth.coding import CodingError, ImageCoding, Pixels, Shape, pack_images
 from synth.formation import decode_images
 from synth.images import gather
 
@@ -91,7 +92,9 @@ def compress_set(content: SetFile, budget: int) -> Compressed:
     besides = _total(replace(labelled, coded=b""))
     best: tuple[float, bytes, ImageCoding] | None = None
     least: int | None = None
-    for way in _ways(tuple(pixels.shape)):  # type: ignore[arg-type]
+    n, c, h, w = pixels.shape
+    groups = class_runs(content.hard, len(content.manifest["class_names"]))
+    for way in _ways((n, c, h, w), groups):
         payload, coding, smallest = _finest(way, pixels, budget - besides)
         least = smallest if least is None else min(least, smallest)
         if payload is None or coding is None:
@@ -126,7 +129,7 @@ def _total(content: SetFile) -> int:
     return total + learned
 
 
-def _ways(shape: Shape) -> Iterator[Sequence[ImageCoding]]:
+def _ways(shape: Shape, groups: int = 1) -> Iterator[Sequence[ImageCoding]]:
     """Ways to keep images of a shape, each from the finest to the coarsest."""
     families = [
         ["pixels"],
@@ -137,16 +140,23 @@ def _ways(shape: Shape) -> Iterator[Sequence[ImageCoding]]:
     block = next((side for side in _BLOCKS if h % side == 0 == w % side and side < h), None)
     for side in (0, block):
         if side is not None:
-            families += [_frequencies(side, side or h, slope) for slope in _SLOPES]
+            longest = side or math.sqrt(h * w)
+            families += [_frequencies(side, longest, slope) for slope in _SLOPES]
     for family in families:
         try:
-            yield [build_coding(spec, shape) for spec in family]
+            yield [build_coding(spec, shape, groups) for spec in family]
         except CodingError:
-            continue  # such as frequencies of images that are not square, or of four channels
+            continue  # frequencies of images that are neither gray nor coloured
 
 
-def _frequencies(block: int, side: int, slope: float) -> list[str]:
-    """Specs of all steps at which no coefficient of a block passes its largest magnitude."""
+def _frequencies(block: int, side: float, slope: float) -> list[str]:
+    """Specs of all steps at which no coefficient of a block passes its largest magnitude.
+
+    Args:
+        block: side of the blocks, 0 for the whole image.
+        side: root of the pixels of a block; half of it bounds a coefficient of pixels in [0, 1].
+        slope: how the steps grow.
+    """
     found = []
     for step in _STEPS:
         largest = math.ceil(side / 2 / step)
@@ -181,13 +191,18 @@ def _finest(
 
 
 def _pack(coding: ImageCoding, pixels: Tensor, coder: str) -> bytes:
-    return pack_images(coding, coding.start(pixels.clamp(0, 1)), coder)
+    return pack_images(coding, _start(coding, pixels), coder)
+
+
+def _start(coding: ImageCoding, pixels: Tensor) -> Tensor:
+    """Parameters of the coding; only pixels as they are can leave [0, 1]."""
+    return coding.start(pixels if isinstance(coding, Pixels) else pixels.clamp(0, 1))
 
 
 def _error(coding: ImageCoding, pixels: Tensor, factor: int) -> float:
     """Mean squared error of what students see."""
     with torch.no_grad():
-        decoded = coding.decode(coding.start(pixels.clamp(0, 1)))
+        decoded = coding.decode(_start(coding, pixels))
         return float(decode_images(decoded - pixels, factor).square().mean())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
 from distill.run.context import Context
-from distill.run.engines import in_turn
+from distill.run.engines import Load, in_turn
+from distill.run.load import step_count
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import Units
 from distill.stages.units.unit import Part, Task, Unit, batches_of
@@ -39,7 +41,7 @@ def run_committee(context: Context, table: CommitteeTable) -> None:
     members = []
     units = [table.training(spec).epochs for spec in table.members]
     with context.progress.task(COMMITTEE_STAGE, sum(units)):
-        parts = context.map_parts(checkpoint, _train_member, units)
+        parts = context.map_parts(checkpoint, _train_member, units, partial(_load, context))
         for index, (state, header) in in_turn(parts):
             spec, kept = table.members[index], header["kept"]
             for epoch, (loss, value) in enumerate(header["curve"], start=1):
@@ -50,6 +52,16 @@ def run_committee(context: Context, table: CommitteeTable) -> None:
         _refuse_chance(trained, context.classes)
     path = context.run.path / COMMITTEE
     write_committee(path, members, context.data.digest, context.data.class_names)
+
+
+def _load(context: Context, index: int) -> Load:
+    """What a member takes that is trained to its last epoch."""
+    committee: CommitteeTable = context.recipe.table("committee")
+    spec = committee.members[index]
+    table, images = committee.training(spec), len(context.data.train)
+    batch = min(table.batch_size, images)
+    steps = 0 if is_trained(spec) else table.epochs * step_count(images, batch)
+    return context.training_load(spec, batch, steps)
 
 
 def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:

@@ -24,6 +24,7 @@ from distill.recipes.tables.encode import EncodeTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import ENCODE_STAGE, ENCODING, SET
 from distill.run.context import Context, scratch_context
+from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
@@ -32,7 +33,6 @@ from distill.sets.encoded import EncodedVotes
 from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
-from distill.stages.units.dry_run import Cost
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import synthetic_shape
 from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 
@@ -12,7 +13,8 @@ from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.experts import ExpertsTable
 from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
 from distill.run.context import Context
-from distill.run.engines import in_turn
+from distill.run.engines import Load, in_turn
+from distill.run.load import step_count
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import meta_network, parameter_count
@@ -32,7 +34,9 @@ def run_experts(context: Context, table: ExpertsTable) -> None:
     context.run.keep_metrics(EXPERTS_STAGE)
     units = [table.epochs] * table.count
     with context.progress.task(EXPERTS_STAGE, sum(units)):
-        parts = context.map_parts(checkpoint, _train_expert, units, leave_out=("snapshots",))
+        parts = context.map_parts(
+            checkpoint, _train_expert, units, partial(_load, context), leave_out=("snapshots",)
+        )
         for index, (_, accuracies) in in_turn(parts):
             for epoch, value in enumerate(accuracies, start=1):
                 context.log(EXPERTS_STAGE, expert=index, epoch=epoch, accuracy=value)
@@ -53,6 +57,14 @@ def run_experts(context: Context, table: ExpertsTable) -> None:
         trajectories(),
         table.storage,
     )
+
+
+def _load(context: Context, index: int) -> Load:
+    """What an expert takes."""
+    table: ExpertsTable = context.recipe.table("experts")
+    batch = min(table.batch_size, len(context.data.train))
+    steps = table.epochs * step_count(len(context.data.train), batch)
+    return context.training_load(table.network, batch, steps)
 
 
 def _train_expert(context: Context, index: int) -> tuple[Arrays, list[float]]:

@@ -15,9 +15,9 @@ from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.refine import RefineTable
 from distill.run.artefacts import REFINE_STAGE, SET
 from distill.run.context import Context
+from distill.run.dry_run import Cost, run_dry
 from distill.sets.set_file import add_refined, read_set
 from distill.stages.stage import Stage, set_parts
-from distill.stages.units.dry_run import Cost, run_dry
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.shapes import parameter_count, synthetic_shape
 from distill.stages.units.unit import Part, Task, Unit, batches_of, exhaust

@@ -12,7 +12,8 @@ from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE, SET
 from distill.run.context import Context
-from distill.run.engines import in_turn
+from distill.run.engines import Load, in_turn
+from distill.run.load import step_count, together
 from distill.sets.set_file import add_votes, read_set
 from distill.sets.votes import RELABEL
 from distill.stages.stage import Stage, set_parts
@@ -49,7 +50,11 @@ def run_relabel(context: Context, table: RelabelTable) -> None:
     large = is_large((table.epochs, len(images), context.classes), 2)
     with context.progress.task(RELABEL_STAGE, table.epochs):
         parts = context.map_parts(
-            checkpoint, vote, [1] * table.epochs, leave_out=(LOGITS,) if large else ()
+            checkpoint,
+            vote,
+            [1] * table.epochs,
+            partial(_load, context, len(images)),
+            leave_out=(LOGITS,) if large else (),
         )
         epochs = [epoch for _, epoch in in_turn(parts)]
     files = [checkpoint.part(epoch).path for epoch in range(table.epochs)] if large else []
@@ -60,6 +65,16 @@ def run_relabel(context: Context, table: RelabelTable) -> None:
     if table.zones == "ferkd":
         votes = apply_zones(votes, hard, Zones())
     add_votes(path, votes)
+
+
+def _load(context: Context, images: int, epoch: int) -> Load:
+    """What the votes on an epoch take: forward passes, each a third of a training step."""
+    table: RelabelTable = context.recipe.table("relabel")
+    batch = min(table.batch_size, images)
+    steps = step_count(images, batch)
+    members = context.recipe.table("committee").members
+    found = together(context.training_load(spec, batch, steps) for spec in members)
+    return Load(found.flops / 3, found.bytes)
 
 
 def _chosen(

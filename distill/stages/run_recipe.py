@@ -55,6 +55,8 @@ def run_recipe(
     check_stages(recipe, stages)
     for other in reuse:
         read_manifest(other / MANIFEST)
+    if engine is not None:
+        engine.get_ready()
     device = choose_device(recipe.device)
     data = check_data(recipe)
     progress = Progress(quiet=quiet)

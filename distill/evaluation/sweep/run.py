@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError
-from distill.evaluation.students import EvaluatedSet, protocol
+from distill.evaluation.jobs import STUDENTS, StudentJob
+from distill.evaluation.students import EvaluatedSet, protocol, student_load
 from distill.evaluation.sweep.jobs import (
+    HARD,
     Outcome,
     SweepJob,
     SweepOptions,
@@ -26,7 +28,7 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import COMMITTEE
 from distill.run.context import Context, scratch_context
-from distill.run.engines import Engine
+from distill.run.engines import Engine, Load
 from distill.run.interrupt import listen
 from distill.run.progress import Advance
 from distill.sets.set_file import SetFile, read_set, set_path, write_set
@@ -63,8 +65,16 @@ def run_sweep(
     outcomes = _read(folder / LOG, key)
     left = [job for job in jobs if job.name not in outcomes]
     train = partial(train_and_test, set_file.resolve(), folder.resolve())
+    judged = EvaluatedSet(content)
+
+    def load(job: SweepJob) -> Load:
+        labels = "hard" if job.codec == HARD else "votes"
+        return student_load(
+            context, table, judged, StudentJob(STUDENTS, job.student, labels, job.seed)
+        )
+
     with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
-        for job, outcome in context.map(train, left):
+        for job, outcome in context.map(train, left, load):
             outcomes[job.name] = outcome
             append_lines(folder / LOG, [{"key": key, "job": job.name, **asdict(outcome)}])
             _report(advance, job, outcome)
@@ -72,7 +82,7 @@ def run_sweep(
     result = {
         "set": content.manifest["source"]["name"],
         "points": as_rows(points),
-        "protocol": protocol(context, table, EvaluatedSet(content)),
+        "protocol": protocol(context, table, judged),
     }
     write_json(folder / TABLE, result)
     draw_curves(points, folder / PLOT)
@@ -173,6 +183,7 @@ def sweep_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
     """
+    engine.get_ready()
     set_file = set_path(path)
     recipe = check_recipe(read_set(set_file).manifest["recipe"], f"recipe of {set_file}")
     recipe = with_evaluation(recipe, changes)

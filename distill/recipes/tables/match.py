@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from distill.recipes.keys import (
+    CodingText,
     Compile,
     Count,
     Gradient,
@@ -18,7 +19,13 @@ from distill.recipes.keys import (
     NotNegative,
     NotNegativeCount,
     Positive,
+    split_commas,
 )
+
+# What a search within a budget may choose.
+Searched = Literal["images", "ipc", "factor"]
+
+PIXELS = "pixels"
 
 
 class MatchTable(MakerTable):
@@ -40,6 +47,9 @@ class MatchTable(MakerTable):
     segments: Count = 1
     init: MatchImages = "real"
     factor: Count = 1
+    images: CodingText = PIXELS
+    budget_bytes: Count | None = None
+    search: Annotated[list[Searched], BeforeValidator(split_commas)] = Field(default=[])
     labels: Literal["learned", "fixed", "target"] = "learned"
     label_init: MatchLabels = "class"
     label_lead: Positive = 4.0
@@ -53,6 +63,30 @@ class MatchTable(MakerTable):
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labels_are_few(cls, raw: Any) -> Any:
+        """Within a budget labels are hard, unless the recipe says otherwise: they cost nearly 0."""
+        if not isinstance(raw, dict) or raw.get("budget_bytes") is None or "labels" in raw:
+            return raw
+        return {"label_init": "hard", **raw, "labels": "fixed"}
+
+    @model_validator(mode="after")
+    def _searches_within_a_budget(self) -> MatchTable:
+        if self.search and self.budget_bytes is None:
+            raise ValueError("match.search chooses within a budget; set match.budget_bytes")
+        return self
+
+    @property
+    def coded(self) -> bool:
+        """Whether what is learned is the numbers of a coding, and not the pixels themselves."""
+        return self.images.partition(":")[0] != PIXELS
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether the set holds the label logits: not where a budget pays for hard labels only."""
+        return self.budget_bytes is None or self.labels != "fixed"
 
     @property
     def compiled(self) -> bool:

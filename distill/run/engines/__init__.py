@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from distill.run.engines.local import Local, torch_threads
-from distill.run.engines.protocol import Engine, in_turn
+from distill.run.engines.protocol import Engine, Load, in_turn
 
 ENGINES = ("local", "ray")
 
 
-def build_engine(name: str, workers: int | None, address: str | None = None) -> Engine:
+def build_engine(name: str, workers: int | Literal["auto"], address: str | None = None) -> Engine:
     """The engine called "local" or "ray".
 
     Args:
         name: one of `ENGINES`.
-        workers: jobs at once; None for one after another in this process (local), or as many as
-            the cluster has room for (ray).
+        workers: jobs at once; "auto" for as many as this machine (local) or the cluster (ray) has
+            room for.
         address: of a Ray cluster; None starts one on this machine.
 
     Raises:
@@ -26,10 +28,10 @@ def build_engine(name: str, workers: int | None, address: str | None = None) -> 
     if name == "ray":
         from distill.run.engines.cluster import Ray
 
-        return Ray(workers, address)
+        return Ray(None if workers == "auto" else workers, address)
     if address is not None:
         raise RecipeError(f"--address {address} names a Ray cluster; add --engine ray, or drop it")
     return Local(workers)
 
 
-__all__ = ["ENGINES", "Engine", "Local", "build_engine", "in_turn", "torch_threads"]
+__all__ = ["ENGINES", "Engine", "Load", "Local", "build_engine", "in_turn", "torch_threads"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -16,16 +17,18 @@ from functools import partial
 from typing import Any
 
 from distill.errors import WorkError
-from distill.run.engines.local import interrupts_held, torch_threads
+from distill.run.engines.local import torch_threads
 from distill.run.engines.protocol import (
     POLL_SECONDS,
     Job,
+    Load,
     OpenMember,
     Prepare,
     Result,
     Team,
     attempt,
 )
+from distill.run.engines.server import interrupts_held, safe_environment
 from distill.run.engines.teams import gathered
 
 # A job that has cost so many processes is at fault itself.
@@ -73,6 +76,13 @@ class Ray:
         """CPU threads of each job: one, so that bits do not depend on the machine."""
         return 1
 
+    def get_ready(self) -> None:
+        """Nothing, see `Engine`: a cluster starts its processes itself."""
+
+    def engine_for(self, jobs: int, load: Callable[[], Load], *, gpu: bool = False) -> Ray:
+        """This cluster: it finds room itself."""
+        return self
+
     def run_jobs(
         self,
         jobs: Sequence[Job],
@@ -96,7 +106,7 @@ class Ray:
         task = ray.remote(_do).options(
             num_cpus=self.threads, num_gpus=int(gpu), max_retries=_RETRIES
         )
-        begin = partial(task.remote, uuid.uuid4().hex, ray.put(prepare), self.threads)
+        begin = partial(task.remote, uuid.uuid4().hex, ray.put(prepare), self.threads, self._folder)
         waiting, pending = deque(jobs), dict[Any, Job]()
         try:
             while waiting or pending:
@@ -123,7 +133,12 @@ class Ray:
         if most < 2:
             return nullcontext()
         self._connect()
-        return gathered(most, open_member, self.threads, check, gpu=gpu)
+        return gathered(most, open_member, self.threads, check, gpu=gpu, folder=self._folder)
+
+    @property
+    def _folder(self) -> str | None:
+        """Where tasks find files by relative paths: as this process does, on this machine."""
+        return None if self.address else os.getcwd()
 
     def _connect(self) -> None:
         import ray
@@ -142,7 +157,8 @@ class Ray:
         try:
             # What stops a machine's job sends SIGTERM to all of a group: the cluster stays until
             # this process has what it needs of it.
-            with interrupts_held():
+            # Ray has its processes import from the folder that is current here, before all others.
+            with interrupts_held(), safe_environment(), contextlib.chdir(os.sep):
                 ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             where = f"at --address {self.address}" if self.address else "on this machine"
@@ -156,10 +172,14 @@ class Ray:
                 signal.signal(signal.SIGTERM, before)
 
 
-def _do(token: str, prepare: Prepare[Any, Any], threads: int, job: Any) -> tuple[bool, Any]:
+def _do(
+    token: str, prepare: Prepare[Any, Any], threads: int, folder: str | None, job: Any
+) -> tuple[bool, Any]:
     """One job, in a process of the cluster."""
 
     def work() -> Any:
+        if folder is not None:
+            os.chdir(folder)
         if token not in _prepared:
             _prepared.clear()
             _prepared[token] = prepare()

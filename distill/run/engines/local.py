@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, Literal
 
 from distill.errors import WorkError
 from distill.run.engines.protocol import (
     POLL_SECONDS,
     Job,
+    Load,
     OpenMember,
     Prepare,
     Result,
     Team,
     attempt,
 )
+from distill.run.engines.server import REQUESTS, fork_server, start_worker
 
-_REQUESTS = (signal.SIGINT, signal.SIGTERM)
+# Where all jobs take less than this many operations, some ten seconds of one core, they are done
+# before workers that share them have gained what it takes to load the program once more.
+LEAST_FLOPS = 2e11
+
+# A worker that has nothing to do ends by itself within this time, or is ended.
+_LEAVING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -33,16 +39,38 @@ class Local:
     """This machine: this process, or so many worker processes with one thread each.
 
     Attributes:
-        workers: processes; 1 is this one, on one thread; None is this one too, with the threads
-            that its work keeps busy, whose number may decide the last bits.
+        workers: processes; 1 is this one, on one thread; "auto" is as many as there are cores,
+            jobs and memory for, or this one where the work is too short or on a GPU; None is this
+            one too, with the threads that its work keeps busy, whose number may decide the last
+            bits.
     """
 
-    workers: int | None = None
+    workers: int | Literal["auto"] | None = None
 
     @property
     def here(self) -> bool:
         """Whether jobs are done in this process, one after another."""
         return self.workers in (None, 1)
+
+    def get_ready(self) -> None:
+        """Fork what workers start from, see `Engine`."""
+        if not self.here:
+            fork_server()
+
+    def engine_for(self, jobs: int, load: Callable[[], Load], *, gpu: bool = False) -> Local:
+        """This machine with a number of workers, see `Engine`."""
+        if self.workers != "auto":
+            return self
+        if gpu:
+            return Local()
+        from distill.machine import available_bytes, core_count
+
+        most = min(jobs, core_count())
+        if most < 2 or (asked := load()).flops < LEAST_FLOPS:
+            return Local(1)
+        free = available_bytes()
+        room = most if free is None else free // max(asked.bytes, 1)
+        return Local(max(1, min(most, room)))
 
     @property
     def shared(self) -> bool:
@@ -63,7 +91,8 @@ class Local:
         gpu: bool = False,
     ) -> Iterator[tuple[Job, Result]]:
         """Do the jobs, see `Engine`; the workers of a machine share its GPU."""
-        return run_jobs(jobs, prepare, self.workers or 1, threads=self.threads, check=check)
+        workers = 1 if self.workers in (None, "auto") else int(self.workers)
+        return run_jobs(jobs, prepare, workers, threads=self.threads, check=check)
 
     def team(
         self, size: int, open_member: OpenMember, check: Callable[[], None], *, gpu: bool = False
@@ -148,14 +177,17 @@ class _Worker:
     """A process that does one job at a time, seen from its parent."""
 
     def __init__(self, prepare: Prepare[Any, Any], threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, far = context.Pipe()
-        self.process: BaseProcess = context.Process(
-            target=_serve, args=(far, threads), daemon=True, name="distill worker"
-        )
-        with interrupts_held():
-            self.process.start()
-        far.close()
+        self.pipe, far = Pipe()
+        try:
+            self.process = start_worker(_serve, far, threads)
+        except (OSError, EOFError) as error:
+            self.pipe.close()
+            raise WorkError(
+                f"no worker process can be started ({error or type(error).__name__}), perhaps for "
+                "lack of memory; use --workers 1"
+            ) from None
+        finally:
+            far.close()
         self.job: Any = None
         self.busy = False
         # Not an argument of the process: those are unpacked before the threads can be set.
@@ -179,10 +211,14 @@ class _Worker:
         return value
 
     def end(self) -> None:
-        """Stop the process, whatever it is doing: it holds nothing that is not here too."""
+        """End the process; at once if it has a job, as it holds nothing that is not here too."""
+        if self.busy:
+            self.process.kill()
+        self.pipe.close()
+        # One that has no job sees that, and gives back what it took from the system.
+        self.process.join(_LEAVING_SECONDS)
         self.process.kill()
         self.process.join()
-        self.pipe.close()
 
     def _send(self, value: Any) -> None:
         try:
@@ -224,24 +260,16 @@ def _in_processes(
             worker.end()
 
 
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Requests to stop wait; a process that is started here begins with them held."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _serve(pipe: Connection, threads: int) -> None:
     """A worker's life: the preparation, then jobs until the pipe closes."""
     # A terminal sends Ctrl-C to all of its processes, and what stops a job for its time or its
     # machine sends SIGTERM to all of a group; the parent decides what they mean.
-    for request in _REQUESTS:
+    for request in REQUESTS:
         signal.signal(request, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, REQUESTS)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
     try:
         prepare: Prepare[Any, Any] = pipe.recv()
         work: Callable[[Any], Any] | None = None

@@ -59,8 +59,35 @@ class Team(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Load:
+    """What jobs take, as far as it is known before they are done.
+
+    Attributes:
+        flops: operations of all of them, see `distill.run.load`.
+        bytes: memory of a process that does one of them.
+    """
+
+    flops: float
+    bytes: int
+
+
 class Engine(Protocol):
     """Does independent jobs. A result depends on its job alone, whatever the engine."""
+
+    def get_ready(self) -> None:
+        """Called when the program is loaded, and nothing read or computed yet."""
+        ...
+
+    def engine_for(self, jobs: int, load: Callable[[], Load], *, gpu: bool = False) -> Engine:
+        """The engine that does so many jobs: this one, or one with a number of workers for them.
+
+        Args:
+            jobs: how many.
+            load: says what they take, where it is asked.
+            gpu: whether they compute on a GPU.
+        """
+        ...
 
     @property
     def here(self) -> bool:

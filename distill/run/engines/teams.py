@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,8 +20,10 @@ _PLACING_SECONDS = 10.0
 class _Actor:
     """A process of a team, in the cluster."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, folder: str | None) -> None:
         self._threads = threads
+        if folder is not None:
+            os.chdir(folder)
         self._member: Any = None
 
     def begin(self, open_member: OpenMember, rank: int, size: int) -> tuple[bool, Any]:
@@ -61,9 +64,17 @@ class _ActorTeam:
 
 @contextmanager
 def gathered(
-    most: int, open_member: OpenMember, threads: int, check: Callable[[], None], *, gpu: bool
+    most: int,
+    open_member: OpenMember,
+    threads: int,
+    check: Callable[[], None],
+    *,
+    gpu: bool,
+    folder: str | None = None,
 ) -> Iterator[Team | None]:
     """A team of up to `most` processes with so many CPUs each, and a GPU; see `Engine.team`.
+
+    Relative paths are looked up in `folder`, or wherever the cluster is.
 
     Raises:
         LimbeckError: what `open_member` raised on purpose, or `check`.
@@ -82,7 +93,7 @@ def gathered(
         try:
             for rank in range(size):
                 place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank)
-                actors.append(make(scheduling_strategy=place).remote(threads))
+                actors.append(make(scheduling_strategy=place).remote(threads, folder))
             begun = ray.put(open_member)
             _answers(
                 [actor.begin.remote(begun, rank, size) for rank, actor in enumerate(actors)], check

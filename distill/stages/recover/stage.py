@@ -13,7 +13,8 @@ from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context
-from distill.run.engines import in_turn
+from distill.run.engines import Load, in_turn
+from distill.run.load import step_count, together
 from distill.stages.recover.batch import (
     DrawnMembers,
     eligible,
@@ -51,7 +52,8 @@ def run_recover(context: Context, table: RecoverTable) -> None:
     units = [table.iterations] * len(batches)
     with context.progress.task(RECOVER_STAGE, sum(units)):
         recover = partial(recover_batch, drawn)
-        parts = context.map_parts(checkpoint, recover, units, leave_out=(IMAGES,))
+        load = partial(_load, context, drawn, batches)
+        parts = context.map_parts(checkpoint, recover, units, load, leave_out=(IMAGES,))
         for number, (_, steps) in in_turn(parts):
             _log(context, table, batches[number].call, drawn[number], number, steps)
     names = ", ".join(spec for _, spec in eligible(context))
@@ -74,6 +76,18 @@ def _drawn_members(
         table.vote_temperature, context.generator(RECOVER_STAGE, "weights", batch.call), places
     )
     return DrawnMembers(tuple(places), tuple(weights.tolist()))
+
+
+def _load(
+    context: Context, drawn: Sequence[DrawnMembers], batches: Sequence[RecoverBatch], number: int
+) -> Load:
+    """What a batch takes: a forward and a backward pass of its members in each step."""
+    table: RecoverTable = context.recipe.table("recover")
+    members, images = context.recipe.table("committee").members, len(batches[number].places)
+    batch = min(table.batch_size or images, images)
+    steps = table.iterations * step_count(images, batch)
+    places = drawn[number].members
+    return together(context.training_load(members[place], batch, steps) for place in places)
 
 
 def _log(

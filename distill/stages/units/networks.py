@@ -14,7 +14,7 @@ import projectors
 from distill.recipes.build import build_network, build_views, projector_parts
 from distill.recipes.recipe import Recipe
 from distill.recipes.tables.projector import ProjectorTable
-from distill.stages.units.dry_run import Cost, run_dry
+from distill.run.dry_run import Cost, run_dry
 from distill.stages.units.shapes import DataShape, meta_network, parameter_count
 from distill.stages.units.unit import Part, Unit, Work, batches_of, fixed_generator
 from projectors import Projector

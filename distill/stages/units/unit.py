@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from torch import Generator
 
 from distill.errors import WorkError
-from distill.stages.units.dry_run import Cost
+from distill.run.dry_run import Cost
 
 # A call to time and how many units it does, for a batch size.
 Work = Callable[[int], tuple[Callable[[], object], int]]

@@ -13,9 +13,9 @@ from distill.plan.sizes import expert_buffer, label_bytes, set_file
 from distill.plan.times import StageTime
 from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.tables.data import DataTable
+from distill.run.dry_run import Cost, LiveBytes
 from distill.sets.set_file import read_set
 from distill.stages.match.memory import matching_peaks
-from distill.stages.units.dry_run import Cost, LiveBytes
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 from distill.stages.units.unit import Part, Task, Unit

@@ -9,13 +9,17 @@ import torch
 from distill.recipes.build import build_data
 from distill.recipes.loading import load_recipe
 from distill.run.context import Context
-from distill.run.engines import Local
+from distill.run.engines import Load, Local
 from distill.run.folder import open_run
 from distill.run.interrupt import Stop
 from distill.run.progress import Progress
 from tests.distill.cases import TINY, write_recipe
 
 made: list[int] = []
+
+
+def no_load(job):
+    return Load(0.0, 0)
 
 
 def work(factor, context, job):
@@ -58,7 +62,7 @@ def context(request, tmp_path):
 
 
 def test_jobs_give_the_same_here_and_in_workers(context):
-    found = dict(context.map(partial(work, 2), [1, 2, 3, 4]))
+    found = dict(context.map(partial(work, 2), [1, 2, 3, 4], no_load))
     assert {job: result[0] for job, result in found.items()} == {
         job: 100 + 2 * job + len(context.data.train) for job in range(1, 5)
     }
@@ -70,7 +74,7 @@ def test_jobs_give_the_same_here_and_in_workers(context):
 
 
 def test_workers_write_nothing_into_the_run(context):
-    dict(context.map(partial(work, 2), [1, 2]))
+    dict(context.map(partial(work, 2), [1, 2], no_load))
     written = 2 if context.engine.here else 0
     assert len(context.run.read_metrics()) == written
     saved = context.checkpoint("work").part("own").load()
@@ -80,7 +84,7 @@ def test_workers_write_nothing_into_the_run(context):
 def test_parts_that_were_kept_are_not_made_again(context):
     checkpoint = context.checkpoint("part")
     checkpoint.part(1).save({"images": torch.full((2,), 9), "more": torch.ones(1)}, ["kept"])
-    found = dict(context.map_parts(checkpoint, part, [1, 5, 1], leave_out=("more",)))
+    found = dict(context.map_parts(checkpoint, part, [1, 5, 1], no_load, leave_out=("more",)))
     assert {number: header for number, (_, header) in found.items()} == {
         0: [0],
         1: ["kept"],
@@ -90,7 +94,7 @@ def test_parts_that_were_kept_are_not_made_again(context):
     assert all(set(tensors) == {"images"} for tensors, _ in found.values())
     assert sorted(count for _, count in context.progress.calls) == [1, 1, 5]
     assert set(checkpoint.part(2).load()[0]) == {"images", "more"}
-    again = dict(context.map_parts(checkpoint, part, [1, 5, 1]))
+    again = dict(context.map_parts(checkpoint, part, [1, 5, 1], no_load))
     assert {number: header for number, (_, header) in again.items()} == {
         number: header for number, (_, header) in found.items()
     }

@@ -126,9 +126,15 @@ def other_count(_):
     return pack(replace(make_set(), images=torch.randn(5, 1, 4, 5)))
 
 
+def forge(header, body):
+    """A payload that is true to its checksum."""
+    start = struct.pack("<4sBH", b"LIMI", 1, len(header)) + header + body
+    return start + hashlib.blake2b(start, digest_size=8).digest()
+
+
 def not_finite(_):
-    coding = Pixels((6, 1, 4, 5))
-    return pack_images(coding, torch.full(coding.shape, torch.nan))
+    body = np.full(6 * 20, np.nan, "<f4").tobytes()
+    return forge(b'{"coding":"pixels","shape":[6,1,4,5]}', body)
 
 
 def three_channels(_):
@@ -140,12 +146,12 @@ def three_channels(_):
     ("change", "words"),
     [
         (flipped, "checksum of the coded images is wrong"),
-        (lambda payload: payload[:-1], "they say"),
+        (lambda payload: payload[:-1], "checksum of the coded images is wrong"),
         (lambda payload: b"PNG" + payload, "are no coded images"),
         (lambda payload: payload[:4] + b"\x09" + payload[5:], "upgrade"),
         (other_count, "5 coded images for 6 hard labels"),
         (three_channels, "h, w] is needed"),
-        (not_finite, "images hold NaN"),
+        (not_finite, "NaN or infinite"),
     ],
 )
 def test_damaged_payload_gets_one_line(change, words, tmp_path, refused):
@@ -161,11 +167,9 @@ def test_payload_that_promises_too_much_is_refused_before_it_is_decoded(tmp_path
     """The header is small, and true to its checksum; what it asks for is 24 terabytes."""
     path = tmp_path / "set.h5"
     write_set(path, make_coded())
-    header, body = b'{"coding":"rounded","shape":[6,1,1048576,1048576]}', b""
-    start = struct.pack("<4sBHI", b"LIMI", 1, len(header), len(body)) + header + body
-    damage(path, lambda _: start + hashlib.blake2b(start, digest_size=8).digest())
+    damage(path, lambda _: forge(b'{"coding":"rounded","shape":[6,1,1048576,1048576]}', b""))
     monkeypatch.setattr("distill.sets.coded.unpack_images", lambda _: pytest.fail("decoded"))
-    with pytest.raises(WorkError, match="6x1x1048576x1048576; at most"):
+    with pytest.raises(WorkError, match="at most 1,073,741,824 values"):
         read_set(path)
 
 

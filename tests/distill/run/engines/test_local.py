@@ -4,8 +4,10 @@ import signal
 
 import pytest
 
+from distill import machine
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
-from distill.run.engines.local import _Worker, run_jobs
+from distill.run.engines import Load, Local
+from distill.run.engines.local import LEAST_FLOPS, _Worker, run_jobs
 
 
 def prepare_power(exponent):
@@ -119,3 +121,66 @@ def test_numbers_below_one_are_refused():
         list(run_jobs([1], prepare_threads, 0))
     with pytest.raises(ValueError, match="threads 0"):
         list(run_jobs([1], prepare_threads, 1, threads=0))
+
+
+def test_auto_takes_as_many_workers_as_cores_jobs_and_memory_allow(monkeypatch):
+    def workers(jobs, flops=LEAST_FLOPS, need=100, gpu=False, cores=8, free=10**9):
+        monkeypatch.setattr(machine, "core_count", lambda: cores)
+        monkeypatch.setattr(machine, "available_bytes", lambda: free)
+        return Local("auto").engine_for(jobs, lambda: Load(flops, need), gpu=gpu).workers
+
+    assert workers(20) == 8
+    assert workers(3) == 3
+    assert workers(20, cores=1) == workers(1) == workers(20, flops=LEAST_FLOPS - 1e9) == 1
+    assert workers(20, need=300_000_000) == 3
+    assert workers(20, need=10**10) == workers(20, free=0) == 1
+    assert workers(20, free=None) == 8
+    # On a GPU, as many threads as torch is set to use serve it.
+    assert workers(20, gpu=True) is None
+    assert [Local(n).engine_for(20, pytest.fail).workers for n in (1, 3)] == [1, 3]
+
+
+def prepare_place():
+    import sys
+
+    return lambda job: (
+        os.getcwd(),
+        os.environ.get("PLACE"),
+        sys.path,
+        os.environ["PYTHONSAFEPATH"],
+    )
+
+
+def test_workers_are_where_the_command_is_when_they_start(tmp_path, monkeypatch):
+    import sys
+
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        monkeypatch.setenv("PLACE", name)
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+        found = dict(run_jobs([0], prepare_place, 2))[0]
+        assert found == (str(tmp_path / name), name, sys.path, "1")
+
+
+def prepare_siblings():
+    def siblings(job):
+        task = f"/proc/{os.getppid()}/task"
+        return os.getppid(), len(os.listdir(task)) if os.path.isdir(task) else 1
+
+    return siblings
+
+
+def test_workers_are_forked_from_one_process_of_one_thread():
+    found = {result for _ in range(2) for _, result in run_jobs([0, 1], prepare_siblings, 2)}
+    assert len(found) == 1
+    ((server, threads),) = found
+    assert server != os.getpid()
+    assert threads == 1
+
+
+def test_a_server_that_was_killed_is_replaced():
+    ((_, (server, _)),) = run_jobs([0], prepare_siblings, 2)
+    os.kill(server, signal.SIGKILL)
+    ((_, (other, _)),) = run_jobs([0], prepare_siblings, 2)
+    assert other != server

@@ -36,6 +36,12 @@ class Backwards:
     threads: int = 1
     most: int = 1000
 
+    def get_ready(self):
+        pass
+
+    def engine_for(self, jobs, load, *, gpu=False):
+        return self
+
     def run_jobs(self, jobs, prepare, check, *, gpu=False):
         work = prepare()
         for count, job in enumerate(reversed(jobs)):
