@@ -1,4 +1,4 @@
-"""Run an evaluation job by job; what was measured before an interruption is kept."""
+"""Run an evaluation job by job; finished jobs are kept over an interruption."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     Args:
         context: data, device, seeds, engine; committee and projector of its run label.
         table: [evaluate] of its recipe: students, seeds, labels and their training.
-        path: the set.h5 that is judged.
+        path: the set.h5 to evaluate.
         log: a file of finished jobs, read before and appended to after each job.
     """
     path = path.resolve()
     judged, projector_bytes = open_judged(context, path)
     if "projector" in table.labels and judged.open_projector is not None:
-        _ = judged.online  # a projector that cannot be read is missed here, not hours later
+        _ = judged.online  # fails here, not hours later, if the projector cannot be read
     base = plan_jobs(
         table.students,
         table.seeds,
@@ -81,27 +81,27 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     jobs, plain = with_factors(jobs, factors), with_factors(plain, factors)
     graded = evaluation.measure("evaluate", jobs + plain)
     measured = dict(_accuracies(graded))
-    found = summarise((job, measured[job]) for job in jobs)
+    result = summarise((job, measured[job]) for job in jobs)
     confusion = sum_confusions(graded[: len(jobs)])
-    found |= {"confusion": confusion} if confusion else {}
-    found |= {"bytes": counted, "protocol": protocol(context, table, judged)}
+    result |= {"confusion": confusion} if confusion else {}
+    result |= {"bytes": counted, "protocol": protocol(context, table, judged)}
     if factors:
-        found["protocol"]["lr_factors"] = {
+        result["protocol"]["lr_factors"] = {
             "tried": table.lr_factors,
             "chosen": factors,
             "on": f"{len(context.data.validation)} validation images, one student of each kind",
         }
     if table.equal_bytes:
-        describe_coded(found["controls"][CODED], coded, context.classes)
-        found["protocol"][CODED] = coded_protocol(context, table)
+        describe_coded(result["controls"][CODED], coded, context.classes)
+        result["protocol"][CODED] = coded_protocol(context, table)
     if table.scores:
-        found["scores"] = score_students(found, summarise((job, measured[job]) for job in plain))
-    return found
+        result["scores"] = score_students(result, summarise((job, measured[job]) for job in plain))
+    return result
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Where jobs are measured: the set at `path`, and a `log` of those that are finished."""
+    """Measures jobs on the set at `path`, with a `log` of those that are finished."""
 
     context: Context
     path: Path
@@ -183,20 +183,20 @@ def _accuracies(graded: Sequence[tuple[StudentJob, Grade]]) -> list[tuple[Studen
 
 
 def _read(log: Path) -> dict[str, Grade]:
-    found = {}
+    grades = {}
     for row in read_lines(log):
         try:
-            found[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
+            grades[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return grades
 
 
 def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
     """The set at `path` with the committee and projector of the context's run, opened once.
 
     Returns:
-        What is judged, and the projector's bytes: shipped, and to be fetched elsewhere.
+        The set to evaluate, and the projector's bytes: shipped, and to be fetched elsewhere.
 
     Raises:
         WorkError: if the set was made from other data, or the projector's folder is damaged.

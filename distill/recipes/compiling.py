@@ -20,7 +20,7 @@ from synth.compiling import find_compiler
 
 # A compilation takes up to a minute and saves from a third to two thirds of the time: it pays
 # where the eager work, forward and backward, takes some minutes at the speed of one core.
-LEAST_FLOPS = 1e13
+LEAST_COMPILED_FLOPS = 1e13
 
 # In forward passes: a training step, whose backward pass costs two.
 _PASSES = 3
@@ -63,7 +63,7 @@ def resolve_compile(
             wanted = "off"
         if wanted == "auto":
             there = device.type == "cpu" and find_compiler() is not None
-            wanted = "on" if there and work(recipe, data) > LEAST_FLOPS else "off"
+            wanted = "on" if there and work(recipe, data) > LEAST_COMPILED_FLOPS else "off"
         changes[name] = table.model_copy(update={"compile": wanted})
     return recipe.model_copy(update=changes)
 

@@ -154,7 +154,7 @@ class Context:
             function: a module's function, or `functools.partial` of one with plain data; its
                 result depends on the run and the job alone.
             jobs: plain data and arrays, which may be sent to another process or machine.
-            load: what a job takes; where several are done at once, the longest begin first.
+            load: of a job; where several are done at once, the longest begin first.
         """
         gpu = self.device.type == "cuda"
         engine = self.engine.engine_for(len(jobs), lambda: self._load_of(jobs, load), gpu=gpu)
@@ -170,12 +170,12 @@ class Context:
             yield job, result
 
     def _load_of(self, jobs: Sequence[Job], load: Callable[[Job], Load]) -> Load:
-        """What all jobs take. A process that does one holds at most what this one does, and it."""
-        found = together(load(job) for job in jobs)
-        return Load(found.flops, resident_bytes() + found.bytes)
+        """The load of all jobs; a worker holds what this process does, and the tensors of one job."""
+        total = together(load(job) for job in jobs)
+        return Load(total.flops, resident_bytes() + total.bytes)
 
     def training_load(self, spec: str, batch: int, steps: int) -> Load:
-        """What so many training steps of a network take, on batches of this data."""
+        """The load of training steps of a network on batches of this data."""
         image = (self.data.channels, *self.data.size)
         return training_load(spec, image, self.classes, batch, steps)
 
@@ -195,7 +195,7 @@ class Context:
             checkpoint: of the stage.
             function: makes a part: named arrays, and plain values.
             units: of progress that each number stands for.
-            load: what the part of a number takes.
+            load: of making the part of a number.
             leave_out: names of tensors that are saved, but not yielded.
         """
         missing = []

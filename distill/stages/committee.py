@@ -55,7 +55,7 @@ def run_committee(context: Context, table: CommitteeTable) -> None:
 
 
 def _load(context: Context, index: int) -> Load:
-    """What a member takes that is trained to its last epoch."""
+    """The load of a member that is trained to its last epoch."""
     committee: CommitteeTable = context.recipe.table("committee")
     spec = committee.members[index]
     table, images = committee.training(spec), len(context.data.train)

@@ -60,7 +60,7 @@ def run_experts(context: Context, table: ExpertsTable) -> None:
 
 
 def _load(context: Context, index: int) -> Load:
-    """What an expert takes."""
+    """The load of training an expert."""
     table: ExpertsTable = context.recipe.table("experts")
     batch = min(table.batch_size, len(context.data.train))
     steps = table.epochs * step_count(len(context.data.train), batch)

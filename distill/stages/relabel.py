@@ -68,13 +68,13 @@ def run_relabel(context: Context, table: RelabelTable) -> None:
 
 
 def _load(context: Context, images: int, epoch: int) -> Load:
-    """What the votes on an epoch take: forward passes, each a third of a training step."""
+    """The load of the votes on an epoch: forward passes, each a third of a training step."""
     table: RelabelTable = context.recipe.table("relabel")
     batch = min(table.batch_size, images)
     steps = step_count(images, batch)
     members = context.recipe.table("committee").members
-    found = together(context.training_load(spec, batch, steps) for spec in members)
-    return Load(found.flops / 3, found.bytes)
+    training = together(context.training_load(spec, batch, steps) for spec in members)
+    return Load(training.flops / 3, training.bytes)
 
 
 def _chosen(

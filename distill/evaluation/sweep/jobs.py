@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from distill.evaluation.jobs import statistics_of
+from distill.evaluation.jobs import RANDOM, statistics_of
 from distill.recipes.specs import parse_codec
 
-SET, RANDOM = "set", "random"
+SYNTHETIC = "set"
 
 HARD, FULL = "hard", "full-fp16"
 
@@ -143,7 +143,7 @@ def plan_sweep(
     )
     ends = [FULL, HARD] if labelled else [HARD]
     controls = codecs if labelled and options.controls == "all" else ends
-    kinds = [(SET, codec) for codec in codecs] + [(RANDOM, codec) for codec in controls]
+    kinds = [(SYNTHETIC, codec) for codec in codecs] + [(RANDOM, codec) for codec in controls]
     return [
         SweepJob(images, codec, student, seed)
         for images, codec in kinds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
-from distill.evaluation.sweep.jobs import FULL, HARD, SET, Outcome, SweepJob
+from distill.evaluation.sweep.jobs import FULL, HARD, SYNTHETIC, Outcome, SweepJob
 from distill.run.context import Context
 from distill.sets.cost import full_files, receiver_files, teacher_passes
 from distill.sets.encode import encode_one, full_votes
@@ -35,7 +35,7 @@ def train_and_test(set_file: Path, folder: Path, context: Context, job: SweepJob
             [evaluate] table of the sweep.
         job: what to train.
     """
-    path = set_file if job.images == SET else random_file(folder, job.seed)
+    path = set_file if job.images == SYNTHETIC else random_file(folder, job.seed)
     # What was read and encoded last often serves the next job.
     content, cost = context.once(
         "sweep", partial(_encoded, context, path, job.codec), (path, job.codec)

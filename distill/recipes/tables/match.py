@@ -67,7 +67,7 @@ class MatchTable(MakerTable):
     @model_validator(mode="before")
     @classmethod
     def _labels_are_few(cls, raw: Any) -> Any:
-        """Within a budget labels are hard, unless the recipe says otherwise: they cost nearly 0."""
+        """Within a budget labels are hard by default: they cost next to nothing."""
         if not isinstance(raw, dict) or raw.get("budget_bytes") is None or "labels" in raw:
             return raw
         return {"label_init": "hard", **raw, "labels": "fixed"}
@@ -80,7 +80,7 @@ class MatchTable(MakerTable):
 
     @property
     def coded(self) -> bool:
-        """Whether what is learned is the numbers of a coding, and not the pixels themselves."""
+        """Whether the parameters of a coding are learned, and not the pixels themselves."""
         return self.images.partition(":")[0] != PIXELS
 
     @property

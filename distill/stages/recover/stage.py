@@ -81,7 +81,7 @@ def _drawn_members(
 def _load(
     context: Context, drawn: Sequence[DrawnMembers], batches: Sequence[RecoverBatch], number: int
 ) -> Load:
-    """What a batch takes: a forward and a backward pass of its members in each step."""
+    """The load of a batch: a forward and a backward pass of its members in each step."""
     table: RecoverTable = context.recipe.table("recover")
     members, images = context.recipe.table("committee").members, len(batches[number].places)
     batch = min(table.batch_size or images, images)
