@@ -213,11 +213,14 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
             "evaluate it with the data it was made from"
         )
     folder = context.run.path / PROJECTOR
-    there = folder.is_dir()
+    has_projector = folder.is_dir()
     committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
-    opened = partial(_load_projector, context, folder) if there else None
-    return EvaluatedSet(content, committee, opened, relabel), _sizes(folder) if there else (0, 0)
+    opened = partial(_load_projector, context, folder) if has_projector else None
+    return EvaluatedSet(content, committee, opened, relabel), _sizes(folder) if has_projector else (
+        0,
+        0,
+    )
 
 
 def _load_projector(context: Context, folder: Path) -> Projector:

@@ -62,8 +62,8 @@ def resolve_compile(
             say(f"{name}.compile is on, but there is no C++ compiler; going on without")
             wanted = "off"
         if wanted == "auto":
-            there = device.type == "cpu" and find_compiler() is not None
-            wanted = "on" if there and work(recipe, data) > LEAST_COMPILED_FLOPS else "off"
+            available = device.type == "cpu" and find_compiler() is not None
+            wanted = "on" if available and work(recipe, data) > LEAST_COMPILED_FLOPS else "off"
         changes[name] = table.model_copy(update={"compile": wanted})
     return recipe.model_copy(update=changes)
 

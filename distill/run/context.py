@@ -170,7 +170,7 @@ class Context:
             yield job, result
 
     def _load_of(self, jobs: Sequence[Job], load: Callable[[Job], Load]) -> Load:
-        """The load of all jobs; a worker holds what this process does, and the tensors of one job."""
+        """The load of all jobs; a worker holds this process and the tensors of one job."""
         total = together(load(job) for job in jobs)
         return Load(total.flops, resident_bytes() + total.bytes)
 
