@@ -217,10 +217,8 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
     committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
     opened = partial(_load_projector, context, folder) if has_projector else None
-    return EvaluatedSet(content, committee, opened, relabel), _sizes(folder) if has_projector else (
-        0,
-        0,
-    )
+    sizes = _sizes(folder) if has_projector else (0, 0)
+    return EvaluatedSet(content, committee, opened, relabel), sizes
 
 
 def _load_projector(context: Context, folder: Path) -> Projector:

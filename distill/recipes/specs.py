@@ -2,8 +2,8 @@
 
 A codec spec is parts joined by +, each `name[:option=value]...`: seed+pruned:ratio=0.9+topk:k=5
 keeps a tenth of the label epochs, five entries of each label, and draws the views again from the
-run's seed. At most one part of each role, in this order: views,
-pool, labels; see `distill ls codecs`.
+run's seed. At most one part of each role, in this order: views, pool, labels; see `distill ls
+codecs`.
 """
 
 from __future__ import annotations

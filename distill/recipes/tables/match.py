@@ -66,7 +66,7 @@ class MatchTable(MakerTable):
 
     @model_validator(mode="before")
     @classmethod
-    def _labels_are_few(cls, raw: Any) -> Any:
+    def _hard_labels_within_a_budget(cls, raw: Any) -> Any:
         """Within a budget labels are hard by default: they cost next to nothing."""
         if not isinstance(raw, dict) or raw.get("budget_bytes") is None or "labels" in raw:
             return raw
