@@ -87,8 +87,8 @@ def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
     Args:
         spec: see the head of this module.
         shape: of the images.
-        groups: runs of equal length of images that are alike, see `class_runs`; for codings that
-            can use it.
+        groups: runs of equal length of images that are alike, see `class_runs`; used by codings
+            that can, where a run has more than one image.
 
     Raises:
         CodingError: for an unknown coding or setting, or one that does not fit the images.
@@ -109,7 +109,7 @@ def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
             found[key] = kinds[key](value)
         except ValueError:
             raise CodingError(f"coding {spec}: {key} is {value!r}; it must be a number") from None
-    if groups > 1 and "groups" in kinds:
+    if 1 < groups < shape[0] and "groups" in kinds:
         found.setdefault("groups", groups)
     make: Any = CODINGS[name]
     coding: ImageCoding = make(tuple(shape), **found)

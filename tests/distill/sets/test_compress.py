@@ -9,11 +9,11 @@ import torch
 
 import distill
 from distill.errors import WorkError
-from distill.sets.coded import build_coding, coding_spec, pack_labels, unpack_labels
+from distill.sets.coded import build_coding, class_runs, coding_spec, pack_labels, unpack_labels
 from distill.sets.compress import LABEL_SHARE, _ways, compress_set
 from distill.sets.cost import count_bytes, hard_bytes
 from distill.sets.set_file import read_set, write_set
-from synth.coding import CodingError, Frequency, Palette, Rounded, unpack_images
+from synth.coding import CodingError, Frequency, Palette, Pixels, Rounded, unpack_images
 from tests.distill.sets.cases import MANIFEST, make_set, make_votes
 
 SHAPE = (6, 1, 8, 8)
@@ -130,6 +130,17 @@ def test_compressing_again_only_takes_bytes_away():
 )
 def test_spec_of_a_coding_builds_it(coding):
     assert build_coding(coding_spec(coding), SHAPE) == coding
+
+
+def test_images_of_a_class_give_context_where_there_are_several():
+    labels = torch.arange(3).repeat_interleave(2)
+    assert [class_runs(labels, 3), class_runs(labels[:-1], 3), class_runs(labels.flip(0), 3)] == [
+        3, 1, 1,
+    ]  # fmt: skip
+    assert build_coding("rounded", SHAPE, 3) == Rounded(SHAPE, groups=3)
+    assert build_coding("rounded", SHAPE, 6) == Rounded(SHAPE)
+    assert build_coding("rounded:groups=2", SHAPE, 3) == Rounded(SHAPE, groups=2)
+    assert build_coding("pixels", SHAPE, 3) == Pixels(SHAPE)
 
 
 @pytest.mark.parametrize(
