@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.machine import peak_bytes, reset_peak
-from distill.recipes.stages import MAKERS
+from distill.recipes.stages import MAKERS, STAGE_ENTRIES
 from distill.run.artefacts import EVALUATE_STAGE, MANIFEST, REFINE_STAGE, REPORT, SET, SUMMARY
 from distill.run.context import Context
 from distill.run.folder import StageTimer, read_manifest
@@ -31,10 +31,12 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
     context.run.manifest.update(_provenance(context))
     _forget_other_makers(context)
     _undo_refine(context)
-    for stage in planned(context.recipe):
-        if names and stage.name not in names:
-            continue
-        _run_stage(context, stage)
+    asked = [stage for stage in planned(context.recipe) if not names or stage.name in names]
+    for place, stage in enumerate(asked):
+        following = asked[place + 1].name if place + 1 < len(asked) else ""
+        coming = f"Next: {following}." if following else "The last stage."
+        does = STAGE_ENTRIES[stage.name].summary
+        _run_stage(context, stage, f"stage {place + 1} of {len(asked)}: {does} {coming}")
 
 
 def _provenance(context: Context) -> dict[str, Any]:
@@ -49,7 +51,8 @@ def _provenance(context: Context) -> dict[str, Any]:
     }
 
 
-def _run_stage(context: Context, stage: Stage) -> None:
+def _run_stage(context: Context, stage: Stage, words: str) -> None:
+    """Run a stage, unless its outputs are there; `words` say what happens, where it does."""
     run, key = context.run, _key(context, stage)
     context.key = key
     before = run.manifest["stages"].get(stage.name)
@@ -62,6 +65,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
         context.progress.say(f"{stage.name:<10} taken from another run")
         _record(context, stage, before, taken)
         return
+    context.progress.say(f"{stage.name:<10} {words}")
     reset_peak(context.device)
     run.timer = StageTimer(context.checkpoint(stage.name).folder)
     try:
