@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from distill.commands.options import NameChoice, recipe_options
-from distill.recipes.stages import STAGES, StageEntry
+from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 
 
 @click.command()
@@ -19,7 +19,7 @@ from distill.recipes.stages import STAGES, StageEntry
     "--stage",
     "stages",
     multiple=True,
-    type=NameChoice(tuple(STAGES)),
+    type=NameChoice(tuple(STAGE_ENTRIES)),
     help="Run only this stage; may be given several times.",
 )
 @click.option(
@@ -58,7 +58,7 @@ def _verb(stage: StageEntry) -> click.Command:
     return click.command(stage.name)(decorated)
 
 
-VERBS = {stage.name: _verb(stage) for stage in STAGES.values() if stage.verb}
+VERBS = {stage.name: _verb(stage) for stage in STAGE_ENTRIES.values() if stage.verb}
 
 
 def _run(

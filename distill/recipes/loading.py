@@ -135,7 +135,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """A TOML value, or plain text where it is none that a recipe could use."""
+    """A TOML value of a type that recipes have, or the text itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):

@@ -1,6 +1,6 @@
 """The stages of a run in their order: the one list that everything else reads. Imports no torch.
 
-What a stage does, and what it costs, stands in its module, see `distill.stages.stage`.
+What a stage does, and what it costs, is said in its module, see `distill.stages.stage`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StageEntry:
-    """What is said of a stage without its code.
+    """The description of a stage, without its code.
 
     Attributes:
         name: as in `--stage`.
@@ -20,10 +20,10 @@ class StageEntry:
         inputs: stages whose outputs it reads, where they are part of the run.
         makes_set: whether it makes the images of the set; a run has one such stage.
         needs: further tables that must be there, though the stage does not read them.
-        gives: what its table brings others, in words, if another table needs it.
+        gives: in words, what its table provides to other tables that need it.
         reads_pixels: what in it reads pixels and so no whitened images, in words; "" for nothing.
-        verb: the stages that `distill NAME RECIPE` runs; none where there is no such verb, or
-            where a command of that name takes a finished set.
+        verb: the stages that `distill NAME RECIPE` runs; none where there is no such command, or
+            where it takes a finished set.
         after: verbs that make what this one reads, for the example in its help.
         example: a packaged recipe for that example.
     """
@@ -47,11 +47,11 @@ class StageEntry:
         return self.tables[-1]
 
 
-# What makes the images, and what the images come from that are labelled, encoded and judged.
+# The stages that make images, and those whose images later stages read.
 _MADE = ("match", "recover", "select")
 _IMAGES = (*_MADE, "refine")
 
-STAGES: dict[str, StageEntry] = {
+STAGE_ENTRIES: dict[str, StageEntry] = {
     entry.name: entry
     for entry in (
         StageEntry(
@@ -148,4 +148,4 @@ STAGES: dict[str, StageEntry] = {
 }
 
 # The stages of which a run has exactly one, each named like its table.
-MAKERS = tuple(entry.name for entry in STAGES.values() if entry.makes_set)
+MAKERS = tuple(entry.name for entry in STAGE_ENTRIES.values() if entry.makes_set)
