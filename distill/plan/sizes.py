@@ -76,7 +76,7 @@ def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
         "learned": 0,
     }
     if recipe.match is not None and recipe.match.keeps_labels:
-        found["learned"] = synthetic.seen * shape.classes * 4
+        sizes["learned"] = synthetic.seen * shape.classes * 4
     if recipe.relabel is not None:
         sizes["votes"] = vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
     return sizes
