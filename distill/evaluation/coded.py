@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from distill.errors import RecipeError
 from distill.evaluation.jobs import CODED, STUDENTS, StudentJob
+from distill.recipes.build import build_coding
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.context import Context
-from distill.sets.coded import best_coder, build_coding
+from distill.sets.coded import best_coder
 from distill.sets.cost import hard_bytes
-from synth.coding import CodingError, Shape, pack_images
+from synth.coding import Shape, pack_images
 from synth.images import Images, gather
 
 # From one bit a pixel to about five, and frequencies about as fine; real images of 28x28 take 33
@@ -105,7 +107,7 @@ def candidates(context: Context, budget: int, shared: int) -> list[CodedReal]:
     for spec in CANDIDATES:
         try:
             build_coding(spec, (1, c, h, w))
-        except CodingError:
+        except RecipeError:
             continue
         first = CodedReal(spec, _FIRST, 0)
         fitted.append(fit(context, first, budget, shared, seeds=1, tolerance=_ROUGH))

@@ -143,7 +143,8 @@ def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
     """
     entry, options = parse_coding(spec)
     family = resolve(entry)
-    if any(field.name == "groups" for field in fields(family)):
+    # Runs of one image have nothing to give to each other.
+    if groups < shape[0] and any(field.name == "groups" for field in fields(family)):
         options["groups"] = groups
     try:
         coding: ImageCoding = family(shape, **options)
