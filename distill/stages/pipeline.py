@@ -33,10 +33,10 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
     _undo_refine(context)
     asked = [stage for stage in planned(context.recipe) if not names or stage.name in names]
     for place, stage in enumerate(asked):
-        following = asked[place + 1].name if place + 1 < len(asked) else ""
-        coming = f"Next: {following}." if following else "The last stage."
+        coming = f"Next: {asked[place + 1].name}." if place + 1 < len(asked) else "The last stage."
         does = STAGE_ENTRIES[stage.name].summary
-        _run_stage(context, stage, f"stage {place + 1} of {len(asked)}: {does} {coming}")
+        words = f"stage {place + 1} of {len(asked)}: {does} {coming}" if len(asked) > 1 else ""
+        _run_stage(context, stage, words)
 
 
 def _provenance(context: Context) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _provenance(context: Context) -> dict[str, Any]:
 
 
 def _run_stage(context: Context, stage: Stage, words: str) -> None:
-    """Run a stage, unless its outputs are there; `words` say what happens, where it does."""
+    """Run a stage, unless its outputs are there; `words` are shown before it, if any."""
     run, key = context.run, _key(context, stage)
     context.key = key
     before = run.manifest["stages"].get(stage.name)
@@ -65,7 +65,8 @@ def _run_stage(context: Context, stage: Stage, words: str) -> None:
         context.progress.say(f"{stage.name:<10} taken from another run")
         _record(context, stage, before, taken)
         return
-    context.progress.say(f"{stage.name:<10} {words}")
+    if words:
+        context.progress.say(f"{stage.name:<10} {words}")
     reset_peak(context.device)
     run.timer = StageTimer(context.checkpoint(stage.name).folder)
     try:
