@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("constriction", reason="pip install 'limbeck[compact]'")
 
-BEHIND = pytest.mark.xfail(reason="0.924 beside 0.926 of 730 coded real images", strict=False)
+BEHIND = pytest.mark.xfail(reason="0.924 beside 0.926 of 730 coded real images")
 
 
 @pytest.fixture(scope="module")
