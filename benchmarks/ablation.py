@@ -4,7 +4,7 @@
 
 The TOML file names a recipe, overrides that all variants share, and the overrides of each. The
 shared stages (experts, committee) are run once and copied; each variant is a run folder of its
-own below --work, so an interrupted ablation goes on where it stopped. A variant whose file entry
+own below --work, so an interrupted ablation resumes where it stopped. A variant whose file entry
 is there with the same overrides is not run again.
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
         if known and known["overrides"] == spec["variants"][name]:
             continue
         print(f"{datetime.datetime.now():%H:%M} {name}", file=sys.stderr, flush=True)
-        found = run_variant(spec, name, work)
+        variant = run_variant(spec, name, work)
         result |= {
             **provenance(f"python benchmarks/ablation.py {options.spec}"),
             "seed": shared.seed,
@@ -67,7 +67,7 @@ def main() -> None:
             "recipe": shared.model_dump(mode="json"),
             "shared": spec["shared"],
         }
-        result.setdefault("variants", {})[name] = found
+        result.setdefault("variants", {})[name] = variant
         write_result(out, result)
 
 

@@ -79,11 +79,11 @@ STUDENTS, EPOCHS = 3, 150
 
 def published_bytes() -> dict[str, Any]:
     """Bytes of 100 experts in each storage, and their share of MTT's layout."""
-    found = {}
+    settings = {}
     for name, (parameters, epochs, first, last, span) in PUBLISHED.items():
         kept = len({*range(first, last + 1), *range(first + span, last + span + 1)})
         mtt = 100 * trajectory_bytes(parameters, epochs + 1, "float32")
-        found[name] = {
+        settings[name] = {
             "parameters": parameters,
             "snapshots": epochs + 1,
             "kept": kept,
@@ -91,25 +91,25 @@ def published_bytes() -> dict[str, Any]:
             "bytes": {s: 100 * trajectory_bytes(parameters, kept, s) for s in STORAGES},
             "share": {s: share_of_mtt(kept, s, parameters, 100, epochs) for s in STORAGES},
         }
-    return found
+    return settings
 
 
 def bytes_on_disk(parameters: int = 320_010, kept: int = 5, count: int = 2) -> dict[str, Any]:
-    """Real files of a few experts: their size beside what the formula says."""
+    """Real files of a few experts: their size beside the formula's."""
     generator = torch.Generator().manual_seed(0)
     layout = ParameterLayout(("all",), (torch.Size([parameters]),))
-    found = {}
+    storages = {}
     for storage in STORAGES:
         walks = [0.01 * torch.randn(kept, parameters, generator=generator) for _ in range(count)]
         experts = [Trajectory(walk.cumsum(dim=0), [0.5] * (kept - 1)) for walk in walks]
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / EXPERTS
             write_experts(path, "convnet3", "random walks", layout, experts, storage)
-            found[storage] = {
+            storages[storage] = {
                 "file": path.stat().st_size,
                 "formula": count * trajectory_bytes(parameters, kept, storage),
             }
-    return {"parameters": parameters, "kept": kept, "experts": count, "storages": found}
+    return {"parameters": parameters, "kept": kept, "experts": count, "storages": storages}
 
 
 def recipe_of(window: str, seed: int) -> Recipe:
@@ -142,12 +142,12 @@ def store(base: Path, path: Path, recipe: Recipe, way: str) -> dict[str, float]:
     write_experts(path, info.network, info.data, info.layout, trajectories(), storage)
     errors = []
     for expert in range(info.count):
-        real, found = window(base, expert), window(path, expert)
-        for place, epoch in enumerate(kept):
+        recorded, restored = window(base, expert), window(path, expert)
+        for index, epoch in enumerate(kept):
             if epoch + recipe.match.span in kept:
                 target = kept.index(epoch + recipe.match.span)
-                lost = (found - real)[target] - (found - real)[place]
-                errors.append(float(lost.norm() / (real[target] - real[place]).norm()))
+                lost = (restored - recorded)[target] - (restored - recorded)[index]
+                errors.append(float(lost.norm() / (recorded[target] - recorded[index]).norm()))
     return {
         "bytes": path.stat().st_size,
         "segment_error": statistics.mean(errors),
@@ -162,7 +162,7 @@ def students(recipe: Recipe, path: Path) -> list[float]:
     views = build_views(recipe.data.augmentation, one_per_batch=True)
     lr = float(content.manifest["student_lr"])
     settings = TrainSettings(EPOCHS, lr, momentum=0.0, weight_decay=0.0, schedule="constant")
-    found = []
+    accuracies = []
     for index in range(STUDENTS):
         seed = seed_of(recipe.seed, "student", index)
         spec = recipe.experts.network
@@ -174,8 +174,8 @@ def students(recipe: Recipe, path: Path) -> list[float]:
 
         for _ in train(network, batches, settings):
             pass
-        found.append(accuracy(network, images, data.validation.labels))
-    return found
+        accuracies.append(accuracy(network, images, data.validation.labels))
+    return accuracies
 
 
 def row(folder: Path, window: str, seed: int, way: str) -> dict[str, Any]:
@@ -189,13 +189,13 @@ def row(folder: Path, window: str, seed: int, way: str) -> dict[str, Any]:
     stored = store(base / EXPERTS, out / EXPERTS, recipe, way)
     run_recipe(recipe, out, ("match",), quiet=True)
     runs = students(recipe, out / SET)
-    place = {"window": window, "seed": seed, "way": way, "commit": commit()}
-    return {**place, **stored, "runs": runs}
+    job = {"window": window, "seed": seed, "way": way, "commit": commit()}
+    return {**job, **stored, "runs": runs}
 
 
 def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean accuracy of each way, and its difference to float32, seed by seed."""
-    found: dict[str, Any] = {}
+    by_window: dict[str, Any] = {}
     for window in WINDOWS:
         means = {
             way: {r["seed"]: statistics.mean(r["runs"]) for r in rows
@@ -205,12 +205,12 @@ def compared(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for way, by_seed in means.items():
             lost = [value - means["float32"][seed] for seed, value in by_seed.items()]
             if lost:
-                found.setdefault(window, {})[way] = {
+                by_window.setdefault(window, {})[way] = {
                     "accuracy": statistics.mean(by_seed.values()),
                     "less_float32": statistics.mean(lost),
                     "seeds": lost,
                 }
-    return found
+    return by_window
 
 
 def main() -> None:
@@ -223,9 +223,9 @@ def main() -> None:
     rows = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
     done = {(r["window"], r["seed"], r["way"]) for r in rows}
     wanted = [(w, s, way) for s in range(options.seeds) for w in WINDOWS for way in WAYS]
-    for place in [None, *(p for p in wanted if p not in done)]:
-        if place is not None:
-            rows.append(row(options.runs, *place))
+    for job in [None, *(p for p in wanted if p not in done)]:
+        if job is not None:
+            rows.append(row(options.runs, *job))
             print(rows[-1], flush=True)
         result = {
             **provenance("python benchmarks/experts_buffer.py --runs runs/experts-buffer"),

@@ -93,13 +93,13 @@ def adjoint(form: str, damping: float = 1.0, snapshots: str = "all") -> Gradient
 
 def native(network: nn.Module) -> nn.Module:
     """`network` with PyTorch's own layers in the place of ours; the parameters are as they were."""
-    found = copy.deepcopy(network)
-    for name, layer in list(found.named_modules()):
+    copied = copy.deepcopy(network)
+    for name, layer in list(copied.named_modules()):
         if isinstance(layer, GroupNorm):
-            found.set_submodule(name, nn.GroupNorm(layer.groups, len(layer.weight), layer.eps))
+            copied.set_submodule(name, nn.GroupNorm(layer.groups, len(layer.weight), layer.eps))
         elif isinstance(layer, AveragePooling):
-            found.set_submodule(name, nn.AvgPool2d(2))
-    return found
+            copied.set_submodule(name, nn.AvgPool2d(2))
+    return copied
 
 
 def mtt_style(
@@ -120,8 +120,8 @@ def mtt_style(
         (gradient,) = torch.autograd.grad(loss, parameters, create_graph=True)
         parameters = parameters - lr * gradient
     distance = parameter_distance(parameters, start, target)
-    found = torch.autograd.grad(distance, (images, labels, lr))
-    return MatchingGradient(distance.detach(), *found, parameters.detach())
+    gradients = torch.autograd.grad(distance, (images, labels, lr))
+    return MatchingGradient(distance.detach(), *gradients, parameters.detach())
 
 
 METHODS: dict[str, GradientMethod] = {
@@ -160,15 +160,15 @@ def measure_times(steps: int, options: argparse.Namespace) -> dict[str, float]:
         for name, method in METHODS.items()
         if name not in UNROLLED or steps <= options.longest_unrolled
     }
-    found: dict[str, list[float]] = {name: [] for name in chosen}
+    times: dict[str, list[float]] = {name: [] for name in chosen}
     short = steps <= LONGEST_REPEATED
     warm_ups = WARM_UPS if options.device == "cuda" else int(short)
     for turn in range(warm_ups + (options.repeats if short else 1)):
         for name, method in chosen.items():
             taken = seconds(lambda method=method: method(*problem), options.device)
             if turn >= warm_ups:
-                found[name].append(taken)
-    return {name: statistics.median(values) for name, values in found.items()}
+                times[name].append(taken)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def peak_bytes(name: str, steps: int, options: argparse.Namespace) -> int:
@@ -217,15 +217,15 @@ def errors(
     """Relative error of each method in float32 against unrolled float64, on a narrow network."""
     exact = Unrolled()(*make_problem(steps, 16, options.device, torch.float64, activation))
     problem = make_problem(steps, 16, options.device, torch.float32, activation)
-    found = {}
+    by_method = {}
     for name, method in METHODS.items():
         result = method(*problem)
-        found[name] = {
+        by_method[name] = {
             part: float((getattr(result, part).double() - getattr(exact, part)).norm())
             / float(getattr(exact, part).norm())
             for part in ("images", "labels", "lr")
         }
-    return found
+    return by_method
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
@@ -277,20 +277,20 @@ def all_peaks(options: argparse.Namespace) -> dict[str, Any]:
 
 def all_times(options: argparse.Namespace) -> dict[str, Any]:
     """Median seconds by number of inner steps and method."""
-    found = {}
+    times = {}
     for n in options.time_steps:
-        found[str(n)] = measure_times(n, options)
-        print(n, found[str(n)], file=sys.stderr, flush=True)
-    return found
+        times[str(n)] = measure_times(n, options)
+        print(n, times[str(n)], file=sys.stderr, flush=True)
+    return times
 
 
 def one_thread_times(options: argparse.Namespace) -> dict[str, Any]:
     """As `all_times`, by a single thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = all_times(options)
+    times = all_times(options)
     torch.set_num_threads(before)
-    return found
+    return times
 
 
 MEASURES = {
@@ -304,10 +304,10 @@ MEASURES = {
 
 def made(part: str, options: argparse.Namespace) -> dict[str, Any]:
     """What made a part: command, commit, date, machine class, threads, problem."""
-    found = provenance("python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]))
+    origin = provenance("python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]))
     return {
-        **found,
-        "machine": {**found["machine"], "device": options.device},
+        **origin,
+        "machine": {**origin["machine"], "device": options.device},
         "versions": {"torch": torch.__version__},
         "threads": 1 if part == "seconds_one_thread" else torch.get_num_threads(),
         "problem": {"width": options.width, "batch": BATCH, "images": [100, 3, 32, 32], "seed": 0},

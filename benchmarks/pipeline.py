@@ -37,13 +37,9 @@ from distill.recipes.loading import load_recipe
 from distill.recipes.recipe import Recipe
 from distill.run.folder import versions
 from distill.stages.run_recipe import run_recipe
+from distill.stages.stage_list import planned
 from synth.matching import recorded_steps as recording
 from synth.training import loop as training
-
-STAGES = (
-    "experts", "match", "committee", "recover", "select", "refine", "relabel", "project",
-    "encode", "evaluate",
-)  # fmt: skip
 
 
 def product_rate(device: str, repeats: int = 12) -> float:
@@ -60,7 +56,7 @@ def product_rate(device: str, repeats: int = 12) -> float:
 
 
 def timed(words: list[str], stage: str, folder: Path, threads: int) -> dict[str, Any]:
-    """Run a stage in a process of its own; what the run's manifest says of it."""
+    """Run a stage in a process of its own; returns its entry in the run's manifest."""
     subprocess.run(
         [sys.executable, "-m", "distill", "run", *words, "--out", str(folder), "--stage", stage,
          "--quiet"],
@@ -89,10 +85,7 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     recipe = load_recipe(options.recipe, changes)
     torch.set_num_threads(options.threads)
     rates, rows = [product_rate(options.device)], {}
-    tables = recipe.model_dump()
-    for stage in STAGES:
-        if tables.get("projector" if stage == "project" else stage) is None:
-            continue
+    for stage in (stage.name for stage in planned(recipe)):
         entry = timed(words, stage, scratch / "timed", options.threads)
         operations = counted(recipe, stage, scratch / "counted")
         rows[stage] = {
@@ -117,12 +110,12 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(options, Path(scratch))
+        measured = measure(options, Path(scratch))
     result = {
         **provenance("python benchmarks/pipeline.py " + " ".join(sys.argv[1:])),
         "seed": load_recipe(options.recipe, options.set).seed,
         "versions": versions(),
-        **found,
+        **measured,
     }
     where = "-cuda" if options.device == "cuda" else ""
     write_result(RESULTS / f"pipeline-{Path(options.recipe).stem}{where}.json", result)

@@ -3,7 +3,7 @@
     python benchmarks/projector_ablation.py --data digits --size 16 --ipc 1,10 --seeds 3
 
 Writes benchmarks/results/projector-DATA.json. Every number that is finished goes to
-WORK/progress.jsonl first; the same command goes on from there. A row is one projector:
+WORK/progress.jsonl first; the same command resumes from there. A row is one projector:
 
     probe     frozen tower, random head, taught by the committee
     weak      the same, taught by early checkpoints of the committee
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         name: progress.get(f"teacher {name}", lambda name=name: ablation.teacher_accuracy(name))
         for name in ("committee", "weak")
     }
-    found = {
+    projectors = {
         variant: progress.get(
             f"projector {variant}", lambda variant=variant: ablation.describe(variant)
         )
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     last = options.variants[-1]
     return {
         "teachers": {"validation accuracy": teachers},
-        "projectors": found,
+        "projectors": projectors,
         "sizes": {last: progress.get(f"sizes {last}", lambda: ablation.sizes(last))},
         "students": students,
         "stored label bytes": {str(ipc): ablation.stored_bytes(ipc) for ipc in options.ipc},
@@ -145,13 +145,13 @@ def main() -> None:
         sys.exit(f"{options.work} holds numbers of other options; name another --work")
     before.parent.mkdir(parents=True, exist_ok=True)
     before.write_text(json.dumps(plain, indent=1) + "\n")
-    found = run(options)
+    measured = run(options)
     result = {
         **provenance(shlex.join(["python", "benchmarks/projector_ablation.py", *sys.argv[1:]])),
         "seed": options.seed,
         "versions": versions(),
         "options": plain,
-        **found,
+        **measured,
     }
     write_result(RESULTS / f"{options.name}.json", result)
 

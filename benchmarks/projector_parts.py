@@ -1,4 +1,4 @@
-"""The pieces of benchmarks/projector_ablation.py: data, teachers, projectors and students."""
+"""Components of benchmarks/projector_ablation.py: data, teachers, projectors and students."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Progress:
             self.known[row["key"]] = row["value"]
 
     def get(self, key: str, make: Callable[[], Any]) -> Any:
-        """The value of a key, made and written down where it is not there."""
+        """The value of a key, computed and stored if missing."""
         if key not in self.known:
             self.known[key] = make()
             with self.path.open("a") as file:
@@ -99,18 +99,18 @@ class Ablation:
         final, early = [], []
         for index, spec in enumerate(self.options.members):
             path = self.options.work / f"member-{index}.safetensors"
-            found = load_tensors(path)
-            if found is None:
+            saved = load_tensors(path)
+            if saved is None:
                 self._train_member(index, spec, path)
-                found = load_tensors(path)
-            tensors = found[0] if found else {}
-            for part, place in (("final", final), ("early", early)):
+                saved = load_tensors(path)
+            tensors = saved[0] if saved else {}
+            for part, members in (("final", final), ("early", early)):
                 network = self.network(spec, "member", index).eval().requires_grad_(False)
                 prefix = f"{part}."
                 network.load_state_dict(
                     {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
                 )
-                place.append(network)
+                members.append(network)
         weights = torch.full((len(final),), 1 / len(final))
         return {
             "committee": Committee(tuple(final), weights),
@@ -143,7 +143,7 @@ class Ablation:
         votes = predict(self.teachers[name].vote, images)
         return float((votes.argmax(dim=1) == labels).float().mean())
 
-    def _place(self, variant: str) -> Path:
+    def _folder(self, variant: str) -> Path:
         """Variants that differ in the images alone share a projector."""
         adapted, head, teacher, _ = VARIANTS[variant]
         kind = "lora" if adapted else "probe"
@@ -151,12 +151,12 @@ class Ablation:
 
     def projector(self, variant: str) -> projectors.Projector:
         """The fitted projector of a variant, in the storage that is shipped."""
-        place = self._place(variant)
-        if not (place / "projector.json").is_file():
-            self._fit(variant, place)
-        return projectors.load(place, classes=self.names).to(self.device)
+        folder = self._folder(variant)
+        if not (folder / "projector.json").is_file():
+            self._fit(variant, folder)
+        return projectors.load(folder, classes=self.names).to(self.device)
 
-    def _fit(self, variant: str, place: Path) -> None:
+    def _fit(self, variant: str, folder: Path) -> None:
         options = self.options
         adapted, head, teacher_name, _ = VARIANTS[variant]
         teacher = self.teachers[teacher_name].vote
@@ -189,19 +189,19 @@ class Ablation:
         for step in projectors.fit_projector(state, images, teacher, labels, view=view):
             taken = step.index + 1
             if taken % max(options.steps // 10, 1) == 0 or taken == options.steps:
-                found = projectors.measure_fidelity(projector, held_images, wanted, held_labels)
-                best = best.after(rule, taken, found, state.weights())
+                check = projectors.measure_fidelity(projector, held_images, wanted, held_labels)
+                best = best.after(rule, taken, check, state.weights())
         state.set_weights(best.weights or state.weights())
         storage = projectors.Storage(options.bits, options.coder)
         shipped = projectors.rounded(projector, storage)
         fidelity = projectors.measure_fidelity(shipped, held_images, wanted, held_labels)
-        projectors.save(projector, place, storage=storage, fidelity=fidelity)
+        projectors.save(projector, folder, storage=storage, fidelity=fidelity)
 
     def describe(self, variant: str) -> dict[str, Any]:
         """A projector's bytes, its fidelity to the committee, and its own accuracy."""
         projector = self.projector(variant)
-        place = self._place(variant)
-        size = projectors.projector_bytes(place)
+        folder = self._folder(variant)
+        size = projectors.projector_bytes(folder)
         held_images, held_labels = self.split("validation")
         wanted = predict(self.teachers["committee"].vote, held_images).softmax(dim=1)
         held = projectors.measure_fidelity(projector, held_images, wanted, held_labels)
@@ -217,26 +217,26 @@ class Ablation:
 
     def sizes(self, variant: str) -> dict[str, int]:
         """Bytes of a projector's folder in every storage."""
-        projector, found = self.projector(variant), {}
+        projector, sizes = self.projector(variant), {}
         for bits in (32, 8, 4):
             for coder in ("zstandard",) if bits == 32 else ("zstandard", "constriction"):
-                with tempfile.TemporaryDirectory() as folder:
-                    place = Path(folder) / "projector"
-                    projectors.save(projector, place, storage=projectors.Storage(bits, coder))
+                with tempfile.TemporaryDirectory() as scratch:
+                    folder = Path(scratch) / "projector"
+                    projectors.save(projector, folder, storage=projectors.Storage(bits, coder))
                     name = "float32" if bits == 32 else f"int{bits} {coder}"
-                    found[name] = projectors.projector_bytes(place).shipped
-        return found
+                    sizes[name] = projectors.projector_bytes(folder).shipped
+        return sizes
 
     def images(self, ipc: int, seed: int, *, refined: bool) -> tuple[Tensor, Tensor]:
         """What students see: images [m, c, h, w] and hard labels [m]; made once, then read."""
         factor = self.options.factor if self.options.images == "mosaics" else 1
         path = self.options.work / f"images-{ipc}-{seed}{'-refined' if refined else ''}.safetensors"
-        found = load_tensors(path)
-        if found is None:
+        saved = load_tensors(path)
+        if saved is None:
             stored = self._stored(ipc, seed, factor, refined=refined)
             save_tensors(path, {"images": stored}, {})
         else:
-            stored = found[0]["images"].to(self.device)
+            stored = saved[0]["images"].to(self.device)
         hard = decode_labels(class_labels(len(self.names), ipc), factor)
         return decode_images(stored, factor), hard.to(self.device)
 
@@ -269,7 +269,7 @@ class Ablation:
     def _mosaics(self, ipc: int, seed: int) -> Tensor:
         options, split = self.options, self.data.train
         settings = MosaicSettings(options.candidates, 5, options.factor)
-        committee, found = self.teachers["committee"], []
+        committee, mosaics = self.teachers["committee"], []
         for label in range(len(self.names)):
             members = torch.nonzero(split.labels == label).flatten()
             generator = generator_for(options.seed, "mosaics", ipc, seed, label)
@@ -278,10 +278,10 @@ class Ablation:
             def loss(crops: Tensor, label: int = label) -> Tensor:
                 return realism_loss(committee.vote(self.preprocess(crops)), label)
 
-            found.append(
+            mosaics.append(
                 make_mosaics(split.images.to(self.device), draw, ipc, options.factor, loss)
             )
-        return self.preprocess(torch.cat(found))
+        return self.preprocess(torch.cat(mosaics))
 
     def student(self, row: str, spec: str, ipc: int, seed: int) -> float:
         """Test accuracy of one fresh student after its last epoch."""

@@ -39,10 +39,10 @@ def machine_class() -> dict[str, Any]:
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(pages / 2**30)}
+    machine = {"cpu": model, "cores": os.cpu_count(), "memory_gib": round(pages / 2**30)}
     if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+        machine["gpu"] = torch.cuda.get_device_name()
+    return machine
 
 
 def commit() -> str:

@@ -3,7 +3,7 @@
     python benchmarks/tables.py           # rewrite both pages
     python benchmarks/tables.py --check   # exit 1 if one of them is not up to date
 
-A table stands between `<!-- table NAME -->` and `<!-- end NAME -->`. NAME is that of a result
+A table lies between `<!-- table NAME -->` and `<!-- end NAME -->`. NAME is that of a result
 file, or `against-random`: the README's table, which takes a row each from several files.
 """
 
@@ -18,6 +18,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from distill.recipes.stages import MAKERS
+
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,7 +30,6 @@ SOURCES = {
     "votes": "committee votes",
     "projector": "projector",
 }
-SET_STAGES = ("match", "recover", "select")  # those that make the images
 # The README's table: result file, what was made, student, labels, and the variant of an ablation.
 AGAINST_RANDOM = (
     ("glyphs-labels", "1,000 characters, 10 per class, mosaics", "convnet3:width=32", "votes", ""),
@@ -139,7 +140,7 @@ def ablation_table(result: dict[str, Any]) -> list[str]:
     for name, variant in variants.items():
         summary = variant["summary"]
         random = summary["controls"]["random"]
-        made = sum(summary["stages"].get(stage, {}).get("seconds", 0) for stage in SET_STAGES)
+        made = sum(summary["stages"].get(stage, {}).get("seconds", 0) for stage in MAKERS)
         sources = dict.fromkeys(k for by in summary["students"].values() for k in by)
         for source in sources:
             cells = [percent(summary["students"].get(s, {}).get(source)) for s in students]
@@ -186,7 +187,7 @@ def _accuracy(rows: list[dict[str, Any]], images: str, student: str) -> str:
 
 def projector_table(result: dict[str, Any]) -> list[str]:
     """The projector ablation: one row per way of labelling, as Markdown."""
-    students, found = result["students"], result["projectors"]
+    students, projectors = result["students"], result["projectors"]
     columns = [(ipc, spec) for ipc, by in students.items() for spec in by]
     heads = " | ".join(f"`{spec}`, IPC {ipc}" for ipc, spec in columns)
     lines = [
@@ -196,15 +197,15 @@ def projector_table(result: dict[str, Any]) -> list[str]:
     for row in next(iter(students[columns[0][0]].values())):
         cells = [percent(students[ipc][spec][row]) for ipc, spec in columns]
         size, own, agreement = "–", "–", "–"
-        if row in found:
-            size = f"{found[row]['bytes']:,}"
-            own = f"{100 * found[row]['test accuracy']:.1f}"
-            agreement = f"{100 * found[row]['validation']['agreement']:.1f}"
+        if row in projectors:
+            size = f"{projectors[row]['bytes']:,}"
+            own = f"{100 * projectors[row]['test accuracy']:.1f}"
+            agreement = f"{100 * projectors[row]['validation']['agreement']:.1f}"
         elif row == "stored":
             size = " / ".join(f"{count:,}" for count in result["stored label bytes"].values())
         lines.append(f"| {row} | {' | '.join(cells)} | {size} | {own} | {agreement} |")
     options = result["options"]
-    external = max(projector["external bytes"] for projector in found.values())
+    external = max(projector["external bytes"] for projector in projectors.values())
     lines += [
         "",
         f"{options['seeds']} students of {options['epochs']} epochs; tower `{options['tower']}`, "
@@ -232,7 +233,9 @@ def pipeline_table(result: dict[str, Any]) -> list[str]:
 def workers_table(result: dict[str, Any]) -> list[str]:
     """Students one after another and side by side, as Markdown."""
     lines = ["| workers | seconds |", "|---:|---:|"]
-    lines += [f"| {count} | {min(found):.1f} |" for count, found in result["seconds"].items()]
+    lines += [
+        f"| {count} | {min(durations):.1f} |" for count, durations in result["seconds"].items()
+    ]
     times = len(result["seconds"]["1"])
     measured = "each measured once" if times == 1 else f"the shortest of {times} times"
     lines += ["", f"{result['students']} students; {measured}, start included."]
@@ -287,7 +290,7 @@ def link_to(name: str, folder: Path, text: str) -> str:
 
 
 def updated(text: str, folder: Path) -> str:
-    """The text of a page in `folder` with every table made anew."""
+    """The text of a page in `folder` with every table regenerated."""
 
     def make(match: re.Match[str]) -> str:
         name = match["name"]

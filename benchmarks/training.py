@@ -213,10 +213,10 @@ def compare_accuracies(options: argparse.Namespace) -> dict[str, Any]:
 def _difference(row: dict[str, list[float]]) -> dict[str, float]:
     """The mean difference over seeds, and its standard error."""
     pairs = list(zip(row["compiled bfloat16"], row["float32"], strict=True))
-    found = [new - old for new, old in pairs]
+    differences = [new - old for new, old in pairs]
     return {
-        "mean": round(statistics.mean(found), 5),
-        "standard_error": round(statistics.stdev(found) / len(found) ** 0.5, 5),
+        "mean": round(statistics.mean(differences), 5),
+        "standard_error": round(statistics.stdev(differences) / len(differences) ** 0.5, 5),
     }
 
 
@@ -231,9 +231,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--width", type=int, default=32)
     options = parser.parse_args()
-    found = time_epochs(options) if options.what == "time" else compare_accuracies(options)
+    measured = time_epochs(options) if options.what == "time" else compare_accuracies(options)
     command = "python benchmarks/training.py " + " ".join(sys.argv[1:])
-    result = {**provenance(command), **found}
+    result = {**provenance(command), **measured}
     write_result(RESULTS / f"training-{options.what}.json", result)
 
 

@@ -1,4 +1,4 @@
-"""How much sooner an evaluation is done by several workers than one student after another.
+"""Speed-up of an evaluation by several workers over one student after another.
 
     distill run digits --out runs/digits
     python benchmarks/workers.py runs/digits
@@ -48,15 +48,15 @@ def main() -> None:
     parser.add_argument("--whole-epochs", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    # Files come into the cache of the system, and nobody pays for the first start.
+    # Warm the file cache, so that no measurement pays for the first start.
     subprocess.run([sys.executable, "-m", "distill", "show", str(options.run)], check=True,
                    capture_output=True)  # fmt: skip
     seconds: dict[int, list[float]] = {1: [], options.workers: []}
     printed = []
     for _ in range(options.repeats):
-        for workers, found in seconds.items():
+        for workers, durations in seconds.items():
             took, result = evaluate(options.run, workers, options)
-            found.append(round(took, 2))
+            durations.append(round(took, 2))
             printed.append(result)
     if any(result != printed[0] for result in printed):
         raise SystemExit("error: the numbers depend on the number of workers")
@@ -64,7 +64,7 @@ def main() -> None:
     result = {
         **provenance("python benchmarks/workers.py " + " ".join(sys.argv[1:])),
         "students": 3 * options.seeds,
-        "seconds": {str(workers): found for workers, found in seconds.items()},
+        "seconds": {str(workers): durations for workers, durations in seconds.items()},
         "ratio": round(together / alone, 3),
     }
     write_result(RESULTS / "workers.json", result)

@@ -11,7 +11,7 @@ import click
 
 from distill.commands.cli import cli
 from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
-from distill.store.files import full, is_full
+from distill.store.files import full_message, is_full
 
 # Idle OpenMP threads that spin starve every other process on a small machine; torch reads this
 # when it is first imported, which is later than here.
@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
     except MemoryError as error:
         return _fail(f"{_NO_MEMORY} ({error or 'no details'})", EXIT_FAILED, debug)
     except OSError as error:
-        return _fail(_of_system(error), EXIT_FAILED, debug)
+        return _fail(_system_error_line(error), EXIT_FAILED, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         name = type(error).__name__
         if "allocate memory" in str(error) or name == "OutOfMemoryError":
@@ -72,13 +72,13 @@ def run(arguments: list[str]) -> int:
     return EXIT_DONE
 
 
-def _of_system(error: OSError) -> str:
-    """One line for what the system refused: a folder that is read-only, a disk that is full."""
-    place = str(error.filename or "a file")
+def _system_error_line(error: OSError) -> str:
+    """One line for an error of the system, such as a read-only folder or a full disk."""
+    path = str(error.filename or "a file")
     if is_full(error):
-        return full(Path(place))
+        return full_message(Path(path))
     reason = error.strerror or str(error)
-    return f"{place}: {reason}; check that the place is there and that you may read and write it"
+    return f"{path}: {reason}; check that the place is there and that you may read and write it"
 
 
 def _fail(message: str, code: int, debug: bool) -> int:

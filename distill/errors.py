@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code of each kind. Imports nothing heavy."""
+"""Errors and their exit codes. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WorkError(LimbeckError):
 
 
 class RecipeError(LimbeckError):
-    """The recipe, or the command line, asks for something that cannot be."""
+    """The recipe or the command line is invalid."""
 
     exit_code = EXIT_USAGE
 

@@ -1,4 +1,4 @@
-"""Peak memory of a stage."""
+"""Memory, CPU threads and the compiler of this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def reset_peak(device: torch.device) -> None:
-    """Start measuring anew, as far as the system lets us."""
+    """Reset the peak, where the system allows it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -36,7 +36,7 @@ def core_count() -> int:
 
 
 def available_bytes() -> int | None:
-    """Memory that a process may still take without swapping, or None where nothing says."""
+    """Memory available without swapping, or None where unknown."""
     found = []
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
@@ -78,21 +78,21 @@ def peak_bytes(device: torch.device) -> int:
     """Peak bytes since `reset_peak`: allocated on a CUDA device, else resident."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    found = _status("VmHWM:")
-    if found is not None:
-        return found
+    peak = _status("VmHWM:")
+    if peak is not None:
+        return peak
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def resident_bytes() -> int:
-    """Bytes of this process that are resident now; its peak where only that is known."""
-    found = _status("VmRSS:")
-    return peak_bytes(torch.device("cpu")) if found is None else found
+    """Resident bytes of this process; its peak where only that is known."""
+    resident = _status("VmRSS:")
+    return peak_bytes(torch.device("cpu")) if resident is None else resident
 
 
 def _status(field: str) -> int | None:
-    """A field of Linux's own account of this process, in bytes."""
+    """A field of /proc/self/status in bytes, or None."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(field):
@@ -111,11 +111,11 @@ WORK_PER_THREAD = 4_000_000
 def threads_for(pixels: int, parameters: int, device: torch.device) -> Iterator[None]:
     """Use as many CPU threads as a batch keeps busy.
 
-    Work is judged by pixels times the square root of the parameters: a layer's share of the
+    Work is estimated as pixels times the square root of the parameters: a layer's share of the
     time grows with its width, its parameters with the square of it.
 
-    Where the user has set OMP_NUM_THREADS, that number stands. The choice depends on nothing
-    that is measured, so the same machine gives the same bits.
+    OMP_NUM_THREADS, if set, takes precedence. Nothing is measured, so the same machine gives
+    the same bits.
 
     Args:
         pixels: values of one batch of images, n * c * h * w.
@@ -135,10 +135,10 @@ def threads_for(pixels: int, parameters: int, device: torch.device) -> Iterator[
 
 
 def prepare_compiler() -> None:
-    """Where PyTorch's compiler keeps its work: a folder that only this user can write.
+    """Set the cache of PyTorch's compiler to a folder that only this user can write.
 
-    Its default is a name in the shared folder for temporary files, which another user may have
-    made first. Workers inherit both settings; each compiles by itself, on one core.
+    Its default lies in the shared temporary folder, where another user may have created it first.
+    Workers inherit both settings; each compiles on one core.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = home / "limbeck" / "compiled"

@@ -18,5 +18,5 @@ class DoctestFences(griffe.Extension):
         """Rewrite the docstring of an object that was loaded."""
         if obj.docstring is not None:
             obj.docstring.value = _DOCTEST.sub(
-                lambda found: f"```pycon\n{found.group()}\n```", obj.docstring.value
+                lambda match: f"```pycon\n{match.group()}\n```", obj.docstring.value
             )

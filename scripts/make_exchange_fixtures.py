@@ -21,7 +21,7 @@ STD = torch.tensor([0.2023, 0.1994, 0.2010]).view(1, 3, 1, 1)
 
 
 def main() -> None:
-    """Write all fixtures anew."""
+    """Rewrite all fixtures."""
     shutil.rmtree(ROOT, ignore_errors=True)
     drawn = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
     pixels = torch.from_numpy(drawn).float() / 255

@@ -4,7 +4,7 @@ Run from the root of the repository, where results have changed on purpose, on a
 
     .venv/bin/python scripts/make_golden_digests.py [CASE ...]
 
-Cases that are named are made anew and all others kept; without names, all are. `git diff` then
+Named cases are remade and all others kept; without names, all are remade. `git diff` then
 shows which parts of which artefacts have changed.
 """
 
@@ -23,30 +23,30 @@ from tests.golden.workshop import DIGESTS, Workshop, machine  # noqa: E402
 
 
 def main() -> None:
-    """Make what is asked for and say how long each case took."""
+    """Make the named cases, or all, and print the time of each."""
     parser = argparse.ArgumentParser(description="Write the digests of the golden cases.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help="default: all")
     parser.add_argument("--out", type=Path, default=DIGESTS)
-    asked = parser.parse_args()
-    unknown = [name for name in asked.cases if name not in CASES]
+    options = parser.parse_args()
+    unknown = [name for name in options.cases if name not in CASES]
     if unknown:
         parser.error(f"there is no case {unknown[0]}; see tests/golden/cases.py")
-    known = json.loads(DIGESTS.read_text(encoding="utf-8")) if asked.cases else {}
+    known = json.loads(DIGESTS.read_text(encoding="utf-8")) if options.cases else {}
     if known and known["machine"] != machine():
         parser.error("the digests are of another machine; make all of them")
-    found = known.get("cases", {})
+    cases = known.get("cases", {})
     with TemporaryDirectory() as folder:
         workshop = Workshop(Path(folder))
-        for name in asked.cases or CASES:
+        for name in options.cases or CASES:
             start = time.perf_counter()
-            found[name] = workshop.digests(name)
+            cases[name] = workshop.digests(name)
             print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
     content = {
         "machine": machine(),
-        "cases": {name: found[name] for name in CASES if name in found},
+        "cases": {name: cases[name] for name in CASES if name in cases},
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-    asked.out.write_text(text, encoding="utf-8")
+    options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ settings; no test part is touched. From the root of the repository, on a CPU:
 
     .venv/bin/python scripts/train_glyphclip.py --work runs/glyphclip --out projectors/glyphclip
 
-Started again with the same --work it goes on from its last checkpoint. The same seed, and the
+Started again with the same --work it resumes from its last checkpoint. The same seed, and the
 tokenizer that lies in --out, give the same weights on the same machine and versions; the log of
 the shipped ones is scripts/glyphclip/log.jsonl.
 """
@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from distill.data import load_data
-from distill.data.sources.characters import find_twins
+from distill.data.sources.characters import find_lookalikes
 
 CLASSES, COPIES = 80, 3  # of a batch
 LETTERS = 20  # ASCII characters of a batch, beside all ten digits
@@ -33,34 +33,34 @@ FALL = 0.4  # the share of the steps, at the end, in which the learning rate fal
 MEASURE_EVERY, SAVE_EVERY = 200, 50
 
 
-def draw_batch(found: pictures.Pictures, generator: Generator) -> tuple[list[int], Tensor]:
+def draw_batch(glyphs: pictures.Pictures, generator: Generator) -> tuple[list[int], Tensor]:
     """Choose classes, and COPIES drawings of each.
 
     Returns:
         The classes, and int64 [CLASSES * COPIES] drawings in the order of the classes.
     """
-    ascii_ones = [k for k, group in enumerate(found.characters) if group[0].isascii()]
-    digits = [k for k in ascii_ones if found.characters[k][0].isdecimal()]
+    ascii_ones = [k for k, group in enumerate(glyphs.characters) if group[0].isascii()]
+    digits = [k for k in ascii_ones if glyphs.characters[k][0].isdecimal()]
     letters = [k for k in ascii_ones if k not in digits]
-    others = range(len(ascii_ones), len(found.characters))
+    others = range(len(ascii_ones), len(glyphs.characters))
     chosen = digits + _sample(letters, LETTERS, generator)
     chosen += _sample(others, CLASSES - len(chosen), generator)
-    ends = torch.searchsorted(found.classes, torch.tensor(chosen), right=True)
-    starts = torch.searchsorted(found.classes, torch.tensor(chosen))
+    ends = torch.searchsorted(glyphs.classes, torch.tensor(chosen), right=True)
+    starts = torch.searchsorted(glyphs.classes, torch.tensor(chosen))
     part = torch.rand(COPIES, len(chosen), generator=generator)
     drawings = starts + (part * (ends - starts)).long()
     return chosen, drawings.T.flatten()
 
 
 def train_step(
-    clip: torch.nn.Module, tokenizer: Any, found: pictures.Pictures, generator: Generator
+    clip: torch.nn.Module, tokenizer: Any, glyphs: pictures.Pictures, generator: Generator
 ) -> Tensor:
     """The loss of one batch."""
-    chosen, drawings = draw_batch(found, generator)
-    texts = [prompts.draw_prompt(found.characters[k], generator) for k in chosen]
+    chosen, drawings = draw_batch(glyphs, generator)
+    texts = [prompts.draw_prompt(glyphs.characters[k], generator) for k in chosen]
     drawn = views.draw_views(len(drawings), generator)
     images = views.apply_views(
-        found.drawn[drawings], found.boxes[drawings], drawn, model.IMAGE_SIZE, generator
+        glyphs.drawn[drawings], glyphs.boxes[drawings], drawn, model.IMAGE_SIZE, generator
     )
     # Half the time on processors with bfloat16; the features are compared in float32.
     with torch.autocast("cpu", torch.bfloat16):
@@ -101,7 +101,7 @@ def measure(clip: torch.nn.Module, tokenizer: Any, held_out: pictures.Pictures) 
 
 
 def train(
-    found: pictures.Pictures,
+    glyphs: pictures.Pictures,
     held_out: pictures.Pictures,
     tokenizer: Any,
     work: Path,
@@ -120,13 +120,13 @@ def train(
         clip.load_state_dict(state["clip"])
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
-    _log(work, {"classes": len(found.characters), "drawings": len(found.drawn), "step": step})
+    _log(work, {"classes": len(glyphs.characters), "drawings": len(glyphs.drawn), "step": step})
     started, total = time.monotonic(), 0.0
     while step < steps:
         for group in optimiser.param_groups:
             group["lr"] = LR * _schedule(step, steps)
         # Each step has a generator of its own, so that a resumed training draws the same.
-        loss = train_step(clip, tokenizer, found, Generator().manual_seed(seed * 10**6 + step))
+        loss = train_step(clip, tokenizer, glyphs, Generator().manual_seed(seed * 10**6 + step))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(clip.parameters(), 1.0)
@@ -144,13 +144,13 @@ def train(
     return clip.eval()
 
 
-def open_tokenizer(folder: Path, found: pictures.Pictures) -> Any:
+def open_tokenizer(folder: Path, glyphs: pictures.Pictures) -> Any:
     """The tokenizer in a folder, made there first if there is none.
 
     One that is there stays: the library breaks ties among pairs differently in each process.
     """
     if not (folder / tokens.FILE).is_file():
-        every = [c for group in found.characters for c in group]
+        every = [c for group in glyphs.characters for c in group]
         names = [name for character in every for name in prompts.names_of(character)]
         tokens.save_tokenizer(tokens.train_tokenizer(names + list(prompts.TEMPLATES) * 20), folder)
     return tokens.load_tokenizer(folder)
@@ -166,13 +166,13 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    characters = pictures.base_characters(find_twins())
-    found = pictures.draw_training(characters)
-    held_out = pictures.draw_held_out(found.characters)
-    tokenizer = open_tokenizer(arguments.out, found)
-    clip = train(found, held_out, tokenizer, arguments.work, arguments.steps, arguments.seed)
+    characters = pictures.base_characters(find_lookalikes())
+    glyphs = pictures.draw_training(characters)
+    held_out = pictures.draw_held_out(glyphs.characters)
+    tokenizer = open_tokenizer(arguments.out, glyphs)
+    clip = train(glyphs, held_out, tokenizer, arguments.work, arguments.steps, arguments.seed)
     model.save(clip, tokenizer.get_vocab_size(), arguments.out)
-    groups = [*found.characters, pictures.MATHEMATICAL]
+    groups = [*glyphs.characters, pictures.MATHEMATICAL]
     seen = sorted(character for group in groups for character in group)
     text = "\n".join(f"{ord(character):04X}" for character in seen)
     (arguments.out / "characters.txt").write_text(text + "\n", "utf-8")

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from distill.__main__ import run
 from distill.commands.cli import COMMANDS, cli
 from distill.errors import LimbeckError
 from distill.names import recipe_names
-from distill.recipes.loading import check_recipe, load_recipe
+from distill.recipes.loading import load_recipe
 from distill.recipes.recipe import TABLES, Recipe
 
 ROOT = Path(__file__).parent.parent
@@ -114,7 +113,7 @@ def run_page(page: str) -> None:
                     check_command(words)
         elif block.language == "toml":
             Path(block.title).write_text(block.text, encoding="utf-8")
-            check_recipe(tomllib.loads(block.text), block.title)
+            load_recipe(block.title)
 
 
 @pytest.fixture(scope="session")

@@ -7,18 +7,14 @@ import os
 import click
 
 from distill.commands.lazy import LazyGroup
+from distill.recipes.stages import STAGE_ENTRIES
 
-# command -> (module in distill.commands, attribute)
+# command -> (module in distill.commands, attribute), see `LazyGroup`
 COMMANDS = {
     "run": ("run", "run"),
-    "experts": ("run", "experts"),
-    "match": ("run", "match"),
-    "recover": ("run", "recover"),
-    "select": ("run", "select"),
-    "refine": ("run", "refine"),
-    "relabel": ("run", "relabel"),
-    "project": ("run", "project"),
+    **{stage.name: ("run", "VERBS") for stage in STAGE_ENTRIES.values() if stage.verb},
     "encode": ("encode", "encode"),
+    "compress": ("compress", "compress"),
     "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),
     "report": ("report", "report"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from distill.commands.options import Names, debug
+from distill.commands.options import NameChoice, debug
 
 
 @click.command()
-@click.argument("shell", type=Names(["bash", "zsh", "fish"]))
+@click.argument("shell", type=NameChoice(["bash", "zsh", "fish"]))
 @debug
 def completion(shell: str, debug: bool) -> None:
     """Print the completion script of SHELL, to be sourced.
@@ -20,6 +20,6 @@ def completion(shell: str, debug: bool) -> None:
     """
     from distill.commands.cli import cli
 
-    found = get_completion_class(shell)
-    if found is not None:
-        click.echo(found(cli, {}, "distill", "_DISTILL_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    if completion_class is not None:
+        click.echo(completion_class(cli, {}, "distill", "_DISTILL_COMPLETE").source())

@@ -17,24 +17,24 @@ from distill.errors import WorkError
 @as_json
 @debug
 def doctor(as_json: bool, debug: bool) -> None:
-    """Say what this machine has: versions, devices, data sources; a text for bug reports.
+    """Show versions, devices and data sources of this machine, for bug reports.
 
     \b
     Example:
       distill doctor --json
     """
-    found = _look()
+    facts = _facts()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(facts, indent=2))
     else:
-        for name, value in found.items():
+        for name, value in facts.items():
             click.echo(f"{name}: {value}")
-    missing = [name for name, version in found["versions"].items() if version == "not installed"]
+    missing = [name for name, version in facts["versions"].items() if version == "not installed"]
     if missing:
         raise WorkError(f"not installed: {', '.join(missing)}; install the package limbeck again")
 
 
-def _look() -> dict[str, Any]:
+def _facts() -> dict[str, Any]:
     import torch
 
     from distill.data.sources.fashion import DEBIAN_FOLDER

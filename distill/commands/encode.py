@@ -14,11 +14,13 @@ from distill.commands.options import as_json, debug, device, quiet
 @click.command()
 @click.argument("set_path", metavar="SET", type=click.Path(path_type=Path))
 @click.option("--codec", help="Codec spec, see `distill ls codecs`.")
-@click.option("--target-bytes", type=click.IntRange(1), help="Most bytes of labels and views.")
+@click.option(
+    "--target-bytes", type=click.IntRange(1), help="Upper limit on the bytes of labels and views."
+)
 @click.option(
     "--max-loss",
     type=click.FloatRange(0, 1, max_open=True),
-    help="Most accuracy to lose on held-out images, a fraction; trains students.",
+    help="Largest accuracy loss on held-out images, a fraction; trains students.",
 )
 @click.option(
     "--out",
@@ -50,11 +52,12 @@ def encode(
     from distill.stages.encode import encode_set
 
     given = {key: value for key, value in choice.items() if value is not None}
-    found = encode_set(set_path, given, out, device, quiet)
+    result = encode_set(set_path, given, out, device, quiet)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(result, indent=2))
         return
     click.echo(
-        f"{found['codec']}: {found['payload']:,} bytes of labels and {found['views']:,} of views, "
-        f"in place of {found['full']:,} bytes of labels ({found['ratio']:.1f}x); {found['set']}"
+        f"{result['codec']}: {result['payload']:,} bytes of labels and {result['views']:,} of "
+        f"views, in place of {result['full']:,} bytes of labels ({result['ratio']:.1f}x); "
+        f"{result['set']}"
     )

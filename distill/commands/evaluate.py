@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import Names, address, as_json, debug, device, engine, quiet, workers
+from distill.commands.options import (
+    NameChoice,
+    address,
+    as_json,
+    debug,
+    device,
+    engine,
+    quiet,
+    workers,
+)
 
 
 @click.command()
@@ -20,7 +29,7 @@ from distill.commands.options import Names, address, as_json, debug, device, eng
 @click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
 @click.option(
     "--protocol",
-    type=Names(["auto", "trajectory", "kd", "hard"]),
+    type=NameChoice(["auto", "trajectory", "kd", "hard"]),
     help="How students are trained: trajectory (SGD at the learned lr), kd (AdamW, soft labels, "
     "views), hard (SGD with momentum); auto takes that of each label source.",
 )
@@ -33,7 +42,7 @@ from distill.commands.options import Names, address, as_json, debug, device, eng
     "--equal-bytes",
     is_flag=True,
     default=None,
-    help="Also train on as many random real images as fit into the set's bytes.",
+    help="Also train on as many coded random real images as fit into the set's bytes.",
 )
 @click.option(
     "--scores",
@@ -41,7 +50,7 @@ from distill.commands.options import Names, address, as_json, debug, device, eng
     default=None,
     help="Also train without augmentation, and give DD-Ranking's two scores.",
 )
-@click.option("--record", is_flag=True, help="Store what was found in SET.")
+@click.option("--record", is_flag=True, help="Store the results in SET.")
 @device
 @engine
 @address
@@ -73,33 +82,34 @@ def evaluate(
     from distill.evaluation.whole import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    found = evaluate_set(set_path, given, device, quiet, chosen, record=record)
+    result = evaluate_set(set_path, given, device, quiet, chosen, record=record)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(result, indent=2))
         return
-    for line in table_lines(found):
+    for line in table_lines(result):
         click.echo(line)
 
 
-def table_lines(found: dict[str, Any]) -> list[str]:
+def table_lines(result: dict[str, Any]) -> list[str]:
     """Students and controls as aligned text, accuracies in percent."""
-    groups = [("synthetic set", found["students"])]
-    groups += [(f"control: {name}", rows) for name, rows in found["controls"].items()]
+    groups = [("synthetic set", result["students"])]
+    groups += [(f"control: {name}", rows) for name, rows in result["controls"].items()]
     lines = []
     for title, students in groups:
         for student, sources in students.items():
             for source, stats in sources.items():
                 lines.append(f"{title:<16}  {student:<28}  {source:<10}  {_accuracy(stats)}")
-    for student, sources in found.get("scores", {}).items():
+    for student, sources in result.get("scores", {}).items():
         for source, scores in sources.items():
             shown = ", ".join(
                 f"{name.replace('_', '-')} {part['score']:.3f}" for name, part in scores.items()
             )
             lines.append(f"{'scores':<16}  {student:<28}  {source:<10}  {shown}")
-    counted = found["bytes"]
+    counted = result["bytes"]
     lines.append(
         f"bytes: images {counted['images']:,}, labels {counted['labels']:,}, "
-        f"projector {counted['projector']:,}, external {counted['external']:,}"
+        f"projector {counted['projector']:,}, external {counted['external']:,}; "
+        f"{counted['total']:,} in all with the labels of the fewest bytes"
     )
     return lines
 

@@ -8,14 +8,18 @@ from typing import Any
 
 import click
 
-from distill.commands.options import Names, as_json, debug
+from distill.commands.options import NameChoice, as_json, debug
 from distill.names import PROJECTOR_FORMATS
 
 
 @click.command("projector")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", type=Names(list(PROJECTOR_FORMATS)), required=True, help="What to write."
+    "--format",
+    "form",
+    type=NameChoice(list(PROJECTOR_FORMATS)),
+    required=True,
+    help="What to write.",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="A new folder, with its card."
@@ -58,26 +62,27 @@ def export_projector(
       distill export projector runs/digits --format peft --out exported
     """
     import projectors
-    from distill.sets.exchange.projector import ExportRequest
-    from distill.sets.exchange.projector import export_projector as write
+    from distill.sets.exchange import projector
 
     storage = projectors.Storage(int(bits), coder) if form == "compact" else None
-    found = write(path, out, ExportRequest(form, storage=storage, **rest))
+    request = projector.ExportRequest(form, storage=storage, **rest)
+    written = projector.export_projector(path, out, request)
     if as_json:
-        click.echo(json.dumps({"out": str(out), **found}, indent=2))
+        click.echo(json.dumps({"out": str(out), **written}, indent=2))
         return
-    for line in summary_lines(out, found):
+    for line in summary_lines(out, written):
         click.echo(line)
 
 
-def summary_lines(out: Path, found: dict[str, Any]) -> list[str]:
+def summary_lines(out: Path, written: dict[str, Any]) -> list[str]:
     """What was written, for people."""
     lines = [
-        f"{out}: {found['bytes']:,} bytes in {len(found['files'])} files, and README.md; "
-        f"{found['external bytes']:,} bytes to fetch elsewhere",
-        f"largest difference of probabilities on random images: {found['largest difference']:.1e}",
+        f"{out}: {written['bytes']:,} bytes in {len(written['files'])} files, and README.md; "
+        f"{written['external bytes']:,} bytes to fetch elsewhere",
+        "largest difference of probabilities on random images: "
+        f"{written['largest difference']:.1e}",
     ]
-    for against, fidelity in found["fidelity"].items():
+    for against, fidelity in written["fidelity"].items():
         if fidelity is not None:
             lines.append(
                 f"against {against}: KL {fidelity['kl']:.5f}, agreement "

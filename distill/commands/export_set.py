@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import Names, as_json, debug
+from distill.commands.options import NameChoice, as_json, debug
 from distill.names import FORMATS
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--format", "form", required=True, type=Names(list(FORMATS)), help="What to write.")
+@click.option(
+    "--format", "form", required=True, type=NameChoice(list(FORMATS)), help="What to write."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option(
     "--license",
@@ -34,10 +36,12 @@ def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, de
     Example:
       distill export set runs/digits --format safetensors --out exported --license cc-by-4.0
     """
-    from distill.sets.exchange import exchange as travel
+    from distill.sets.exchange import exchange
 
-    written = travel.export_set(path, form, out, licence)
+    written = exchange.export_set(path, form, out, licence)
     if as_json:
-        click.echo(json.dumps({"out": str(out), "files": [travel.CARD, *written.files]}, indent=2))
+        click.echo(
+            json.dumps({"out": str(out), "files": [exchange.CARD, *written.files]}, indent=2)
+        )
     else:
         click.echo(out)

@@ -15,7 +15,8 @@ class LazyGroup(click.Group):
     """A group whose commands are imported by name.
 
     Args:
-        table: command -> (module in distill.commands, attribute), in the order of the help.
+        table: command -> (module in distill.commands, attribute), in the order of the help; the
+            attribute is the command, or has it under its name.
         settings: as for `click.Group`.
     """
 
@@ -32,7 +33,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self.table:
             return None
         module, attribute = self.table[cmd_name]
-        return getattr(importlib.import_module(f"distill.commands.{module}"), attribute)
+        command = getattr(importlib.import_module(f"distill.commands.{module}"), attribute)
+        return command[cmd_name] if isinstance(command, Mapping) else command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import click
 
 from distill import names as registry
-from distill.commands.options import Names, as_json, debug
+from distill.commands.options import NameChoice, as_json, debug
 
 Rows = list[dict[str, str]]
 
@@ -21,7 +21,10 @@ def _entries(table: Mapping[str, registry.Entry]) -> Rows:
     ]
 
 
-def _with_options(table: Mapping[str, registry.NetworkEntry | registry.CodecEntry]) -> Rows:
+Optioned = registry.NetworkEntry | registry.CodecEntry | registry.CodingEntry
+
+
+def _with_options(table: Mapping[str, Optioned]) -> Rows:
     rows = _entries(table)
     for row in rows:
         options = table[row["name"]].options
@@ -47,6 +50,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "networks": lambda: _with_options(registry.NETWORKS),
     "teachers": lambda: _with_options(registry.TEACHERS),
     "codecs": lambda: _with_options(registry.CODECS),
+    "codings": lambda: _with_options(registry.CODINGS),
     "strategies": lambda: _entries(
         {**registry.STRATEGIES, **registry.MAKING, **registry.LABELLING}
     ),
@@ -58,11 +62,11 @@ KINDS: dict[str, Callable[[], Rows]] = {
 
 
 @click.command()
-@click.argument("kind", required=False, type=Names(list(KINDS)))
+@click.argument("kind", required=False, type=NameChoice(list(KINDS)))
 @as_json
 @debug
 def ls(kind: str | None, as_json: bool, debug: bool) -> None:
-    """List recipes, data sources, networks, teachers, codecs, strategies, gradients and formats.
+    """List recipes, data, networks, teachers, codecs, codings, strategies, gradients, formats.
 
     \b
     Example:

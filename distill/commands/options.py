@@ -13,7 +13,7 @@ from distill.errors import suggestion
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Names(click.Choice[str]):
+class NameChoice(click.Choice[str]):
     """A choice of names that suggests the nearest one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
@@ -21,7 +21,7 @@ class Names(click.Choice[str]):
         return f"{value!r} is unknown; {suggestion(str(value), map(str, self.choices))}"
 
 
-DEVICES = Names(["auto", "cpu", "cuda"])
+DEVICES = NameChoice(["auto", "cpu", "cuda"])
 
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 
@@ -51,15 +51,15 @@ workers = click.option(
     type=Workers(),
     default="auto",
     show_default=True,
-    help="Train so many networks at once, each on one thread: the same numbers for any N and any "
-    "engine; 1 for one after another. auto: as many as there are cores and memory for, and one for "
-    "short work or on a GPU; with Ray, as many as there are CPUs. With Ray, N also bounds the "
-    "processes that share the segments of matching.",
+    help="Networks trained at once, each on one thread: results depend neither on this number nor "
+    "on the engine; 1: one after another. auto: as many as cores and memory allow, and one for "
+    "short work or on a GPU; with Ray, one per CPU. With Ray, N also limits the processes that "
+    "share the segments of matching.",
 )
 
 engine = click.option(
     "--engine",
-    type=Names(["local", "ray"]),
+    type=NameChoice(["local", "ray"]),
     default="local",
     show_default=True,
     help="What does independent work: processes of this machine, or a Ray cluster.",
@@ -82,7 +82,7 @@ def recipe_options(command: Command) -> Command:
             "--out",
             required=True,
             type=click.Path(path_type=Path),
-            help="Folder of the run; made if it is not there, gone on with if it is.",
+            help="Folder of the run; created, or resumed if it exists.",
         ),
         click.option(
             "--set",

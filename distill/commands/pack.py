@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import Names, as_json, debug, quiet
+from distill.commands.options import NameChoice, as_json, debug, quiet
 
 
 @click.command()
 @click.argument("source")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @click.option("--size", type=click.IntRange(4), help="Of the images, as in recipes.")
-@click.option("--channels", type=Names(["1", "3"]), help="Of the images, as in recipes.")
+@click.option("--channels", type=NameChoice(["1", "3"]), help="Of the images, as in recipes.")
 @click.option(
     "--validation",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -47,7 +47,7 @@ def pack(
     from distill.data.packing import pack_source
     from distill.run.progress import Progress
 
-    found = pack_source(
+    packed = pack_source(
         source,
         out,
         size=size,
@@ -56,7 +56,7 @@ def pack(
         task=Progress(quiet=quiet).task,
     )
     if as_json:
-        click.echo(json.dumps({"out": str(out), **found}))
+        click.echo(json.dumps({"out": str(out), **packed}))
     else:
-        counts = ", ".join(f"{count:,} {name}" for name, count in found["images"].items())
-        click.echo(f"{out}: {counts} images, {found['bytes']:,} bytes")
+        counts = ", ".join(f"{count:,} {name}" for name, count in packed["images"].items())
+        click.echo(f"{out}: {counts} images, {packed['bytes']:,} bytes")

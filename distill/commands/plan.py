@@ -64,38 +64,38 @@ def plan(
     resolved = load_recipe(recipe, list(overrides))
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
-    found = make_plan(resolved, Machines(**machines))
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+    estimate = make_plan(resolved, Machines(**machines))
+    click.echo(json.dumps(estimate, indent=2) if as_json else "\n".join(_lines(estimate)))
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    data = found["data"]
+def _lines(estimate: dict[str, Any]) -> Iterator[str]:
+    data = estimate["data"]
     sides = "x".join(str(extent) for extent in (data["channels"], *data["size"]))
     yield (
-        f"{found['recipe']}: {data['source']}, {data['classes']} classes of {sides} images; "
+        f"{estimate['recipe']}: {data['source']}, {data['classes']} classes of {sides} images; "
         f"{data['train']:,} to train on, {data['validation']:,} held out, {data['test']:,} to test"
     )
     yield "\nparameters"
-    for spec, count in found["parameters"].items():
+    for spec, count in estimate["parameters"].items():
         yield f"  {count:>12,}  {spec}"
     yield "\ndisk"
-    for name, entry in found["disk"].items():
+    for name, entry in estimate["disk"].items():
         yield f"  {_bytes(entry['bytes']):>12}  {name}{_remark(entry)}"
     yield "\nwhat a receiver needs of the set, besides the projector"
-    for name, size in (*found["images"].items(), *found["labels"].items()):
+    for name, size in (*estimate["images"].items(), *estimate["labels"].items()):
         if size:
             yield f"  {_bytes(size):>12}  {name}"
-    if "matching" in found["memory"]:
+    if "matching" in estimate["memory"]:
         yield "\nmemory of matching, tensors alone (the process, and what kernels use, come on top)"
-        for name, size in found["memory"]["matching"].items():
-            chosen = "  (this recipe's)" if name == found["memory"]["gradient"] else ""
+        for name, size in estimate["memory"]["matching"].items():
+            chosen = "  (this recipe's)" if name == estimate["memory"]["gradient"] else ""
             yield f"  {_bytes(size):>12}  {name}{chosen}"
     yield "\nmemory of each stage, data and process included"
     yield f"  {'peak':>12}  {'on the host':>12}  {'on the device':>14}"
-    for name, stage in found["memory"]["stages"].items():
+    for name, stage in estimate["memory"]["stages"].items():
         sizes = f"{_bytes(stage['host']):>12}  {_bytes(stage['device']):>14}"
         yield f"  {_bytes(stage['peak']):>12}  {sizes}  {name}"
-    yield from _time_lines(found["time"])
+    yield from _time_lines(estimate["time"])
 
 
 def _remark(entry: dict[str, Any]) -> str:
@@ -109,20 +109,20 @@ def _remark(entry: dict[str, Any]) -> str:
     return f" {entry['reason']}" if "reason" in entry else ""
 
 
-def _time_lines(found: dict[str, Any]) -> Iterator[str]:
-    source, devices = found["calibration"], found["nodes"] * found["gpus"]
+def _time_lines(times: dict[str, Any]) -> Iterator[str]:
+    source, devices = times["calibration"], times["nodes"] * times["gpus"]
     where = source["file"] or f"{source['seconds']:.0f} s of calibration here"
     yield f"\ntime, extrapolated from {where} ({source['device']})"
     many = f"{f'{devices} devices':>12}  " if devices > 1 else ""
     yield f"  {'one device':>12}  {many}{'units known':<14} stage"
-    for name, stage in found["stages"].items():
+    for name, stage in times["stages"].items():
         known = stage.get("reason") or name
         yield f"  {_both(stage, devices)}{stage['basis']:<14} {name}" + (
             f" ({known})" if known != name else ""
         )
         for part in stage["parts"]:
             yield f"{'':18}{_part(part)}"
-    yield f"  {_both(found, devices)}in all"
+    yield f"  {_both(times, devices)}in all"
     if devices > 1:
         yield (
             f"  {devices} devices are extrapolated: tasks that do not wait for each other are "
@@ -130,9 +130,9 @@ def _time_lines(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _both(found: dict[str, Any], devices: int) -> str:
-    wall = f"{_seconds(found['wall_seconds']):>12}  " if devices > 1 else ""
-    return f"{_seconds(found['seconds']):>12}  {wall}"
+def _both(times: dict[str, Any], devices: int) -> str:
+    wall = f"{_seconds(times['wall_seconds']):>12}  " if devices > 1 else ""
+    return f"{_seconds(times['seconds']):>12}  {wall}"
 
 
 def _part(part: dict[str, Any]) -> str:

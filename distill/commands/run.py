@@ -9,20 +9,8 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import Names, recipe_options
-
-_STAGES = (
-    "experts",
-    "match",
-    "committee",
-    "recover",
-    "select",
-    "refine",
-    "relabel",
-    "project",
-    "encode",
-    "evaluate",
-)
+from distill.commands.options import NameChoice, recipe_options
+from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 
 
 @click.command()
@@ -31,59 +19,46 @@ _STAGES = (
     "--stage",
     "stages",
     multiple=True,
-    type=Names(_STAGES),
+    type=NameChoice(tuple(STAGE_ENTRIES)),
     help="Run only this stage; may be given several times.",
+)
+@click.option(
+    "--bytes",
+    "budget",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Make the best set of at most N bytes of everything that a receiver needs. Where the "
+    "recipe does not say how its images are kept, a short search on validation images does.",
 )
 def run(stages: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE (a name from `distill ls recipes`, or a TOML file) into the folder --out.
 
-    Stages whose inputs have not changed are skipped; an interrupted run goes on.
+    Stages whose inputs have not changed are skipped; an interrupted run resumes.
 
     \b
     Example:
       distill run digits --out runs/digits --set match.ipc=10
+      distill run digits --out runs/2kb --bytes 2000
     """
     _run(stages, **options)
 
 
-def _verb(
-    name: str, summary: str, stages: tuple[str, ...], recipe: str = "digits"
-) -> click.Command:
+def _verb(stage: StageEntry) -> click.Command:
     def callback(**options: Any) -> None:
-        _run(stages, verb=True, **options)
+        _run(stage.verb, verb=True, **options)
 
+    recipe = stage.example
+    lines = (f"distill {name} {recipe} --out runs/{recipe}" for name in (*stage.after, stage.name))
     callback.__doc__ = (
-        f"{summary}\n\n    The same as `distill run RECIPE --out RUN "
-        f"{' '.join('--stage ' + stage for stage in stages)}`.\n\n    \b\n    Example:\n"
-        f"      distill {name} {recipe} --out runs/{recipe}\n    "
+        f"{stage.summary}\n\nThe same as `distill run RECIPE --out RUN "
+        f"{' '.join('--stage ' + name for name in stage.verb)}`.\n\n\b\nExample:\n  "
+        + "\n  ".join(lines)
     )
     decorated: Callable[..., Any] = recipe_options(callback)
-    return click.command(name)(decorated)
+    return click.command(stage.name)(decorated)
 
 
-experts = _verb("experts", "Train experts and record their trajectories.", ("experts",))
-
-match = _verb("match", "Match the experts' trajectories.", ("match",))
-
-recover = _verb(
-    "recover",
-    "Optimise images until the committee recognises them.",
-    ("committee", "recover"),
-    recipe="digits-recover",
-)
-
-select = _verb(
-    "select",
-    "Select real images, or mosaics of them.",
-    ("committee", "select"),
-    recipe="digits-rded",
-)
-
-refine = _verb("refine", "Refine the images in a tower's space.", ("refine",))
-
-relabel = _verb("relabel", "Vote a soft label for every view.", ("committee", "relabel"))
-
-project = _verb("project", "Fit the projector.", ("committee", "project"))
+VERBS = {stage.name: _verb(stage) for stage in STAGE_ENTRIES.values() if stage.verb}
 
 
 def _run(
@@ -103,6 +78,7 @@ def _run(
     as_json: bool,
     debug: bool,
     verb: bool = False,
+    budget: int | None = None,
 ) -> None:
     from distill.run.engines import build_engine
 
@@ -110,7 +86,7 @@ def _run(
     from distill.recipes.loading import load_recipe
     from distill.stages.run_recipe import fetch_data, run_outcome, run_recipe
 
-    resolved = load_recipe(recipe, list(overrides), seed)
+    resolved = load_recipe(recipe, list(overrides), seed, budget)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     if verb and resolved.committee is None:

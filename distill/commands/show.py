@@ -22,17 +22,17 @@ def show(path: Path, as_json: bool, debug: bool) -> None:
     Example:
       distill show runs/digits/set.h5
     """
-    found = describe(path)
+    description = describe(path)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(description, indent=2))
         return
-    for name, value in found.items():
+    for name, value in description.items():
         text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
         click.echo(f"{name}: {text}")
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Plain values that say what is at `path`."""
+    """What is at `path`, as plain values."""
     from distill.errors import WorkError
 
     if (path / "manifest.json").is_file():
@@ -65,8 +65,8 @@ def _projector(path: Path) -> dict[str, Any]:
     from distill.errors import WorkError
 
     try:
-        found = json.loads((path / "projector.json").read_text("utf-8"))
-        return {"kind": "projector", **found}
+        content = json.loads((path / "projector.json").read_text("utf-8"))
+        return {"kind": "projector", **content}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise WorkError(
             f"{path / 'projector.json'} cannot be read ({error}); make the projector again"
@@ -86,7 +86,7 @@ def _artefact(path: Path) -> dict[str, Any]:
     from distill.store.hdf5 import read_kind
 
     kind = read_kind(path)
-    if kind == experts.KIND:
+    if kind == experts.EXPERTS_KIND:
         info = experts.read_info(path)
         return {
             "kind": kind,
@@ -98,7 +98,7 @@ def _artefact(path: Path) -> dict[str, Any]:
             "storage": info.storage,
             "largest error": info.largest_error,
         }
-    if kind == committee.KIND:
+    if kind == committee.COMMITTEE_KIND:
         members, data, class_names = committee.read_committee(path)
         accuracies = {member.spec: member.accuracy for member in members}
         return {"kind": kind, "members": accuracies, "data": data, "class_names": class_names}
@@ -107,9 +107,10 @@ def _artefact(path: Path) -> dict[str, Any]:
     return {
         "kind": kind,
         "images": list(content.images.shape),
+        "coded images": None if content.coded is None else len(content.coded),
         "learned labels": content.learned is not None,
         "voted labels": None if votes is None else list(votes.logits.shape),
-        "encoded labels": {name: len(found.payload) for name, found in content.encoded.items()},
+        "encoded labels": {name: len(encoded.payload) for name, encoded in content.encoded.items()},
         **content.manifest,
         "measured": content.measured,
     }

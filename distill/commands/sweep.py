@@ -28,7 +28,7 @@ from distill.commands.options import address, as_json, debug, device, engine, qu
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the table, the plot and the progress; a sweep that it holds goes on.",
+    help="Folder for the table, the plot and the progress; a sweep in it is resumed.",
 )
 @click.option(
     "--paper",
@@ -60,9 +60,9 @@ def sweep(
     """Train students on SET under every codec: bytes of labels against accuracy.
 
     Full and hard labels, and random real images under the same labels, are always part of it. The
-    number of workers does not change the numbers. Bytes are of labels and views; then as a
-    compressed archive ships them, what must be fetched elsewhere, and what the labels cost in
-    images that pass through a teacher: made once, and asked in the training of each student.
+    number of workers does not change the numbers. The columns are bytes of labels and views; the
+    same in a compressed archive; bytes to fetch elsewhere; and images passed through a teacher,
+    once to make the labels and in the training of each student.
 
     \b
     Example:
@@ -81,19 +81,19 @@ def sweep(
     from distill.evaluation.sweep.run import sweep_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    asked = SweepOptions(names, controls)
-    found = sweep_set(set_path, asked, given, out, engine=chosen, device=device, quiet=quiet)
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+    options = SweepOptions(names, controls)
+    result = sweep_set(set_path, options, given, out, engine=chosen, device=device, quiet=quiet)
+    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(_lines(result)))
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    width = max(len(point["codec"]) for point in found["points"])
-    students = max(len(point["student"]) for point in found["points"])
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    width = max(len(point["codec"]) for point in result["points"])
+    students = max(len(point["student"]) for point in result["points"])
     yield (
         f"{'images':<7} {'student':<{students}} {'codec':<{width}} {'bytes':>13} {'shipped':>13} "
         f"{'to fetch':>12} {'ratio':>9} {'passes made':>12} {'asked':>10}  accuracy"
     )
-    for point in found["points"]:
+    for point in result["points"]:
         mark = " (dominated)" if point["dominated"] else ""
         yield (
             f"{point['images']:<7} {point['student']:<{students}} {point['codec']:<{width}} "
@@ -104,9 +104,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _show_paper(names: list[str], as_json: bool) -> None:
-    from distill.evaluation.sweep.paper import CODECS, paper_table
+    from distill.evaluation.sweep.paper import PAPER_CODECS, paper_table
 
-    rows = paper_table(names or CODECS)
+    rows = paper_table(names or PAPER_CODECS)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

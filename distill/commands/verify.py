@@ -41,9 +41,9 @@ def verify(
     quiet: bool,
     debug: bool,
 ) -> None:
-    """Check that PATH is whole: runs and packed data by their digests, a file by its checksums.
+    """Check that PATH is intact: runs and packed data by their digests, a file by its checksums.
 
-    With --accuracy, also that a set keeps what it promises. A failed check ends with exit code 1.
+    With --accuracy, also check the stored accuracies of a set. A failed check exits with code 1.
 
     \b
     Example:
@@ -51,36 +51,36 @@ def verify(
     """
     from distill.errors import WorkError
 
-    found: dict[str, Any] = {"path": str(path), "whole": _whole(path)}
-    lines, failed = [f"{path}: {found['whole']}"], 0
+    outcome: dict[str, Any] = {"path": str(path), "whole": _whole(path)}
+    lines, failed = [f"{path}: {outcome['whole']}"], 0
     if accuracy:
         from distill.evaluation.whole import verify_accuracy
         from distill.run.engines import Local
 
         claims = verify_accuracy(path, tolerance, device, quiet, Local(workers))
-        found["accuracy"] = [{**asdict(claim), "holds": claim.holds} for claim in claims]
+        outcome["accuracy"] = [{**asdict(claim), "holds": claim.holds} for claim in claims]
         failed = sum(not claim.holds for claim in claims)
         lines += [
             f"{claim.student}  {claim.labels:<10}  stored {100 * claim.stored:.2f} %, "
-            f"{_words(claim.now, claim.holds)}"
+            f"{_claim_text(claim.now, claim.holds)}"
             for claim in claims
         ]
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(lines))
+    click.echo(json.dumps(outcome, indent=2) if as_json else "\n".join(lines))
     if failed:
         raise WorkError(
-            f"{path}: {failed} of {len(found['accuracy'])} stored accuracies do not hold; evaluate "
-            "the set again, or ask whoever shared it"
+            f"{path}: {failed} of {len(outcome['accuracy'])} stored accuracies do not hold; "
+            "evaluate the set again, or ask whoever shared it"
         )
 
 
-def _words(now: float | None, holds: bool) -> str:
+def _claim_text(now: float | None, holds: bool) -> str:
     if now is None:
         return "not checked: its labels are not beside the set"
     return f"now {100 * now:.2f} %: {'holds' if holds else 'does not hold'}"
 
 
 def _whole(path: Path) -> str:
-    """What is whole, in words; raises WorkError if something is not."""
+    """A sentence on what is intact; raises WorkError if something is not."""
     from distill.data.sources.packed import verify_packed
     from distill.errors import WorkError
     from distill.stages.pipeline import changed_outputs
@@ -108,7 +108,7 @@ def _read_through(path: Path) -> str:
     from distill.store import experts
 
     kind = str(describe(path)["kind"])
-    if kind == experts.KIND:
+    if kind == experts.EXPERTS_KIND:
         experts.check_snapshots(path)
     if kind == "projector":
         try:

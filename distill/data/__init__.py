@@ -1,9 +1,8 @@
 """Real data: sources, splits and normalisation."""
 
-from distill.data.batched import Changed, parts_of, take
+from distill.data.batched import MappedImages, select_images, split_by_index
 from distill.data.cutting import hold_out, keep_subset
 from distill.data.loading import load_data
-from distill.data.parts import Parts, Request
 from distill.data.pixels import resize_images, to_channels
 from distill.data.preprocess import (
     AnyPreprocess,
@@ -12,6 +11,7 @@ from distill.data.preprocess import (
     fit_preprocess,
     fit_zca,
 )
+from distill.data.source_splits import Request, SourceSplits
 from distill.data.sources.idx import read_idx
 from distill.data.splits import (
     DataError,
@@ -25,13 +25,13 @@ from distill.data.splits import (
 
 __all__ = [
     "AnyPreprocess",
-    "Changed",
     "DataError",
-    "Parts",
+    "MappedImages",
     "Preprocess",
     "RealData",
     "Request",
     "SourceError",
+    "SourceSplits",
     "Split",
     "ZCAPreprocess",
     "build_real_data",
@@ -40,11 +40,11 @@ __all__ = [
     "hold_out",
     "keep_subset",
     "load_data",
-    "parts_of",
     "per_class_indices",
     "read_idx",
     "require_per_class",
     "resize_images",
-    "take",
+    "select_images",
+    "split_by_index",
     "to_channels",
 ]

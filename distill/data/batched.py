@@ -1,4 +1,4 @@
-"""Images that are made batch by batch: chosen from others, changed, or decoded from files."""
+"""Images computed batch by batch: subsets or maps of others, or decoded from files."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from synth.images import Images
 CPU = torch.device("cpu")
 
 
-def parts_of(images: Images, size: int) -> Iterator[Tensor]:
-    """All images in their order, `size` at a time: the `split` of whatever can be indexed."""
+def split_by_index(images: Images, size: int) -> Iterator[Tensor]:
+    """All images in their order, `size` at a time: `split` by indexing."""
     for start in range(0, len(images), size):
         yield images[torch.arange(start, min(start + size, len(images)))]
 
 
-def take(images: Images, places: Tensor) -> Images:
-    """The images at `places` (int64 [m]): a copy of a tensor's, a choice of others'."""
-    return images[places] if isinstance(images, Tensor) else Chosen(images, places)
+def select_images(images: Images, indices: Tensor) -> Images:
+    """The images at `indices` (int64 [m]): a copy of a tensor, a subset of others."""
+    return images[indices] if isinstance(images, Tensor) else ImageSubset(images, indices)
 
 
 def pixels_of_bytes(values: Tensor) -> Images:
-    """Pixels in [0, 1] of bytes (uint8 [n, c, h, w]), a quarter of whose memory they take."""
-    return Changed(values, lambda part: part.float().div_(255))
+    """Pixels in [0, 1] of bytes (uint8 [n, c, h, w]), in a quarter of the memory."""
+    return MappedImages(values, lambda part: part.float().div_(255))
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class ImageSubset:
     """Some of the images of another source.
 
     Attributes:
         source: on the CPU.
-        places: int64 [n], in the order of these images.
+        indices: int64 [n], in the order of these images.
     """
 
     source: Images
-    places: Tensor
+    indices: Tensor
 
     @property
     def shape(self) -> torch.Size:
         """[n, c, h, w]."""
-        return torch.Size((len(self.places), *self.source.shape[1:]))
+        return torch.Size((len(self.indices), *self.source.shape[1:]))
 
     @property
     def device(self) -> torch.device:
@@ -54,24 +54,24 @@ class Chosen:
         return self.source.device
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        return self.source[self.places[places.cpu() if isinstance(places, Tensor) else places]]
+    def __getitem__(self, index: Any, /) -> Tensor:
+        return self.source[self.indices[index.cpu() if isinstance(index, Tensor) else index]]
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """See `synth.images.Images`."""
-        return parts_of(self, split_size)
+        """All images in their order, `split_size` at a time."""
+        return split_by_index(self, split_size)
 
 
 @dataclass(frozen=True, eq=False)
-class Changed:
-    """The images of another source after a change that sees each image alone.
+class MappedImages:
+    """The images of another source under a map of single images.
 
     Attributes:
         source: on the CPU.
         change: images [b, ...] on `device` -> images [b, c, h, w].
-        device: to which batches go before they are changed.
+        device: to which batches are moved before the map.
     """
 
     source: Images
@@ -90,23 +90,23 @@ class Changed:
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        at = places.to(self.source.device) if isinstance(places, Tensor) else places
-        return self.change(self.source[at].to(self.device, non_blocking=True))
+    def __getitem__(self, index: Any, /) -> Tensor:
+        own_index = index.to(self.source.device) if isinstance(index, Tensor) else index
+        return self.change(self.source[own_index].to(self.device, non_blocking=True))
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """See `synth.images.Images`."""
-        return parts_of(self, split_size)
+        """All images in their order, `split_size` at a time."""
+        return split_by_index(self, split_size)
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
-    """Images that are decoded one by one, whenever they are asked for.
+class DecodedImages:
+    """Images that are decoded one by one when indexed.
 
     Attributes:
         count: n.
         extent: (c, h, w).
-        decode: place -> image [c, h, w] in [0, 1].
+        decode: index -> image [c, h, w] in [0, 1].
     """
 
     count: int
@@ -126,14 +126,14 @@ class Decoded:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        at = places.cpu() if isinstance(places, Tensor) else places
-        numbers: Sequence[int] = torch.arange(self.count)[at].tolist()
-        found = torch.empty(len(numbers), *self.extent)
-        for row, place in zip(found, numbers, strict=True):
-            row.copy_(self.decode(place))
-        return found
+    def __getitem__(self, index: Any, /) -> Tensor:
+        own_index = index.cpu() if isinstance(index, Tensor) else index
+        indices: Sequence[int] = torch.arange(self.count)[own_index].tolist()
+        images = torch.empty(len(indices), *self.extent)
+        for image, position in zip(images, indices, strict=True):
+            image.copy_(self.decode(position))
+        return images
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """See `synth.images.Images`."""
-        return parts_of(self, split_size)
+        """All images in their order, `split_size` at a time."""
+        return split_by_index(self, split_size)

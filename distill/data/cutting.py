@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.batched import take
-from distill.data.parts import Parts
+from distill.data.batched import select_images
+from distill.data.source_splits import SourceSplits
 from distill.data.splits import DataError, Split, per_class_indices
 from distill.errors import suggestion
 
-# Not the run's seed: two runs that differ in seed must be judged on the same held-out images.
+# Not the run's seed: two runs that differ in seed must be evaluated on the same held-out images.
 _SEEDS = {"test": 101, "validation": 102, "subset": 103}
 
 
@@ -79,37 +79,37 @@ def keep_subset(split: Split, classes: int, count: int) -> Split:
     return split.take(_choose(members, _shares([len(own) for own in members], count), "subset"))
 
 
-def keep_classes(parts: Parts, wanted: Sequence[str | int]) -> Parts:
-    """Keep some classes alone, numbered anew in the order of `wanted`.
+def keep_classes(splits: SourceSplits, wanted: Sequence[str | int]) -> SourceSplits:
+    """Keep some classes only, renumbered in the order of `wanted`.
 
     Args:
-        parts: what a source gave.
+        splits: what a source gave.
         wanted: names, or numbers from 0, of at least two classes.
 
     Raises:
-        DataError: for a class that is not there, stands twice, or has no test image.
+        DataError: for a class that is missing, repeated, or without test images.
     """
-    numbers = [_class_number(parts.class_names, name) for name in wanted]
+    numbers = [_class_number(splits.class_names, name) for name in wanted]
     if len(set(numbers)) != len(numbers) or len(numbers) < 2:
         raise DataError(
             f"classes={list(wanted)} came, at least two different classes are needed; name each "
             "once"
         )
-    new = torch.full((len(parts.class_names),), -1)
+    new = torch.full((len(splits.class_names),), -1)
     new[torch.tensor(numbers)] = torch.arange(len(numbers))
 
     def kept(split: Split, name: str) -> Split:
         labels = new[split.labels]
-        places = torch.nonzero(labels >= 0).flatten()
-        if not len(places):
+        indices = torch.nonzero(labels >= 0).flatten()
+        if not len(indices):
             raise DataError(f"the {name} part has no image of {list(wanted)}; name other classes")
-        return Split(take(split.images, places), labels[places])
+        return Split(select_images(split.images, indices), labels[indices])
 
-    validation = parts.validation
-    return Parts(
-        kept(parts.train, "train"),
-        kept(parts.test, "test"),
-        tuple(parts.class_names[number] for number in numbers),
+    validation = splits.validation
+    return SourceSplits(
+        kept(splits.train, "train"),
+        kept(splits.test, "test"),
+        tuple(splits.class_names[number] for number in numbers),
         None if validation is None else kept(validation, "validation"),
     )
 
@@ -137,14 +137,14 @@ def _choose(members: tuple[Tensor, ...], counts: list[int], purpose: str) -> Ten
 
 
 def _shares(sizes: list[int], count: int) -> list[int]:
-    """Share `count` out in proportion to `sizes`, largest remainder first, at least 1 each.
+    """Distribute `count` in proportion to `sizes`, largest remainder first, at least 1 each.
 
     Needs len(sizes) <= count <= sum(sizes). A class without images gets none.
     """
     size = np.array(sizes, dtype=np.int64)
     least = np.minimum(size, 1)
     shares = np.maximum(count * size // size.sum(), least)
-    # In whole numbers: how far a class stands below its exact share, times the sum of sizes.
+    # In whole numbers: how far a class is below its exact share, times the sum of sizes.
     while (left := count - shares.sum()) != 0:
         below = count * size - shares * size.sum()
         if left > 0:

@@ -1,4 +1,4 @@
-"""Real data by a source string: its name says which reader of `distill.names.DATA` reads it."""
+"""Load real data by a source string, with the reader that `distill.names.DATA` has for its name."""
 
 import difflib
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from distill.data.batched import Changed
+from distill.data.batched import MappedImages
 from distill.data.cutting import hold_out, keep_classes, keep_subset
-from distill.data.parts import Parts, Request
 from distill.data.pixels import check_channels, check_memory, check_size, resize_images, to_channels
+from distill.data.source_splits import Request, SourceSplits
 from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
 from distill.names import DATA, resolve
 from synth.images import Images
@@ -35,8 +35,8 @@ def load_data(
         size: resize all images to size x size pixels (bilinear, antialiased; the central square
             of images that are not square). None keeps their size.
         channels: 1 for gray (luma) or 3 for RGB (gray repeated). None keeps their channels.
-        classes: keep these classes alone, by name or number, numbered anew in this order; empty
-            keeps all.
+        classes: keep only these classes, by name or number, renumbered in this order; empty keeps
+            all.
         subset: keep at most this many training images, stratified, after validation was cut.
         validation: the fraction of each class's training images, in (0, 1), that is held out;
             at least one image of each class that has two. Not used where the source brings
@@ -49,7 +49,7 @@ def load_data(
         SourceError: when the source string names no source.
         DataError: when an option is out of range, or the data cannot be read or used.
     """
-    parts = cut_parts(
+    splits = load_splits(
         source,
         size=size,
         channels=channels,
@@ -57,19 +57,19 @@ def load_data(
         subset=subset,
         validation=validation,
     )
-    train, held_out, test = parts.three
-    if parts.packed:
-        if parts.digest is not None:
-            return RealData(train, held_out, test, parts.class_names, source, parts.digest)
+    train, held_out, test = splits.three
+    if splits.packed:
+        if splits.digest is not None:
+            return RealData(train, held_out, test, splits.class_names, source, splits.digest)
     else:
-        waiting = [split for split in parts.three if not isinstance(split.images, Tensor)]
-        if waiting:
-            check_memory(sum(map(len, waiting)), waiting[0].images.shape[1:])
-        train, held_out, test = (split.gathered() for split in parts.three)
-    return build_real_data(train, held_out, test, parts.class_names, source)
+        undecoded = [split for split in splits.three if not isinstance(split.images, Tensor)]
+        if undecoded:
+            check_memory(sum(map(len, undecoded)), undecoded[0].images.shape[1:])
+        train, held_out, test = (split.gathered() for split in splits.three)
+    return build_real_data(train, held_out, test, splits.class_names, source)
 
 
-def cut_parts(
+def load_splits(
     source: str,
     *,
     size: int | None = None,
@@ -77,11 +77,11 @@ def cut_parts(
     classes: Sequence[str | int] = (),
     subset: int | None = None,
     validation: float = 0.1,
-) -> Parts:
-    """What `load_data` loads, cut and shaped, with images still where their source has them.
+) -> SourceSplits:
+    """The splits of `load_data`, with images not yet read or decoded.
 
     Args:
-        source: as all others, see `load_data`.
+        source: as the other arguments, see `load_data`.
         size: in pixels.
         channels: 1 or 3.
         classes: to keep.
@@ -89,7 +89,7 @@ def cut_parts(
         validation: fraction that is held out.
 
     Returns:
-        All three splits; images that no memory holds yet are decoded, or read, by batches.
+        All three splits; images not in memory are decoded, or read, in batches.
 
     Raises:
         SourceError, DataError: see `load_data`.
@@ -101,11 +101,11 @@ def cut_parts(
             f"validation={validation} came, a fraction above 0 and below 1 is needed; use for "
             "example 0.1"
         )
-    whole = parts = _read(Request(source, source.partition(":")[2], size, channels))
+    whole = splits = _read(Request(source, source.partition(":")[2], size, channels))
     if classes:
-        parts = keep_classes(parts, classes)
-    count = len(parts.class_names)
-    train, held_out = parts.train, parts.validation
+        splits = keep_classes(splits, classes)
+    count = len(splits.class_names)
+    train, held_out = splits.train, splits.validation
     if held_out is None:
         train, held_out = hold_out(train, count, validation, "validation")
     if subset is not None:
@@ -114,13 +114,13 @@ def cut_parts(
     def shaped(split: Split) -> Split:
         return Split(_shaped(split.images, channels, size), split.labels)
 
-    found = Parts(shaped(train), shaped(parts.test), parts.class_names, shaped(held_out))
-    same = train is whole.train and found.train.images is train.images
-    return replace(found, packed=whole.packed, digest=whole.digest if same else None)
+    cut = SourceSplits(shaped(train), shaped(splits.test), splits.class_names, shaped(held_out))
+    same = train is whole.train and cut.train.images is train.images
+    return replace(cut, packed=whole.packed, digest=whole.digest if same else None)
 
 
 def _shaped(images: Images, channels: int | None, size: int | None) -> Images:
-    """The images with other channels and another size; themselves where these are theirs."""
+    """The images with these channels and this size; unchanged where they have them."""
     c, h, w = images.shape[1:]
     if channels in (None, c) and (size is None or (h, w) == (size, size)):
         return images
@@ -128,10 +128,10 @@ def _shaped(images: Images, channels: int | None, size: int | None) -> Images:
     def change(pixels: Tensor) -> Tensor:
         return resize_images(to_channels(pixels, channels), size)
 
-    return change(images) if isinstance(images, Tensor) else Changed(images, change)
+    return change(images) if isinstance(images, Tensor) else MappedImages(images, change)
 
 
-def _read(request: Request) -> Parts:
+def _read(request: Request) -> SourceSplits:
     name = request.source.partition(":")[0]
     if name not in DATA:
         close = difflib.get_close_matches(name.lower(), DATA, n=1)
@@ -141,10 +141,11 @@ def _read(request: Request) -> Parts:
             f"{hint}write for example digits, folder:PATH or torchvision:CIFAR10"
         )
     entry = DATA[name]
-    parts = resolve(entry)(request)
-    if not isinstance(parts, Parts):
+    splits = resolve(entry)(request)
+    if not isinstance(splits, SourceSplits):
         raise DataError(
             f"source {request.source!r} of the package {entry.package} gave a "
-            f"{type(parts).__name__}, but distill.data.Parts are needed; ask its authors for them"
+            f"{type(splits).__name__}, but distill.data.SourceSplits are needed; ask its authors "
+            "for them"
         )
-    return parts
+    return splits

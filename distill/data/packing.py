@@ -1,4 +1,4 @@
-"""Packing a data source, as the command asks for it."""
+"""Pack a data source, for the command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from distill.data import DataError, SourceError
-from distill.data.loading import cut_parts
+from distill.data.loading import load_splits
 from distill.data.sources.packed import pack_data
 from distill.errors import RecipeError, WorkError
 from distill.store.packed import shard_path
@@ -42,10 +42,10 @@ def pack_source(
         WorkError: if the data are missing or wrong, or cannot be written.
     """
     try:
-        parts = cut_parts(source, size=size, channels=channels, validation=validation)
-        total = sum(map(len, parts.three))
+        splits = load_splits(source, size=size, channels=channels, validation=validation)
+        total = sum(map(len, splits.three))
         with task("pack", total) as advance:
-            index = pack_data(parts, source, out, lambda count: advance(count=count))
+            index = pack_data(splits, source, out, lambda count: advance(count=count))
     except SourceError as error:
         raise RecipeError(f"data {source}: {error}") from None
     except (DataError, OSError) as error:

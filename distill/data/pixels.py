@@ -17,7 +17,7 @@ _LARGEST_SIDE = 1 << 14
 
 
 def check_channels(channels: int | None) -> None:
-    """Check a wish for channels.
+    """Check a requested number of channels.
 
     Raises:
         DataError: when it is neither None, 1 nor 3.
@@ -27,7 +27,7 @@ def check_channels(channels: int | None) -> None:
 
 
 def check_size(size: int | None) -> None:
-    """Check a wish for an image size in pixels.
+    """Check a requested image size in pixels.
 
     Raises:
         DataError: when it is below 1 or above 16,384.
@@ -39,7 +39,7 @@ def check_size(size: int | None) -> None:
 
 
 def check_memory(count: int, extent: Sequence[int]) -> None:
-    """Check that images would fit, before memory is taken for them.
+    """Check that images fit in memory, before it is allocated.
 
     Args:
         count: images.

@@ -18,7 +18,7 @@ from synth.whitening import Whitening, fit_whitening
 _STD_FLOOR = 1e-3
 
 # Values of all channels that are read at once: 8 MB.
-_PART = 1 << 21
+_BATCH_VALUES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -116,30 +116,30 @@ def fit_preprocess(*sources: Images) -> Preprocess:
 
     Args:
         sources: training images, float32 [n, c, h, w] in [0, 1]; of several, all together. They
-            are read once, a part at a time.
+            are read once, in batches.
 
     Raises:
         DataError: when the images are not of that form.
     """
     channels: list[_Moments] = []
     for images in sources:
-        for part in images.split(max(1, _PART // math.prod(images.shape[1:]))):
-            check_images(part)
-            channels = channels or [_Moments() for _ in range(part.shape[1])]
-            for moments, channel in zip(channels, part.detach().unbind(dim=1), strict=True):
+        for batch in images.split(max(1, _BATCH_VALUES // math.prod(images.shape[1:]))):
+            check_images(batch)
+            channels = channels or [_Moments() for _ in range(batch.shape[1])]
+            for moments, channel in zip(channels, batch.detach().unbind(dim=1), strict=True):
                 moments.add(channel)
     stds = tuple(max(moments.std, _STD_FLOOR) for moments in channels)
     return Preprocess(tuple(moments.mean for moments in channels), stds)
 
 
 class _Moments:
-    """Mean and spread of the values of one channel; parts are merged as Chan et al. 1979."""
+    """Mean and spread of the values of one channel; batches are merged as in Chan et al. 1979."""
 
     def __init__(self) -> None:
         self.count, self.mean, self._scatter = 0, 0.0, 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take in [n, h, w]; float64 sums are exact enough for any number of pixels."""
+        """Add values [n, h, w]; float64 sums are accurate enough for any number of pixels."""
         std, own = torch.std_mean(values.double(), correction=0)
         added = values.numel()
         step, total = float(own) - self.mean, self.count + added
@@ -155,7 +155,7 @@ class _Moments:
 
 @lru_cache(maxsize=64)
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[c, 1, 1]; kept, because a copy from the host in each call would make the device wait."""
+    """[c, 1, 1]; cached, as a copy from the host in each call would synchronise the device."""
     # A tensor first made inside inference mode could not be used for gradients afterwards.
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device).reshape(-1, 1, 1)
@@ -169,7 +169,7 @@ def _numbers(key: str, stored: object) -> tuple[float, ...]:
     return tuple(float(value) for value in stored)
 
 
-_BATCH = 2000
+_WHITENING_BATCH = 2000
 
 
 @dataclass(frozen=True)
@@ -196,5 +196,5 @@ def fit_zca(*sources: Images) -> ZCAPreprocess:
     Raises:
         ValueError: if the images are so large that the matrix would not fit.
     """
-    parts = (part for images in sources for part in images.split(_BATCH))
-    return ZCAPreprocess(fit_whitening(parts))
+    batches = (batch for images in sources for batch in images.split(_WHITENING_BATCH))
+    return ZCAPreprocess(fit_whitening(batches))

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.data.batched import take
+from distill.data.batched import select_images
 from distill.errors import WorkError
 from synth.images import Images, gather
 
-# Images that are looked at together.
-_PART = 1000
+# Images that are digested at a time.
+_BATCH = 1000
 
 
 class DataError(WorkError, ValueError):
     """Real data that cannot be used; the message is one line and says what to do.
 
-    Images are decoded when a batch asks for them, so any stage may meet a damaged one.
+    Images are decoded when they are indexed, so any stage may raise it.
     """
 
 
@@ -32,7 +32,7 @@ def check_images(images: Tensor, name: str = "images") -> None:
 
     Args:
         images: must be float32 [n, c, h, w], not empty, every pixel finite and in [0, 1].
-        name: how the error calls them (a plural, or the name of an array).
+        name: their name in the error (a plural, or the name of an array).
 
     Raises:
         DataError: one line with the first fault found.
@@ -64,7 +64,7 @@ def check_labels(labels: Tensor, count: int, name: str = "labels") -> None:
     Args:
         labels: must be int64 [n].
         count: the number of images, n.
-        name: how the error calls them.
+        name: their name in the error.
 
     Raises:
         DataError: one line with the first fault found.
@@ -109,7 +109,7 @@ class Split:
 
     Raises:
         DataError: when the images or labels are not of that form, or empty. Of images that are
-            read by batches only the shape is looked at.
+            read in batches, only the shape is checked.
     """
 
     images: Images
@@ -125,7 +125,7 @@ class Split:
 
     def take(self, indices: Tensor) -> "Split":
         """A new split of the images at `indices` (int64 [m]), in that order; tensors are copied."""
-        return Split(take(self.images, indices), self.labels[indices])
+        return Split(select_images(self.images, indices), self.labels[indices])
 
     def gathered(self) -> "Split":
         """The same split with its images in memory."""
@@ -133,7 +133,7 @@ class Split:
 
 
 def per_class_indices(labels: Tensor, classes: int) -> tuple[Tensor, ...]:
-    """Where each class stands.
+    """The indices of each class.
 
     Args:
         labels: int64 [n] in 0..classes-1.
@@ -247,7 +247,7 @@ def build_real_data(
     check_class_names(class_names)
     digest = DataDigest()
     for name, split in _named(train, validation, test):
-        for _ in digest.passing(name, split, _PART):
+        for _ in digest.passing(name, split, _BATCH):
             pass
     return RealData(train, validation, test, class_names, source, digest.finish(class_names))
 
@@ -284,13 +284,13 @@ def _shape(split: Split) -> str:
 
 
 class DataDigest:
-    """The digest of real data, split by split, as its images come."""
+    """Digest of real data, updated split by split as its images are read."""
 
     def __init__(self) -> None:
         self._sha = hashlib.sha256()
 
     def passing(self, name: str, split: Split, size: int) -> Iterator[Tensor]:
-        """The images of a split, `size` at a time, digested as they pass; read them to the end."""
+        """The images of a split, `size` at a time, digested as they are read; read all of them."""
         # Shapes come first: two splits of equal bytes and other shapes must differ.
         shapes = f"{name} {tuple(split.images.shape)} {tuple(split.labels.shape)};"
         self._sha.update(shapes.encode())

@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 
 from distill.errors import RecipeError
 
-STUDENTS, RANDOM, WHOLE, EQUAL_BYTES = "students", "random", "whole", "equal_bytes"
+STUDENTS, RANDOM, WHOLE, CODED = "students", "random", "whole", "coded"
 
 CONFIDENCE = 0.95
 
@@ -21,15 +21,18 @@ class StudentJob:
 
     Attributes:
         group: "students" (the synthetic set), "random" (random real images at the same IPC),
-            "whole" (all training images) or "equal_bytes" (as many random real images as fit
-            into the bytes of the synthetic set with the labels of `labels`).
+            "whole" (all training images) or "coded" (as many coded random real images with hard
+            labels as fit into the bytes of the synthetic set with the labels of `labels`).
         student: network spec.
         labels: hard | learned | votes | projector, or the spec of a codec.
         seed: of the student's weights, of its batches and views, and of the random images.
         views: whether its images are augmented.
         lr_factor: its learning rate, as a multiple of its protocol's.
-        trial: it is tested on the validation split, to choose the learning rate of others.
+        trial: it is tested on the validation split, to choose the learning rate or the coding of
+            others.
         ipc: random real images per class; None for as many as the set stores.
+        coding: spec of how real images are coded; "" for as they are.
+        epochs: of its training; None for those of its protocol.
     """
 
     group: str
@@ -40,13 +43,18 @@ class StudentJob:
     lr_factor: float = 1.0
     trial: bool = False
     ipc: int | None = None
+    coding: str = ""
+    epochs: int | None = None
 
     @property
     def name(self) -> str:
         """A name that is the same in every run."""
         views = "" if self.views else "/plain"
         factor = "" if self.lr_factor == 1 else f"/lr={self.lr_factor:g}"
-        return f"{self.kind}/{self.seed}{views}{factor}{'/trial' if self.trial else ''}"
+        coded = f"/{self.coding}/{self.ipc}" if self.coding else ""
+        epochs = "" if self.epochs is None else f"/epochs={self.epochs}"
+        trial = "/trial" if self.trial else ""
+        return f"{self.kind}/{self.seed}{views}{factor}{coded}{epochs}{trial}"
 
     @property
     def kind(self) -> str:
@@ -95,20 +103,6 @@ def plan_jobs(
     return jobs
 
 
-def plan_equal_bytes(jobs: Sequence[StudentJob], ipc: Mapping[str, int]) -> list[StudentJob]:
-    """Real images in as many bytes as the set, beside every student on the set.
-
-    Args:
-        jobs: what `plan_jobs` gave.
-        ipc: by label source, how many real images per class take the bytes of the set with it.
-    """
-    return [
-        replace(job, group=EQUAL_BYTES, ipc=ipc[job.labels])
-        for job in jobs
-        if job.group == STUDENTS
-    ]
-
-
 def plan_plain(jobs: Sequence[StudentJob]) -> list[StudentJob]:
     """The students and random controls again without augmentation.
 
@@ -147,7 +141,7 @@ def with_factors(jobs: Sequence[StudentJob], factors: Mapping[str, float]) -> li
 
 def summarise(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, Any]:
     """Group accuracies as {"students": {student: {labels: stats}}, "controls": {...}}."""
-    groups = (STUDENTS, RANDOM, WHOLE, EQUAL_BYTES)
+    groups = (STUDENTS, RANDOM, WHOLE, CODED)
     runs: dict[str, dict[str, dict[str, list[float]]]] = {group: {} for group in groups}
     for job, value in accuracies:
         by_label = runs[job.group].setdefault(job.student, {})
@@ -160,8 +154,8 @@ def summarise(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, Any]:
         }
 
     controls = {RANDOM: stats(RANDOM), WHOLE: stats(WHOLE)}
-    if runs[EQUAL_BYTES]:
-        controls[EQUAL_BYTES] = stats(EQUAL_BYTES)
+    if runs[CODED]:
+        controls[CODED] = stats(CODED)
     return {"students": stats(STUDENTS), "controls": controls}
 
 
@@ -169,8 +163,8 @@ def statistics_of(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation (over the runs, n - 1), the runs, and the mean's interval."""
     mean = sum(values) / len(values)
     spread = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
-    found = {"mean": mean, "std": spread**0.5, "runs": list(values)}
-    return {**found, "interval": confidence_interval(mean, spread**0.5, len(values))}
+    stats = {"mean": mean, "std": spread**0.5, "runs": list(values)}
+    return {**stats, "interval": confidence_interval(mean, spread**0.5, len(values))}
 
 
 def confidence_interval(mean: float, std: float, count: int) -> list[float] | None:

@@ -1,8 +1,7 @@
-"""Run an evaluation job by job; what was measured before an interruption is kept."""
+"""Run an evaluation job by job; finished jobs are kept over an interruption."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -10,17 +9,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 import projectors
 from distill.errors import WorkError
+from distill.evaluation.coded import (
+    CodedReal,
+    best_codings,
+    candidates,
+    coded_protocol,
+    describe_coded,
+    fit,
+    plan_coded,
+    plan_search,
+)
 from distill.evaluation.confusion import Grade, sum_confusions
 from distill.evaluation.jobs import (
-    EQUAL_BYTES,
+    CODED,
+    STUDENTS,
     StudentJob,
     choose_factors,
-    plan_equal_bytes,
     plan_jobs,
     plan_plain,
     plan_trials,
@@ -28,15 +34,14 @@ from distill.evaluation.jobs import (
     with_factors,
 )
 from distill.evaluation.scores import score_students
-from distill.evaluation.students import EvaluatedSet, protocol, student_load, train_student
+from distill.evaluation.students import EvaluatedSet, grade_student, protocol, student_load
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import PROJECTOR
 from distill.run.context import Context
 from distill.run.engines import Load
-from distill.sets.set_file import SetFile, read_set
-from distill.sets.votes import view_bytes
-from distill.store.hdf5 import smallest_unsigned
+from distill.sets.cost import count_bytes
+from distill.sets.set_file import read_set
 from distill.store.jsonl import append_lines, read_lines
 from distill.teachers.loading import has_committee, load_committee
 from projectors import Projector
@@ -48,14 +53,13 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     Args:
         context: data, device, seeds, engine; committee and projector of its run label.
         table: [evaluate] of its recipe: students, seeds, labels and their training.
-        path: the set.h5 that is judged.
+        path: the set.h5 to evaluate.
         log: a file of finished jobs, read before and appended to after each job.
     """
     path = path.resolve()
     judged, projector_bytes = open_judged(context, path)
     if "projector" in table.labels and judged.open_projector is not None:
-        _ = judged.online  # a projector that cannot be read is missed here, not hours later
-    counted = count_bytes(judged.content, projector_bytes)
+        _ = judged.online  # fails here, not hours later, if the projector cannot be read
     base = plan_jobs(
         table.students,
         table.seeds,
@@ -64,10 +68,12 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
         judged.labellers,
         table.whole_seeds,
     )
-    ipc = equal_bytes_ipc(judged.content, counted, context.split("train")[1])
-    jobs = base + (plan_equal_bytes(base, ipc) if table.equal_bytes else [])
-    plain = plan_plain(base) if table.scores else []
+    reported = {job.labels for job in base if job.group == STUDENTS}
+    counted = count_bytes(judged.content, projector_bytes, reported)
     evaluation = Evaluation(context, path, log)
+    coded = choose_coded(evaluation, table, base, counted) if table.equal_bytes else {}
+    jobs = base + (plan_coded(base, coded) if table.equal_bytes else [])
+    plain = plan_plain(base) if table.scores else []
     factors: dict[str, float] = {}
     if table.lr_factors:
         trials = plan_trials(jobs, table.lr_factors)
@@ -75,27 +81,27 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     jobs, plain = with_factors(jobs, factors), with_factors(plain, factors)
     graded = evaluation.measure("evaluate", jobs + plain)
     measured = dict(_accuracies(graded))
-    found = summarise((job, measured[job]) for job in jobs)
+    result = summarise((job, measured[job]) for job in jobs)
     confusion = sum_confusions(graded[: len(jobs)])
-    found |= {"confusion": confusion} if confusion else {}
-    found |= {"bytes": counted, "protocol": protocol(context, table, judged)}
+    result |= {"confusion": confusion} if confusion else {}
+    result |= {"bytes": counted, "protocol": protocol(context, table, judged)}
     if factors:
-        found["protocol"]["lr_factors"] = {
+        result["protocol"]["lr_factors"] = {
             "tried": table.lr_factors,
             "chosen": factors,
             "on": f"{len(context.data.validation)} validation images, one student of each kind",
         }
-    for sources in found["controls"].get(EQUAL_BYTES, {}).values():
-        for source, stats in sources.items():
-            stats["images"] = ipc[source] * context.classes
+    if table.equal_bytes:
+        describe_coded(result["controls"][CODED], coded, context.classes)
+        result["protocol"][CODED] = coded_protocol(context, table)
     if table.scores:
-        found["scores"] = score_students(found, summarise((job, measured[job]) for job in plain))
-    return found
+        result["scores"] = score_students(result, summarise((job, measured[job]) for job in plain))
+    return result
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Where jobs are measured: the set at `path`, and a `log` of those that are finished."""
+    """Measures jobs on the set at `path`, with a `log` of those that are finished."""
 
     context: Context
     path: Path
@@ -124,55 +130,39 @@ class Evaluation:
 def _grade(path: Path, context: Context, job: StudentJob) -> Grade:
     """Train and test the student of a job on the set at `path`."""
     judged, _ = open_judged(context, path)
-    return train_student(context, context.recipe.table("evaluate"), judged, job)
+    return grade_student(context, context.recipe.table("evaluate"), judged, job)
 
 
-def equal_bytes_ipc(
-    content: SetFile, counted: dict[str, Any], train_labels: Tensor
-) -> dict[str, int]:
-    """Real images per class in the bytes of the set, by label source.
-
-    A real image takes a byte for each pixel of each channel, and its class. A class with fewer
-    training images ends the count.
+def choose_coded(
+    evaluation: Evaluation,
+    table: EvaluateTable,
+    jobs: Sequence[StudentJob],
+    counted: dict[str, Any],
+) -> dict[tuple[str, str], CodedReal]:
+    """How real images are kept in the bytes of the set, by (student, label source).
 
     Args:
-        content: the set.
-        counted: what `count_bytes` gave for it.
-        train_labels: [m] classes of the real images.
+        evaluation: where the candidates are measured.
+        table: [evaluate] of the recipe.
+        jobs: what `plan_jobs` gave.
+        counted: what `count_bytes` gave for the set.
     """
-    classes = len(content.manifest["class_names"])
-    one = content.images[0].numel() + smallest_unsigned(classes).itemsize
-    most = int(torch.bincount(train_labels, minlength=classes).min())
-    shared = counted["images"] + counted["preprocess"]
-    budgets = {source: shared + own for source, own in counted["sources"].items()}
-    budgets["projector"] = shared + counted["projector"]
-    return {source: max(1, min(b // one // classes, most)) for source, b in budgets.items()}
-
-
-def count_bytes(content: SetFile, projector: tuple[int, int]) -> dict[str, Any]:
-    """Bytes that a receiver needs, uncompressed as stored.
-
-    `labels` is all label data in the file; `sources` says what each label source needs of it.
-    """
-    classes = len(content.manifest["class_names"])
-    sources = {"hard": content.hard.numel() * smallest_unsigned(classes).itemsize}
-    if content.learned is not None:
-        sources["learned"] = content.learned.numel() * 4
-    if content.votes is not None:
-        sources["votes"] = math.prod(content.votes.logits.shape) * 2 + view_bytes(content.votes)
-    for name, encoded in content.encoded.items():
-        views = encoded.view_bytes(len(content.seen_hard))
-        sources[name] = len(encoded.payload) + views
-    whitening = content.whitening
-    matrices = () if whitening is None else (whitening.mean, whitening.transform, whitening.inverse)
-    return {
-        "images": math.prod(content.images.shape) * 4,
-        "preprocess": sum(part.numel() * 4 for part in matrices),
-        "labels": sum(sources.values()),
-        "projector": projector[0],
-        "external": projector[1],
-        "sources": sources,
+    context = evaluation.context
+    shared = counted["preprocess"] + counted["settings"]
+    sources = {job.labels for job in jobs if job.group == STUDENTS}
+    offered = {
+        source: candidates(context, counted["totals"][source], shared) for source in sorted(sources)
     }
+    search = plan_search(jobs, table.epochs, offered)
+    measured = dict(_accuracies(evaluation.measure("choose coding", [job for job, _ in search])))
+    chosen = best_codings((job, real, measured[job]) for job, real in search)
+    fitted = {
+        (source, real.coding): fit(
+            context, real, counted["totals"][source], shared, seeds=table.seeds
+        )
+        for source, real in {(key[1], real) for key, real in chosen.items()}
+    }
+    return {key: fitted[key[1], real.coding] for key, real in chosen.items()}
 
 
 def _row(context: Context, job: StudentJob, accuracy: float) -> None:
@@ -193,20 +183,20 @@ def _accuracies(graded: Sequence[tuple[StudentJob, Grade]]) -> list[tuple[Studen
 
 
 def _read(log: Path) -> dict[str, Grade]:
-    found = {}
+    grades = {}
     for row in read_lines(log):
         try:
-            found[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
+            grades[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return grades
 
 
 def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
     """The set at `path` with the committee and projector of the context's run, opened once.
 
     Returns:
-        What is judged, and the projector's bytes: shipped, and to be fetched elsewhere.
+        The set to evaluate, and the projector's bytes: shipped, and to be fetched elsewhere.
 
     Raises:
         WorkError: if the set was made from other data, or the projector's folder is damaged.
@@ -223,11 +213,12 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
             "evaluate it with the data it was made from"
         )
     folder = context.run.path / PROJECTOR
-    there = folder.is_dir()
+    has_projector = folder.is_dir()
     committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
-    opened = partial(_load_projector, context, folder) if there else None
-    return EvaluatedSet(content, committee, opened, relabel), _sizes(folder) if there else (0, 0)
+    opened = partial(_load_projector, context, folder) if has_projector else None
+    sizes = _sizes(folder) if has_projector else (0, 0)
+    return EvaluatedSet(content, committee, opened, relabel), sizes
 
 
 def _load_projector(context: Context, folder: Path) -> Projector:

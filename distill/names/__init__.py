@@ -10,16 +10,18 @@ from __future__ import annotations
 from importlib import resources
 
 from distill.names.codecs import CODECS
+from distill.names.codings import CODINGS
 from distill.names.data import DATA
 from distill.names.entries import (
     CodecEntry,
+    CodingEntry,
     Entry,
     FormatEntry,
     GradientEntry,
-    Names,
     NetworkEntry,
+    OptionValue,
+    Registry,
     SelectionEntry,
-    Value,
     arguments,
     load_object,
     options_of,
@@ -32,6 +34,7 @@ from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, sel
 
 __all__ = [
     "CODECS",
+    "CODINGS",
     "DATA",
     "FORMATS",
     "GRADIENTS",
@@ -43,13 +46,14 @@ __all__ = [
     "STRATEGIES",
     "TEACHERS",
     "CodecEntry",
+    "CodingEntry",
     "Entry",
     "FormatEntry",
     "GradientEntry",
-    "Names",
     "NetworkEntry",
+    "OptionValue",
+    "Registry",
     "SelectionEntry",
-    "Value",
     "arguments",
     "choices",
     "importable",

@@ -1,7 +1,7 @@
-"""What is said of every name that can be chosen, and where its object is. Imports no torch.
+"""Registries of names that can be chosen, each with where its object is. Imports no torch.
 
-A table is Limbeck's own entries and, where it has a group, those that installed packages bring as
-entry points of that group. An object is imported when it is first asked for, see `resolve`.
+A registry is Limbeck's own entries and, where it has a group, those that installed packages bring
+as entry points of that group. An object is imported when it is first resolved, see `resolve`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 # What an option of a spec may be.
-Value = int | float | str
+OptionValue = int | float | str
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NetworkEntry(Entry):
         trained: whether it comes with its weights, and so can only be a member of a committee.
     """
 
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     bare: str = ""
     trained: bool = False
 
@@ -78,7 +78,7 @@ class CodecEntry(Entry):
     """A label codec, a part of one, or labels that are stored as they are.
 
     The object is the codec's class, for the roles pool and labels; a pool's takes the codec of
-    what it keeps first.
+    what it keeps as its first argument.
 
     Attributes:
         role: "stored" (part of the set, never encoded), "views" (how a receiver gets the views),
@@ -89,8 +89,19 @@ class CodecEntry(Entry):
     """
 
     role: str = "stored"
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     meaning: str = ""
+
+
+@dataclass(frozen=True)
+class CodingEntry(Entry):
+    """A way to keep images; its object is called as (shape, **options), see `synth.coding`.
+
+    Attributes:
+        options: names and defaults; a spec may override each of them.
+    """
+
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +134,7 @@ class FormatEntry(Entry):
 E = TypeVar("E", bound=Entry)
 
 
-class Names(Mapping[str, E], Generic[E]):
+class Registry(Mapping[str, E], Generic[E]):
     """The names of one kind, in order: Limbeck's own, then those of installed packages.
 
     Args:
@@ -146,7 +157,7 @@ class Names(Mapping[str, E], Generic[E]):
         self.own = {entry.name: entry for entry in entries}
         self.group = group
         self._make = make
-        # Not `beside or {}`, which would read the table while it is made.
+        # Not `beside or {}`, which would read that registry now.
         self._beside = {} if beside is None else beside
 
     def __getitem__(self, name: str) -> E:
@@ -161,9 +172,9 @@ class Names(Mapping[str, E], Generic[E]):
     @cached_property
     def _all(self) -> dict[str, E]:
         """Every entry. Raises WorkError for an entry point whose name cannot be used."""
-        found = dict(self.own)
+        entries = dict(self.own)
         if self._make is None:
-            return found
+            return entries
         # Imported late: it is slow, and the help of a command reads no such table.
         from importlib.metadata import entry_points
 
@@ -175,7 +186,7 @@ class Names(Mapping[str, E], Generic[E]):
                     "letters, digits, dots, dashes and underscores alone; uninstall it, or ask its "
                     "authors for another name"
                 )
-            taken = found.get(point.name) or self._beside.get(point.name)
+            taken = entries.get(point.name) or self._beside.get(point.name)
             if taken is not None:
                 other = taken.package
                 raise WorkError(
@@ -183,10 +194,10 @@ class Names(Mapping[str, E], Generic[E]):
                     f"{f'the package {other}' if other else 'Limbeck itself'}; uninstall it, or "
                     "ask its authors for another name"
                 )
-            found[point.name] = self._make(
+            entries[point.name] = self._make(
                 point.name, about, package, point.value.partition("[")[0].strip(), package=package
             )
-        return found
+        return entries
 
 
 def _described(point: EntryPoint) -> tuple[str, str]:
@@ -198,7 +209,7 @@ def _described(point: EntryPoint) -> tuple[str, str]:
 
 
 def resolve(entry: Entry) -> Any:
-    """The object of an entry; its module is imported when it is first asked for.
+    """The object of an entry; its module is imported on first use.
 
     Raises:
         WorkError: for one of another package that cannot be imported.
@@ -215,13 +226,13 @@ def resolve(entry: Entry) -> Any:
         ) from None
 
 
-def load_object(place: str) -> Any:
-    """What "package.module:Object" names."""
-    module, _, path = place.partition(":")
-    found = importlib.import_module(module)
+def load_object(location: str) -> Any:
+    """The object at "package.module:Object"."""
+    module, _, path = location.partition(":")
+    target = importlib.import_module(module)
     for part in path.split("."):
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 def arguments(entry: Entry, values: Any) -> dict[str, Any]:
@@ -229,7 +240,7 @@ def arguments(entry: Entry, values: Any) -> dict[str, Any]:
     return {key: getattr(values, key) for key in entry.takes}
 
 
-def options_of(entry: NetworkEntry | CodecEntry) -> dict[str, Value]:
+def options_of(entry: NetworkEntry | CodecEntry | CodingEntry) -> dict[str, OptionValue]:
     """The options of an entry and their defaults.
 
     Those of another package's are the numbers and texts among the defaults of its object's

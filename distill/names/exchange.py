@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill.names.entries import Entry, FormatEntry, Names
+from distill.names.entries import Entry, FormatEntry, Registry
 
 _READERS = "distill.sets.exchange.import_layouts"
 
@@ -13,20 +13,20 @@ _ARCHIVES = "distill.sets.exchange.arrays"
 _PROJECTORS = "projectors.export.formats"
 
 # An object is called as (path) -> ImportedSet.
-LAYOUTS: Names[Entry] = Names(
+LAYOUTS: Registry[Entry] = Registry(
     "layout",
     (
-        Entry("mtt", "images_best.pt and labels beside it", "MTT, TESLA", f"{_READERS}:read_mtt"),
-        Entry("dc", "one file of data and labels", "DC, DSA, DM", f"{_READERS}:read_dc"),
-        Entry("datm", "images, label logits and lr", "DATM", f"{_READERS}:read_datm"),
-        Entry("idc", "one file of pixels and labels", "IDC", f"{_READERS}:read_idc"),
-        Entry("rded", "a folder of pictures per class", "RDED", f"{_READERS}:read_folder"),
-        Entry("npz", "arrays images and labels", "NumPy", f"{_READERS}:read_npz"),
-        Entry("folder", "a folder of pictures per class", "textbook", f"{_READERS}:read_folder"),
+        Entry("mtt", "images_best.pt and labels beside it", "MTT, TESLA", f"{_READERS}:import_mtt"),
+        Entry("dc", "one file of data and labels", "DC, DSA, DM", f"{_READERS}:import_dc"),
+        Entry("datm", "images, label logits and lr", "DATM", f"{_READERS}:import_datm"),
+        Entry("idc", "one file of pixels and labels", "IDC", f"{_READERS}:import_idc"),
+        Entry("rded", "a folder of pictures per class", "RDED", f"{_READERS}:import_folder"),
+        Entry("npz", "arrays images and labels", "NumPy", f"{_READERS}:import_npz"),
+        Entry("folder", "a folder of pictures per class", "textbook", f"{_READERS}:import_folder"),
     ),
 )
 
-FORMATS: Names[FormatEntry] = Names(
+FORMATS: Registry[FormatEntry] = Registry(
     "format",
     (
         FormatEntry(
@@ -72,7 +72,7 @@ FORMATS: Names[FormatEntry] = Names(
 )
 
 # An object is called as (projector, folder, **what it takes) -> Exported.
-PROJECTOR_FORMATS: Names[Entry] = Names(
+PROJECTOR_FORMATS: Registry[Entry] = Registry(
     "format",
     (
         Entry("peft", "adapters and head", "PEFT", f"{_PROJECTORS}:export_peft", takes=("base",)),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from distill.names.entries import Entry, Names, SelectionEntry
+from distill.names.entries import Entry, Registry, SelectionEntry
 
 _STARTS = "distill.stages.match.start"
 
-STRATEGIES: Names[Entry] = Names(
+STRATEGIES: Registry[Entry] = Registry(
     "strategy",
     (
         Entry(
@@ -62,7 +62,7 @@ STRATEGIES: Names[Entry] = Names(
     ),
 )
 
-MAKING: Names[Entry] = Names(
+MAKING: Registry[Entry] = Registry(
     "strategy",
     (
         Entry(
@@ -164,7 +164,7 @@ MAKING: Names[Entry] = Names(
     ),
 )
 
-LABELLING: Names[Entry] = Names(
+LABELLING: Registry[Entry] = Registry(
     "strategy",
     (
         Entry("committee.recipes", "a member's own training", "CV-DD"),
@@ -210,8 +210,10 @@ def choices(key: str) -> dict[str, Entry]:
     """The entries of the values that a key of a recipe may have, such as "recover.init"."""
     start = f"{key}="
     tables = (STRATEGIES, MAKING, LABELLING)
-    found = [entry for table in tables for entry in table.values() if entry.name.startswith(start)]
-    return {entry.name.removeprefix(start): entry for entry in found}
+    entries = [
+        entry for table in tables for entry in table.values() if entry.name.startswith(start)
+    ]
+    return {entry.name.removeprefix(start): entry for entry in entries}
 
 
 def selection(method: str) -> SelectionEntry:

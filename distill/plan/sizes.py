@@ -1,26 +1,23 @@
-"""What a recipe's networks and files hold, counted on the meta device: no data, no memory."""
+"""Sizes of a recipe's networks and files, counted on the meta device without the data."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
-from distill.plan.shapes import DataShape
-from distill.recipes.build import build_network, relabel_views
 from distill.recipes.recipe import Recipe, kept_epochs
-from distill.recipes.tables.relabel import RelabelTable
+from distill.stages.units.shapes import (
+    DataShape,
+    meta_network,
+    parameter_count,
+    synthetic_shape,
+    vote_bytes,
+)
 from distill.store.hdf5 import smallest_unsigned
 from distill.store.snapshot_storage import share_of_mtt, trajectory_bytes
-from synth.augment import FAMILIES
-from synth.augment.mix import MIX_WIDTHS
-from synth.training.batches import split_batches
 
-# HDF5's own structures, measured on files of 1 to 20 experts and of 203 and 196 tensors; an expert
-# has some of its own, and its snapshots each.
+# HDF5's overhead, measured on files of 1 to 20 experts and of 203 and 196 tensors: of a file, of
+# (an expert, each of its snapshots), and of a tensor.
 _FILE_BYTES = 4_700
 
 _EXPERT_BYTES = {
@@ -38,35 +35,8 @@ _SET_BYTES = 10_000
 _MEASURED_BYTES = 1_000
 
 
-@dataclass(frozen=True)
-class SyntheticShape:
-    """Images of the synthetic set: `stored`, and `seen` by students (ipc and factor of them)."""
-
-    stored: int
-    seen: int
-
-
-def synthetic_shape(recipe: Recipe, shape: DataShape) -> SyntheticShape:
-    """How many images the synthetic set has."""
-    stored = recipe.maker.ipc * shape.classes
-    # Mosaics are images of their own; only matching decodes one stored image to several.
-    factor = recipe.match.factor if recipe.match is not None else 1
-    return SyntheticShape(stored, stored * factor**2)
-
-
-def meta_network(spec: str, shape: DataShape) -> nn.Module:
-    """A network of a spec on the meta device."""
-    with torch.device("meta"):
-        return build_network(spec, shape.channels, shape.size, shape.classes, 0)
-
-
-def parameter_count(network: nn.Module) -> int:
-    """p, the values of all parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 def network_specs(recipe: Recipe) -> list[str]:
-    """Every network of a recipe, once."""
+    """The distinct networks of a recipe."""
     specs = [recipe.experts.network] if recipe.experts else []
     specs += recipe.committee.members if recipe.committee else []
     specs += recipe.evaluate.students if recipe.evaluate else []
@@ -101,43 +71,40 @@ def committee_file(recipe: Recipe, shape: DataShape) -> int:
 def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     """Bytes of each label source that is stored, as arrays: hard, learned and votes."""
     synthetic = synthetic_shape(recipe, shape)
-    found = {
+    sizes = {
         "hard": synthetic.stored * smallest_unsigned(shape.classes).itemsize,
-        "learned": synthetic.seen * shape.classes * 4 if recipe.match is not None else 0,
+        "learned": 0,
     }
+    if recipe.match is not None and recipe.match.keeps_labels:
+        sizes["learned"] = synthetic.seen * shape.classes * 4
     if recipe.relabel is not None:
-        found["votes"] = _vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
-    return found
-
-
-def _vote_bytes(table: RelabelTable, count: int, classes: int) -> int:
-    """Each epoch labels every image: its place, its view and its logits, the latter in fp16."""
-    logits = table.epochs * count * 2 * classes
-    if table.views == "seed":
-        return logits
-    parameters = sum(FAMILIES[family].width for family in relabel_views(table).families)
-    views = table.epochs * count * (smallest_unsigned(count).itemsize + 2 * parameters)
-    if table.mix == "none":
-        return logits + views
-    places = split_batches(count, table.batch_size)
-    partner = smallest_unsigned(max(place.stop - place.start for place in places)).itemsize
-    mixes = count * partner + len(places) * 2 * MIX_WIDTHS[table.mix]
-    return logits + views + table.epochs * mixes
+        sizes["votes"] = vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
+    return sizes
 
 
 def image_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
-    """Bytes of the synthetic images, and of the whitening matrices that go with them."""
+    """Bytes of the synthetic images, and of the whitening matrices that go with them.
+
+    Within a budget images take what labels and matrices leave of it, and at most float32; what a
+    coding takes without a budget is not known before, so float32 stands for it.
+    """
     pixels = shape.pixels
     whitening = 4 * (pixels + 2 * pixels**2) if recipe.data.zca else 0
-    return {
-        "images": 4 * pixels * synthetic_shape(recipe, shape).stored,
-        "preprocess": whitening,
-    }
+    images = 4 * pixels * synthetic_shape(recipe, shape).stored
+    budget = None if recipe.match is None else recipe.match.budget_bytes
+    if budget is not None:
+        labels = label_bytes(recipe, shape)
+        images = max(0, min(images, budget - whitening - labels["learned"]))
+    return {"images": images, "preprocess": whitening}
 
 
 def set_file(recipe: Recipe, shape: DataShape) -> int:
     """Bytes of set.h5 after the whole run."""
     arrays = sum(image_bytes(recipe, shape).values()) + sum(label_bytes(recipe, shape).values())
+    # The original images are stored beside the refined ones.
+    arrays += (
+        0 if recipe.refine is None else 4 * shape.pixels * synthetic_shape(recipe, shape).stored
+    )
     attributes = len(json.dumps(recipe.model_dump(mode="json")))
     students = len(recipe.evaluate.students) if recipe.evaluate else 0
     return arrays + _SET_BYTES + attributes + _MEASURED_BYTES * (1 + students)

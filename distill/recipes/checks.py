@@ -8,11 +8,9 @@ from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError
 from distill.machine import available_bytes
 from distill.recipes.build import build_data, build_network, build_views
-from distill.recipes.recipe import MAKERS, Recipe, kept_epochs
+from distill.recipes.recipe import Recipe, kept_epochs
 from distill.recipes.specs import parse_network
-from distill.recipes.tables.match import MatchTable
-from distill.recipes.tables.recover import RecoverTable
-from distill.recipes.tables.select import SelectTable
+from distill.recipes.stages import MAKERS
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
 from synth.whitening import LARGEST, whitening_bytes
@@ -49,16 +47,16 @@ def check_data(recipe: Recipe) -> RealData:
 
     Raises:
         RecipeError: for an unknown source, more images per class than there are, or a network
-            that these images do not go through.
+            that cannot take these images.
         WorkError: if the data are missing or wrong.
     """
     data = build_data(recipe.data)
     name = next(name for name in MAKERS if getattr(recipe, name) is not None)
     try:
-        require_per_class(data.train, _real_per_class(recipe.maker), data.class_names)
+        require_per_class(data.train, recipe.maker.real_per_class, data.class_names)
     except DataError as error:
         raise RecipeError(f"{name}.ipc: {error}") from None
-    side = min(data.size) // _tiles_a_side(recipe.maker)
+    side = min(data.size) // recipe.maker.tiles
     if side < SMALLEST_CELL:
         raise RecipeError(
             f"{name}.factor cuts images of {data.size[0]}x{data.size[1]} into tiles of {side} "
@@ -75,29 +73,14 @@ def _check_whitening(data: RealData) -> None:
     """Raise RecipeError for images so large that their whitening matrices would not fit."""
     height, width = data.size
     values = data.channels * height * width
-    needed, there = whitening_bytes(values), available_bytes()
-    if values > LARGEST or (there is not None and needed > there):
-        free = "" if there is None else f", {there / 1e9:.1f} GB are free"
+    needed, available = whitening_bytes(values), available_bytes()
+    if values > LARGEST or (available is not None and needed > available):
+        free = "" if available is None else f", {available / 1e9:.1f} GB are free"
         raise RecipeError(
             f"data.zca: images of {data.channels}x{height}x{width} have {values:,} values, and "
             f"whitening with {values:,} x {values:,} matrices takes {needed / 1e9:.1f} GB{free}, "
             f"at most {LARGEST:,} values are whitened; set a smaller data.size, or data.zca = false"
         )
-
-
-def _tiles_a_side(table: MatchTable | RecoverTable | SelectTable) -> int:
-    """How many real images, or crops of them, are tiled along a side of a stored one."""
-    if isinstance(table, MatchTable):
-        return table.factor
-    kind = table.init if isinstance(table, RecoverTable) else table.method
-    return table.factor if kind == "mosaics" else 1
-
-
-def _real_per_class(table: MatchTable | RecoverTable | SelectTable) -> int:
-    """Real images of each class that a set is made from, at least 1."""
-    if isinstance(table, RecoverTable) and table.init == "noise":
-        return 1
-    return table.ipc * _tiles_a_side(table) ** 2
 
 
 def _check_measured(recipe: Recipe, data: RealData) -> None:

@@ -1,25 +1,25 @@
-"""What recipe keys are made of: ranges of numbers, lists of names, and tables. Imports no torch."""
+"""Types of recipe keys: ranges of numbers, lists of names, and tables. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill.errors import RecipeError
 from distill.names import GRADIENTS, TEACHERS, choices
-from distill.recipes.specs import parse_codec
+from distill.recipes.specs import parse_codec, parse_coding
 
 
-def split(value: Any) -> Any:
-    """A list, or text whose parts are separated by commas."""
+def split_commas(value: Any) -> Any:
+    """A list as it is, or the parts of a text that are separated by commas."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-Names = Annotated[list[str], BeforeValidator(split)]
+NameList = Annotated[list[str], BeforeValidator(split_commas)]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -39,7 +39,13 @@ Compile = Literal["auto", "on", "off"]
 
 
 class Table(BaseModel):
-    """A table of a recipe: unknown keys are errors, and values do not change."""
+    """A table of a recipe: unknown keys are errors, and values do not change.
+
+    Attributes:
+        renamed: keys of earlier versions -> their names now.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,13 +70,23 @@ def _label_source(name: str) -> str:
         raise ValueError(f"it should be {sources}, or a codec of the set: {error}") from None
 
 
+def _coding(text: str) -> str:
+    try:
+        parse_coding(text)
+    except RecipeError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+CodingText = Annotated[str, AfterValidator(_coding)]
+
 CodecText = Annotated[str, AfterValidator(_codec)]
 
 LabelSource = Annotated[str, AfterValidator(_label_source)]
 
 
 def _one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """A check that a text is one of these names; a table of names is read when it is used."""
+    """A check that a text is one of these names; a registry is read when the check runs."""
 
     def check(name: str) -> str:
         known = list(names)
@@ -91,7 +107,7 @@ def _fresh(spec: str) -> str:
     return spec
 
 
-# A network whose weights are drawn, and not a teacher's.
+# A network with random weights, which a teacher is not.
 FreshNetwork = Annotated[str, AfterValidator(_fresh)]
 
 Gradient = Annotated[str, AfterValidator(_one_of(GRADIENTS))]
@@ -109,3 +125,19 @@ RecoverStart = Annotated[str, AfterValidator(_one_of(choices("recover.init")))]
 SelectMethod = Annotated[str, AfterValidator(_one_of(choices("select.method")))]
 
 Aggregate = Annotated[str, AfterValidator(_one_of(choices("relabel.aggregate")))]
+
+
+class MakerTable(Table):
+    """A table that says how the images of the set are made; a recipe has one such table."""
+
+    ipc: Count
+
+    @property
+    def tiles(self) -> int:
+        """How many real images, or crops of them, are tiled along a side of a stored one."""
+        return 1
+
+    @property
+    def real_per_class(self) -> int:
+        """Real images of each class that a set is made from, at least 1."""
+        return self.ipc * self.tiles**2

@@ -16,36 +16,80 @@ from distill.recipes.recipe import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
 
 
-def load_recipe(name: str, overrides: list[str] | None = None, seed: int | None = None) -> Recipe:
+def load_recipe(
+    name: str,
+    overrides: list[str] | None = None,
+    seed: int | None = None,
+    budget: int | None = None,
+) -> Recipe:
     """Read a recipe by the name of a packaged one, or by path, and apply overrides.
 
     Args:
         name: e.g. "digits" or "mine.toml".
         overrides: "table.key=value" strings; values are TOML, or plain text.
         seed: replaces the recipe's seed.
+        budget: bytes that the set may take. Where the recipe does not say how images are kept, a
+            search chooses that, and whatever of match.ipc and match.factor no override names.
 
     Raises:
         RecipeError: for an unknown recipe, key or value, in one line.
     """
     raw = _parse(name, recipe_text(name))
+    if budget is not None:
+        overrides = [*_budget_keys(name, raw, budget, overrides or []), *(overrides or [])]
     for override in overrides or []:
         _override(raw, override)
     if seed is not None:
         raw["seed"] = seed
     raw.setdefault("name", Path(name).stem)
-    return check_recipe(raw, f"recipe {name}")
+    return _checked(raw, f"recipe {name}")
+
+
+def _budget_keys(name: str, raw: dict[str, Any], budget: int, overrides: list[str]) -> list[str]:
+    """The keys that a budget sets."""
+    table = raw.get("match")
+    if not isinstance(table, dict):
+        raise RecipeError(
+            f"recipe {name} matches no trajectories, so --bytes has nothing to learn within a "
+            "budget; run it without, then use `distill compress`"
+        )
+    found = [f"match.budget_bytes={budget}"]
+    if "images" in table:
+        return found
+    given = {override.partition("=")[0].strip() for override in overrides}
+    open_keys = [key for key in ("images", "ipc", "factor") if f"match.{key}" not in given]
+    return [*found, f"match.search={open_keys}"]
 
 
 def check_recipe(raw: Any, origin: str) -> Recipe:
-    """The recipe that plain values stand for.
+    """The recipe that a run or a set stores; keys may have the names of an earlier version.
 
     Args:
-        raw: tables and keys, as TOML or JSON gives them.
+        raw: tables and keys, as JSON gives them.
         origin: where they come from, for the message.
 
     Raises:
         RecipeError: with the first few problems, in one line.
     """
+    return _checked(_with_new_names(raw), origin)
+
+
+def _with_new_names(raw: Any) -> Any:
+    """The values with the keys of earlier versions renamed."""
+    if not isinstance(raw, dict):
+        return raw
+    tables = {
+        name: {
+            new if (new := TABLES[name].renamed.get(key, key)) not in values else key: value
+            for key, value in values.items()
+        }
+        for name, values in raw.items()
+        if name in TABLES and isinstance(values, dict)
+    }
+    return {**raw, **tables}
+
+
+def _checked(raw: Any, origin: str) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
@@ -91,18 +135,18 @@ def _override(raw: dict[str, Any], text: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """A TOML value, or plain text where it is none that a recipe could use."""
+    """A TOML value of a type that recipes have, or the text itself."""
     try:
-        found = tomllib.loads(f"value = {text}")
+        parsed = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-    plain = isinstance(found["value"], bool | int | float | str | list | dict)
-    return found["value"] if plain and len(found) == 1 else text
+    plain = isinstance(parsed["value"], bool | int | float | str | list | dict)
+    return parsed["value"] if plain and len(parsed) == 1 else text
 
 
 def _one_line(error: ValidationError) -> str:
     """The first few problems of a recipe, each with its key."""
-    problems = [_problem(found["type"], found["loc"], found["msg"]) for found in error.errors()]
+    problems = [_problem(item["type"], item["loc"], item["msg"]) for item in error.errors()]
     rest = len(problems) - 3
     return "; ".join(problems[:3]) + (f"; and {rest} more" if rest > 0 else "")
 
@@ -110,6 +154,10 @@ def _one_line(error: ValidationError) -> str:
 def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:
     key = ".".join(str(part) for part in location if not isinstance(part, int))
     if kind == "extra_forbidden":
+        table = TABLES.get(str(location[0]), Recipe)
+        new = table.renamed.get(str(location[-1])) if len(location) == 2 else None
+        if new is not None:
+            return f"{key} is called {location[0]}.{new} now; rename it"
         return f"unknown key {key}; {suggestion(str(location[-1]), _known(location[:-1]))}"
     if kind == "missing":
         return f"{key} is missing"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -16,8 +16,10 @@ from distill.recipes.keys import (
     LabelSource as LabelSource,
 )
 from distill.recipes.keys import (
+    MakerTable,
     Table,
 )
+from distill.recipes.stages import MAKERS, STAGE_ENTRIES, StageEntry
 from distill.recipes.tables.committee import (
     VOTE_KEYS as VOTE_KEYS,
 )
@@ -57,12 +59,14 @@ class Recipe(Table):
     evaluate: EvaluateTable | None = None
 
     @property
-    def maker(self) -> MatchTable | RecoverTable | SelectTable:
+    def maker(self) -> MakerTable:
         """The table that says how the set is made."""
-        for table in (self.match, self.recover, self.select):
+        for name in MAKERS:
+            table: MakerTable | None = getattr(self, name)
             if table is not None:
                 return table
-        raise RecipeError("the recipe makes no set; add [match], [recover] or [select]")
+        *others, last = (f"[{name}]" for name in MAKERS)
+        raise RecipeError(f"the recipe makes no set; add {', '.join(others)} or {last}")
 
     def table(self, name: str) -> Any:
         """The table [name].
@@ -70,10 +74,10 @@ class Recipe(Table):
         Raises:
             WorkError: where the recipe lacks it.
         """
-        found = getattr(self, name)
-        if found is None:
+        table = getattr(self, name)
+        if table is None:
             raise WorkError(f"the recipe has no [{name}] table; add one")
-        return found
+        return table
 
     def matching(self) -> tuple[ExpertsTable, MatchTable]:
         """[experts] and [match]; raises RecipeError where the set is made in another way."""
@@ -101,47 +105,48 @@ class Recipe(Table):
     def _fits_together(self) -> Recipe:
         made_by = [name for name in MAKERS if getattr(self, name) is not None]
         if len(made_by) != 1:
-            found = ", ".join(f"[{name}]" for name in made_by) or "none of them"
+            given = ", ".join(f"[{name}]" for name in made_by) or "none of them"
+            *others, last = (f"[{name}]" for name in MAKERS)
             raise ValueError(
-                f"a set is made by one of [match], [recover] and [select], but there is {found}"
+                f"a set is made by one of {', '.join(others)} and {last}, but there is {given}"
             )
         if (self.experts is None) != (self.match is None):
             raise ValueError("[experts] and [match] go together; add or drop one of them")
-        if self.data.zca and self.projector is not None:
-            raise ValueError("a projector reads pixels: set data.zca = false or drop [projector]")
-        if self.data.zca and self.refine is not None:
-            raise ValueError("a tower reads pixels: set data.zca = false or drop [refine]")
-        for table in _TAUGHT:
-            if getattr(self, table) is not None and self.committee is None:
-                raise ValueError(f"[{table}] needs teachers; add a [committee] table")
+        for stage in STAGE_ENTRIES.values():
+            if getattr(self, stage.table) is not None:
+                self._check_needs(stage)
         problem = check_match(self) or check_recover(self) or check_select(self)
         if problem:
             raise ValueError(problem)
-        if self.encode is not None and self.relabel is None:
-            raise ValueError("[encode] needs voted labels; add a [relabel] table")
         if self.encode is not None and self.encode.max_loss is not None and self.evaluate is None:
             raise ValueError("encode.max_loss needs students; add an [evaluate] table")
         return self
 
+    def _check_needs(self, stage: StageEntry) -> None:
+        """Raise ValueError where a stage of this recipe lacks a table, or pixels."""
+        if stage.reads_pixels and self.data.zca:
+            raise ValueError(
+                f"{stage.reads_pixels} reads pixels: set data.zca = false or drop [{stage.table}]"
+            )
+        for needed in (*stage.tables, *stage.needs):
+            if getattr(self, needed) is None:
+                what = next(
+                    other.gives for other in STAGE_ENTRIES.values() if other.table == needed
+                )
+                raise ValueError(f"[{stage.table}] needs {what}; add a [{needed}] table")
 
-# The tables of which exactly one makes the set, and those that need a committee.
-MAKERS = ("match", "recover", "select")
 
-_TAUGHT = ("recover", "relabel", "projector")
+def _tables() -> dict[str, type[Table]]:
+    """The fields of a recipe that are tables, by name and in order."""
+    tables = {}
+    for name, field in Recipe.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Table):
+                tables[name] = kind
+    return tables
 
-TABLES: dict[str, type[Table]] = {
-    "data": DataTable,
-    "experts": ExpertsTable,
-    "match": MatchTable,
-    "committee": CommitteeTable,
-    "recover": RecoverTable,
-    "select": SelectTable,
-    "refine": RefineTable,
-    "relabel": RelabelTable,
-    "projector": ProjectorTable,
-    "encode": EncodeTable,
-    "evaluate": EvaluateTable,
-}
+
+TABLES: dict[str, type[Table]] = _tables()
 
 
 def ipc_of(raw: Any, makers: Sequence[str]) -> int | None:
@@ -191,7 +196,7 @@ def check_match(recipe: Recipe) -> str | None:
 
 
 def check_recover(recipe: Recipe) -> str | None:
-    """Recovery can draw no more members than there are, and a background has pixels."""
+    """Recovery can draw no more members than there are; a kept background needs pixels."""
     table, committee = recipe.recover, recipe.committee
     if table is None or committee is None:
         return None
@@ -240,8 +245,8 @@ def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
     """The epochs (0: untrained) whose snapshots are kept.
 
     With experts.keep "window" these are the starts and the targets of the segments that matching
-    can draw, and the last one where it starts from what finished experts say; all others would
-    never be read.
+    can draw, and the last one where it starts from finished experts; all others would never be
+    read.
     """
     table, match = recipe.matching()
     if table.keep == "all":

@@ -1,8 +1,9 @@
-"""Codec specs: parts joined by +, each `name[:option=value]...`. Imports no torch.
+"""Specs of codecs and networks. Imports no torch.
 
-seed+pruned:ratio=0.9+topk:k=5 keeps a tenth of the label epochs, five entries of each label, and
-draws the views again from the run's seed. At most one part of each role, in this order: views,
-pool, labels; see `distill ls codecs`.
+A codec spec is parts joined by +, each `name[:option=value]...`: seed+pruned:ratio=0.9+topk:k=5
+keeps a tenth of the label epochs, five entries of each label, and draws the views again from the
+run's seed. At most one part of each role, in this order: views, pool, labels; see `distill ls
+codecs`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from distill.errors import RecipeError, suggestion
 from distill.names import (
     CODECS,
+    CODINGS,
     NETWORKS,
     TEACHERS,
     CodecEntry,
+    CodingEntry,
     NetworkEntry,
-    Value,
+    OptionValue,
     options_of,
 )
 
@@ -29,7 +32,7 @@ class CodecPart:
     """One part of a spec: its entry in the registry, and all its options with their values."""
 
     entry: CodecEntry
-    options: Mapping[str, Value]
+    options: Mapping[str, OptionValue]
 
 
 @dataclass(frozen=True)
@@ -57,36 +60,37 @@ def parse_codec(text: str) -> CodecSpec:
         RecipeError: for an unknown codec or option, a value of the wrong type, or parts that do
             not go together.
     """
-    found: dict[str, CodecPart] = {}
-    for written in _spelled_out(text).split("+"):
+    parts: dict[str, CodecPart] = {}
+    for written in _expand_names(text).split("+"):
         part = _part(text, written)
         role = part.entry.role
-        if role in found or any(_ORDER.index(role) < _ORDER.index(other) for other in found):
+        if role in parts or any(_ORDER.index(role) < _ORDER.index(other) for other in parts):
             raise RecipeError(
                 f"codec {text}: {part.entry.name} cannot stand there; write at most one part of "
                 f"each role, in the order {', '.join(_ORDER)}"
             )
-        found[role] = part
-    if "network" in found and ("pool" in found or "views" in found):
+        parts[role] = part
+    if "network" in parts and ("pool" in parts or "views" in parts):
         raise RecipeError(
             f"codec {text}: a network labels every view, which comes from the seed anyway; leave "
             "out seed and pool"
         )
-    if "labels" not in found and "network" not in found:
+    if "labels" not in parts and "network" not in parts:
         raise RecipeError(
             f"codec {text} does not say how labels become bytes; add a part such as +dense"
         )
-    return CodecSpec(text, found)
+    return CodecSpec(text, parts)
 
 
-def _spelled_out(text: str) -> str:
+def _expand_names(text: str) -> str:
     """The spec with names that stand for others replaced."""
     parts = []
     for written in text.split("+"):
         name = written.partition(":")[0]
         entry = CODECS.get(name)
         if entry is not None and entry.role == "name":
-            parts.append(entry.meaning.format(**_options(text, entry, written)))
+            options = _options("codec", text, entry, written)
+            parts.append(entry.meaning.format(**options))
         else:
             parts.append(written)
     return "+".join(parts)
@@ -97,26 +101,38 @@ def _part(text: str, written: str) -> CodecPart:
     usable = [entry.name for entry in CODECS.values() if entry.role != "stored"]
     if name not in usable:
         raise RecipeError(f"codec {text}: there is no codec {name!r}; {suggestion(name, usable)}")
-    return CodecPart(CODECS[name], _options(text, CODECS[name], written))
+    return CodecPart(CODECS[name], _options("codec", text, CODECS[name], written))
 
 
-def _options(text: str, entry: CodecEntry, written: str) -> dict[str, Value]:
+def parse_coding(text: str) -> tuple[CodingEntry, dict[str, OptionValue]]:
+    """The entry of a way to keep images, and all its options with their values.
+
+    Raises:
+        RecipeError: for an unknown coding or option, or a value of the wrong type.
+    """
+    name = text.partition(":")[0]
+    if name not in CODINGS:
+        raise RecipeError(
+            f"coding {text}: there is no coding {name!r}; {suggestion(name, CODINGS)}"
+        )
+    return CODINGS[name], _options("coding", text, CODINGS[name], text)
+
+
+def _options(
+    kind: str, text: str, entry: CodecEntry | CodingEntry, written: str
+) -> dict[str, OptionValue]:
     options = options_of(entry)
     for part in written.split(":")[1:]:
         key, separator, value = part.partition("=")
         if not separator or key not in options:
             known = suggestion(key, options) if options else "it has none"
-            raise RecipeError(f"codec {text}: {entry.name} has no option {key!r}; {known}")
-        options[key] = _codec_value(text, key, value, options[key])
+            raise RecipeError(f"{kind} {text}: {entry.name} has no option {key!r}; {known}")
+        try:
+            options[key] = type(options[key])(value)
+        except ValueError:
+            needed = "a whole number" if isinstance(options[key], int) else "a number"
+            raise RecipeError(f"{kind} {text}: {key} is {value!r}; it must be {needed}") from None
     return options
-
-
-def _codec_value(text: str, key: str, value: str, default: Value) -> Value:
-    try:
-        return type(default)(value)
-    except ValueError:
-        kind = "a whole number" if isinstance(default, int) else "a number"
-        raise RecipeError(f"codec {text}: {key} is {value!r}; it must be {kind}") from None
 
 
 def find_network(spec: str) -> NetworkEntry:
@@ -133,7 +149,7 @@ def find_network(spec: str) -> NetworkEntry:
     raise RecipeError(f"there is no network {name}; {suggestion(name, known)}")
 
 
-def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, Value]]:
+def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, OptionValue]]:
     """The entry of a spec, and all its options with their values.
 
     Raises:
@@ -152,7 +168,7 @@ def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, Value]]:
     return entry, options
 
 
-def _network_value(spec: str, key: str, value: str, default: Value) -> Value:
+def _network_value(spec: str, key: str, value: str, default: OptionValue) -> OptionValue:
     if isinstance(default, str):
         return value
     if isinstance(default, float):

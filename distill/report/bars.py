@@ -36,7 +36,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class SoftLabelBars:
-    """The images whose soft labels can be looked at, by class, and the label sources' names."""
+    """The images with soft labels, by class, and the label sources' names."""
 
     sources: list[str]
     groups: list[tuple[str, list[LabelledImage]]]
@@ -65,7 +65,7 @@ def soft_label_bars(report: ReportInput, classes: Sequence[ClassRow]) -> SoftLab
     if not order:
         return None
     groups = [
-        (row.name, [_labelled(report, order, row, place) for place in range(len(row.synthetic))])
+        (row.name, [_labelled(report, order, row, index) for index in range(len(row.synthetic))])
         for row in classes
         if row.synthetic
     ]
@@ -73,19 +73,19 @@ def soft_label_bars(report: ReportInput, classes: Sequence[ClassRow]) -> SoftLab
 
 
 def _labelled(
-    report: ReportInput, order: Sequence[str], row: ClassRow, place: int
+    report: ReportInput, order: Sequence[str], row: ClassRow, index: int
 ) -> LabelledImage:
-    picture = row.synthetic[place]
+    picture = row.synthetic[index]
     rows = _rows(report, order, picture.index, row.label)
-    return LabelledImage(f"{row.name}, image {place + 1}", picture, rows)
+    return LabelledImage(f"{row.name}, image {index + 1}", picture, rows)
 
 
 def _rows(report: ReportInput, order: Sequence[str], index: int, label: int) -> list[BarRow]:
     width = max(report.soft_labels[source].shape[1] for source in order)
     table = np.full((len(order), width), np.nan)
-    for place, source in enumerate(order):
+    for row_index, source in enumerate(order):
         values = np.asarray(report.soft_labels[source][index], dtype=np.float64)
-        table[place, : len(values)] = values
+        table[row_index, : len(values)] = values
     known = np.nan_to_num(table, nan=0.0, posinf=0.0, neginf=0.0)
     # A stable order keeps equal probabilities in the order of the classes.
     ranked = np.argsort(-known.mean(axis=0), kind="stable")

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: axes, ticks, gaps where a value is not finite, text for readers."""
+"""Line charts as inline SVG: axes, ticks, gaps where a value is not finite, descriptions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ _LABEL_CHARACTERS = 18
 
 _LABEL_LINE = 14
 
-_MOST_POINTS = 400
+_MAX_POINTS = 400
 
-_DOTTED_UP_TO = 12
+_MAX_DOTTED_POINTS = 12
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ def line_chart(chart: LineChart) -> Markup:
 def figure(
     name: str, title: str, note: str, text: str, drawing: tuple[int, Markup], role: str = "img"
 ) -> Markup:
-    """A captioned `<figure>` round a drawing (height, markup), named and described for readers.
+    """A captioned `<figure>` round a drawing (height, markup), described for screen readers.
 
     Args:
         name: slug, unique on its page.
         title: of the figure.
         note: one line below the title; may be empty.
-        text: what a reader who does not see the drawing is told.
+        text: for screen readers.
         drawing: height and markup, `WIDTH` wide.
         role: "img", or "group" for a drawing with parts that can be focused.
     """
@@ -113,14 +113,14 @@ def _clean_series(series: Series) -> Series:
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    if len(points) <= _MOST_POINTS:
+    if len(points) <= _MAX_POINTS:
         return points
-    stretch = -(-2 * len(points) // _MOST_POINTS)
+    width = -(-2 * len(points) // _MAX_POINTS)
     kept = points[:1]
-    for begin in range(0, len(points), stretch):
-        piece = points[begin : begin + stretch]
-        known = [point for point in piece if finite(point[1]) is not None]
-        extremes = {min(known, key=_height), max(known, key=_height)} if known else {piece[0]}
+    for begin in range(0, len(points), width):
+        window = points[begin : begin + width]
+        known = [point for point in window if finite(point[1]) is not None]
+        extremes = {min(known, key=_height), max(known, key=_height)} if known else {window[0]}
         kept.extend(sorted(extremes - {points[0]}))
     return kept if kept[-1] == points[-1] else [*kept, points[-1]]
 
@@ -176,17 +176,19 @@ def _axes(chart: LineChart, across: Scale, up: Scale, right: float) -> Markup:
 
 
 def _line(item: Series, across: Scale, up: Scale, style: str) -> Markup:
-    pieces: list[list[tuple[float, float]]] = [[]]
+    segments: list[list[tuple[float, float]]] = [[]]
     for x, y in item.points:
         if finite(y) is None or (up.log and y <= 0):
-            pieces.append([])
+            segments.append([])
         else:
-            pieces[-1].append((across(x), up(y)))
+            segments[-1].append((across(x), up(y)))
     path = " ".join(
-        "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in piece) for piece in pieces if len(piece) > 1
+        "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in segment)
+        for segment in segments
+        if len(segment) > 1
     )
-    few = len(item.points) <= _DOTTED_UP_TO and not item.faint
-    dots = [point for piece in pieces for point in piece if few or len(piece) == 1]
+    few = len(item.points) <= _MAX_DOTTED_POINTS and not item.faint
+    dots = [point for segment in segments for point in segment if few or len(segment) == 1]
     drawn = Markup('<path d="{}"/>').format(path) if path else Markup("")
     drawn += Markup("").join(
         Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(x, y) for x, y in dots

@@ -16,11 +16,11 @@ from distill.report.scales import MISSING, count_text, finite, percent
 from distill.report.tables import CONTROL_NAMES, items, receiver_bytes
 from distill.report.verdict import find_verdict, read_score, source_name
 
-_MOST_CLASSES = 10
+_MAX_CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One line of a table: a text for each run."""
 
     name: str
@@ -30,11 +30,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ComparisonTable:
     """A table with a column for each run."""
 
     title: str
-    rows: list[Row]
+    rows: list[ComparisonRow]
 
 
 def render_comparison(reports: Mapping[str, ReportInput]) -> str:
@@ -73,19 +73,19 @@ def render_comparison(reports: Mapping[str, ReportInput]) -> str:
 
 def _warnings(reports: Mapping[str, ReportInput]) -> list[str]:
     """What makes accuracies of these runs incomparable, in words."""
-    found = []
+    warnings = []
     digests = {
         name: (run.manifest.get("data") or {}).get("digest") for name, run in reports.items()
     }
     if len(set(digests.values())) > 1:
-        found.append("The runs were made from different data: their accuracies do not compare.")
+        warnings.append("The runs were made from different data: their accuracies do not compare.")
     protocols = [run.summary.get("protocol") for run in reports.values()]
     if any(other != protocols[0] for other in protocols[1:]):
-        found.append(
+        warnings.append(
             "The students were not trained or tested in the same way; the rows under Recipes and "
             "each run’s own report say how."
         )
-    return found
+    return warnings
 
 
 def _blocks(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -93,7 +93,7 @@ def _blocks(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     return [("", summary.get("students") or {}), *((str(k), v or {}) for k, v in controls.items())]
 
 
-def _accuracies(runs: Sequence[ReportInput]) -> list[Table]:
+def _accuracies(runs: Sequence[ReportInput]) -> list[ComparisonTable]:
     """For each student, label sources and controls by run."""
     blocks = [_blocks(run.summary) for run in runs]
     students = dict.fromkeys(name for own in blocks for _, block in own for name in block)
@@ -106,11 +106,15 @@ def _accuracies(runs: Sequence[ReportInput]) -> list[Table]:
             for source in block.get(student) or {}
         )
         ordered = sorted(keys, key=lambda key: key[0] != "")
-        tables.append(Table(student, [_accuracy_row(runs, student, *key) for key in ordered]))
+        tables.append(
+            ComparisonTable(student, [_accuracy_row(runs, student, *key) for key in ordered])
+        )
     return tables
 
 
-def _accuracy_row(runs: Sequence[ReportInput], student: str, control: str, source: str) -> Row:
+def _accuracy_row(
+    runs: Sequence[ReportInput], student: str, control: str, source: str
+) -> ComparisonRow:
     texts, means = [], []
     for run in runs:
         block = dict(_blocks(run.summary)).get(control) or {}
@@ -121,10 +125,10 @@ def _accuracy_row(runs: Sequence[ReportInput], student: str, control: str, sourc
     name = source_name(source)
     label = f"{CONTROL_NAMES.get(control, control)}, {name}" if control else name
     best = None if control or len(set(means)) == 1 else means.index(max(means))
-    return Row(label[0].upper() + label[1:], texts, bool(control), best)
+    return ComparisonRow(label[0].upper() + label[1:], texts, bool(control), best)
 
 
-def _bytes(runs: Sequence[ReportInput]) -> Table | None:
+def _bytes(runs: Sequence[ReportInput]) -> ComparisonTable | None:
     """What a receiver needs of each run, by label source."""
     sources = dict.fromkeys(
         source
@@ -133,23 +137,23 @@ def _bytes(runs: Sequence[ReportInput]) -> Table | None:
         for source in entries
     )
     rows = [
-        Row(
+        ComparisonRow(
             source_name(source).capitalize(),
             [receiver_bytes(run.summary.get("bytes") or {}, source)[0] for run in runs],
         )
         for source in sources
     ]
-    return Table("What a receiver needs, bytes", rows) if rows else None
+    return ComparisonTable("What a receiver needs, bytes", rows) if rows else None
 
 
 def _all_points(reports: Mapping[str, ReportInput]) -> dict[str, list[RatePoint]]:
     """The points of all runs by student, each with its run's name."""
-    found: dict[str, list[RatePoint]] = {}
+    by_student: dict[str, list[RatePoint]] = {}
     for name, run in reports.items():
         for student, points in rate_points(run.summary, run.sweep).items():
             named = [replace(point, name=f"{name}: {point.name}") for point in points]
-            found.setdefault(student, []).extend(named)
-    return {name: ordered(own) for name, own in found.items()}
+            by_student.setdefault(student, []).extend(named)
+    return {name: ordered(own) for name, own in by_student.items()}
 
 
 def _images(reports: Mapping[str, ReportInput]) -> list[tuple[str, list[list[Picture]]]]:
@@ -162,7 +166,7 @@ def _images(reports: Mapping[str, ReportInput]) -> list[tuple[str, list[list[Pic
             class_name(names[0], label),
             [first_pictures(run, label, name) for name, run in reports.items()],
         )
-        for label in range(min(len(names[0]), _MOST_CLASSES))
+        for label in range(min(len(names[0]), _MAX_CLASSES))
     ]
 
 
@@ -170,19 +174,19 @@ def _curves(reports: Mapping[str, ReportInput]) -> list[Markup]:
     return overlay({name: run.metrics for name, run in reports.items()})
 
 
-def _costs(runs: Sequence[ReportInput]) -> Table | None:
+def _costs(runs: Sequence[ReportInput]) -> ComparisonTable | None:
     """Seconds of each stage, their sum, and the highest memory."""
     stages = [run.manifest.get("stages") or {} for run in runs]
     names = dict.fromkeys(name for own in stages for name in own)
-    rows = [Row(name, [_seconds(own.get(name)) for own in stages]) for name in names]
+    rows = [ComparisonRow(name, [_seconds(own.get(name)) for own in stages]) for name in names]
     if not rows:
         return None
     sums = [{"seconds": sum(finite(s.get("seconds")) or 0.0 for s in o.values())} for o in stages]
     peaks = [max((finite(s.get("peak_memory_bytes")) or 0.0 for s in o.values()), default=0.0)
              for o in stages]  # fmt: skip
-    rows.append(Row("all stages, seconds", [_seconds(total) for total in sums]))
-    rows.append(Row("peak memory, MB", [count_text(peak / 1e6) for peak in peaks]))
-    return Table("Seconds of each stage", rows)
+    rows.append(ComparisonRow("all stages, seconds", [_seconds(total) for total in sums]))
+    rows.append(ComparisonRow("peak memory, MB", [count_text(peak / 1e6) for peak in peaks]))
+    return ComparisonTable("Seconds of each stage", rows)
 
 
 def _seconds(stage: Mapping[str, Any] | None) -> str:
@@ -206,9 +210,11 @@ def _provenance(run: ReportInput) -> dict[str, Any]:
     }
 
 
-def _differences(values: Sequence[Mapping[str, Any]], *, everything: bool = False) -> list[Row]:
+def _differences(
+    values: Sequence[Mapping[str, Any]], *, everything: bool = False
+) -> list[ComparisonRow]:
     """Dotted keys and each run's text; only those that differ, unless `everything`."""
     texts = [{item.key: item.value for item in items(value)} for value in values]
     keys = dict.fromkeys(key for text in texts for key in text)
-    rows = [Row(key, [text.get(key, MISSING) for text in texts]) for key in keys]
+    rows = [ComparisonRow(key, [text.get(key, MISSING) for text in texts]) for key in keys]
     return [row for row in rows if everything or len(set(row.values)) > 1]

@@ -8,7 +8,7 @@ from distill.report.inputs import class_name
 from distill.report.scales import finite
 from distill.report.verdict import read_score, source_name
 
-_MOST_MISTAKES = 5
+_MAX_MISTAKES = 5
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ConfusionTable:
 
 def confusion_tables(summary: Mapping[str, Any], names: Sequence[str]) -> list[ConfusionTable]:
     """A table for each student whose confusions were kept, with its most accurate labels."""
-    found = []
+    tables = []
     for student, matrices in (summary.get("confusion") or {}).items():
         entries = (summary.get("students") or {}).get(student) or {}
         scores = [
@@ -57,8 +57,8 @@ def confusion_tables(summary: Mapping[str, Any], names: Sequence[str]) -> list[C
         ]
         if scores:
             best = max(scores, key=lambda score: score.mean).source
-            found.append(_table(student, best, matrices[best], names))
-    return found
+            tables.append(_table(student, best, matrices[best], names))
+    return tables
 
 
 def _table(
@@ -84,7 +84,7 @@ def _mistakes(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> list[s
         for column, count in enumerate(row)
         if true != column and count > 0
     ]
-    worst = sorted(wrong, key=lambda item: (-item[0], item[1], item[2]))[:_MOST_MISTAKES]
+    worst = sorted(wrong, key=lambda item: (-item[0], item[1], item[2]))[:_MAX_MISTAKES]
     return [
         f"{100 * share:.1f} % of {classes[true]} are taken for {classes[column]}"
         for share, true, column in worst

@@ -1,4 +1,4 @@
-"""From rows of metrics to line charts, for each stage that left a trace."""
+"""Line charts of rows of metrics, for each stage that has some."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,14 +9,14 @@ from markupsafe import Markup
 from distill.report.charts import LineChart, Series, line_chart
 from distill.report.scales import clean, finite
 
-Row = Mapping[str, Any]
+MetricRow = Mapping[str, Any]
 
 Points = list[tuple[float, float]]
 
 
-def curves(metrics: Sequence[Row]) -> list[Markup]:
+def curves(metrics: Sequence[MetricRow]) -> list[Markup]:
     """The charts that have something to show, in the order of the pipeline."""
-    stages: defaultdict[str, list[Row]] = defaultdict(list)
+    stages: defaultdict[str, list[MetricRow]] = defaultdict(list)
     for row in metrics:
         stages[str(row.get("stage"))].append(row)
     plans = [
@@ -29,8 +29,8 @@ def curves(metrics: Sequence[Row]) -> list[Markup]:
     return [chart for chart in map(line_chart, plans) if chart]
 
 
-def overlay(runs: Mapping[str, Sequence[Row]]) -> list[Markup]:
-    """Charts that hold a line for each run: what each way of making a set minimises.
+def overlay(runs: Mapping[str, Sequence[MetricRow]]) -> list[Markup]:
+    """Charts with a line for each run: the losses of each way of making a set.
 
     Args:
         runs: rows of metrics by the run's name.
@@ -51,24 +51,26 @@ def overlay(runs: Mapping[str, Sequence[Row]]) -> list[Markup]:
     return [chart for chart in map(line_chart, plans) if chart]
 
 
-def _points(rows: Iterable[Row], x: str, y: str) -> Points:
+def _points(rows: Iterable[MetricRow], x: str, y: str) -> Points:
     """(x, y) of the rows that have both, in order; a repeated x (a resumed run) keeps the last."""
-    found = {
-        place: row[y] for row in rows if y in row and (place := finite(row.get(x))) is not None
+    by_x = {
+        position: row[y]
+        for row in rows
+        if y in row and (position := finite(row.get(x))) is not None
     }
-    return sorted(found.items(), key=lambda pair: pair[0])
+    return sorted(by_x.items(), key=lambda pair: pair[0])
 
 
-def _split(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
-    parts: defaultdict[str, list[Row]] = defaultdict(list)
+def _split(rows: Iterable[MetricRow], key: str) -> dict[str, list[MetricRow]]:
+    groups: defaultdict[str, list[MetricRow]] = defaultdict(list)
     for row in rows:
-        parts[str(row.get(key, ""))].append(row)
-    return dict(parts)
+        groups[str(row.get(key, ""))].append(row)
+    return dict(groups)
 
 
-def _expert_charts(rows: Sequence[Row]) -> list[LineChart]:
+def _expert_charts(rows: Sequence[MetricRow]) -> list[LineChart]:
     lines = {
-        name: _points(part, "epoch", "accuracy") for name, part in _split(rows, "expert").items()
+        name: _points(group, "epoch", "accuracy") for name, group in _split(rows, "expert").items()
     }
     series = [Series(f"expert {name}", points, faint=True) for name, points in lines.items()]
     if len(series) == 1:
@@ -88,7 +90,7 @@ def _mean(lines: Iterable[Points]) -> Points:
     return [(x, sum(ys) / len(ys) if ys else float("nan")) for x, ys in sorted(columns.items())]
 
 
-def _matching_charts(rows: Sequence[Row]) -> list[LineChart]:
+def _matching_charts(rows: Sequence[MetricRow]) -> list[LineChart]:
     skipped = sum(row.get("applied") is False for row in rows)
     note = "1 means no progress towards the expert's later snapshot."
     if skipped:
@@ -96,23 +98,31 @@ def _matching_charts(rows: Sequence[Row]) -> list[LineChart]:
         note += f" {skipped} of {len(rows):,} updates {verb} not applied."
     distance = [Series("distance", _points(rows, "step", "distance"))]
     rate = [Series("student lr", _points(rows, "step", "student_lr"))]
-    return [
+    charts = [
         LineChart("distance", "Parameter distance", note, "outer step", "distance", distance),
         LineChart("student-lr", "Student learning rate", "", "outer step", "student lr", rate),
     ]
+    if any("bits" in row for row in rows):
+        sized = [{**row, "bytes": row["bits"] / 8} for row in rows if "bits" in row]
+        size = [Series("bytes", _points(sized, "step", "bytes"))]
+        note = "As estimated while they are learned; what is stored fits into the budget."
+        charts.append(
+            LineChart("coded-bytes", "Bytes of the coded images", note, "outer step", "bytes", size)
+        )
+    return charts
 
 
-def _committee_charts(rows: Sequence[Row]) -> list[LineChart]:
+def _committee_charts(rows: Sequence[MetricRow]) -> list[LineChart]:
     series = [
-        Series(name or "member", _points(part, "epoch", "accuracy"))
-        for name, part in _split(rows, "member").items()
+        Series(name or "member", _points(group, "epoch", "accuracy"))
+        for name, group in _split(rows, "member").items()
     ]
     title = "Committee accuracy"
     note = "Each member on held-out real data."
     return [LineChart("committee", title, note, "epoch", "accuracy, %", series, percent=True)]
 
 
-def _recovery_charts(rows: Sequence[Row]) -> list[LineChart]:
+def _recovery_charts(rows: Sequence[MetricRow]) -> list[LineChart]:
     entropy = [Series("cross-entropy", _points(rows, "step", "cross_entropy"))]
     distance = [Series("statistics", _points(rows, "step", "statistics"))]
     note = "Of the members that were drawn, weighted; each batch of images starts anew."
@@ -123,7 +133,7 @@ def _recovery_charts(rows: Sequence[Row]) -> list[LineChart]:
     ]
 
 
-def _projector_charts(rows: Sequence[Row]) -> list[LineChart]:
+def _projector_charts(rows: Sequence[MetricRow]) -> list[LineChart]:
     loss = [Series("loss", _points(rows, "step", "loss"))]
     kl = [Series("KL", _points(rows, "step", "kl"))]
     rates = [

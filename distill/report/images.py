@@ -12,11 +12,11 @@ from PIL import Image
 
 from distill.report.inputs import Pictures, ReportInput, class_name
 
-MOST_CLASSES = 20
+MAX_SHOWN_CLASSES = 20
 
-_MOST_SYNTHETIC = 10
+_MAX_SYNTHETIC = 10
 
-_MOST_REAL = 5
+_MAX_REAL = 5
 
 _SHOWN_PIXELS = 52
 
@@ -72,10 +72,10 @@ def shown_size(height: int, width: int) -> tuple[int, int]:
 
 
 def class_rows(report: ReportInput) -> list[ClassRow]:
-    """The classes that have synthetic or real images, the first `MOST_CLASSES` of them."""
+    """The classes that have synthetic or real images, the first `MAX_SHOWN_CLASSES` of them."""
     labels = [int(label) for label in report.synthetic_labels]
     real_labels = [int(label) for label in report.real_labels]
-    classes = sorted({*labels, *real_labels})[:MOST_CLASSES]
+    classes = sorted({*labels, *real_labels})[:MAX_SHOWN_CLASSES]
     rows = []
     for label in classes:
         name = class_name(report.class_names, label)
@@ -85,7 +85,7 @@ def class_rows(report: ReportInput) -> list[ClassRow]:
                 label=label,
                 held=labels.count(label),
                 synthetic=_pictures(report.synthetic, labels, label, f"Synthetic {name}"),
-                real=_pictures(report.real, real_labels, label, f"Real {name}", _MOST_REAL),
+                real=_pictures(report.real, real_labels, label, f"Real {name}", _MAX_REAL),
             )
         )
     return rows
@@ -110,7 +110,7 @@ def _pictures(
     labels: Sequence[int],
     label: int,
     alt: str,
-    most: int = _MOST_SYNTHETIC,
+    most: int = _MAX_SYNTHETIC,
 ) -> list[Picture]:
     if len(images) == 0:
         return []

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Pictures(Protocol):
-    """Images [n, h, w, c] in [0, 1] that are looked at one by one. An array is one."""
+    """Images [n, h, w, c] in [0, 1] read one by one; an array is one."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -28,8 +28,8 @@ _LINE = 13.0
 
 _NOTE = "Filled: the synthetic set. Open: random real images with the same labels."
 
-# Where a name may stand beside its point (dx, dy, anchor), the best place first.
-_PLACES = (
+# Offsets of a name from its point (dx, dy, anchor), the best first.
+_OFFSETS = (
     (0, -10, "middle"),
     (9, -8, "start"),
     (-9, -8, "end"),
@@ -43,7 +43,7 @@ _PLACES = (
 )
 
 # Up to so many points are all named; of more, only those that no other dominates.
-_NAMED_UP_TO = 8
+_MAX_NAMED_POINTS = 8
 
 Box = tuple[float, float, float, float]
 
@@ -101,13 +101,13 @@ def _frame(scales: tuple[Scale, Scale]) -> Markup:
     return grid + labels + x_axis(across, _BOTTOM, x_values, [size_text(v) for v in x_values])
 
 
-def _place(point: RatePoint, scales: tuple[Scale, Scale]) -> tuple[float, float]:
+def _position(point: RatePoint, scales: tuple[Scale, Scale]) -> tuple[float, float]:
     across, up = scales
     return across(max(point.bytes, 1.0)), up(point.mean)
 
 
 def _front(own: Sequence[RatePoint], scales: tuple[Scale, Scale]) -> Markup:
-    best = [_place(point, scales) for point in own if not point.dominated]
+    best = [_position(point, scales) for point in own if not point.dominated]
     if len(best) < 2:
         return Markup("")
     path = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in best)
@@ -115,7 +115,7 @@ def _front(own: Sequence[RatePoint], scales: tuple[Scale, Scale]) -> Markup:
 
 
 def _mark(point: RatePoint, scales: tuple[Scale, Scale]) -> Markup:
-    (x, y), up = _place(point, scales), scales[1]
+    (x, y), up = _position(point, scales), scales[1]
     low, high = (up(min(max(point.mean + s * point.std, up.low), up.high)) for s in (-1, 1))
     kind = "point" + " control" * point.control + " beaten" * point.dominated
     return Markup(
@@ -128,16 +128,16 @@ def _mark(point: RatePoint, scales: tuple[Scale, Scale]) -> Markup:
 def _names(
     own: Sequence[RatePoint], points: Sequence[RatePoint], scales: tuple[Scale, Scale]
 ) -> Markup:
-    """Names beside the points of the front; one that finds no free place is left to its text."""
-    taken = [_round(*_place(point, scales)) for point in points]
+    """Names beside the points of the front; without free space, only the tooltip names a point."""
+    taken = [_mark_box(*_position(point, scales)) for point in points]
     drawn = Markup("")
-    # From the right, where the edge leaves a name the fewest places.
+    # From the right, where the edge leaves the fewest offsets.
     for point in reversed(own):
-        if point.dominated and len(own) > _NAMED_UP_TO:
+        if point.dominated and len(own) > _MAX_NAMED_POINTS:
             continue
-        x, y = _place(point, scales)
+        x, y = _position(point, scales)
         width = _CHARACTER * len(point.name)
-        for dx, dy, anchor in _PLACES:
+        for dx, dy, anchor in _OFFSETS:
             left = x + dx - (width if anchor == "end" else width / 2 if anchor == "middle" else 0)
             box = (left, y + dy - 10, left + width, y + dy - 10 + _LINE)
             if box[0] < _LEFT or box[2] > _RIGHT or box[1] < 0 or box[3] > _BOTTOM:
@@ -152,7 +152,7 @@ def _names(
     return drawn
 
 
-def _round(x: float, y: float) -> Box:
+def _mark_box(x: float, y: float) -> Box:
     return (x - 6, y - 6, x + 6, y + 6)
 
 

@@ -12,13 +12,13 @@ _RANDOM = "random"
 
 @dataclass(frozen=True)
 class RatePoint:
-    """How one student fares with one way of labelling.
+    """The accuracy of one student with one way of labelling.
 
     Attributes:
         student: network spec.
         name: label source or codec, as a reader calls it.
         control: whether the images are random real ones instead of the synthetic set.
-        bytes: of labels, and of views where labels hang on them.
+        bytes: of labels, and of views where labels depend on them.
         mean: accuracy over the seeds, a fraction.
         std: over the seeds.
         seeds: how many.
@@ -39,7 +39,7 @@ class RatePoint:
 
     @property
     def text(self) -> str:
-        """Everything about the point, for a tooltip and for readers of the screen."""
+        """Everything about the point, for a tooltip and screen readers."""
         what = f"{self.name}, on random real images" if self.control else self.name
         spread = f" ± {percent(self.std)}" if self.seeds > 1 else ""
         seeds = f"{self.seeds} seed" + ("" if self.seeds == 1 else "s")
@@ -71,7 +71,7 @@ def ordered(points: Sequence[RatePoint]) -> list[RatePoint]:
 
 
 def _of_sweep(rows: Sequence[Mapping[str, Any]]) -> list[RatePoint]:
-    found = []
+    points = []
     for row in rows:
         score = read_score(str(row.get("student")), str(row.get("codec")), row)
         size = finite(row.get("bytes"))
@@ -79,8 +79,8 @@ def _of_sweep(rows: Sequence[Mapping[str, Any]]) -> list[RatePoint]:
             continue
         control = row.get("images") == _RANDOM
         external = finite(row.get("external")) or 0.0
-        found.append(_point(score.student, score.source, control, size, external, row))
-    return found
+        points.append(_point(score.student, score.source, control, size, external, row))
+    return points
 
 
 def _of_summary(summary: Mapping[str, Any]) -> list[RatePoint]:
@@ -90,7 +90,7 @@ def _of_summary(summary: Mapping[str, Any]) -> list[RatePoint]:
         (False, summary.get("students") or {}),
         (True, (summary.get("controls") or {}).get(_RANDOM) or {}),
     )
-    found = []
+    points = []
     for control, students in groups:
         for student, entries in students.items():
             for source, entry in entries.items():
@@ -100,8 +100,8 @@ def _of_summary(summary: Mapping[str, Any]) -> list[RatePoint]:
                 if size is None or read_score(student, source, entry) is None:
                     continue
                 external = (finite(bytes_.get("external")) or 0.0) if online else 0.0
-                found.append(_point(student, source, control, size, external, entry))
-    return found
+                points.append(_point(student, source, control, size, external, entry))
+    return points
 
 
 def _point(

@@ -1,4 +1,4 @@
-"""Puts the page together; the only place that knows the template."""
+"""Assemble the page from its template."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from distill.report.bars import soft_label_bars
 from distill.report.confusion import confusion_tables
 from distill.report.curves import curves
 from distill.report.dots import dot_chart, shared_scale
-from distill.report.images import MOST_CLASSES, class_rows
+from distill.report.images import MAX_SHOWN_CLASSES, class_rows
 from distill.report.inputs import ReportInput
 from distill.report.rate_chart import rate_section
 from distill.report.scales import count_text, finite, percent, size_text
@@ -57,7 +57,7 @@ def render_report(report: ReportInput) -> str:
         dots=_dots(report.summary),
         classes=classes,
         all_classes=len({int(x) for x in (*report.synthetic_labels, *report.real_labels)}),
-        most_classes=MOST_CLASSES,
+        most_classes=MAX_SHOWN_CLASSES,
         bars=bars,
         rates=rates,
         confusions=confusion_tables(report.summary, report.class_names),
@@ -112,7 +112,7 @@ def _dots(summary: Mapping[str, Any]) -> list[Markup]:
 
 
 def _facts(report: ReportInput) -> list[Item]:
-    """The few numbers that a reader wants before anything else."""
+    """The key figures of the run, shown first."""
     manifest, bytes_ = report.manifest, report.summary.get("bytes") or {}
     data = manifest.get("data") or {}
     counts = set(Counter(int(label) for label in report.synthetic_labels).values())

@@ -10,7 +10,11 @@ from distill.report.verdict import SOURCE_NAMES, Score, read_score, runs_of, sou
 
 _SHORT_LIST = 12
 
-CONTROL_NAMES = {"random": "random images", "whole": "whole data set"}
+CONTROL_NAMES = {
+    "random": "random images",
+    "whole": "whole data set",
+    "coded": "coded real images at the bytes of",
+}
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,9 @@ def _controls(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]
 
 
 def _sources(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    found = list(dict.fromkeys(source for entry in entries for source in entry))
-    known = [source for source in SOURCE_NAMES if source in found]
-    return known + [source for source in found if source not in SOURCE_NAMES]
+    names = list(dict.fromkeys(source for entry in entries for source in entry))
+    known = [source for source in SOURCE_NAMES if source in names]
+    return known + [source for source in names if source not in SOURCE_NAMES]
 
 
 def _best_means(students: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -123,8 +127,12 @@ def _source_row(
     ]
     seeds = str(counts[0]) if same else f"{min(counts)}{MISSING}{max(counts)}"
     real = CONTROL_NAMES.get(control, control)
-    label = f"{real}, {source_name(source)}" if control else source_name(source)
+    joined = " " if control == "coded" else ", "
+    label = f"{real}{joined}{source_name(source)}" if control else source_name(source)
     receiver, external = (MISSING, MISSING) if control else receiver_bytes(bytes_, source)
+    taken = [number for entry in entries if entry and (number := finite(entry.get("bytes")))]
+    if taken:
+        receiver = count_text(max(taken))
     return SourceRow(label[0].upper() + label[1:], bool(control), cells, seeds, receiver, external)
 
 
@@ -141,16 +149,20 @@ def _cell(
 
 
 def receiver_bytes(bytes_: Mapping[str, Any], source: str) -> tuple[str, str]:
-    """What a receiver needs for a label source, and what he downloads from elsewhere, in bytes.
+    """What a receiver needs for a label source, and downloads from elsewhere, in bytes.
 
-    Images plus the labels of that source; for `projector`, images plus the projector, and the
-    tower that it adapts as external. A dash where a part is unknown.
+    The total of that source where it was counted, else images plus its labels; for `projector`,
+    images plus the projector, and the tower that it adapts as external. A dash where a part is
+    unknown.
     """
+    total = finite((bytes_.get("totals") or {}).get(source))
     labels = bytes_.get("labels")
     if source == "projector":
         part, external = bytes_.get("projector"), bytes_.get("external")
     else:
         part, external = labels.get(source) if isinstance(labels, Mapping) else labels, 0
+    if total is not None:
+        return count_text(total), count_text(external)
     numbers = (finite(bytes_.get("images")), finite(part))
     if None in numbers:
         return MISSING, count_text(external)
@@ -159,7 +171,7 @@ def receiver_bytes(bytes_: Mapping[str, Any], source: str) -> tuple[str, str]:
 
 def dot_rows(summary: Mapping[str, Any]) -> dict[str, list[DotRow]]:
     """For each student, the seeds of every label source and then of every control."""
-    found: dict[str, list[DotRow]] = {}
+    by_student: dict[str, list[DotRow]] = {}
     for control, block in [("", summary.get("students") or {}), *_controls(summary)]:
         for student, sources in block.items():
             for source in _sources([sources]):
@@ -167,8 +179,8 @@ def dot_rows(summary: Mapping[str, Any]) -> dict[str, list[DotRow]]:
                 label = f"{control}, {source}" if control else source
                 mean = score.mean if score else float("nan")
                 row = DotRow(label, runs_of(sources[source]), mean, bool(control))
-                found.setdefault(student, []).append(row)
-    return found
+                by_student.setdefault(student, []).append(row)
+    return by_student
 
 
 def stage_rows(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> list[StageRow]:

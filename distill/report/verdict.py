@@ -14,7 +14,7 @@ SOURCE_NAMES = {
     "projector": "projector labels",
 }
 
-Outcome = Literal["beats", "unclear", "below", "unknown"]
+VerdictKind = Literal["beats", "unclear", "below", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Score:
 class Verdict:
     """What the run showed, in one sentence."""
 
-    outcome: Outcome
+    outcome: VerdictKind
     sentence: str
 
 
@@ -76,7 +76,7 @@ def find_verdict(summary: Mapping[str, Any]) -> Verdict:
     return Verdict(outcome, sentence + _over_students(compared, randoms) + ".")
 
 
-def _compare(best: Score, control: Score) -> tuple[Outcome, str]:
+def _compare(best: Score, control: Score) -> tuple[VerdictKind, str]:
     points = round(100 * (best.mean - control.mean), 1)
     spread = 100 * math.hypot(best.std, control.std)
     subject = f"the best label source ({source_name(best.source)}) trains {best.student} to"
@@ -104,13 +104,13 @@ def _over_students(compared: Sequence[Score], randoms: Mapping[str, Score]) -> s
 
 
 def _best_by_student(students: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
-    found: dict[str, Score] = {}
+    best: dict[str, Score] = {}
     for student, sources in students.items():
         scores = [read_score(student, source, entry) for source, entry in sources.items()]
         known = [score for score in scores if score is not None]
         if known:
-            found[student] = _best(known)
-    return found
+            best[student] = _best(known)
+    return best
 
 
 def _best(scores: Sequence[Score]) -> Score:

@@ -27,8 +27,8 @@ _REAL_PER_CLASS = 5
 
 _SWEEP, _SWEEP_TABLE = "sweep", "sweep.json"
 
-# What values of another kind than a report shows lead to.
-_MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+# Errors that values of unexpected types or shapes raise.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def write_report(folder: Path, sweep: Path | None = None) -> Path:
@@ -43,7 +43,7 @@ def write_report(folder: Path, sweep: Path | None = None) -> Path:
     """
     path = folder / REPORT
     report = read_report(folder, sweep)
-    with _whole(str(folder)):
+    with _damage_as_error(str(folder)):
         page = render_report(report)
     write_text(path, page)
     return path
@@ -57,18 +57,18 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """
     names = _short_names(folders)
     reports = {name: read_report(folder) for name, folder in zip(names, folders, strict=True)}
-    with _whole("these runs"):
+    with _damage_as_error("these runs"):
         page = render_comparison(reports)
     write_text(out, page)
     return out
 
 
 @contextmanager
-def _whole(what: str) -> Iterator[None]:
-    """Damaged text of a run becomes one clear line."""
+def _damage_as_error(what: str) -> Iterator[None]:
+    """Turn damaged files of a run into a one-line error."""
     try:
         yield
-    except _MISSHAPEN as error:
+    except _MALFORMED as error:
         raise WorkError(
             f"the summary, manifest or metrics of {what} are damaged or foreign "
             f"({type(error).__name__}: {error}); run the recipe again to remake them"
@@ -76,12 +76,12 @@ def _whole(what: str) -> Iterator[None]:
 
 
 def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' last parts, as many of them as tell the folders apart."""
-    parts = [folder.resolve().parts for folder in folders]
-    if len(set(parts)) < len(parts):
+    """The shortest endings of the folders' paths that differ."""
+    split_paths = [folder.resolve().parts for folder in folders]
+    if len(set(split_paths)) < len(split_paths):
         raise WorkError("the same run is named twice; name each run once")
-    for count in range(1, max(map(len, parts))):
-        names = ["/".join(part[-count:]) for part in parts]
+    for count in range(1, max(map(len, split_paths))):
+        names = ["/".join(path_parts[-count:]) for path_parts in split_paths]
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]
@@ -95,7 +95,7 @@ def read_report(folder: Path, sweep: Path | None = None) -> ReportInput:
     recipe = check_recipe(manifest["recipe"], f"recipe of {folder / MANIFEST}")
     metrics = Run(folder, manifest).read_metrics() if (folder / METRICS).is_file() else []
     data = build_data(recipe.data)
-    with _whole(str(folder)):
+    with _damage_as_error(str(folder)):
         report = _report(manifest, summary, content, data, metrics)
     return replace(report, sweep=_sweep(sweep or folder / _SWEEP, asked=sweep is not None))
 
@@ -145,7 +145,7 @@ def _report(
 
 
 def _report_bytes(counted: dict[str, Any]) -> dict[str, Any]:
-    """Bytes by label source; what undoes a whitening travels with the images."""
+    """Bytes by label source; the inverse of a whitening is counted with the images."""
     images = counted["images"] + counted["preprocess"]
     return {**counted, "images": images, "labels": counted["sources"]}
 

@@ -8,7 +8,7 @@ from distill.errors import WorkError
 from distill.recipes.build import build_codec
 from distill.recipes.specs import parse_codec
 from distill.sets.views import Size, seed_gives
-from projectors.codecs import CodecError, Labels
+from projectors.codecs import CodecError, Labels, LabelSpec
 from synth.committee.relabel import StoredVotes
 
 # From the most bytes to the fewest, by a factor of one and a half to two a step. Labels are made
@@ -33,18 +33,24 @@ LADDER = (
 
 def possible(candidates: Sequence[str], votes: StoredVotes, seed: int, size: Size) -> list[str]:
     """The candidates that these labels fit; views are stored where the seed does not give them."""
-    seeded = seed_gives(votes, seed, size)
     spec = Labels(votes.whole, votes.temperature).spec
-    found = []
+    return fitting(candidates, spec, votes.batch_size, seeded=seed_gives(votes, seed, size))
+
+
+def fitting(
+    candidates: Sequence[str], labels: LabelSpec, batch_size: int, *, seeded: bool
+) -> list[str]:
+    """The candidates that fit labels of this shape; views are stored where no seed gives them."""
+    texts = []
     for candidate in candidates:
         text = candidate if seeded else candidate.removeprefix("seed+")
         try:
-            build_codec(parse_codec(text), votes.batch_size).body_bytes(spec)
+            build_codec(parse_codec(text), batch_size).body_bytes(labels)
         except CodecError:
             continue
-        if text not in found:
-            found.append(text)
-    return found
+        if text not in texts:
+            texts.append(text)
+    return texts
 
 
 def choose_by_bytes(
@@ -62,10 +68,10 @@ def choose_by_bytes(
     """
     least = None
     for spec in candidates:
-        found = size(spec)
-        if found <= target:
-            return spec, found
-        least = found if least is None else min(least, found)
+        needed = size(spec)
+        if needed <= target:
+            return spec, needed
+        least = needed if least is None else min(least, needed)
     raise WorkError(
         f"--target-bytes {target}, but the smallest of {len(candidates)} codecs takes {least}; "
         "allow more bytes, or name a codec"
@@ -77,8 +83,8 @@ def choose_by_loss(
 ) -> tuple[str, float]:
     """The last candidate that costs at most `limit` accuracy, and what it costs.
 
-    Candidates are bisected, as each has to be judged by students: a candidate is taken to cost at
-    least as much as those before it.
+    Candidates are bisected, as each has to be evaluated with students: a candidate is taken to cost
+    at least as much as those before it.
 
     Args:
         candidates: codec specs, from the most bytes to the fewest.

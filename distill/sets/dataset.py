@@ -47,7 +47,7 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
 
 
 def open_set(path: str | Path) -> DistilledSet:
-    """See `distill.load`."""
+    """Read set.h5, or that of a run's folder; raises as `distill.load`."""
     return DistilledSet(read_set(set_path(Path(path))))
 
 

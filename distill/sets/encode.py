@@ -1,4 +1,4 @@
-"""Encode the voted labels of a set, and rebuild what students train on from what was shipped."""
+"""Encode the voted labels of a set, and decode them for students."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distill.sets.encoded import EncodedVotes, digest_views
 from distill.sets.network_labels import LabelSources, decode_network, encode_network, is_network
 from distill.sets.set_file import SetFile
 from distill.sets.views import Size, expand_views, mix_of, seed_gives, take_views
-from distill.sets.votes import Drawn
+from distill.sets.votes import DrawnViews
 from projectors import ProjectorError
 from projectors.codecs import CodecError, Labels, LabelSpec, Pruned, decode, get_codec, unpack
 from synth.committee.relabel import StoredVotes
@@ -41,7 +41,7 @@ def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> 
     pool = codec.pool if isinstance(codec, Pruned) else None
     by_image = (pool is None or pool.unit == "epoch") and _permutations(votes.ids)
     logits = _by_image(votes.whole, votes.ids) if by_image else votes.whole
-    drawn: Drawn = (votes.ids, votes.views, votes.mixes)
+    drawn: DrawnViews = (votes.ids, votes.views, votes.mixes)
     try:
         kept = drawn if pool is None else take_views(pool, drawn)
         payload = codec.encode(Labels(logits, votes.temperature))
@@ -72,7 +72,7 @@ def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> 
 
 
 def decode_votes(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
-    """What students train on: a label for every place of every training epoch.
+    """The labels that students train on: one for every position of every training epoch.
 
     Args:
         encoded: as shipped.
@@ -107,7 +107,7 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
     return StoredVotes(
         ids,
         views,
-        _by_place(logits, ids) if encoded.by_image else logits,
+        _by_position(logits, ids) if encoded.by_image else logits,
         encoded.families,
         encoded.batch_size,
         labels.temperature,
@@ -118,7 +118,7 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
 
 
 def _check_memory(spec: LabelSpec) -> None:
-    """Refuse labels that would not fit: a few bytes can promise any number of them."""
+    """Refuse labels that would not fit in memory: a small header can state any number of them."""
     needed, free = _DECODING * spec.decoded_bytes, available_bytes()
     if free is not None and needed > free:
         raise WorkError(
@@ -127,14 +127,14 @@ def _check_memory(spec: LabelSpec) -> None:
         )
 
 
-def _views(encoded: EncodedVotes, spec: LabelSpec, codec: object, size: Size) -> Drawn:
+def _views(encoded: EncodedVotes, spec: LabelSpec, codec: object, size: Size) -> DrawnViews:
     """Order, views and mixes of the kept labels, stored or drawn again."""
     pool = codec.pool if isinstance(codec, Pruned) else None
     kept = spec if pool is None else pool.spec(spec)
     if encoded.ids is not None and encoded.views is not None:
-        drawn: Drawn = (encoded.ids, encoded.views, encoded.mixes)
+        drawn: DrawnViews = (encoded.ids, encoded.views, encoded.mixes)
     else:
-        drawn = encoded.plan(spec.images, size).drawn(encoded.seed or 0, spec.epochs)
+        drawn = encoded.plan(spec.images, size).draw(encoded.seed or 0, spec.epochs)
         if digest_views(*drawn) != encoded.views_digest:
             raise WorkError(
                 f"seed {encoded.seed} does not give the views of the encoded labels on this "
@@ -160,11 +160,11 @@ def _permutations(ids: Tensor) -> bool:
 
 
 def _by_image(logits: Tensor, ids: Tensor) -> Tensor:
-    """Labels [e, n, k] in the order of the images: label [e, ids[e, i]] is that of place i."""
+    """Labels [e, n, k] in the order of the images: label [e, ids[e, i]] is that of position i."""
     return torch.zeros_like(logits).scatter_(1, ids[..., None].expand_as(logits), logits)
 
 
-def _by_place(logits: Tensor, ids: Tensor) -> Tensor:
+def _by_position(logits: Tensor, ids: Tensor) -> Tensor:
     """The inverse of `_by_image`."""
     return logits.gather(1, ids[..., None].expand_as(logits))
 

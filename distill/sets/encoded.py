@@ -29,16 +29,16 @@ class EncodedVotes:
     Attributes:
         payload: container of a codec.
         families: augmentation families of the views.
-        batch_size: places that were labelled, and must be trained on, together.
+        batch_size: views labelled together; students must train on the same batches.
         batch_statistics: whether the teachers' BatchNorm used each part's own statistics.
-        by_image: whether an epoch's labels stand in the order of the images, not of its places.
-        ids: kept part of the places' images, or None for views from a seed.
+        by_image: whether an epoch's labels are in the order of the images, not of its positions.
+        ids: image at each kept position, or None for views from a seed.
         views: float16 augmentation parameters of the kept part, or None.
         seed: of the run that drew the views, or None for stored ones.
         views_digest: sha256 of all ids and views; "" for stored ones, and for a network, which
             can label any.
         external: bytes that a receiver must fetch elsewhere.
-        parts: pieces that a batch was labelled in, and must be trained on in.
+        parts: parts that a batch was labelled in; students must train on the same parts.
         mix: how the views of a batch were mixed before they were labelled.
         mixes: the mixes of the kept part, or None for views from a seed or that are not mixed. A
             pool of batches has one row of labels, and with it one of mixes.
@@ -59,17 +59,17 @@ class EncodedVotes:
     mixes: StoredMixes | None = None
 
     def plan(self, images: int, size: tuple[int, int]) -> ViewPlan:
-        """What decides, with the seed, the views of `images` images of `size` (h, w)."""
+        """All that determines, with the seed, the views of `images` images of `size` (h, w)."""
         return ViewPlan(images, size, self.families, self.batch_size, self.mix)
 
     def view_bytes(self, images: int) -> int:
-        """Bytes of what names the views of `images` images, uncompressed."""
+        """Uncompressed bytes that the views of `images` images take."""
         if self.ids is None:
             return 8 + len(self.views_digest) // 2
         return sum(array.nbytes for array in self.view_arrays(images).values())
 
     def view_arrays(self, images: int) -> dict[str, np.ndarray]:
-        """What is stored to name the views, see `drawn_arrays`; nothing for views from a seed."""
+        """The arrays that store the views, see `drawn_arrays`; none for views from a seed."""
         if self.ids is None or self.views is None:
             return {}
         return drawn_arrays((self.ids, self.views, self.mixes), images, self.batch_size + 1)

@@ -1,4 +1,4 @@
-"""Labels that a network gives: the payload is the network, and perhaps labels where it is wrong."""
+"""Labels computed by a network: the payload is the network, and labels where it is most wrong."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from synth.training.batches import split_parts
 
 Labeller = Callable[[Tensor], Tensor]
 
-_MOST_EPOCHS = 1_000_000
+_MAX_EPOCHS = 1_000_000
 
 _AGAIN = "encode them again"
 
 
 @dataclass(frozen=True)
 class LabelSources:
-    """What a set's labels came from, or can be asked of.
+    """The networks that labelled a set, or can label it again.
 
     Attributes:
         members: the teachers with their states; empty where there are none.
         weights: [m] of the members' vote.
         projector: folder of the projector, or None.
         external: bytes of the projector that must be fetched elsewhere.
-        fitted: images that its fitting may have asked the teachers about.
+        fitted: images that the teachers labelled, at most, to fit it.
     """
 
     members: tuple[Member, ...] = ()
@@ -60,8 +60,8 @@ def encode_network(
 
     Args:
         votes: the labels in full; their number of epochs, batches and temperature are kept.
-        spec: with a part "network"; with a part "labels" too, the views whose labels the network
-            misses most get theirs stored.
+        spec: with a part "network"; with a part "labels" too, the labels that the network gets
+            most wrong are stored.
         seed: of the run.
         networks: where the network comes from.
         images: [n, c, h, w] that students see.
@@ -114,7 +114,7 @@ def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
     document, _ = unseal(payload)
     about = _checked(document.get("about"))
     size = (images.shape[2], images.shape[3])
-    ids, views, mixes = encoded.plan(len(images), size).drawn(encoded.seed or 0, about["epochs"])
+    ids, views, mixes = encoded.plan(len(images), size).draw(encoded.seed or 0, about["epochs"])
     plan = StoredVotes(
         ids,
         views,
@@ -151,18 +151,18 @@ def _label(payload: bytes, plan: StoredVotes, images: Tensor) -> StoredVotes:
     labeller = _labeller(payload, images, plan.batch_statistics)
     epochs = []
     for epoch in range(len(plan.ids)):
-        found = []
+        logits = []
         for batch in plan.batches(images, epoch):
             seen = batch.images
-            found += [labeller(seen[piece]) for piece in split_parts(len(seen), plan.parts)]
-        epochs.append(torch.cat(found).half().cpu())
+            logits += [labeller(seen[part]) for part in split_parts(len(seen), plan.parts)]
+        epochs.append(torch.cat(logits).half().cpu())
     return replace(plan, logits=torch.stack(epochs))
 
 
 def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labeller:
     document, _ = unseal(payload)
     if document["network"] == "projector":
-        return _asks(_projector(payload).to(images.device))
+        return _online_labels(_projector(payload).to(images.device))
     state, about = Weights(document.get("bits", 0)).decode(payload)
     _, channels, height, width = images.shape
     members = []
@@ -175,7 +175,7 @@ def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labelle
                 if key.startswith(prefix)
             }
             with torch.device("meta"):
-                # A spec can name any width: memory is taken only where the weights are there.
+                # A spec can name any width: allocate memory only once the weights fit.
                 wanted = build_network(spec, channels, (height, width), about["classes"], 0)
             wanted.load_state_dict(own, assign=True)
             network = build_network(spec, channels, (height, width), about["classes"], 0)
@@ -191,14 +191,14 @@ def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labelle
 
 
 def _checked(about: Any) -> dict[str, Any]:
-    """What a packed network says of its labels, before work is done by it."""
-    found: dict[str, Any] = about if isinstance(about, dict) else {}
-    epochs, temperature = found.get("epochs"), found.get("temperature")
-    if not isinstance(epochs, int) or not 1 <= epochs <= _MOST_EPOCHS:
-        raise CodecError(f"encoded labels of {epochs!r} epochs, need 1 to {_MOST_EPOCHS}; {_AGAIN}")
+    """The header of a packed network's labels, checked before it is used."""
+    fields: dict[str, Any] = about if isinstance(about, dict) else {}
+    epochs, temperature = fields.get("epochs"), fields.get("temperature")
+    if not isinstance(epochs, int) or not 1 <= epochs <= _MAX_EPOCHS:
+        raise CodecError(f"encoded labels of {epochs!r} epochs, need 1 to {_MAX_EPOCHS}; {_AGAIN}")
     if not isinstance(temperature, int | float) or not 0 < temperature <= MAX_TEMPERATURE:
         raise CodecError(f"encoded labels at temperature {temperature!r}; {_AGAIN}")
-    return found
+    return fields
 
 
 def _projector(payload: bytes) -> Projector:
@@ -210,9 +210,9 @@ def _projector(payload: bytes) -> Projector:
             raise CodecError(f"the projector in encoded labels cannot be used: {error}") from None
 
 
-def _asks(projector: Projector) -> Labeller:
+def _online_labels(projector: Projector) -> Labeller:
     @torch.no_grad()
-    def ask(batch: Tensor) -> Tensor:
+    def label(batch: Tensor) -> Tensor:
         return projector.logits(batch)
 
-    return ask
+    return label

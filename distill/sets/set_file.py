@@ -1,4 +1,4 @@
-"""set.h5: a synthetic set that says all that a consumer needs.
+"""set.h5: a synthetic set that describes itself.
 
 /images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
 /labels/learned (logits float32 [n, k]), /labels/full-fp16 (voted logits of every view, see
@@ -7,12 +7,14 @@ class_names, preprocess, student_lr, augmentation, network, seed, recipe, recipe
 factor (each stored image decodes to factor^2 images, see `synth.formation`), and `measured` once
 the set was evaluated. A set of whitened images also holds /preprocess/mean, /transform and
 /inverse, see `synth.whitening`. Where /refined [n, c, h, w] is there, students see it in place of
-/images.
+/images. A set in few bytes holds /coded, the pixels in [0, 1] as `synth.coding.pack_images` keeps
+them (uint8), instead of /images; a reader decodes and normalises them. Its learned labels may lie
+in /labels/learned-coded (uint8), a container of `projectors.codecs`, instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from torch import Tensor
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.run.artefacts import SET
+from distill.sets.coded import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded import EncodedVotes, put_encoded, read_encoded
 from distill.sets.votes import put_votes, read_votes, votes_problem
 from distill.store.hdf5 import (
@@ -36,13 +39,14 @@ from distill.store.hdf5 import (
     read_array,
     smallest_unsigned,
 )
-from distill.store.large_arrays import put_rows, read_rows
+from distill.store.large_arrays import put_large, read_large
+from synth.coding import CodingError
 from synth.committee.relabel import StoredVotes
 from synth.formation import decode_images, decode_labels
 from synth.images import Images, gather
 from synth.whitening import Whitening
 
-KIND = "set"
+SET_KIND = "set"
 
 _ATTRIBUTES = (
     "class_names",
@@ -57,9 +61,12 @@ _ATTRIBUTES = (
     "factor",
 )
 
-_LEARNED, _FULL = "learned", "full-fp16"
+_LEARNED, _LEARNED_CODED, _FULL = "learned", "learned-coded", "full-fp16"
 
 _WHITENING = ("mean", "transform", "inverse")
+
+# A set holds one of these, and a reader of files asks for the one that is there.
+_IMAGES, _CODED = "images", "coded"
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,19 @@ class SetFile:
     """The content of set.h5.
 
     Attributes:
-        images: [n, c, h, w] float32, normalised or whitened, as stored; those of a large set are
-            read by batches, see `distill.store.large_arrays`.
+        images: [n, c, h, w] float32, normalised or whitened, as stored or as decoded from
+            `coded`; those of a large set are read by batches, see `distill.store.large_arrays`.
         hard: [n] int64 classes.
         manifest: root attributes by name, see the head of this module.
         learned: [m, k] label logits of the images that students see, or None.
         votes: voted labels of every view, or None.
-        measured: what an evaluation found, or None.
+        measured: the results of an evaluation, or None.
         whitening: the ZCA transform and its inverse, or None for per-channel normalisation.
         refined: [n, c, h, w] the images as a tower refined them, or None.
         encoded: voted labels in fewer bytes, by their codec spec.
+        coded: the images' pixels as `synth.coding.pack_images` keeps them, which are stored in
+            place of `images`, or None. `code_images` sets both.
+        coded_labels: container of the learned labels, which is stored in their place, or None.
     """
 
     images: Images
@@ -88,6 +98,8 @@ class SetFile:
     whitening: Whitening | None = None
     refined: Images | None = None
     encoded: Mapping[str, EncodedVotes] = field(default_factory=dict)
+    coded: bytes | None = None
+    coded_labels: bytes | None = None
 
     @property
     def factor(self) -> int:
@@ -115,22 +127,18 @@ class SetFile:
 
 def write_set(path: Path, content: SetFile) -> None:
     """Write set.h5 atomically; the same content gives the same bytes."""
-    with create_h5(path, KIND) as file:
+    with create_h5(path, SET_KIND) as file:
         for name in _ATTRIBUTES:
             put_json(file, name, content.manifest[name])
-        put_rows(file, "images", content.images, np.float32)
+        if content.coded is None:
+            put_large(file, _IMAGES, content.images, np.float32)
+        else:
+            put_bytes(file, _CODED, content.coded)
         kind = smallest_unsigned(len(content.manifest["class_names"]))
         if content.refined is not None:
-            put_rows(file, "refined", content.refined, np.float32)
+            put_large(file, "refined", content.refined, np.float32)
         put(file, "hard", content.hard.cpu().numpy().astype(kind), None)
-        labels = file.create_group("labels")
-        if content.learned is not None:
-            put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
-        if content.votes is not None:
-            put_votes(labels.create_group(_FULL), content.votes)
-        for name, encoded in content.encoded.items():
-            images = len(content.images) * content.factor**2
-            put_encoded(labels.create_group(name), encoded, images)
+        _put_labels(file.create_group("labels"), content)
         if content.measured is not None:
             put_json(file, "measured", content.measured)
         if content.whitening is not None:
@@ -139,28 +147,66 @@ def write_set(path: Path, content: SetFile) -> None:
                 put(group, name, getattr(content.whitening, name).cpu().numpy(), None)
 
 
-# All write the whole file anew: a change in place would leave HDF5 with holes that count as bytes.
+def _put_labels(labels: h5py.Group, content: SetFile) -> None:
+    if content.coded_labels is not None:
+        put_bytes(labels, _LEARNED_CODED, content.coded_labels)
+    elif content.learned is not None:
+        put(labels, _LEARNED, content.learned.cpu().numpy().astype(np.float32), None)
+    if content.votes is not None:
+        put_votes(labels.create_group(_FULL), content.votes)
+    for name, encoded in content.encoded.items():
+        images = len(content.images) * content.factor**2
+        put_encoded(labels.create_group(name), encoded, images)
+
+
+def code_images(content: SetFile, payload: bytes) -> SetFile:
+    """The set with coded images in place of its own; whatever belonged to those is dropped.
+
+    Hard and learned labels stay. Voted ones, refined images and measured accuracies were made with
+    the images as they were.
+
+    Args:
+        content: a set of as many images.
+        payload: of `synth.coding.pack_images`, pixels in [0, 1]; with a formation factor, those
+            of the stored images, each of which decodes to factor^2.
+
+    Raises:
+        CodingError: if the payload is none, or of other images.
+    """
+    images = decode_coded(payload, content.preprocess, len(content.hard))
+    return replace(
+        content,
+        images=images,
+        coded=payload,
+        votes=None,
+        measured=None,
+        refined=None,
+        encoded={},
+    )
+
+
+# Each rewrites the whole file, as HDF5 would keep the space of replaced data.
 def add_votes(path: Path, votes: StoredVotes) -> None:
-    """Add or replace the voted labels; what was encoded or measured from others is dropped."""
+    """Add or replace the voted labels; encoded labels and measurements of others are dropped."""
     write_set(path, replace(read_set(path), votes=votes, encoded={}, measured=None))
 
 
 def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
     """Add or replace the labels of one codec; what was measured before is dropped."""
     content = read_set(path)
-    found = {**content.encoded, name: encoded}
-    write_set(path, replace(content, encoded=found, measured=None))
+    encodings = {**content.encoded, name: encoded}
+    write_set(path, replace(content, encoded=encodings, measured=None))
 
 
 def add_refined(path: Path, refined: Images | None) -> None:
-    """Replace the refined images, or drop them; so is what was voted or measured with others."""
+    """Replace or drop the refined images; votes and measurements of others are dropped."""
     write_set(path, replace(read_set(path), refined=refined, votes=None, encoded={}, measured=None))
 
 
 def add_measured(path: Path, measured: dict[str, Any]) -> None:
-    """Add or replace what an evaluation found, but for its confusion matrices.
+    """Add or replace the results of an evaluation, without its confusion matrices.
 
-    An attribute of an HDF5 file holds 64 kB at most, and a receiver of a set has no use for them.
+    An HDF5 attribute holds at most 64 kB, and a receiver of a set does not need them.
     """
     kept = {key: value for key, value in measured.items() if key != "confusion"}
     write_set(path, replace(read_set(path), measured=kept))
@@ -170,30 +216,68 @@ def read_set(path: Path) -> SetFile:
     """Read and check set.h5.
 
     Raises:
-        WorkError: if it is missing, foreign, damaged, or its parts contradict each other.
+        WorkError: if it is missing, foreign, damaged, or inconsistent.
     """
-    with open_h5(path, KIND) as file:
+    with open_h5(path, SET_KIND) as file:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
         learned = torch.from_numpy(read_array(labels, _LEARNED)) if _LEARNED in labels else None
-        names = [name for name in labels if name not in (_LEARNED, _FULL)]
+        coded_labels = get_bytes(labels, _LEARNED_CODED)
+        if coded_labels is not None:
+            learned = unpack_labels(coded_labels)
+        names = [name for name in labels if name not in (_LEARNED, _LEARNED_CODED, _FULL)]
         encoded = {name: read_encoded(labels[name]) for name in names}
         measured = get_json(file, "measured") if "measured" in file.attrs else None
-        images = read_rows(file, "images")
-        votes = read_votes(labels[_FULL], images.shape[2:]) if _FULL in labels else None
+        if _CODED in file and _IMAGES in file:
+            raise OSError(f"it holds both /{_CODED} and /{_IMAGES}")
+        payload = get_bytes(file, _CODED)
+        images = torch.empty(0) if payload is not None else read_large(file, _IMAGES)
+        shape = images.shape if payload is None else _coded_shape(path, payload)
+        votes = read_votes(labels[_FULL], shape[2:]) if _FULL in labels else None
         hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
-        whitening = _read_whitening(file, images) if "preprocess" in file else None
-        refined = read_rows(file, "refined") if "refined" in file else None
+        whitening = _read_whitening(file, shape) if "preprocess" in file else None
+        refined = read_large(file, "refined") if "refined" in file else None
     content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
+    content = replace(content, coded_labels=coded_labels)
+    content = content if payload is None else _decoded(path, content, payload)
     _check(path, content)
     return content
 
 
-def _read_whitening(file: h5py.File, images: Images) -> Whitening:
+def _coded_shape(path: Path, payload: bytes) -> Sequence[int]:
+    try:
+        return coded_shape(payload)
+    except CodingError as error:
+        raise WorkError(f"{path}: {error}") from None
+
+
+def _decoded(path: Path, content: SetFile, payload: bytes) -> SetFile:
+    """The content with the images of its payload."""
+    _refuse(path, _attribute_problem(content.manifest))
+    try:
+        images = decode_coded(payload, content.preprocess, len(content.hard))
+    except (CodingError, DataError, RuntimeError) as error:
+        raise WorkError(f"{path}: {error}") from None
+    return replace(content, images=images, coded=payload)
+
+
+def made_parts(path: Path) -> tuple[str, ...]:
+    """The datasets of a set.h5 that the stage which makes its images writes, coded or not.
+
+    Raises:
+        WorkError: if the file is missing, foreign or damaged.
+    """
+    learned = tuple(f"labels/{name}" for name in (_LEARNED, _LEARNED_CODED))
+    with open_h5(path, SET_KIND) as file:
+        images = _CODED if _CODED in file else _IMAGES
+        return (images, "hard", *(name for name in learned if name in file))
+
+
+def _read_whitening(file: h5py.File, shape: Sequence[int]) -> Whitening:
     mean, transform, inverse = (
         torch.from_numpy(read_array(file["preprocess"], name)) for name in _WHITENING
     )
-    c, h, w = images.shape[1:]
+    c, h, w = shape[1:]
     try:
         return Whitening(mean, transform, inverse, (c, h, w))
     except ValueError as error:
@@ -201,9 +285,11 @@ def _read_whitening(file: h5py.File, images: Images) -> Whitening:
 
 
 def _check(path: Path, content: SetFile) -> None:
-    problem = (
-        _attribute_problem(content.manifest) or _image_problem(content) or _label_problem(content)
-    )
+    _refuse(path, _attribute_problem(content.manifest))
+    _refuse(path, _image_problem(content) or _label_problem(content))
+
+
+def _refuse(path: Path, problem: str | None) -> None:
     if problem:
         raise WorkError(f"{path}: {problem}; the file is damaged or foreign: make it again")
 
@@ -244,7 +330,7 @@ def _image_problem(content: SetFile) -> str | None:
 
 
 def _is_finite(images: Images) -> bool:
-    """Whether held images are; those that are read by parts were looked at when written."""
+    """Whether images in memory are finite; larger ones were checked when written."""
     return not isinstance(images, Tensor) or bool(images.isfinite().all())
 
 
@@ -259,5 +345,5 @@ def _label_problem(content: SetFile) -> str | None:
 
 
 def set_path(path: Path) -> Path:
-    """The file of a set that is named by itself, or by the folder of its run."""
+    """The file of a set, given the file or the folder of its run."""
     return path / SET if path.is_dir() else path

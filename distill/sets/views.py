@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from distill.sets.votes import Drawn, ViewPlan
+from distill.sets.votes import DrawnViews, ViewPlan
 from projectors.codecs import CodecError, LabelSpec
 from projectors.codecs.labels import Sources
 from projectors.codecs.pool import Pool
@@ -22,13 +22,13 @@ def mix_of(mixes: StoredMixes | None) -> MixKind:
 
 
 def plan_of(votes: StoredVotes, size: Size) -> ViewPlan:
-    """What decides, with a seed, the ids, views and mixes of labels of images of `size` (h, w)."""
+    """All that determines, with a seed, the views of labels of images of `size` (h, w)."""
     return ViewPlan(votes.ids.shape[1], size, votes.families, votes.batch_size, mix_of(votes.mixes))
 
 
 def seed_gives(votes: StoredVotes, seed: int, size: Size) -> bool:
     """Whether a seed draws the views of these labels, so that they need not be stored."""
-    ids, views, mixes = plan_of(votes, size).drawn(seed, len(votes.ids))
+    ids, views, mixes = plan_of(votes, size).draw(seed, len(votes.ids))
     if not (torch.equal(ids, votes.ids.long()) and torch.equal(views, votes.views)):
         return False
     if mixes is None or votes.mixes is None:
@@ -38,7 +38,7 @@ def seed_gives(votes: StoredVotes, seed: int, size: Size) -> bool:
     )
 
 
-def take_views(pool: Pool, drawn: Drawn) -> Drawn:
+def take_views(pool: Pool, drawn: DrawnViews) -> DrawnViews:
     """The ids, views and mixes of the labels that a pool keeps.
 
     Raises:
@@ -48,7 +48,7 @@ def take_views(pool: Pool, drawn: Drawn) -> Drawn:
     return pool.take(ids), pool.take(views), None if mixes is None else _take(pool, mixes)
 
 
-def expand_views(pool: Pool, spec: LabelSpec, kept: Drawn, sources: Sources) -> Drawn:
+def expand_views(pool: Pool, spec: LabelSpec, kept: DrawnViews, sources: Sources) -> DrawnViews:
     """The ids, views and mixes that each training epoch reads of what `take_views` kept.
 
     Args:

@@ -3,7 +3,8 @@
 Its datasets are logits [e, n, k] and, unless they come from the seed of the run, ids [e, n],
 views [e, n, v] and, for mixed views, partners [e, n] and mixes [e, b, m]. Its attributes are
 families, batch_size, temperature, batch_statistics, parts, mix and, for views that come from the
-seed, seed and drawn: a digest of what it must draw. asked is there where teachers saw only some.
+seed, seed and drawn: a digest of what it must draw. asked is there if the teachers labelled only
+some.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from torch import Tensor
 from distill.errors import WorkError
 from distill.recipes.build import generator_for
 from distill.store.hdf5 import get_json, put, put_json, read_array, smallest_unsigned
-from distill.store.large_arrays import put_rows, read_rows
+from distill.store.large_arrays import put_large, read_large
 from synth.augment import Augmentation, MixKind
 from synth.augment.mix import MIX_WIDTHS
 from synth.committee.relabel import StoredMixes, StoredVotes, draw_mixes, draw_views
 from synth.training.batches import split_batches
 
-Drawn = tuple[Tensor, Tensor, StoredMixes | None]
+DrawnViews = tuple[Tensor, Tensor, StoredMixes | None]
 
-# What the generators of labelled views are keyed by, with the number of the epoch.
+# Key, with the epoch, of the generators of labelled views.
 RELABEL = "relabel"
 
 _CHUNK_VALUES = 1 << 26
@@ -36,7 +37,7 @@ _CHUNK_VALUES = 1 << 26
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """What decides, with the seed of a run, the ids, views and mixes of its labels.
+    """All that determines, with the seed of a run, the ids, views and mixes of its labels.
 
     Attributes:
         images: n, that students see.
@@ -52,16 +53,16 @@ class ViewPlan:
     batch_size: int
     mix: MixKind
 
-    def drawn(self, seed: int, epochs: int) -> Drawn:
+    def draw(self, seed: int, epochs: int) -> DrawnViews:
         """Ids [e, n], float16 views [e, n, v] and mixes, as the stage relabel draws them."""
-        places = split_batches(self.images, self.batch_size)
+        slices = split_batches(self.images, self.batch_size)
         ids, views, mixes = [], [], []
         for epoch in range(epochs):
             generator = generator_for(seed, RELABEL, epoch)
             order, view = draw_views(self.images, self.size, Augmentation(self.families), generator)
             ids.append(order)
             views.append(view.to_tensor(self.images).half())
-            mixes.append(draw_mixes(self.mix, places, self.size, generator))
+            mixes.append(draw_mixes(self.mix, slices, self.size, generator))
         return torch.stack(ids), torch.stack(views), StoredMixes.stack(mixes)
 
 
@@ -76,9 +77,9 @@ def put_votes(group: h5py.Group, votes: StoredVotes) -> None:
     if votes.queried is not None:
         group.attrs["asked"] = votes.queried
     _, n, k = votes.logits.shape
-    # An epoch a chunk, or a part of one: HDF5 knows no chunk of 4 GB.
+    # An epoch per chunk, or part of one: HDF5 chunks are smaller than 4 GB.
     chunks = (1, max(1, min(n, _CHUNK_VALUES // max(k, 1))), k)
-    put_rows(group, "logits", votes.logits, np.float16, chunks)
+    put_large(group, "logits", votes.logits, np.float16, chunks)
     if votes.seed is not None:
         group.attrs["seed"] = votes.seed
         group.attrs["drawn"] = _digest((votes.ids, votes.views, votes.mixes))
@@ -97,11 +98,14 @@ def view_bytes(votes: StoredVotes) -> int:
 def stored_views(votes: StoredVotes) -> dict[str, np.ndarray]:
     """Ids, views and mixes as they are stored where no seed draws them, see `drawn_arrays`."""
     images = votes.ids.shape[1]
-    largest = max(place.stop - place.start for place in split_batches(images, votes.batch_size))
+    largest = max(
+        batch_slice.stop - batch_slice.start
+        for batch_slice in split_batches(images, votes.batch_size)
+    )
     return drawn_arrays((votes.ids, votes.views, votes.mixes), images, largest)
 
 
-def drawn_arrays(drawn: Drawn, images: int, largest_batch: int) -> dict[str, np.ndarray]:
+def drawn_arrays(drawn: DrawnViews, images: int, largest_batch: int) -> dict[str, np.ndarray]:
     """Ids, views, partners and mixes as they are stored, by their datasets' names.
 
     Args:
@@ -110,11 +114,11 @@ def drawn_arrays(drawn: Drawn, images: int, largest_batch: int) -> dict[str, np.
         largest_batch: images of one; the last batch may take in an image that was left over.
     """
     ids, views, mixes = drawn
-    found = {"ids": ids.numpy().astype(smallest_unsigned(images)), "views": views.numpy()}
+    arrays = {"ids": ids.numpy().astype(smallest_unsigned(images)), "views": views.numpy()}
     if mixes is not None:
-        found["partners"] = mixes.partners.numpy().astype(smallest_unsigned(largest_batch))
-        found["mixes"] = mixes.parameters.numpy()
-    return found
+        arrays["partners"] = mixes.partners.numpy().astype(smallest_unsigned(largest_batch))
+        arrays["mixes"] = mixes.parameters.numpy()
+    return arrays
 
 
 def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
@@ -127,7 +131,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     Raises:
         WorkError: if a seed does not draw here what it drew when the labels were made.
     """
-    logits = read_rows(group, "logits")
+    logits = read_large(group, "logits")
     families = tuple(get_json(group, "families"))
     batch_size = int(group.attrs["batch_size"])
     kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]
@@ -137,7 +141,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     else:
         height, width = size
         plan = ViewPlan(logits.shape[1], (height, width), families, batch_size, kind)
-        drawn = plan.drawn(seed, logits.shape[0])
+        drawn = plan.draw(seed, logits.shape[0])
         if _digest(drawn) != group.attrs["drawn"]:
             raise WorkError(
                 f"{group.file.filename}: seed {seed} does not draw the views of its labels on "
@@ -158,7 +162,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     )
 
 
-def read_drawn(group: h5py.Group, kind: MixKind) -> Drawn:
+def read_drawn(group: h5py.Group, kind: MixKind) -> DrawnViews:
     """Ids, views and mixes that lie beside labels."""
     ids = torch.from_numpy(read_array(group, "ids").astype(np.int64))
     views = torch.from_numpy(read_array(group, "views"))
@@ -180,9 +184,9 @@ def votes_problem(votes: StoredVotes, images: int, classes: int) -> str | None:
         or not _mixes_fit(votes, epochs, images)
     ):
         return "the voted labels do not fit the images"
-    # What is read by parts has its checksums, and was looked at when it was written.
-    held = votes.logits if isinstance(votes.logits, Tensor) else votes.views
-    if not bool(held.isfinite().all() and votes.views.isfinite().all()):
+    # Logits that are read in blocks have checksums, and were checked when written.
+    in_memory = votes.logits if isinstance(votes.logits, Tensor) else votes.views
+    if not bool(in_memory.isfinite().all() and votes.views.isfinite().all()):
         return "the voted labels hold NaN or infinite values"
     return None
 
@@ -190,16 +194,18 @@ def votes_problem(votes: StoredVotes, images: int, classes: int) -> str | None:
 def _mixes_fit(votes: StoredVotes, epochs: int, images: int) -> bool:
     if votes.mixes is None:
         return True
-    places = split_batches(images, votes.batch_size)
-    shape = (epochs, len(places), MIX_WIDTHS.get(votes.mixes.kind, 0))
+    slices = split_batches(images, votes.batch_size)
+    shape = (epochs, len(slices), MIX_WIDTHS.get(votes.mixes.kind, 0))
     if votes.mixes.partners.shape != (epochs, images) or votes.mixes.parameters.shape != shape:
         return False
-    sizes = torch.tensor([place.stop - place.start for place in places])
-    largest = torch.stack([votes.mixes.partners[:, place].amax(dim=1) for place in places], dim=1)
+    sizes = torch.tensor([batch_slice.stop - batch_slice.start for batch_slice in slices])
+    largest = torch.stack(
+        [votes.mixes.partners[:, batch_slice].amax(dim=1) for batch_slice in slices], dim=1
+    )
     return bool((largest < sizes).all() and votes.mixes.parameters.isfinite().all())
 
 
-def _digest(drawn: Drawn) -> str:
+def _digest(drawn: DrawnViews) -> str:
     ids, views, mixes = drawn
     total = hashlib.sha256()
     for tensor in (ids, views, *(() if mixes is None else (mixes.partners, mixes.parameters))):

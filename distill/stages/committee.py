@@ -1,4 +1,4 @@
-"""Train the committee of teachers, and read it back ready to vote."""
+"""Train the committee of teachers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from torch import Tensor, nn
 
 from distill.errors import WorkError
 from distill.recipes.build import build_views, is_trained
-from distill.recipes.tables.committee import CommitteeTable
+from distill.recipes.stages import STAGE_ENTRIES
+from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
 from distill.run.context import Context
 from distill.run.engines import Load, in_turn
 from distill.run.load import step_count
+from distill.stages.stage import Stage, output_file
+from distill.stages.units.networks import Units
+from distill.stages.units.unit import Part, Task, Unit
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
-from distill.teachers.pretrained import comes_trained
+from distill.teachers.pretrained import comes_trained, weights_digests
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training.batches import shuffled_batches
@@ -51,7 +55,7 @@ def run_committee(context: Context, table: CommitteeTable) -> None:
 
 
 def _load(context: Context, index: int) -> Load:
-    """What a member takes that is trained to its last epoch."""
+    """The load of a member that is trained to its last epoch."""
     committee: CommitteeTable = context.recipe.table("committee")
     spec = committee.members[index]
     table, images = committee.training(spec), len(context.data.train)
@@ -63,10 +67,10 @@ def _load(context: Context, index: int) -> Load:
 def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     """Train one member.
 
-    Without patience the last epoch is kept. With it, the one that was best on the validation
-    split, and the training ends when `patience` epochs brought nothing better: an overconfident
-    teacher makes worse labels. A model of torchvision starts from its published weights; where
-    their head is of as many classes as the data, it is not trained, and nor is a teacher.
+    Without patience the last epoch is kept; with it the best one on the validation split, and
+    training stops after `patience` epochs without improvement: overconfident teachers make worse
+    labels. A model of torchvision starts from its published weights; it is not trained if their
+    head has as many classes as the data, and nor is a teacher.
     """
     committee: CommitteeTable = context.recipe.table("committee")
     spec = committee.members[index]
@@ -75,22 +79,14 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     held_images, held_labels = context.split("validation")
     network = context.network(spec, COMMITTEE_STAGE, index)
     if comes_trained(context, spec, table.weights, network):
-        return _as_it_is(context, network, table.epochs)
+        return _pretrained(context, network, table.epochs)
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
-    settings = TrainSettings(
-        table.epochs,
-        table.lr,
-        table.optimizer,
-        weight_decay=table.weight_decay,
-        precision=table.precision,
-        compiled=committee.compile == "on",
-    )
     epochs = train(
         network,
         lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
-        settings,
+        _settings(committee, spec),
     )
     curve: Curve = []
     state: State = {}
@@ -105,20 +101,20 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
             elif epoch.index - kept >= table.patience:
                 context.progress.advance(count=table.epochs - epoch.index)
                 break
-    return _trained(state, curve, kept)
+    return _packed(state, curve, kept)
 
 
-def _as_it_is(context: Context, network: nn.Module, epochs: int) -> tuple[Arrays, Header]:
-    """A member that came with all of its weights: measured, and not trained."""
+def _pretrained(context: Context, network: nn.Module, epochs: int) -> tuple[Arrays, Header]:
+    """A member with weights of its own: tested, not trained."""
     images, labels = context.split("validation")
     value = accuracy(network, images, labels)
     loss = soft_cross_entropy(predict(network, images), hard_logits(labels, context.classes))
     context.progress.advance(f"as it came, accuracy {value:.3f}", epochs)
-    return _trained(_copy(network), [(float(loss), value)], 0)
+    return _packed(_copy(network), [(float(loss), value)], 0)
 
 
-def _trained(state: State, curve: Curve, kept: int) -> tuple[Arrays, Header]:
-    """What one training gives: the state of the epoch that is kept, the curve, and that epoch."""
+def _packed(state: State, curve: Curve, kept: int) -> tuple[Arrays, Header]:
+    """A member as a part of the checkpoint: the kept state, the curve, and the kept epoch."""
     return to_arrays(state), {"curve": curve, "kept": kept, "order": list(state)}
 
 
@@ -127,7 +123,7 @@ def _copy(network: nn.Module) -> State:
 
 
 def _refuse_chance(member: Member, classes: int) -> None:
-    """A member that has learned nothing must not vote: its labels would be noise."""
+    """Refuse a member that is near chance: its labels would be noise."""
     if member.accuracy < 2 / classes and classes > 2:
         remedy = "raise committee.epochs or choose another network"
         if not member.epoch:
@@ -136,3 +132,42 @@ def _refuse_chance(member: Member, classes: int) -> None:
             f"committee member {member.spec} has held-out accuracy {member.accuracy:.3f}, near "
             f"the chance of {1 / classes:.3f}; {remedy}"
         )
+
+
+def _settings(table: CommitteeTable, spec: str) -> TrainSettings:
+    own = table.training(spec)
+    return TrainSettings(
+        own.epochs,
+        own.lr,
+        own.optimizer,
+        weight_decay=own.weight_decay,
+        precision=own.precision,
+        compiled=table.compile == "on",
+    )
+
+
+def committee_units(units: Units, table: CommitteeTable) -> list[Task[Unit]]:
+    """Every member is trained by itself, and tested after each epoch."""
+    shape = units.shape
+    tasks = []
+    for spec in table.members:
+        own = table.training(spec)
+        if is_trained(spec):
+            tasks.append(Task(1, (units.predictions(spec, shape.validation),)))
+            continue
+        batch = min(own.batch_size, shape.train)
+        step = units.training_step(spec, batch, own.augmentation, _settings(table, spec))
+        steps = Part(own.epochs * step_count(shape.train, batch), step)
+        tasks.append(Task(1, (steps, units.predictions(spec, shape.validation, own.epochs))))
+    return tasks
+
+
+STAGE = Stage(
+    STAGE_ENTRIES["committee"],
+    run_committee,
+    output_file(COMMITTEE),
+    committee_units,
+    splits=("train", "validation"),
+    derived=weights_digests,
+    ignored=VOTE_KEYS,
+)

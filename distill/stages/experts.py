@@ -9,11 +9,16 @@ import torch
 
 from distill.recipes.build import build_views
 from distill.recipes.recipe import kept_epochs
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.experts import ExpertsTable
 from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
 from distill.run.context import Context
 from distill.run.engines import Load, in_turn
 from distill.run.load import step_count
+from distill.stages.stage import Stage, output_file
+from distill.stages.units.networks import Units
+from distill.stages.units.shapes import meta_network, parameter_count
+from distill.stages.units.unit import Part, Task, Unit
 from distill.store.experts import Trajectory, write_experts
 from distill.store.tensors import Arrays, to_arrays
 from synth.images import HardLogits
@@ -55,7 +60,7 @@ def run_experts(context: Context, table: ExpertsTable) -> None:
 
 
 def _load(context: Context, index: int) -> Load:
-    """What an expert takes."""
+    """The load of training an expert."""
     table: ExpertsTable = context.recipe.table("experts")
     batch = min(table.batch_size, len(context.data.train))
     steps = table.epochs * step_count(len(context.data.train), batch)
@@ -72,23 +77,12 @@ def _train_expert(context: Context, index: int) -> tuple[Arrays, list[float]]:
     network = context.network(table.network, EXPERTS_STAGE, index)
     generator = context.generator(EXPERTS_STAGE, index)
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
-    rho, alpha = table.sharpness_rho, table.sharpness_alpha
-    settings = TrainSettings(
-        table.epochs,
-        table.lr,
-        momentum=table.momentum,
-        weight_decay=0.0,
-        schedule="constant",
-        sharpness=Sharpness(rho, alpha) if rho > 0 else None,
-        precision=table.precision,
-        compiled=table.compile == "on",
-    )
     snapshots = [parameter_vector(network).cpu()] if 0 in kept else []
     accuracies = []
     epochs = train(
         network,
         lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
-        settings,
+        _settings(table),
     )
     with context.threads(table.batch_size, network):
         for epoch in epochs:
@@ -100,3 +94,44 @@ def _train_expert(context: Context, index: int) -> tuple[Arrays, list[float]]:
                 f"expert {index + 1}, loss {epoch.loss:.3f}, accuracy {accuracies[-1]:.3f}"
             )
     return to_arrays({"snapshots": torch.stack(snapshots)}), accuracies
+
+
+def _settings(table: ExpertsTable) -> TrainSettings:
+    rho, alpha = table.sharpness_rho, table.sharpness_alpha
+    return TrainSettings(
+        table.epochs,
+        table.lr,
+        momentum=table.momentum,
+        weight_decay=0.0,
+        schedule="constant",
+        sharpness=Sharpness(rho, alpha) if rho > 0 else None,
+        precision=table.precision,
+        compiled=table.compile == "on",
+    )
+
+
+def experts_units(units: Units, table: ExpertsTable) -> list[Task[Unit]]:
+    """Every expert is trained by itself, and tested after each epoch."""
+    shape, families = units.shape, units.recipe.data.augmentation
+    batch = min(table.batch_size, shape.train)
+    step = units.training_step(table.network, batch, families, _settings(table), one_per_batch=True)
+    steps = Part(table.epochs * step_count(shape.train, batch), step)
+    tested = units.predictions(table.network, shape.validation, table.epochs)
+    return [Task(table.count, (steps, tested))]
+
+
+def _snapshot_bytes(units: Units, table: ExpertsTable) -> int:
+    """Bytes of an expert's snapshots, held twice: one by one, and stacked."""
+    network = meta_network(table.network, units.shape)
+    return 2 * 4 * len(kept_epochs(units.recipe)) * parameter_count(network)
+
+
+STAGE = Stage(
+    STAGE_ENTRIES["experts"],
+    run_experts,
+    output_file(EXPERTS),
+    experts_units,
+    splits=("train", "validation"),
+    held=_snapshot_bytes,
+    derived=kept_epochs,
+)

@@ -7,12 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
-from distill.data import take
+from distill.data import select_images
 from distill.names import resolve, selection
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
-from distill.stages.mosaics import realistic_mosaics
+from distill.stages.mosaics import mosaic_units, realistic_mosaics
+from distill.stages.stage import Stage, made_images, vote_keys
+from distill.stages.units.networks import Units
+from distill.stages.units.unit import NotPricedError, Task, Unit
 from distill.stages.write_set import write_synthetic
 from distill.teachers.loading import load_committee
 from synth.committee.features import committee_features
@@ -27,8 +31,8 @@ def run_select(context: Context, table: SelectTable) -> None:
     with context.progress.task(SELECT_STAGE, 1) as advance:
         images = _images(context, table)
         advance()
-    judges = context.recipe.committee if _needs_committee(table) else None
-    write_synthetic(context, images, network=", ".join(judges.members) if judges else "none")
+    teachers = context.recipe.committee if _needs_committee(table) else None
+    write_synthetic(context, images, network=", ".join(teachers.members) if teachers else "none")
 
 
 def _needs_committee(table: SelectTable) -> bool:
@@ -46,7 +50,9 @@ def _images(context: Context, table: SelectTable) -> Images:
     real, labels = context.split("train")
     committee = load_committee(context) if _needs_committee(table) else None
     features = _features(real, committee)
-    return take(real, choose_per_class(features, labels, context.classes, table.ipc, method))
+    return select_images(
+        real, choose_per_class(features, labels, context.classes, table.ipc, method)
+    )
 
 
 def random_images(context: Context, table: SelectTable) -> Images:
@@ -65,9 +71,28 @@ def _features(images: Images, committee: Committee | None) -> Features:
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """The pixels themselves as features [m, c * h * w]; those that are asked for are read."""
+    """Pixels as features [m, c * h * w], read on access."""
 
     images: Images
 
     def __getitem__(self, places: Any, /) -> Tensor:
         return self.images[places].flatten(1)
+
+
+def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:
+    """Crops to score for mosaics; a random draw takes no time."""
+    if table.method == "mosaics":
+        return mosaic_units(units, table)
+    if table.method == "random":
+        return []
+    raise NotPricedError(f"{table.method} is not priced")
+
+
+STAGE = Stage(
+    STAGE_ENTRIES[SELECT_STAGE],
+    run_select,
+    made_images,
+    select_units,
+    splits=("train",),
+    derived=vote_keys,
+)

@@ -1,16 +1,16 @@
-"""The file of a run's synthetic set, and what all stages that make it write into it."""
+"""Writes the synthetic set of a run, in the same way for all stages that make one."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from distill.data import Changed, Preprocess, ZCAPreprocess
+from distill.data import MappedImages, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.artefacts import SET
 from distill.run.context import Context
-from distill.sets.set_file import SetFile, write_set
+from distill.sets.set_file import SetFile, code_images, write_set
 from distill.store.files import digest_json
 from synth.images import Images
 from synth.matching.start import class_labels
@@ -24,6 +24,7 @@ def write_synthetic(
     learned: Tensor | None = None,
     student_lr: float | None = None,
     factor: int = 1,
+    coded: bytes | None = None,
 ) -> None:
     """Write set.h5.
 
@@ -31,12 +32,15 @@ def write_synthetic(
         context: of the run.
         images: [n, c, h, w] in class order.
         network: what the set was made with, for people.
-        learned: label logits that belong to the images, if there are.
+        learned: label logits of the images, if they were learned.
         student_lr: the learned one; where there is none, that of students with hard labels.
         factor: each stored image decodes to factor^2 images.
+        coded: the pixels of the images as `synth.coding.pack_images` keeps them, to be stored in
+            place of the images.
 
     Raises:
         WorkError: if an image is not finite.
+        CodingError: if `coded` is of other images.
     """
     recipe = context.recipe
     resolved = recipe.model_dump(mode="json")
@@ -60,11 +64,12 @@ def write_synthetic(
         },
         whitening=preprocess.whitening if isinstance(preprocess, ZCAPreprocess) else None,
     )
+    content = content if coded is None else code_images(content, coded)
     write_set(context.run.path / SET, content)
 
 
 def _finite(images: Images) -> Images:
-    """The same images, checked: at once, or as they are read where only batches are."""
+    """The images, checked to be finite: now, or by batches as they are read."""
 
     def checked(part: Tensor) -> Tensor:
         if not bool(part.isfinite().all()):
@@ -73,4 +78,4 @@ def _finite(images: Images) -> Images:
 
     if isinstance(images, Tensor):
         return checked(images)
-    return Changed(images, checked, torch.device("cpu"))
+    return MappedImages(images, checked, torch.device("cpu"))

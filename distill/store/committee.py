@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json, read_array
 
-KIND = "committee"
+COMMITTEE_KIND = "committee"
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Member:
         spec: its network spec.
         accuracy: on the validation split, a fraction.
         state: its parameters and buffers by name.
-        epoch: of training after which the state was kept, from 1; 0 where it came as it is, or
-            where it is not known.
+        epoch: training epoch, from 1, after which the state was kept; 0 if pretrained or unknown.
     """
 
     spec: str
@@ -42,7 +41,7 @@ def write_committee(
     path: Path, members: Iterable[Member], data: str, class_names: tuple[str, ...]
 ) -> None:
     """Write committee.h5 atomically."""
-    with create_h5(path, KIND) as file:
+    with create_h5(path, COMMITTEE_KIND) as file:
         file.attrs["data"] = data
         put_json(file, "class_names", list(class_names))
         group = file.create_group("members")
@@ -58,7 +57,7 @@ def write_committee(
 
 def read_committee(path: Path) -> tuple[list[Member], str, list[str]]:
     """Members, the digest of the data that they were trained on, and their class names."""
-    with open_h5(path, KIND) as file:
+    with open_h5(path, COMMITTEE_KIND) as file:
         members = [
             Member(
                 str(entry.attrs["spec"]),

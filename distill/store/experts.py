@@ -4,14 +4,14 @@ With storage float32, /experts/0000/snapshots is float32 [m, p], one chunk per s
 checksum. With float16 or bfloat16, /experts/0000/first is the first kept snapshot, float32 [p], and
 row i of /experts/0000/deltas [m-1, p] is kept snapshot i+1 less the first one, divided by the i-th
 of `scales` [m-1]; bfloat16 is stored as its bits, in uint16. `errors` [m-1] is the most by which a
-value of each snapshot can differ from the recorded one; see `distill.store.snapshot_storage`. With
+value of each snapshot can differ from the recorded one. With
 int4, row i of `deltas` [m-1, b * 32] is uint8, two 4-bit values to a byte, and kept snapshot i+1
 less the one before it; `steps` [m-1, b] float16 are those of its b blocks; see
 `distill.store.snapshot_storage`.
 
 An expert's attribute `accuracies` holds the validation accuracy after each epoch, and `epochs`
 which epochs are kept, where that is not all of them (m = E+1). Root attributes: the network's
-spec, its parameter names and shapes, the data it was trained on and, where bits are saved,
+spec, its parameter names and shapes, the data it was trained on and, below float32,
 `storage` and `largest_error`.
 """
 
@@ -27,7 +27,15 @@ import torch
 from torch import Tensor
 
 from distill.errors import WorkError
-from distill.store.hdf5 import create_h5, get_json, open_h5, put, put_json, read_array, stored
+from distill.store.hdf5 import (
+    checked_dataset,
+    create_h5,
+    get_json,
+    open_h5,
+    put,
+    put_json,
+    read_array,
+)
 from distill.store.snapshot_storage import (
     BLOCK,
     block_count,
@@ -40,14 +48,14 @@ from distill.store.snapshot_storage import (
 )
 from synth.parameters import ParameterLayout
 
-KIND = "experts"
+EXPERTS_KIND = "experts"
 
-WHOLE = "float32"
+FULL_PRECISION = "float32"
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What is kept of one expert.
+    """The recorded snapshots of one expert.
 
     Attributes:
         snapshots: [m, p].
@@ -63,7 +71,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class ExpertsInfo:
-    """What experts.h5 says of itself.
+    """The header of experts.h5.
 
     Attributes:
         network: the network's spec.
@@ -82,7 +90,7 @@ class ExpertsInfo:
     epochs: int
     layout: ParameterLayout
     kept: tuple[int, ...] = ()
-    storage: str = WHOLE
+    storage: str = FULL_PRECISION
     largest_error: float = 0.0
 
 
@@ -92,7 +100,7 @@ def write_experts(
     data: str,
     layout: ParameterLayout,
     experts: Iterable[Trajectory],
-    storage: str = WHOLE,
+    storage: str = FULL_PRECISION,
 ) -> None:
     """Write experts.h5 atomically, one trajectory in memory at a time.
 
@@ -106,9 +114,9 @@ def write_experts(
             divides them by 7.5, with an error that the file states.
 
     Raises:
-        WorkError: if fewer bits are asked for and a snapshot holds NaN or infinite values.
+        WorkError: if a snapshot to be stored in fewer bits holds NaN or infinite values.
     """
-    with create_h5(path, KIND) as file:
+    with create_h5(path, EXPERTS_KIND) as file:
         file.attrs["network"] = network
         file.attrs["data"] = data
         parameters = zip(layout.names, layout.shapes, strict=True)
@@ -118,7 +126,7 @@ def write_experts(
         for index, expert in enumerate(experts):
             member = group.create_group(f"{index:04d}")
             snapshots = expert.snapshots.cpu().numpy().astype(np.float32)
-            if storage == WHOLE:
+            if storage == FULL_PRECISION:
                 put(member, "snapshots", snapshots, (1, snapshots.shape[1]))
             elif not np.isfinite(snapshots).all():
                 raise WorkError(
@@ -130,7 +138,7 @@ def write_experts(
             put_json(member, "accuracies", expert.accuracies)
             if expert.epochs is not None:
                 put_json(member, "epochs", list(expert.epochs))
-        if storage != WHOLE:
+        if storage != FULL_PRECISION:
             file.attrs["storage"] = storage
             file.attrs["largest_error"] = largest
 
@@ -171,10 +179,10 @@ def _put_nibbles(member: h5py.Group, snapshots: np.ndarray) -> list[float]:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredExpert:
     """One expert of an open file.
 
-    A snapshot is read alone: one row, or two for 16 bits; for 4 bits with the deltas before it.
+    A snapshot takes one row to read, or two in 16 bits; in 4 bits also all deltas before it.
     """
 
     group: h5py.Group
@@ -197,48 +205,48 @@ class _Stored:
             return tuple(get_json(self.group, "epochs"))
         return tuple(range(self.shape[0]))
 
-    def rows(self, places: Iterable[int]) -> Iterator[Tensor]:
-        """The kept snapshots [p] at `places`; the first one is read once for all of them."""
+    def snapshots(self, indices: Iterable[int]) -> Iterator[Tensor]:
+        """The kept snapshots [p] at `indices`; the first one is read once for all."""
         if "snapshots" in self.group:
-            snapshots = stored(self.group, "snapshots")
-            for place in places:
-                yield torch.from_numpy(snapshots[place])
+            snapshots = checked_dataset(self.group, "snapshots")
+            for index in indices:
+                yield torch.from_numpy(snapshots[index])
             return
         scales = read_array(self.group, "scales")
         decode = self._sums if "steps" in self.group else self._deltas
-        yield from (torch.from_numpy(row) for row in decode(places, scales))
+        yield from (torch.from_numpy(row) for row in decode(indices, scales))
 
-    def _deltas(self, places: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
+    def _deltas(self, indices: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
         first = read_array(self.group, "first")
-        for place in places:
-            if place == 0:
+        for index in indices:
+            if index == 0:
                 yield first.copy()
             else:
-                delta = stored(self.group, "deltas")[place - 1]
-                yield decode_delta(first, delta, float(scales[place - 1]))
+                delta = checked_dataset(self.group, "deltas")[index - 1]
+                yield decode_delta(first, delta, float(scales[index - 1]))
 
-    def _sums(self, places: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
-        """Ascending places share one walk over the deltas."""
+    def _sums(self, indices: Iterable[int], scales: np.ndarray) -> Iterator[np.ndarray]:
+        """Running sums of the deltas; ascending indices share one pass."""
         first = read_array(self.group, "first")
-        deltas, blocks = stored(self.group, "deltas"), stored(self.group, "steps")
-        reached, found = 0, first
-        for place in places:
-            if place < reached:
-                reached, found = 0, first
-            for row in range(reached, place):
+        deltas, blocks = checked_dataset(self.group, "deltas"), checked_dataset(self.group, "steps")
+        reached, current = 0, first
+        for index in indices:
+            if index < reached:
+                reached, current = 0, first
+            for row in range(reached, index):
                 packed, steps = deltas[row], blocks[row]
-                found = decode_nibbles(found, packed, steps, float(scales[row]))
-            reached = place
-            yield found.copy()
+                current = decode_nibbles(current, packed, steps, float(scales[row]))
+            reached = index
+            yield current.copy()
 
 
 def read_info(path: Path) -> ExpertsInfo:
-    """Read what experts.h5 says of itself.
+    """Read the header of experts.h5.
 
     Raises:
         WorkError: if it is missing, foreign or damaged, or holds no experts of its own network.
     """
-    with open_h5(path, KIND) as file:
+    with open_h5(path, EXPERTS_KIND) as file:
         parameters = get_json(file, "parameters")
         experts = _experts(file)
         shapes = [expert.shape for expert in experts]
@@ -255,7 +263,7 @@ def read_info(path: Path) -> ExpertsInfo:
             min(trained, default=0),
             layout,
             tuple(sorted(set(kept[0]).intersection(*kept[1:]))) if kept else (),
-            str(file.attrs.get("storage", WHOLE)),
+            str(file.attrs.get("storage", FULL_PRECISION)),
             float(file.attrs.get("largest_error", 0.0)),
         )
     whole = all(len(own) == shape[0] > 0 for own, shape in zip(kept, shapes, strict=True))
@@ -273,26 +281,27 @@ def read_snapshots(path: Path, expert: int, epochs: tuple[int, int]) -> tuple[Te
     Raises:
         WorkError: if the file cannot be read, or does not hold this expert or these epochs.
     """
-    with open_h5(path, KIND) as file:
+    with open_h5(path, EXPERTS_KIND) as file:
         name = f"{expert:04d}"
         if name not in file["experts"]:
             raise WorkError(
                 f"{path} holds {len(file['experts'])} experts, so there is no expert {expert}; "
                 "raise experts.count and run the stage experts"
             )
-        found = _Stored(file["experts"][name])
-        kept = found.epochs
+        trajectory = _StoredExpert(file["experts"][name])
+        kept = trajectory.epochs
         missing = [epoch for epoch in epochs if epoch not in kept]
         if missing:
             raise WorkError(
-                f"{path} holds epochs {_spell(kept)} of expert {expert}, not {_spell(missing)}; "
+                f"{path} holds epochs {_ranges_text(kept)} of expert {expert}, not "
+                f"{_ranges_text(missing)}; "
                 'set experts.keep="all", or a window that reads them, and run the stage experts'
             )
-        first, second = found.rows([kept.index(epoch) for epoch in epochs])
+        first, second = trajectory.snapshots([kept.index(epoch) for epoch in epochs])
     return first, second
 
 
-def _spell(epochs: Iterable[int]) -> str:
+def _ranges_text(epochs: Iterable[int]) -> str:
     """Epochs as ranges: 0-4, 7."""
     runs: list[list[int]] = []
     for epoch in sorted(set(epochs)):
@@ -305,9 +314,9 @@ def _spell(epochs: Iterable[int]) -> str:
 
 def check_snapshots(path: Path) -> None:
     """Read every snapshot once, so that each one's checksum is checked."""
-    with open_h5(path, KIND) as file:
+    with open_h5(path, EXPERTS_KIND) as file:
         for expert in _experts(file):
-            for _ in expert.rows(range(expert.shape[0])):
+            for _ in expert.snapshots(range(expert.shape[0])):
                 pass
 
 
@@ -322,5 +331,5 @@ def read_last_snapshots(path: Path) -> list[Tensor]:
     return [read_snapshots(path, index, last)[0] for index in range(info.count)]
 
 
-def _experts(file: h5py.File) -> list[_Stored]:
-    return [_Stored(file["experts"][name]) for name in sorted(file["experts"])]
+def _experts(file: h5py.File) -> list[_StoredExpert]:
+    return [_StoredExpert(file["experts"][name]) for name in sorted(file["experts"])]

@@ -21,7 +21,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it becomes `path` only if the block ends well."""
+    """A temporary path beside `path`, renamed to `path` if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except Exception as error:
         if is_full(error):
-            raise WorkError(full(path)) from None
+            raise WorkError(full_message(path)) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -39,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; it takes its place only if the block ends well.
+    """A temporary folder beside `path`, renamed to `path` if the block succeeds.
 
     Raises:
         OSError: if it cannot be made, or `path` is no empty folder.
@@ -62,15 +62,15 @@ def is_full(error: Exception) -> bool:
     """
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    return any(sign in str(error) for number in _FULL for sign in _signs(number))
+    return any(sign in str(error) for number in _FULL for sign in _error_texts(number))
 
 
-def _signs(number: int) -> tuple[str, str, str]:
+def _error_texts(number: int) -> tuple[str, str, str]:
     return f"errno = {number},", f"os error {number})", os.strerror(number)
 
 
-def full(path: Path) -> str:
-    """What to say of a place that allows no more bytes."""
+def full_message(path: Path) -> str:
+    """The message for a path that cannot take more bytes."""
     return (
         f"{path} cannot be written whole: no space is left, or a quota or size limit is reached; "
         "free some and run the same command to go on"
@@ -84,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, two spaces deep, keys in the order given."""
+    """Write JSON atomically, indented by two spaces, keys in the order given."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -111,12 +111,12 @@ def digest_tree(path: Path) -> str:
     """Digest of a file, or of a folder's file names and contents."""
     if path.is_file():
         return digest_file(path)
-    parts = {
+    digests = {
         str(file.relative_to(path)): digest_file(file)
         for file in sorted(path.rglob("*"))
         if file.is_file()
     }
-    return digest_json(parts)
+    return digest_json(digests)
 
 
 def remove(path: Path) -> None:

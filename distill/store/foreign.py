@@ -1,4 +1,4 @@
-"""Files of other programs: read with limits, and never as objects."""
+"""Files of other programs, read with size limits and never unpickled."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from torch import Tensor
 
 from distill.errors import WorkError
 
-# Real images shrink a few times, and blank ones some twenty; deflate makes a thousand of zeros.
-_MOST_EXPANSION = 100
+# Real images compress a few times, blank ones some 20 times, and zeros 1,000 times.
+_MAX_EXPANSION = 100
 
 _ALWAYS_ALLOWED = 256 << 20
 
 
 def check_expansion(path: Path) -> None:
-    """Refuse an archive that would fill the memory; a file that is no archive passes.
+    """Refuse a decompression bomb; a file that is no archive passes.
 
-    What the archive's directory promises is the most that a reader unpacks.
+    Readers unpack no more bytes than the archive's directory states.
 
     Raises:
-        ValueError: if it promises far more bytes than real arrays could have been packed to.
+        ValueError: if it states far more bytes than real arrays could have been compressed from.
         zipfile.BadZipFile: if its directory is broken.
     """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         promised = sum(entry.file_size for entry in archive.infolist())
-    most = max(_ALWAYS_ALLOWED, _MOST_EXPANSION * path.stat().st_size)
+    most = max(_ALWAYS_ALLOWED, _MAX_EXPANSION * path.stat().st_size)
     if promised > most:
         raise ValueError(f"it would unpack to {promised:,} bytes, a decompression bomb")
 
@@ -51,7 +51,7 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
         raise _unreadable(path, error) from None
 
 
-def load_tensors(path: Path) -> Any:
+def load_torch(path: Path) -> Any:
     """What torch.save wrote, if it is tensors, numbers and text alone."""
     # Accuracies beside the tensors may be NumPy numbers; these constructors make nothing else.
     scalar = type(np.float64(0)).__reduce__(np.float64(0))[0]
@@ -81,11 +81,11 @@ def _unreadable(path: Path, error: Exception) -> WorkError:
     )
 
 
-def is_plain(found: Any) -> bool:
-    """Whether it is a tensor of real numbers that are all in its file."""
-    if not isinstance(found, Tensor) or found.layout != torch.strided or found.device.type != "cpu":
+def is_plain(value: Any) -> bool:
+    """Whether a value is a dense CPU tensor of real numbers, all of them in its file."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
         return False
-    if found.is_complex() or found.is_quantized:
+    if value.is_complex() or value.is_quantized:
         return False
-    # Strides of 0 could make terabytes of one number.
-    return found.nbytes <= max(found.untyped_storage().nbytes(), _EXPANDED_LIMIT)
+    # Strides of 0 could expand one number to terabytes.
+    return value.nbytes <= max(value.untyped_storage().nbytes(), _EXPANDED_LIMIT)

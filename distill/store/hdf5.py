@@ -1,4 +1,4 @@
-"""HDF5 that is read with care: what is missing, foreign or damaged gives one clear line."""
+"""HDF5 artefacts: a missing, foreign or damaged file gives a one-line error."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from distill.store.heaps import check_heaps
 
 FORMAT_VERSION = 1
 
-# So much of a dataset is digested at a time.
-_PIECE_BYTES = 1 << 22
+# Bytes of a dataset that are digested at a time.
+_BLOCK_BYTES = 1 << 22
 
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
 DAMAGE = (
@@ -50,10 +50,10 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
     try:
         check_heaps(path)
         with h5py.File(path, "r") as file:
-            found = file.attrs.get("limbeck", None)
-            if found != kind:
+            actual = file.attrs.get("limbeck", None)
+            if actual != kind:
                 raise WorkError(
-                    f"{path} holds {found or 'foreign HDF5'}, not {kind}; name the {kind} file "
+                    f"{path} holds {actual or 'foreign HDF5'}, not {kind}; name the {kind} file "
                     "of a run"
                 )
             version = int(file.attrs.get("format", 0))
@@ -70,9 +70,9 @@ def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
 
 @contextmanager
 def open_plain(path: Path) -> Iterator[h5py.File]:
-    """Open a file of arrays alone for reading: one whose texts and attributes nobody reads.
+    """Open a file for reading of which only arrays are read, no texts or attributes.
 
-    Its heaps need no check, for which all of a large file would be read.
+    So its heaps need no check, which would read all of a large file.
 
     Raises:
         WorkError: if the file is missing, is not HDF5, or is damaged.
@@ -88,7 +88,7 @@ def open_plain(path: Path) -> Iterator[h5py.File]:
 
 
 def damaged(path: Path, error: Exception) -> WorkError:
-    """What to say of a file that cannot be read."""
+    """The error for a file that cannot be read."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return WorkError(
         f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
@@ -96,31 +96,31 @@ def damaged(path: Path, error: Exception) -> WorkError:
 
 
 def _refuse_foreign_links(file: h5py.File) -> None:
-    """A link can lead into any other file of the reader's disk: ours never do."""
+    """Refuse links to other files, which could read any file of this machine."""
 
     def external(name: bytes, info: Any) -> bytes | None:
         return name if info.type == h5py.h5l.TYPE_EXTERNAL else None
 
-    found = file.id.links.visit(external, info=True)
-    if found is not None:
-        raise OSError(f"{found.decode(errors='replace')} leads to another file")
+    link = file.id.links.visit(external, info=True)
+    if link is not None:
+        raise OSError(f"{link.decode(errors='replace')} leads to another file")
 
 
-def stored(group: h5py.Group, name: str) -> h5py.Dataset:
-    """A dataset whose numbers lie in this file, uncompressed, as `put` writes them.
+def checked_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
+    """A dataset whose numbers lie uncompressed in this file, as `put` writes them.
 
-    Memory is taken by what a header says, so a false one could ask for terabytes, and one of a
-    foreign kind could read other files.
+    Memory is allocated by its header, so a forged one could ask for terabytes, and a virtual or
+    external dataset could read other files.
 
     Raises:
-        OSError: if it is none, or the file holds fewer bytes than it promises.
+        OSError: if it is none, or the file holds fewer bytes than the header states.
     """
     item = group[name]
     if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biuf":
         raise OSError(f"{name} holds no numbers")
     if item.is_virtual or item.external:
         raise OSError(f"the numbers of {name} lie in another file")
-    # A read also takes memory for a whole chunk, which may be larger than the dataset.
+    # A read also allocates a whole chunk, which may be larger than the dataset.
     chunk = math.prod(item.chunks or (0,)) * item.dtype.itemsize
     held = min(item.id.get_storage_size(), group.file.id.get_filesize())
     if max(item.nbytes, chunk) > held:
@@ -129,8 +129,8 @@ def stored(group: h5py.Group, name: str) -> h5py.Dataset:
 
 
 def read_array(group: h5py.Group, name: str) -> np.ndarray:
-    """All numbers of a dataset, see `stored`."""
-    return np.asarray(stored(group, name)[()])
+    """All numbers of a dataset, see `checked_dataset`."""
+    return np.asarray(checked_dataset(group, name)[()])
 
 
 def read_kind(path: Path) -> str:
@@ -154,7 +154,7 @@ def read_kind(path: Path) -> str:
 
 @contextmanager
 def create_h5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """A new file, marked as an artefact of `kind`, that takes its place if the block ends well."""
+    """A new artefact of `kind`, moved into place if the block succeeds."""
     with new_h5(path) as file:
         file.attrs["limbeck"] = kind
         file.attrs["format"] = FORMAT_VERSION
@@ -163,18 +163,18 @@ def create_h5(path: Path, kind: str) -> Iterator[h5py.File]:
 
 @contextmanager
 def new_h5(path: Path) -> Iterator[h5py.File]:
-    """A new file that takes its place if the block ends well.
+    """A new file, moved into place if the block succeeds.
 
-    The format of HDF5 1.10 is asked for by name: its metadata carry checksums, attributes may
-    be long, and a later library writes the same bytes.
+    Pinned to the format of HDF5 1.10: its metadata have checksums, attributes may be long, and
+    later libraries write the same bytes.
     """
-    # Unbuffered, so that every error comes from the write that it belongs to.
+    # Unbuffered, so that each error is raised by its own write.
     with atomic_path(path) as temporary, temporary.open("w+b", buffering=0) as raw:
-        sink = ResizableArray(raw)
-        with h5py.File(sink, "w", libver=("v110", "v110")) as file:
+        deferred = DeferredErrorFile(raw)
+        with h5py.File(deferred, "w", libver=("v110", "v110")) as file:
             yield file
-        if sink.error is not None:
-            raise sink.error
+        if deferred.error is not None:
+            raise deferred.error
 
 
 def put(group: h5py.Group, name: str, array: np.ndarray, chunks: tuple[int, ...] | None) -> None:
@@ -213,8 +213,8 @@ def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes:
             total.update(f"{name}@{key}={item.attrs[key]!r};".encode())
         if isinstance(item, h5py.Dataset):
             total.update(f"{name}:{item.dtype}{item.shape};".encode())
-            for part in _pieces(stored(item.parent, item.name)):
-                total.update(part.tobytes())
+            for block in _blocks(checked_dataset(item.parent, item.name)):
+                total.update(block.tobytes())
 
     with open_h5(path, kind) as file:
         if attributes:
@@ -229,19 +229,19 @@ def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes:
     return total.hexdigest()
 
 
-def _pieces(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
-    """The numbers of a dataset in their order, some megabytes at a time."""
+def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
+    """The numbers of a dataset in order, some megabytes at a time."""
     if not dataset.shape or not dataset.size:
         yield np.asarray(dataset[()])
         return
     row = dataset.nbytes // dataset.shape[0]
-    if row > _PIECE_BYTES and dataset.ndim > 2:
-        size = max(1, dataset.shape[1] * _PIECE_BYTES // row)
+    if row > _BLOCK_BYTES and dataset.ndim > 2:
+        size = max(1, dataset.shape[1] * _BLOCK_BYTES // row)
         for index in range(dataset.shape[0]):
             for start in range(0, dataset.shape[1], size):
                 yield np.asarray(dataset[index, start : start + size])
         return
-    size = max(1, _PIECE_BYTES // max(1, row))
+    size = max(1, _BLOCK_BYTES // max(1, row))
     for start in range(0, dataset.shape[0], size):
         yield np.asarray(dataset[start : start + size])
 
@@ -252,12 +252,11 @@ def digest_attribute(path: Path, kind: str, name: str) -> str:
         return hashlib.sha256(str(file.attrs[name]).encode()).hexdigest()
 
 
-class ResizableArray:
-    """A file that never fails: its first error is kept, and what comes after it is dropped.
+class DeferredErrorFile:
+    """A file whose first write error is kept in `error`; later writes are dropped.
 
-    HDF5 cannot close a file whose disk is full: it leaves tracebacks, and at times crashes, when
-    the process ends. So it is told that all is well, and who made the sink asks for `error` once
-    HDF5 has closed.
+    HDF5 cannot close a file on a full disk: it prints tracebacks, and may crash, when the process
+    ends. So no write fails, and the caller raises `error` after HDF5 has closed.
 
     Attributes:
         error: the first error of the system, or None.
@@ -311,4 +310,4 @@ class ResizableArray:
         return size
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""

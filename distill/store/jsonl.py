@@ -10,7 +10,7 @@ from typing import Any
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows; a last line that was cut short is ended first, so that none is glued to it."""
+    """Append rows; a truncated last line is ended first."""
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)

@@ -1,8 +1,8 @@
 """Packed real data: a folder that is read image by image, however many there are.
 
-FOLDER/packed.json says the class names, the digest, the source, and for each split the number of
+FOLDER/packed.json holds the class names, the digest, the source, and for each split the number of
 images in each of its shards. FOLDER/train-0000.h5 and so on are the shards: /images [m, c, h, w],
-one image a chunk with a checksum, and /labels [m]. Pixels are bytes where bytes say them exactly,
+one image a chunk with a checksum, and /labels [m]. Pixels are uint8 where that is exact,
 else float32. The index is written last, so a pack that was interrupted has none.
 """
 
@@ -24,23 +24,23 @@ from torch import Tensor
 
 from distill.errors import WorkError
 from distill.store.files import write_json
-from distill.store.hdf5 import DAMAGE, damaged, new_h5, open_plain, put, read_array, stored
+from distill.store.hdf5 import DAMAGE, checked_dataset, damaged, new_h5, open_plain, put, read_array
 
 INDEX = "packed.json"
 
 SPLITS = ("train", "validation", "test")
 
-FORMAT_VERSION = 1
+PACK_VERSION = 1
 
 # Bytes of pixels in a shard, and shards that are open at once.
 SHARD_BYTES = 1 << 29
 
-_OPEN = 64
+_MAX_OPEN_SHARDS = 64
 
 
 @dataclass(frozen=True)
 class PackedIndex:
-    """What packed.json says.
+    """The content of packed.json.
 
     Attributes:
         class_names: in the order of the labels.
@@ -56,21 +56,21 @@ class PackedIndex:
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:
-    """Where a shard is."""
+    """The path of a shard."""
     return folder / f"{split}-{number:04d}.h5"
 
 
 def write_index(folder: Path, index: PackedIndex) -> None:
-    """Finish a pack."""
-    found = {
+    """Write packed.json, which completes a pack."""
+    content = {
         "limbeck": "packed",
-        "format": FORMAT_VERSION,
+        "format": PACK_VERSION,
         "class_names": list(index.class_names),
         "digest": index.digest,
         "source": index.source,
         "shards": {name: list(counts) for name, counts in index.shards.items()},
     }
-    write_json(folder / INDEX, found)
+    write_json(folder / INDEX, content)
 
 
 def read_index(folder: Path) -> PackedIndex:
@@ -91,39 +91,39 @@ def read_index(folder: Path) -> PackedIndex:
         ) from None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise WorkError(f"{path} cannot be read ({error}); pack the data again") from None
-    counts = [count for found in shards.values() for count in found]
-    well = (
-        (kind, version) == ("packed", FORMAT_VERSION)
+    counts = [count for own in shards.values() for count in own]
+    valid = (
+        (kind, version) == ("packed", PACK_VERSION)
         and all(isinstance(text, str) for text in (*names, *texts))
         and all(type(count) is int and count > 0 for count in counts)
         and all(shards.values())
     )
-    if not well:
+    if not valid:
         raise WorkError(f"{path} is damaged, or of another version; pack the data again")
     return PackedIndex(names, *texts, shards)
 
 
 def write_shards(
-    folder: Path, split: str, parts: Iterator[Tensor], labels: Tensor
+    folder: Path, split: str, batches: Iterator[Tensor], labels: Tensor
 ) -> Iterator[int]:
     """Write the shards of a split; yields the number of images of each as it is written.
 
     Args:
         folder: of the pack.
         split: its name.
-        parts: pixels float32 [b, c, h, w] in [0, 1], in order; one is in memory at a time.
+        batches: pixels float32 [b, c, h, w] in [0, 1], in order; one is in memory at a time.
         labels: [n] classes of all images.
     """
     number, done = 0, 0
-    held = next(parts, None)
-    while held is not None:
+    batch = next(batches, None)
+    while batch is not None:
         with new_h5(shard_path(folder, split, number)) as file:
-            pixels, exact = _packed_form(held)
+            pixels, exact = _packed_form(batch)
             images = file.create_dataset(
                 "images",
-                shape=(0, *held.shape[1:]),
-                maxshape=(None, *held.shape[1:]),
-                chunks=(1, *held.shape[1:]),
+                shape=(0, *batch.shape[1:]),
+                maxshape=(None, *batch.shape[1:]),
+                chunks=(1, *batch.shape[1:]),
                 dtype=pixels.dtype,
                 fletcher32=True,
                 track_times=False,
@@ -131,10 +131,10 @@ def write_shards(
             while True:
                 images.resize(len(images) + len(pixels), axis=0)
                 images[len(images) - len(pixels) :] = pixels
-                held = next(parts, None)
-                if held is None or images.nbytes >= SHARD_BYTES:
+                batch = next(batches, None)
+                if batch is None or images.nbytes >= SHARD_BYTES:
                     break
-                pixels, same = _packed_form(held)
+                pixels, same = _packed_form(batch)
                 if same != exact:
                     break
             count = len(images)
@@ -145,21 +145,21 @@ def write_shards(
 
 
 def _packed_form(pixels: Tensor) -> tuple[np.ndarray, bool]:
-    """The pixels as bytes if these say them exactly, else as they are; and whether they do."""
+    """The pixels as uint8 if that is exact, else unchanged; and whether it is."""
     whole = pixels.mul(255).round_().to(torch.uint8)
     if torch.equal(whole.float().div_(255), pixels):
         return whole.numpy(), True
     return pixels.numpy(), False
 
 
-class StoredImages:
-    """The images of a packed split, read from its shards whenever they are asked for."""
+class PackedImages:
+    """The images of a packed split, read from its shards when indexed."""
 
     def __init__(self, folder: Path, split: str, counts: Sequence[int]) -> None:
-        """Look at every shard.
+        """Check every shard.
 
         Raises:
-            WorkError: if one is missing, damaged, or holds other images than the index says.
+            WorkError: if one is missing, damaged, or does not hold the images of the index.
         """
         self._paths = [shard_path(folder, split, number) for number in range(len(counts))]
         self._starts = [0, *accumulate(counts)]
@@ -167,9 +167,9 @@ class StoredImages:
         labels, extents = [], set()
         for path, count in zip(self._paths, counts, strict=True):
             with open_plain(path) as file:
-                images, own = stored(file, "images"), read_array(file, "labels")
-                well = images.ndim == 4 and images.dtype in (np.uint8, np.float32)
-                if not well or len(images) != count or own.shape != (count,):
+                images, own = checked_dataset(file, "images"), read_array(file, "labels")
+                valid = images.ndim == 4 and images.dtype in (np.uint8, np.float32)
+                if not valid or len(images) != count or own.shape != (count,):
                     raise OSError(f"its arrays are not those of {count} images")
                 extents.add(images.shape[1:])
                 labels.append(torch.from_numpy(own.astype(np.int64)))
@@ -191,37 +191,37 @@ class StoredImages:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def __getitem__(self, places: Any, /) -> Tensor:
-        """Pixels float32 [b, c, h, w] in [0, 1] at `places`, int64 [b] or a slice.
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """Pixels float32 [b, c, h, w] in [0, 1] at `index`, int64 [b] or a slice.
 
         Raises:
             WorkError: if a shard cannot be read.
         """
-        if isinstance(places, slice):
-            places = torch.arange(*places.indices(len(self)))
-        order = torch.argsort(places)
-        found = torch.empty(len(places), *self._extent)
-        # In the order of the disk; neighbours, as of a pass over all images, are read at once.
-        numbers = places[order].tolist()
-        cuts = [i for i in range(1, len(numbers)) if self._apart(numbers[i - 1], numbers[i])]
-        for start, stop in pairwise([0, *cuts, len(numbers)] if numbers else []):
-            pixels = self._read(numbers[start], numbers[stop - 1] + 1)
-            found[order[start:stop]] = pixels
-        return found
+        if isinstance(index, slice):
+            index = torch.arange(*index.indices(len(self)))
+        order = torch.argsort(index)
+        images = torch.empty(len(index), *self._extent)
+        # In the order on disk; consecutive images are read at once.
+        ordered = index[order].tolist()
+        cuts = [i for i in range(1, len(ordered)) if self._apart(ordered[i - 1], ordered[i])]
+        for start, stop in pairwise([0, *cuts, len(ordered)] if ordered else []):
+            pixels = self._read(ordered[start], ordered[stop - 1] + 1)
+            images[order[start:stop]] = pixels
+        return images
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """See `synth.images.Images`."""
+        """All images in their order, `split_size` at a time."""
         for start in range(0, len(self), split_size):
             yield self[start : start + split_size]
 
-    def _shard(self, place: int) -> int:
-        return bisect_right(self._starts, place) - 1
+    def _shard(self, index: int) -> int:
+        return bisect_right(self._starts, index) - 1
 
     def _apart(self, one: int, next_one: int) -> bool:
         return next_one != one + 1 or self._shard(one) != self._shard(next_one)
 
     def _read(self, first: int, last: int) -> Tensor:
-        """Pixels of the places from `first` to before `last`, of one shard."""
+        """Pixels of the images from `first` up to `last`, exclusive, of one shard."""
         number = self._shard(first)
         start = self._starts[number]
         path = self._paths[number]
@@ -237,11 +237,11 @@ class StoredImages:
         return pixels
 
     def _dataset(self, number: int) -> h5py.Dataset:
-        """The images of a shard, which stays open until many others were used."""
+        """The images of a shard; the least recently used shards are closed."""
         if number not in self._opened:
-            if len(self._opened) >= _OPEN:
+            if len(self._opened) >= _MAX_OPEN_SHARDS:
                 _, oldest = self._opened.popitem(last=False)
                 oldest.file.close()
-            self._opened[number] = stored(h5py.File(self._paths[number], "r"), "images")
+            self._opened[number] = checked_dataset(h5py.File(self._paths[number], "r"), "images")
         self._opened.move_to_end(number)
         return self._opened[number]

@@ -1,12 +1,14 @@
-"""Expert trajectories in half their bytes: the first snapshot whole, the others as 16-bit deltas.
+"""Expert trajectories in fewer bytes: the first snapshot whole, the others as 16- or 4-bit deltas.
 
-Each delta is taken to the first kept snapshot, not to the one before: errors do not add up, and
+A 16-bit delta is taken to the first kept snapshot, not to the one before: errors do not add up, and
 one snapshot is two rows to read however many are kept. A delta is divided by a scale that brings
 its largest value to 2^15, rounded to 16 bits, and stored with that scale.
 
 The stated error of a snapshot, for every value: half of the last place at the delta's largest
 value (2^-12 of it in float16, 2^-9 in bfloat16), plus the rounding of the sum to float32.
 A value whose own delta is small is nearer still, as these are floating-point numbers.
+
+A 4-bit delta is taken to the decoded snapshot before it, in blocks of 64 values with a step each.
 """
 
 from __future__ import annotations
@@ -86,8 +88,6 @@ BLOCK = 64
 
 _LEVELS = 7
 
-# Covers the rounding of a sum to float32, as in `distill.store.snapshot_storage`.
-
 
 def block_count(parameters: int) -> int:
     """Blocks of one snapshot; the last one is filled up with zeros."""
@@ -137,6 +137,6 @@ def nibble_error(snapshot: np.ndarray, steps: np.ndarray, scale: float) -> float
 
 def _rounded_up(values: np.ndarray) -> np.ndarray:
     """The least float16 that is not below each of `values` in [0, 1]: no delta exceeds 7 steps."""
-    found = values.astype(np.float16)
-    larger = np.nextafter(found, np.float16(np.inf))
-    return np.where(found.astype(np.float64) < values, larger, found).astype(np.float16)
+    nearest = values.astype(np.float16)
+    larger = np.nextafter(nearest, np.float16(np.inf))
+    return np.where(nearest.astype(np.float64) < values, larger, nearest).astype(np.float16)

@@ -22,13 +22,13 @@ Arrays = dict[str, np.ndarray]
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
     """Write named tensors with a JSON-able header, as safetensors with a digest of both."""
     ready: dict[str, Tensor] = {}
-    places: set[int] = set()
+    pointers: set[int] = set()
     for name, tensor in tensors.items():
         value = tensor.detach().cpu().contiguous()
-        place = value.untyped_storage().data_ptr()
+        pointer = value.untyped_storage().data_ptr()
         # Safetensors refuses two names for one memory, as when a state is also the last good one.
-        ready[name] = value.clone() if place in places else value
-        places.add(place)
+        ready[name] = value.clone() if pointer in pointers else value
+        pointers.add(pointer)
     text = json.dumps(header)
     metadata = {"header": text, "digest": _digest(ready, text)}
     with atomic_path(path) as temporary:
@@ -72,10 +72,10 @@ def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
 
 
 def to_arrays(tensors: dict[str, Tensor]) -> Arrays:
-    """Tensors as plain arrays, which travel between processes by their bytes."""
+    """Tensors as NumPy arrays, to send between processes."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def from_arrays(arrays: Arrays) -> dict[str, Tensor]:
-    """Tensors with memory of their own: arrays that have travelled may be read-only."""
+    """Copies of arrays as tensors: received arrays may be read-only."""
     return {name: torch.tensor(array) for name, array in arrays.items()}

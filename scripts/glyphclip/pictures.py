@@ -21,7 +21,7 @@ from glyphclip.pens import draw_digits, thin
 SIZE = 48  # height and width of every drawing in pixels
 # The faces of glyphs:K's validation and test are not among them.
 FACES = (*TRAIN_FACES, *OTHER_FACES)
-# TeX's faces have letters and digits at their ASCII places, but other signs elsewhere.
+# TeX's faces have letters and digits at their ASCII codes, but other signs elsewhere.
 TEX_FACES = ("cmr10", "cmb10", "cmss10", "cmti10", "cmtt10")
 LETTERS = string.digits + string.ascii_letters
 _FIRST_STYLED, _LAST_STYLED = 0x1D400, 0x1D7FF  # mathematical alphanumeric symbols
@@ -47,10 +47,10 @@ class Pictures:
     boxes: Tensor
 
 
-def base_characters(twins: list[frozenset[str]]) -> list[list[str]]:
+def base_characters(lookalikes: list[frozenset[str]]) -> list[list[str]]:
     """The characters that the base may see, as sets with the same drawing; ASCII first."""
-    held_out = set(choose_classes(twins))
-    groups = [group for group in twins if min(group) not in held_out]
+    held_out = set(choose_classes(lookalikes))
+    groups = [group for group in lookalikes if min(group) not in held_out]
     # Mathematical letters are other drawings of plain ones, not other letters.
     kept = [sorted(c for c in group if not _plain(c)) for group in groups]
     return sorted(filter(None, kept), key=lambda group: (not group[0].isascii(), group))
@@ -59,33 +59,33 @@ def base_characters(twins: list[frozenset[str]]) -> list[list[str]]:
 def draw_training(characters: list[list[str]]) -> Pictures:
     """All drawings in the training faces, with mathematical letters, pens and thinned letters."""
     class_of = {c: k for k, group in enumerate(characters) for c in group}
-    found: list[tuple[int, np.ndarray]] = []
+    pairs: list[tuple[int, np.ndarray]] = []
     for face in FACES:
-        found += _in_face(face, characters)
+        pairs += _in_face(face, characters)
         styled = drawings(face, MATHEMATICAL, SIZE)
-        found += [(class_of[_plain(c)], d) for c, d in styled]
+        pairs += [(class_of[_plain(c)], d) for c, d in styled]
     for face in TEX_FACES:
         tex = draw_characters(face, LETTERS, SIZE)
-        found += [(class_of[c], d) for c, d in zip(LETTERS, tex, strict=True)]
-    plain = [(k, d) for k, d in found if characters[k][0] in LETTERS]
+        pairs += [(class_of[c], d) for c, d in zip(LETTERS, tex, strict=True)]
+    plain = [(k, d) for k, d in pairs if characters[k][0] in LETTERS]
     thinned = thin(np.pad(np.stack([d for _, d in plain]), ((0, 0), (1, 1), (1, 1))))
     thinned = thinned[:, 1:-1, 1:-1]
-    found += [(k, d) for (k, _), d in zip(plain, _widen(thinned), strict=True)]
+    pairs += [(k, d) for (k, _), d in zip(plain, _widen(thinned), strict=True)]
     pens = [(class_of[c], d) for pen in _PENS for c, d in draw_digits(SIZE, pen)]
-    found += pens * _PEN_SHARE
-    return _gather(characters, found)
+    pairs += pens * _PEN_SHARE
+    return _gather(characters, pairs)
 
 
 def draw_held_out(characters: list[list[str]]) -> Pictures:
     """Those of the characters that the two faces have which `glyphs:K` validates in."""
-    found = [pair for face in VALIDATION_FACES for pair in _in_face(face, characters)]
-    return _gather(characters, found)
+    pairs = [pair for face in VALIDATION_FACES for pair in _in_face(face, characters)]
+    return _gather(characters, pairs)
 
 
 def _in_face(face: str, characters: list[list[str]]) -> list[tuple[int, np.ndarray]]:
     flat = [(c, k) for k, group in enumerate(characters) for c in group]
     drawn = dict(drawings(face, [c for c, _ in flat], SIZE))
-    # Twins in one face may differ in another: each of them counts.
+    # Lookalikes in one face may differ in another: each of them counts.
     return [(k, drawn[c]) for c, k in flat if c in drawn]
 
 
@@ -107,11 +107,11 @@ def _widen(lines: np.ndarray) -> np.ndarray:
     return np.maximum(wide, np.maximum(np.roll(lines, 1, 2), np.roll(lines, -1, 2)))
 
 
-def _gather(characters: list[list[str]], found: list[tuple[int, np.ndarray]]) -> Pictures:
+def _gather(characters: list[list[str]], pairs: list[tuple[int, np.ndarray]]) -> Pictures:
     """Sort drawings by class and drop the classes that none of them shows."""
-    found = sorted(found, key=lambda pair: pair[0])
-    drawn = np.stack([d for _, d in found])
-    shown, classes = np.unique([k for k, _ in found], return_inverse=True)
+    pairs = sorted(pairs, key=lambda pair: pair[0])
+    drawn = np.stack([d for _, d in pairs])
+    shown, classes = np.unique([k for k, _ in pairs], return_inverse=True)
     return Pictures(
         [characters[k] for k in shown],
         torch.from_numpy(drawn),

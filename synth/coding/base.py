@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from synth.coding import symbols
+from synth.coding import lzma_symbols
+from synth.coding.adaptive import Coder
 from synth.coding.errors import CodingError
-from synth.coding.symbols import Array, ContextOf
+from synth.coding.lzma_symbols import Array
 
 Shape = tuple[int, int, int, int]
 
@@ -32,7 +33,10 @@ class ImageCoding(Protocol):
         ...
 
     def start(self, images: Tensor) -> Tensor:
-        """Parameters that decode to nearly these pixels [n, c, h, w]."""
+        """Parameters that decode to nearly these pixels [n, c, h, w].
+
+        Pixels outside [0, 1] are clamped by `decode`, not here (`Pixels` keeps them).
+        """
         ...
 
     def decode(self, parameters: Tensor) -> Tensor:
@@ -51,7 +55,11 @@ class ImageCoding(Protocol):
 
         Args:
             parameters: as from `start`.
-            coder: "arithmetic", or "lzma", which takes a fifth more and needs no extra.
+            coder: "arithmetic", or "lzma", which takes a third more and needs no extra.
+
+        Raises:
+            CodingError: if a parameter is NaN or infinite, the coder is unknown, or its library
+                is not installed.
         """
         ...
 
@@ -66,63 +74,48 @@ class ImageCoding(Protocol):
 
 @dataclass(frozen=True)
 class Grid:
-    """How the integers of a coding are laid out and coded.
+    """How the integers of a coding are coded.
 
     Attributes:
-        lowest, highest: the range of the integers.
-        centre: the integer that is expected.
-        spreads: of each context, see `symbols.prior_counts`.
-        context_of: works them out; it sees integers less `lowest`.
+        coder: of symbols from 0.
+        lowest: the integer that the symbol 0 stands for.
     """
 
-    lowest: int
-    highest: int
-    centre: int
-    spreads: Sequence[int]
-    context_of: ContextOf
-
-    @property
-    def prior(self) -> Array:
-        """Starting counts [contexts, integers]."""
-        count = self.highest - self.lowest + 1
-        return symbols.prior_counts(self.spreads, count, self.centre - self.lowest)
+    coder: Coder
+    lowest: int = 0
 
     def pack(self, values: Array, coder: str) -> bytes:
         """Bytes of integers [n, places]."""
         if coder == "lzma":
-            return symbols.compress(values - self.lowest)
-        return symbols.encode(values - self.lowest, self.prior, self.context_of)
+            return lzma_symbols.compress(values - self.lowest)
+        if coder != "arithmetic":
+            raise CodingError(f"no coder {coder!r}; there are {', '.join(CODERS)}")
+        return self.coder.encode(values - self.lowest)
 
     def unpack(self, body: bytes, shape: tuple[int, int], coder: str) -> Array:
         """The integers [n, places] of `pack`."""
         if coder == "lzma":
-            found = symbols.expand(body, shape)
+            found = lzma_symbols.expand(body, shape, len(self.coder.alphabet.nodes))
         elif coder == "arithmetic":
-            found = symbols.decode(body, shape, self.prior, self.context_of)
+            found = self.coder.decode(body, shape)
         else:
-            raise CodingError(f"images were coded by {coder}, which is unknown; upgrade")
+            raise CodingError(f"images were coded by {coder!r}, which is unknown; upgrade")
         return found + self.lowest
 
     def bits(self, values: Tensor) -> Tensor:
         """The coded size of real numbers [n, places] that round to the integers; differentiable.
 
-        The value is that of the rounded numbers. The slope is the cost of the next integer on the
-        side where the number lies; what a symbol does to the contexts of later ones is left out.
+        The value is that of the rounded numbers. The slope is what the next integer costs more, on
+        the side where the number lies (above, for a whole number), by the counts of all numbers.
         """
-        rounded = values.detach().round()
-        cost = symbols.lengths(
-            rounded.cpu().numpy().astype("int64") - self.lowest,
-            self.prior,
-            self.context_of,
-            around=1,
-        )
-        below, at, above = torch.from_numpy(cost).to(values)
+        integers = whole(values)
+        rounded = torch.from_numpy(integers).to(values)
         away = values - rounded
-        side = away.detach().sign()
-        slope = torch.where(side > 0, above - at, at - below)
-        slope = torch.where(side == 0, (above - below) / 2, slope)
+        side = torch.where(away.detach() < 0, -1, 1).cpu().numpy()
+        at, moved = self.coder.lengths_and_moves(integers - self.lowest, side)
+        slope = torch.from_numpy(moved * side).to(values)
         linear = (slope * away).sum()
-        return at.sum() + linear - linear.detach()
+        return values.new_tensor(at.sum()) + linear - linear.detach()
 
 
 def round_through(values: Tensor) -> Tensor:
@@ -130,11 +123,62 @@ def round_through(values: Tensor) -> Tensor:
     return values + (values.round() - values).detach()
 
 
-def check_number(name: str, value: float, least: float, most: float) -> None:
-    """Refuse a setting outside its range.
+def whole(values: Tensor) -> Array:
+    """The integers, int64, that real numbers round to.
+
+    Raises:
+        CodingError: if a value is not a finite number.
+    """
+    check_finite(values)
+    return values.detach().round().cpu().numpy().astype(np.int64)
+
+
+def check_finite(values: Tensor) -> None:
+    """Refuse values that are no finite numbers.
+
+    Raises:
+        CodingError: if there is one.
+    """
+    if not bool(values.isfinite().all()):
+        raise CodingError("a value is NaN or infinite; coded images must be finite numbers")
+
+
+def check_shape(shape: Shape) -> None:
+    """Refuse what is not the shape of images.
+
+    Raises:
+        CodingError: saying what came.
+    """
+    if len(shape) != 4 or not all(type(side) is int and side >= 1 for side in shape):
+        raise CodingError(f"the shape of images is {shape}; it must be four integers above 0")
+
+
+def check_groups(groups: int, shape: Shape) -> None:
+    """Refuse groups that do not divide the images.
+
+    Raises:
+        CodingError: saying what came.
+    """
+    check_integer("groups", groups, 1, shape[0])
+    if shape[0] % groups:
+        raise CodingError(f"{shape[0]} images are no {groups} groups of equal length")
+
+
+def check_integer(name: str, value: int, least: int, most: int) -> None:
+    """Refuse a setting that is no integer, or out of its range.
 
     Raises:
         CodingError: saying which and what is allowed.
     """
-    if not least <= value <= most:
-        raise CodingError(f"{name} is {value}; it must lie in [{least}, {most}]")
+    if type(value) is not int or not least <= value <= most:
+        raise CodingError(f"{name} is {value!r}; it must be an integer in [{least}, {most}]")
+
+
+def check_number(name: str, value: float, least: float, most: float) -> None:
+    """Refuse a setting that is no number, or out of its range.
+
+    Raises:
+        CodingError: saying which and what is allowed.
+    """
+    if type(value) not in (int, float) or not least <= value <= most:
+        raise CodingError(f"{name} is {value!r}; it must be a number in [{least}, {most}]")

@@ -7,10 +7,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synth.coding.base import Grid, Shape, check_number, round_through
+from synth.coding.adaptive import Coder
+from synth.coding.alphabet import signed_alphabet
+from synth.coding.base import (
+    Grid,
+    Shape,
+    check_groups,
+    check_integer,
+    check_number,
+    check_shape,
+    round_through,
+    whole,
+)
+from synth.coding.contexts import ColumnContexts
 from synth.coding.errors import CodingError
 from synth.coding.frequency import Frequency
-from synth.coding.symbols import Array
+
+# In front of the coefficients: how many bytes they take.
+_LENGTH_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,9 @@ class Bases:
         step: of the bases' lowest frequency, for bases of the scale of images.
         slope: as in `Frequency`.
         scale_step: of the coefficients.
-        largest: magnitude that no number passes, in steps.
+        largest: magnitude that no number passes, in steps; 1 to 1024.
+        groups: the images are so many runs of equal length whose images are alike, such as
+            classes; a divisor of n. It only makes the bytes fewer.
     """
 
     shape: Shape
@@ -39,13 +55,16 @@ class Bases:
     slope: float = 0.5
     scale_step: float = 0.05
     largest: int = 64
+    groups: int = 1
 
     def __post_init__(self) -> None:
+        check_shape(self.shape)
         n, c, h, w = self.shape
-        check_number("count", self.count, 1, min(n, c * h * w))
+        check_integer("count", self.count, 1, min(n, c * h * w))
         check_number("scale_step", self.scale_step, 1e-4, 100.0)
-        if self._frequency.shape[0] != self.count:
-            raise CodingError(f"{self.count} bases cannot be kept in frequencies")
+        check_groups(self.groups, self.shape)
+        # Refuses the settings of the bases.
+        _ = self._frequency
 
     def start(self, images: Tensor) -> Tensor:
         """The best bases and coefficients: a truncated singular value decomposition."""
@@ -70,21 +89,22 @@ class Bases:
         """See `ImageCoding.bits`."""
         coefficients, kept = self._split(parameters)
         inside = coefficients.clamp(-self.largest, self.largest)
-        return self._grid.bits(inside) + self._frequency.bits(kept)
+        return self._grid.bits(inside) + self._frequency.bits(kept) + 8.0 * _LENGTH_BYTES
 
     def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
         """See `ImageCoding.pack`."""
         coefficients, kept = self._split(parameters.detach())
-        inside = coefficients.clamp(-self.largest, self.largest).round()
-        first = self._grid.pack(inside.long().cpu().numpy(), coder)
-        return len(first).to_bytes(4, "little") + first + self._frequency.pack(kept, coder)
+        first = self._grid.pack(whole(coefficients.clamp(-self.largest, self.largest)), coder)
+        return (
+            len(first).to_bytes(_LENGTH_BYTES, "little") + first + self._frequency.pack(kept, coder)
+        )
 
     def unpack(self, body: bytes, coder: str = "arithmetic") -> Tensor:
         """See `ImageCoding.unpack`."""
-        end = 4 + int.from_bytes(body[:4], "little")
+        end = _LENGTH_BYTES + int.from_bytes(body[:_LENGTH_BYTES], "little")
         if len(body) < end:
             raise CodingError(f"{len(body)} bytes, but the coefficients alone need {end}")
-        found = self._grid.unpack(body[4:end], (self.shape[0], self.count), coder)
+        found = self._grid.unpack(body[_LENGTH_BYTES:end], (self.shape[0], self.count), coder)
         coefficients = torch.from_numpy(found).float()
         kept = self._frequency.unpack_parameters(body[end:], coder)
         return self.decode(torch.cat([coefficients.flatten(), kept.flatten()]))
@@ -99,10 +119,8 @@ class Bases:
 
     @property
     def _grid(self) -> Grid:
-        def context_of(symbols: Array, place: int) -> Array:
-            return symbols[:, 0] * 0 + min(place, 7)
-
-        return Grid(-self.largest, self.largest, 0, (32,) * 8, context_of)
+        coder = Coder(signed_alphabet(self.largest), ColumnContexts(self.count), self.groups)
+        return Grid(coder, -self.largest)
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Coefficients [n, r] and the bases' frequencies [r, c, h, w], in steps."""

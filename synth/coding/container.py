@@ -1,8 +1,10 @@
 """The bytes around coded images: they say what they are and notice every damage.
 
-magic "LIMI" | version u8 | header length u16 | body length u32 | header | body | checksum
+magic "LIMI" | version u8 | header length u16 | header | body | checksum
 header: JSON of the coding, sorted, no spaces, without fields that have their default
 checksum: BLAKE2b of all before it, 8 bytes                                   (little-endian)
+
+The defaults belong to the format: whoever changes one raises the version.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 
 from torch import Tensor
 
-from synth.coding.base import CODERS, ImageCoding
+from synth.coding.base import CODERS, ImageCoding, check_shape
 from synth.coding.bases import Bases
 from synth.coding.errors import CodingError
 from synth.coding.frequency import Frequency
@@ -38,7 +40,7 @@ CODINGS: dict[str, type[ImageCoding]] = {
 # The most values that images may decode to, unless the caller allows more.
 DECODED_LIMIT = 1 << 30
 
-_PREFIX = struct.Struct("<4sBHI")
+_PREFIX = struct.Struct("<4sBH")
 _CHECKSUM_BYTES = 8
 _AGAIN = "fetch or encode it again"
 
@@ -52,11 +54,14 @@ def pack_images(coding: ImageCoding, parameters: Tensor, coder: str = "arithmeti
         coder: one of `CODERS`.
 
     Raises:
-        CodingError: if the coder's library is not installed.
+        CodingError: for an unknown coder, for parameters that are not finite, or if the coder's
+            library is not installed.
     """
+    if coder not in CODERS:
+        raise CodingError(f"no coder {coder!r}; there are {', '.join(CODERS)}")
     header = json.dumps(_document(coding, coder), sort_keys=True, separators=(",", ":")).encode()
     body = coding.pack(parameters, coder)
-    start = _PREFIX.pack(MAGIC, VERSION, len(header), len(body)) + header + body
+    start = _PREFIX.pack(MAGIC, VERSION, len(header)) + header + body
     return start + _checksum(start)
 
 
@@ -79,17 +84,12 @@ def open_images(payload: bytes, *, limit: int = DECODED_LIMIT) -> tuple[ImageCod
     """The coding, the coder and the body of coded images, checked; nothing is decoded."""
     if len(payload) < _PREFIX.size or payload[:4] != MAGIC:
         raise CodingError(f"these {len(payload)} bytes are no coded images; check the path")
-    _, version, header_bytes, body_bytes = _PREFIX.unpack(payload[: _PREFIX.size])
+    _, version, header_bytes = _PREFIX.unpack(payload[: _PREFIX.size])
     if version != VERSION:
         raise CodingError(f"version {version} of coded images, but {VERSION} is known; upgrade")
-    end = _PREFIX.size + header_bytes + body_bytes
-    if len(payload) != end + _CHECKSUM_BYTES:
-        raise CodingError(
-            f"{len(payload)} bytes of coded images, but they say {end + _CHECKSUM_BYTES}; {_AGAIN}"
-        )
-    if _checksum(payload[:end]) != payload[end:]:
+    start, end = _PREFIX.size + header_bytes, len(payload) - _CHECKSUM_BYTES
+    if start > end or _checksum(payload[:end]) != payload[end:]:
         raise CodingError(f"the checksum of the coded images is wrong: damaged bytes; {_AGAIN}")
-    start = _PREFIX.size + header_bytes
     coding, coder = _parse(payload[_PREFIX.size : start], limit)
     return coding, coder, payload[start:end]
 
@@ -118,14 +118,15 @@ def _parse(header: bytes, limit: int) -> tuple[ImageCoding, str]:
     try:
         document = json.loads(header)
         kind, coder = CODINGS[document.pop("coding")], document.pop("coder", CODERS[0])
-        shape = tuple(int(side) for side in document.pop("shape"))
+        shape = tuple(document.pop("shape"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CodingError(f"the header of the coded images makes no sense; {_AGAIN}") from None
-    if len(shape) != 4 or min(shape) < 1 or math.prod(shape) > limit:
-        raise CodingError(
-            f"coded images say {'x'.join(map(str, shape))}; at most {limit:,} values are decoded"
-        )
+    if coder not in CODERS:
+        raise CodingError(f"images were coded by {coder!r}, which is unknown; upgrade")
     try:
+        check_shape(shape)
+        if math.prod(shape) > limit:
+            raise CodingError(f"images of {shape}, but at most {limit:,} values; raise the limit")
         return kind(shape=shape, **document), coder  # type: ignore[call-arg]
     except (TypeError, CodingError) as error:
         raise CodingError(f"the header of the coded images makes no sense ({error})") from None

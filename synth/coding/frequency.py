@@ -9,8 +9,19 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from synth.coding.base import Grid, Shape, check_number, round_through
-from synth.coding.contexts import BAND_SPREADS, band_contexts, band_order
+from synth.coding.adaptive import Coder
+from synth.coding.alphabet import signed_alphabet
+from synth.coding.base import (
+    Grid,
+    Shape,
+    check_groups,
+    check_integer,
+    check_number,
+    check_shape,
+    round_through,
+    whole,
+)
+from synth.coding.contexts import BandContexts, band_order
 from synth.coding.errors import CodingError
 
 # What a coefficient can be at most, in steps; the counts of a context have a place for each.
@@ -22,9 +33,9 @@ class Frequency:
     """Coefficients of an orthonormal cosine transform (DCT-II) on a grid.
 
     Parameters are coefficients in units of their steps, [n, c, h, w], block by block as the pixels
-    lie. The step of the frequency (i, j) of a block of side b is
-    `step * (1 + slope * 8 (i + j) / b)`, in pixels; colours are first turned into a luminance and
-    two colour differences, whose steps are `chroma` times as large.
+    lie. The step of the frequency (i, j) of a block of a x b is
+    `step * (1 + slope * 8 (i / a + j / b))`, in pixels; colours are first turned into a luminance
+    and two colour differences, whose steps are `chroma` times as large.
 
     Error: half a step for each coefficient, so at most half the norm of all steps for a block;
     `decode` also clamps to [0, 1], which brings no pixel further away.
@@ -35,9 +46,11 @@ class Frequency:
         shape: [n, c, h, w] of the images; c is 1 or 3.
         step: of the lowest frequency, above 0.
         slope: how the steps grow, 0 or above.
-        block: side of a block, a divisor of h and w; 0 for the whole of a square image.
+        block: side of a block, a divisor of h and w; 0 for the whole image.
         chroma: how much coarser colours are, 1 or above.
-        largest: magnitude that no coefficient passes, in steps.
+        largest: magnitude that no coefficient passes, in steps; 1 to 1024.
+        groups: the images are so many runs of equal length whose images are alike, such as
+            classes; a divisor of n. It only makes the bytes fewer.
     """
 
     shape: Shape
@@ -46,25 +59,29 @@ class Frequency:
     block: int = 0
     chroma: float = 2.0
     largest: int = 64
+    groups: int = 1
 
     def __post_init__(self) -> None:
+        check_shape(self.shape)
         check_number("step", self.step, 1e-4, 100.0)
         check_number("slope", self.slope, 0.0, 100.0)
         check_number("chroma", self.chroma, 1.0, 100.0)
-        check_number("largest", self.largest, 1, _LARGEST)
+        check_integer("largest", self.largest, 1, _LARGEST)
+        check_groups(self.groups, self.shape)
         _, c, h, w = self.shape
-        side = self.block or h
-        if c not in (1, 3) or side < 1 or h % side or w % side:
+        check_integer("block", self.block, 0, max(h, w))
+        if self.block and (h % self.block or w % self.block):
             raise CodingError(
-                f"blocks of side {side} do not tile images of {c}x{h}x{w}; a side must divide "
-                "both, and there must be 1 or 3 channels"
+                f"blocks of side {self.block} do not tile {h}x{w}; a side must divide both"
             )
+        if c not in (1, 3):
+            raise CodingError(f"images of {c} channels; frequencies keep 1 or 3")
 
     def start(self, images: Tensor) -> Tensor:
         """The coefficients of the pixels, in steps."""
         blocks = self._cut(self._to_luminance(images - 0.5))
-        dct = _cosines(self._side).to(images)
-        return self._join(dct @ blocks @ dct.T / self._steps.to(images))
+        down, across = (_cosines(side).to(images) for side in self._sides)
+        return self._join(down @ blocks @ across.T / self._steps.to(images))
 
     def decode(self, parameters: Tensor) -> Tensor:
         """See `ImageCoding.decode`."""
@@ -74,8 +91,8 @@ class Frequency:
         """The same with values outside [0, 1], for what is no image by itself."""
         inside = parameters.clamp(-self.largest, self.largest)
         blocks = self._cut(round_through(inside)) * self._steps.to(parameters)
-        dct = _cosines(self._side).to(parameters)
-        return self._from_luminance(self._join(dct.T @ blocks @ dct)) + 0.5
+        down, across = (_cosines(side).to(parameters) for side in self._sides)
+        return self._from_luminance(self._join(down.T @ blocks @ across)) + 0.5
 
     def bits(self, parameters: Tensor) -> Tensor:
         """See `ImageCoding.bits`."""
@@ -83,8 +100,8 @@ class Frequency:
 
     def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
         """See `ImageCoding.pack`."""
-        inside = parameters.detach().clamp(-self.largest, self.largest).round()
-        return self._grid.pack(self._ordered(inside).long().cpu().numpy(), coder)
+        inside = parameters.detach().clamp(-self.largest, self.largest)
+        return self._grid.pack(whole(self._ordered(inside)), coder)
 
     def unpack(self, body: bytes, coder: str = "arithmetic") -> Tensor:
         """See `ImageCoding.unpack`."""
@@ -94,34 +111,40 @@ class Frequency:
         """The rounded parameters [n, c, h, w] of `pack`."""
         n, c, h, w = self.shape
         found = torch.from_numpy(self._grid.unpack(body, (n, c * h * w), coder))
-        blocks = torch.empty(n, c, h // self._side, w // self._side, self._side, self._side)
+        blocks = torch.empty(n, c, *self._tiles)
         channel, row, column, i, j = self._order.T
         blocks[:, channel, row, column, i, j] = found.float()
         return self._join(blocks)
 
     @property
-    def _side(self) -> int:
-        return self.block or self.shape[2]
+    def _sides(self) -> tuple[int, int]:
+        """Height and width of a block."""
+        _, _, h, w = self.shape
+        return (self.block, self.block) if self.block else (h, w)
+
+    @property
+    def _tiles(self) -> tuple[int, int, int, int]:
+        """Rows and columns of blocks, height and width of one."""
+        (_, _, h, w), (a, b) = self.shape, self._sides
+        return h // a, w // b, a, b
 
     @property
     def _steps(self) -> Tensor:
-        """[c, 1, 1, b, b], in pixels."""
-        growth = torch.arange(self._side) * 8 / self._side
-        steps = self.step * (1 + self.slope * (growth[:, None] + growth))
+        """[c, 1, 1, a, b], in pixels."""
+        down, across = (torch.arange(side) * 8 / side for side in self._sides)
+        steps = self.step * (1 + self.slope * (down[:, None] + across))
         coarser = torch.tensor([1.0, self.chroma, self.chroma][: self.shape[1]])
         return coarser.view(-1, 1, 1, 1, 1) * steps
 
     @property
     def _order(self) -> Tensor:
-        _, c, h, w = self.shape
-        return torch.from_numpy(band_order(c, h // self._side, w // self._side, self._side))
+        return torch.from_numpy(band_order(self.shape[1], *self._tiles))
 
     @property
     def _grid(self) -> Grid:
-        _, c, h, w = self.shape
-        side = self._side
-        contexts = band_contexts(c, h // side, w // side, side, self.largest)
-        return Grid(-self.largest, self.largest, 0, BAND_SPREADS, contexts)
+        contexts = BandContexts(self.shape[1], *self._tiles)
+        coder = Coder(signed_alphabet(self.largest), contexts, self.groups)
+        return Grid(coder, -self.largest)
 
     def _ordered(self, parameters: Tensor) -> Tensor:
         """[n, c * h * w], low frequencies first."""
@@ -129,10 +152,10 @@ class Frequency:
         return self._cut(parameters)[:, channel, row, column, i, j]
 
     def _cut(self, images: Tensor) -> Tensor:
-        """[n, c, h, w] -> [n, c, rows, columns, b, b]."""
-        n, c, h, w = self.shape
-        side = self._side
-        return images.reshape(n, c, h // side, side, w // side, side).transpose(3, 4)
+        """[n, c, h, w] -> [n, c, rows, columns, a, b]."""
+        n, c, _, _ = self.shape
+        rows, columns, a, b = self._tiles
+        return images.reshape(n, c, rows, a, columns, b).transpose(3, 4)
 
     def _join(self, blocks: Tensor) -> Tensor:
         return blocks.transpose(3, 4).reshape(self.shape)

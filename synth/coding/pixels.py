@@ -8,19 +8,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synth.coding.base import Shape
+from synth.coding.base import Shape, check_finite, check_shape
 from synth.coding.errors import CodingError
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Every value in 4 bytes. Error: none.
+    """Every value in 4 bytes, also outside [0, 1]. Error: none.
 
     Attributes:
         shape: [n, c, h, w] of the images.
     """
 
     shape: Shape
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape)
 
     def start(self, images: Tensor) -> Tensor:
         """The images themselves."""
@@ -36,6 +39,7 @@ class Pixels:
 
     def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
         """The values, little-endian; the coder makes no difference."""
+        check_finite(parameters)
         return parameters.detach().cpu().numpy().astype("<f4").tobytes()
 
     def unpack(self, body: bytes, coder: str = "arithmetic") -> Tensor:
@@ -43,5 +47,6 @@ class Pixels:
         wanted = 4 * int(np.prod(self.shape))
         if len(body) != wanted:
             raise CodingError(f"{len(body)} bytes of pixels, but the images need {wanted}")
-        values = np.frombuffer(body, "<f4").reshape(self.shape)
-        return torch.from_numpy(values.copy())
+        values = torch.from_numpy(np.frombuffer(body, "<f4").reshape(self.shape).copy())
+        check_finite(values)
+        return values

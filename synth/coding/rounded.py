@@ -7,8 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synth.coding.base import Grid, Shape, check_number, round_through
-from synth.coding.contexts import pixel_context_count, pixel_contexts
+from synth.coding.adaptive import Coder
+from synth.coding.alphabet import levels_alphabet
+from synth.coding.base import (
+    Grid,
+    Shape,
+    check_groups,
+    check_integer,
+    check_shape,
+    round_through,
+    whole,
+)
+from synth.coding.contexts import PixelContexts
 
 
 @dataclass(frozen=True)
@@ -21,13 +31,18 @@ class Rounded:
     Attributes:
         shape: [n, c, h, w] of the images.
         depth: bits of a pixel, 1 to 8.
+        groups: the images are so many runs of equal length whose images are alike, such as
+            classes; a divisor of n. It only makes the bytes fewer.
     """
 
     shape: Shape
     depth: int = 2
+    groups: int = 1
 
     def __post_init__(self) -> None:
-        check_number("depth", self.depth, 1, 8)
+        check_shape(self.shape)
+        check_integer("depth", self.depth, 1, 8)
+        check_groups(self.groups, self.shape)
 
     def start(self, images: Tensor) -> Tensor:
         """The pixels."""
@@ -43,8 +58,8 @@ class Rounded:
 
     def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
         """See `ImageCoding.pack`."""
-        levels = (parameters.detach().clamp(0, 1) * self._top).round()
-        return self._grid.pack(levels.reshape(self.shape[0], -1).long().cpu().numpy(), coder)
+        levels = whole(parameters.detach().clamp(0, 1) * self._top)
+        return self._grid.pack(levels.reshape(self.shape[0], -1), coder)
 
     def unpack(self, body: bytes, coder: str = "arithmetic") -> Tensor:
         """See `ImageCoding.unpack`."""
@@ -59,10 +74,4 @@ class Rounded:
     @property
     def _grid(self) -> Grid:
         levels, (_, c, h, w) = 2**self.depth, self.shape
-        return Grid(
-            0,
-            levels - 1,
-            0,
-            (2 * levels,) * pixel_context_count(levels),
-            pixel_contexts(c, h, w, levels),
-        )
+        return Grid(Coder(levels_alphabet(levels), PixelContexts(c, h, w, levels), self.groups))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from synth.errors import DivergedError
 from synth.matching.gradients import GradientMethod, MatchingGradient, matching_gradient
 from synth.matching.ranks import Ranks, mean_of
-from synth.matching.rate import Rate, add_rate
+from synth.matching.rate import Rate, rate_step
 from synth.matching.segments import Segment, SegmentChoice
 from synth.matching.state import Learned, MatchState
 from synth.updates import Average, UpdateRule, adam
@@ -85,7 +85,9 @@ class OuterStep:
         distance: mean parameter distance of its segments (1.0: no progress).
         student_lr: student learning rate after it.
         applied: False if the update was refused.
-        bits: coded size of the images before it; None without a rate.
+        bits: coded size of the images before it; None without a rate, or where the distance was
+            refused.
+        multiplier: weight of the bits in it, see `synth.matching.rate`; None where `bits` is.
     """
 
     index: int
@@ -93,6 +95,7 @@ class OuterStep:
     student_lr: float
     applied: bool
     bits: float | None = None
+    multiplier: float | None = None
 
 
 def match_trajectories(
@@ -123,22 +126,17 @@ def match_trajectories(
             state.now, problem.choose(state.step), problem, gradient
         )
         now, bits = replace(state.now, labels=labels), None
-        if problem.rate is not None and math.isfinite(distance):
-            images, multiplier, bits = add_rate(
-                now.images, gradients[0], now.multiplier, problem.rate
-            )
-            now = replace(now, multiplier=multiplier)
-            gradients = (images, *gradients[1:])
         updated = None
         if math.isfinite(distance) and distance <= settings.threshold:
             factor = 0.5 * (1 + math.cos(math.pi * state.step / steps)) if settings.cosine else 1.0
-            updated = _update(now, gradients, settings, factor)
+            updated, bits = _update(now, gradients, settings, factor, problem.rate)
         if updated is not None and _is_finite(updated):
             state = MatchState(state.step + 1, 0, updated, state.now)
         else:
             updated, state = None, _refuse(state, distance, settings)
         applied, student_lr = updated is not None, float(state.student_lr)
-        yield state, OuterStep(state.step - 1, distance, student_lr, applied, bits)
+        weight = None if bits is None else float(state.now.multiplier)
+        yield state, OuterStep(state.step - 1, distance, student_lr, applied, bits, weight)
 
 
 def mean_gradient(
@@ -200,8 +198,13 @@ def _gradients(
 
 
 def _update(
-    now: Learned, gradients: tuple[Tensor, Tensor, Tensor], settings: MatchSettings, factor: float
-) -> Learned:
+    now: Learned,
+    gradients: tuple[Tensor, Tensor, Tensor],
+    settings: MatchSettings,
+    factor: float,
+    rate: Rate | None,
+) -> tuple[Learned, float | None]:
+    """What is learned after an update, and the bits that the images took before it."""
     count = now.updates + 1
     images, labels, student_lr = gradients
     image_lr, label_lr = settings.image_lr * factor, settings.label_lr * factor
@@ -221,16 +224,12 @@ def _update(
         math.log(settings.smallest_student_lr), math.log(settings.largest_student_lr)
     )
     moments = (steps[0][1], steps[1][1], steps[2][1])
-    average = Average(now.average, settings.image_average).updated(steps[0][0]).value
-    return Learned(
-        steps[0][0],
-        steps[1][0],
-        log_student_lr,
-        moments,
-        average,
-        count,
-        now.multiplier,
-    )
+    stored, multiplier, bits = steps[0][0], now.multiplier, None
+    if rate is not None:
+        stored, multiplier, bits = rate_step(now.images, stored, multiplier, rate)
+    average = Average(now.average, settings.image_average).updated(stored).value
+    learned = Learned(stored, steps[1][0], log_student_lr, moments, average, count, multiplier)
+    return learned, bits
 
 
 def _is_finite(learned: Learned) -> bool:
@@ -247,7 +246,7 @@ def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> Matc
     if refusals >= settings.patience:
         raise DivergedError(
             f"the parameter distance was {distance:.3g} after {refusals} refused updates in a "
-            "row; lower match.image_lr or match.lr, or train the experts longer",
+            "row; lower match.image_lr or match.student_lr, or train the experts longer",
             state.step,
         )
     images, labels, log_student_lr = (

@@ -23,7 +23,8 @@ class Learned:
         moments: of images, labels and log_student_lr.
         average: moving average of the images, [n, c, h, w].
         updates: updates applied so far.
-        multiplier: weight of the coded bits beside the distance, scalar; 0 before it is set.
+        multiplier: weight of the coded bits beside the distance, scalar; 0 before it is set; see
+            `synth.matching.rate`.
     """
 
     images: Tensor

@@ -37,7 +37,7 @@ iterations = 6
 inner_steps = 3
 span = 1
 max_start_epoch = 1
-lr = 0.05
+student_lr = 0.05
 checkpoint_every = 2
 
 [committee]

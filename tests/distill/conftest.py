@@ -99,8 +99,8 @@ def by_parts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def begin() -> None:
         monkeypatch.setattr(rows, "HELD_BYTES", 0)
-        monkeypatch.setattr(rows, "_PART_BYTES", 600)
+        monkeypatch.setattr(rows, "_BLOCK_BYTES", 600)
         monkeypatch.setattr(rows, "_CHUNK_BYTES", 600)
-        monkeypatch.setattr("distill.store.hdf5._PIECE_BYTES", 100)
+        monkeypatch.setattr("distill.store.hdf5._BLOCK_BYTES", 100)
 
     return begin

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from distill.data import load_data
-from distill.data.parts import Parts
+from distill.data.source_splits import SourceSplits
 from distill.data.sources.packed import pack_data
 from distill.data.splits import Split
 from distill.machine import peak_bytes, reset_peak
@@ -66,7 +66,7 @@ def write_pack(folder: Path, count: int) -> Path:
     drawn = [Drawn(n, seed) for seed, n in enumerate((count, SMALL, count // 4))]
     train, validation, test = (Split(images, images.labels) for images in drawn)
     names = tuple(f"class {label}" for label in range(CLASSES))
-    pack_data(Parts(train, test, names, validation), "drawn", folder)
+    pack_data(SourceSplits(train, test, names, validation), "drawn", folder)
     return folder
 
 
@@ -102,7 +102,7 @@ def work(folder: Path, out: Path, changes: list[str] = ()) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     rows.HELD_BYTES = HELD
-    rows._PART_BYTES = HELD
+    rows._BLOCK_BYTES = HELD
     folder, images, limit = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     write_pack(folder / "packed", images)
     device = torch.device("cpu")

@@ -115,7 +115,7 @@ CASES: dict[str, Case] = {
         "match.label_lr=1",
         "match.image_average=0.9",
     ),
-    "match-adam-cosine": _match("match.schedule=cosine", "match.log_lr_lr=0"),
+    "match-adam-cosine": _match("match.schedule=cosine", "match.student_lr_lr=0"),
     "match-grow": _match(
         "experts.epochs=12",
         "experts.momentum=0.9",

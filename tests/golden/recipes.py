@@ -30,7 +30,7 @@ iterations = 5
 inner_steps = 4
 span = 1
 max_start_epoch = 2
-lr = 0.05
+student_lr = 0.05
 checkpoint_every = 2
 """
 

@@ -1,10 +1,10 @@
 """Which characters are classes of `glyphs:K`, and which are left to train a base on.
 
-All characters that the text fonts of matplotlib's wheel draw are cut in two parts, once and for
-ever: the classes of `glyphs:K` (the file `glyphs.txt`) and the rest, on which the bundled CLIP
-base `glyphclip` was trained. Characters with the same drawing in some face (a Latin, a Greek and
-a Cyrillic "A") stand on the same side, so that the base has seen no class under another name;
-one of them is enough for a class, or it could not be told from its twins.
+All characters that the text fonts of matplotlib's wheel draw are split in two, once and for all:
+the classes of `glyphs:K` (the file `glyphs.txt`) and the rest, on which the bundled CLIP base
+`glyphclip` was trained. Characters with the same drawing in some face (a Latin, a Greek and a
+Cyrillic "A") are on the same side, so that the base has seen no class under another name; a class
+takes one of them, as lookalikes cannot be told apart.
 """
 
 import hashlib
@@ -46,29 +46,29 @@ def name_of(character: str) -> str:
     return unicodedata.name(character, "").lower()
 
 
-def choose_classes(twins: Iterable[frozenset[str]]) -> list[str]:
+def choose_classes(lookalikes: Iterable[frozenset[str]]) -> list[str]:
     """Choose the classes among sets of characters with the same drawing.
 
-    A set qualifies if its first character stands in every face of `glyphs:K`, and none is in
+    A set qualifies if its first character is in every face of `glyphs:K`, and none is in
     ASCII: those teach a base the digits and letters that people write. Of those the first
     NUM_CLASSES in the order of a hash are taken, about one in two, from every script.
 
     Args:
-        twins: sets of characters, for example from `find_twins`.
+        lookalikes: sets of characters, for example from `find_lookalikes`.
 
     Returns:
         One character of each chosen set, in the order of the classes.
     """
     everywhere = frozenset.intersection(*(code_points(face) for face in _CLASS_FACES))
-    firsts = [min(group) for group in twins if not any(c.isascii() for c in group)]
-    able = [character for character in firsts if ord(character) in everywhere]
-    return sorted(able, key=lambda c: hashlib.sha256(c.encode()).digest())[:NUM_CLASSES]
+    firsts = [min(group) for group in lookalikes if not any(c.isascii() for c in group)]
+    eligible = [character for character in firsts if ord(character) in everywhere]
+    return sorted(eligible, key=lambda c: hashlib.sha256(c.encode()).digest())[:NUM_CLASSES]
 
 
-def find_twins() -> list[frozenset[str]]:
-    """Cut all named characters that leave ink into sets with the same drawing in some face.
+def find_lookalikes() -> list[frozenset[str]]:
+    """Group all named characters that leave ink by equal drawings in some face.
 
-    Spaces, marks that stand on other characters, and characters without a name are left out.
+    Spaces, combining marks and characters without a name are left out.
     Takes seconds.
 
     Returns:

@@ -2,7 +2,7 @@
 
 import torch
 
-from distill.data.parts import Parts, Request
+from distill.data.source_splits import Request, SourceSplits
 from distill.data.splits import SourceError, Split
 
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -10,7 +10,7 @@ _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 _TEST = 597
 
 
-def read_digits(request: Request) -> Parts:
+def read_digits(request: Request) -> SourceSplits:
     """The 1,797 images of 8x8 pixels in 17 gray values.
 
     The test part is the last third (597 images) in file order. The file is ordered by writer, so
@@ -29,7 +29,7 @@ def read_digits(request: Request) -> Parts:
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float().div_(16).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
-    return Parts(
+    return SourceSplits(
         train=Split(images[:-_TEST], labels[:-_TEST]),
         test=Split(images[-_TEST:], labels[-_TEST:]),
         class_names=_NAMES,

@@ -37,7 +37,7 @@ OTHER_FACES = (
     "STIXGeneralBolIta",
 )
 
-# A glyph is drawn at this height of the em, as a share of the canvas, and stands on this line:
+# A glyph is drawn at this height of the em, as a share of the canvas, with its baseline here:
 # accented capitals and descenders of every face then fit.
 _EM = 0.70
 
@@ -47,7 +47,7 @@ _BASELINE = 0.72
 def draw_characters(face: str, characters: Sequence[str], size: int) -> np.ndarray:
     """Draw characters in one face, each where a line of text would have it.
 
-    Ink stands in the middle from left to right, and on a common baseline, so that a comma and an
+    Ink is centred horizontally, on a common baseline, so that a comma and an
     apostrophe differ; what would leave the canvas is moved inside.
 
     Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distill.data.batched import pixels_of_bytes
-from distill.data.parts import Parts, Request
+from distill.data.source_splits import Request, SourceSplits
 from distill.data.sources.idx import read_idx
 from distill.data.splits import DataError, Split, check_label_range, check_labels
 
@@ -26,7 +26,7 @@ _NAMES = (
 )
 
 
-def read_fashion_mnist(request: Request) -> Parts:
+def read_fashion_mnist(request: Request) -> SourceSplits:
     """Read the four idx files of a folder.
 
     Without a path the folder is that of the Debian package `dataset-fashion-mnist`. The files
@@ -39,7 +39,7 @@ def read_fashion_mnist(request: Request) -> Parts:
         DataError: when a file is missing or faulty, or images and labels do not fit.
     """
     folder = request.path() if request.argument else DEBIAN_FOLDER
-    return Parts(
+    return SourceSplits(
         train=_read_split(folder, "train"),
         test=_read_split(folder, "t10k"),
         class_names=_NAMES,

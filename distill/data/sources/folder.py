@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distill.data.batched import Decoded
+from distill.data.batched import DecodedImages
 from distill.data.cutting import hold_out
-from distill.data.parts import Parts, Request
 from distill.data.pixels import check_size, resize_images, to_channels
-from distill.data.sources.picture import Picture, read_picture, survey_picture
+from distill.data.source_splits import Request, SourceSplits
+from distill.data.sources.picture import ImageHeader, read_header, read_image
 from distill.data.splits import DataError, Split
 
 _SUFFIXES = frozenset(
@@ -26,19 +26,19 @@ _TEST_FRACTION = 0.2
 class _Listing:
     """The image files of one split and their labels, in the order of class and file names."""
 
-    pictures: tuple[Picture, ...]
+    pictures: tuple[ImageHeader, ...]
     labels: tuple[int, ...]
 
 
-def read_folder(request: Request) -> Parts:
+def read_folder(request: Request) -> SourceSplits:
     """Read PATH with one folder per class, or PATH/train and PATH/test (and PATH/validation) so.
 
     The second form is taken when PATH/train holds folders. Without a test folder a stratified
     fifth of the training images is the test part, the same in every run. Classes and images
-    stand in the order of their names; a class is named like its folder (which may be a link).
+    are in the order of their names; a class is named like its folder (which may be a link).
     Hidden files and files without an image suffix are ignored; transparency is dropped,
     EXIF rotation is not applied, and an animation gives its first frame. Images are decoded when
-    they are asked for.
+    they are indexed.
 
     Args:
         request: `channels` None means gray if every image is stored gray, else RGB. `size` may
@@ -60,7 +60,7 @@ def read_folder(request: Request) -> Parts:
     train, test = splits["train"], splits.get("test")
     if test is None:
         train, test = hold_out(train, len(names), _TEST_FRACTION, "test")
-    return Parts(train, test, names, splits.get("validation"))
+    return SourceSplits(train, test, names, splits.get("validation"))
 
 
 def read_pictures(request: Request) -> tuple[Split, tuple[str, ...]]:
@@ -83,14 +83,14 @@ def _split_folders(root: Path) -> dict[str, Path]:
     # A class may itself be called "train": then its folder holds images, not folders.
     if not train.is_dir() or not any(_folders(train)):
         return {"train": root}
-    found = {path.name: path for path in _folders(root)}
-    for name in found:
+    folders = {path.name: path for path in _folders(root)}
+    for name in folders:
         if name not in ("train", "test", "validation"):
             raise DataError(
                 f"{str(root)!r} holds {name!r} beside 'train', only train, test and validation "
                 "are known there; rename or move it"
             )
-    return found
+    return folders
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -131,7 +131,7 @@ def _list_images(folder: Path, names: tuple[str, ...]) -> _Listing:
         for path in _visible(class_folder):
             # A broken link is kept: it fails with its name when read, rather than vanish.
             if path.suffix.lower() in _SUFFIXES and not path.is_dir():
-                pictures.append(survey_picture(path))
+                pictures.append(read_header(path))
                 labels.append(label)
     if not pictures:
         raise DataError(
@@ -141,7 +141,7 @@ def _list_images(folder: Path, names: tuple[str, ...]) -> _Listing:
     return _Listing(tuple(pictures), tuple(labels))
 
 
-def _common_size(pictures: list[Picture]) -> int:
+def _common_size(pictures: list[ImageHeader]) -> int:
     """Side of all pictures in pixels, if they are squares of one size."""
     first = pictures[0]
     for picture in pictures:
@@ -162,9 +162,9 @@ def _common_size(pictures: list[Picture]) -> int:
 def _read(listing: _Listing, channels: int, size: int) -> Split:
     check_size(size)
 
-    def decode(place: int) -> Tensor:
-        pixels = to_channels(read_picture(listing.pictures[place].path).unsqueeze(0), channels)
+    def decode(index: int) -> Tensor:
+        pixels = to_channels(read_image(listing.pictures[index].path).unsqueeze(0), channels)
         return resize_images(pixels, size)[0]
 
-    images = Decoded(len(listing.pictures), (channels, size, size), decode)
+    images = DecodedImages(len(listing.pictures), (channels, size, size), decode)
     return Split(images, torch.tensor(listing.labels, dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""Pictures that come one by one, as Pillow images with classes, become a split."""
+"""Splits of Pillow images and classes, read at once or when indexed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.data.batched import Decoded
-from distill.data.parts import Request
+from distill.data.batched import DecodedImages
 from distill.data.pixels import resize_images, to_channels
+from distill.data.source_splits import Request
 from distill.data.splits import DataError, Split
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _GRAY = ("1", "L", "LA")
 
 
-def gather(
+def eager_split(
     pairs: Iterable[tuple[Image.Image, int]], request: Request, names: tuple[str, ...] | None
 ) -> tuple[Split, tuple[str, ...]]:
     """Read images one after another; only their final sizes are all in memory.
@@ -52,41 +52,41 @@ def gather(
     return split, names or tuple(str(k) for k in range(int(classes.max()) + 1))
 
 
-def decoded(
+def lazy_split(
     picture: Callable[[int], Image.Image],
     labels: Sequence[int],
     request: Request,
     names: tuple[str, ...] | None,
 ) -> tuple[Split, tuple[str, ...]]:
-    """As `gather`, for pictures that can be had by their places: none is kept.
+    """As `eager_split`, with images decoded when they are indexed; none is kept in memory.
 
     Args:
-        picture: place -> Pillow image.
+        picture: index -> Pillow image.
         labels: [n] classes from 0.
         request: its size and channels are applied to each image.
         names: of the classes; None numbers them.
 
     Raises:
-        DataError: when there are no images; or, once they are asked for, as `gather`.
+        DataError: when there are no images; or, when they are indexed, as `eager_split`.
     """
     if not labels:
         raise DataError(f"{request.source!r} holds no images; name another source")
 
-    def shaped(place: int) -> Tensor:
-        pixels = to_channels(_pixels(picture(place)), request.channels)
+    def shaped(index: int) -> Tensor:
+        pixels = to_channels(_pixels(picture(index)), request.channels)
         return resize_images(pixels, request.size)[0]
 
     first = shaped(0)
 
-    def decode(place: int) -> Tensor:
-        image = shaped(place)
+    def decode(index: int) -> Tensor:
+        image = shaped(index)
         if image.shape != first.shape:
             raise _differ(request, first, image)
         return image
 
     c, h, w = first.shape
     classes = torch.tensor(labels, dtype=torch.int64)
-    split = Split(Decoded(len(labels), (c, h, w), decode), classes)
+    split = Split(DecodedImages(len(labels), (c, h, w), decode), classes)
     return split, names or tuple(str(k) for k in range(int(classes.max()) + 1))
 
 

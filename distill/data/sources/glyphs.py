@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill.data.parts import Parts, Request
+from distill.data.source_splits import Request, SourceSplits
 from distill.data.sources.characters import glyph_classes
 from distill.data.sources.faces import TEST_FACES, TRAIN_FACES, VALIDATION_FACES, draw_characters
 from distill.data.splits import SourceError, Split
@@ -29,7 +29,7 @@ _SEED = 104
 _JITTER = (0.2, 0.15, 0.12, 0.12, 0.12, 0.12)
 
 
-def read_glyphs(request: Request) -> Parts:
+def read_glyphs(request: Request) -> SourceSplits:
     """K classes of gray 28x28 images, white ink on black: characters and their Unicode names.
 
     A training class has 60 images, 10 from each of 6 faces of DejaVu Sans and Serif; validation
@@ -47,7 +47,7 @@ def read_glyphs(request: Request) -> Parts:
     """
     classes = glyph_classes()[: _count(request)]
     characters = [character for character, _ in classes]
-    return Parts(
+    return SourceSplits(
         train=_split(characters, TRAIN_FACES, _TRAIN_COPIES, 0),
         validation=_split(characters, VALIDATION_FACES, _HELD_OUT_COPIES, 1),
         test=_split(characters, TEST_FACES, _HELD_OUT_COPIES, 2),

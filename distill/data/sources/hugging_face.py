@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from distill.data.cutting import hold_out
-from distill.data.parts import Parts, Request
-from distill.data.sources.gathering import decoded
+from distill.data.source_splits import Request, SourceSplits
+from distill.data.sources.gathering import lazy_split
 from distill.data.splits import DataError, SourceError, Split
 
 _TESTS = ("test", "validation", "valid")
 
 
-def read_hugging_face(request: Request) -> Parts:
+def read_hugging_face(request: Request) -> SourceSplits:
     """Read `hf:NAME`, `hf:NAME@CONFIG`, or `hf:PATH` of a local folder of such a set.
 
     The columns of images and of classes are found by their types. The test part is the split
@@ -40,7 +40,7 @@ def read_hugging_face(request: Request) -> Parts:
         train, test = hold_out(train, len(names), 0.2, "test")
     else:
         test, names = _decoded(splits[test_name], image, label, request, names)
-    return Parts(train, test, names)
+    return SourceSplits(train, test, names)
 
 
 def _load(request: Request) -> Any:
@@ -85,4 +85,4 @@ def _decoded(
 ) -> tuple[Split, tuple[str, ...]]:
     # A column by its name leaves the others, with all images, as they are.
     labels = [int(value) for value in split[label]]
-    return decoded(lambda place: split[place][image], labels, request, names)
+    return lazy_split(lambda index: split[index][image], labels, request, names)

@@ -61,7 +61,7 @@ def _read(stream: IO[bytes] | gzip.GzipFile, path: Path, dimensions: int, most: 
     if header + promised > most:
         _refuse_length(path, shape, f"at most {max(most - header, 0)}")
     values = bytearray()
-    # One byte more than promised is asked for: it shows a file that is too long, and makes gzip
+    # One byte more than promised is read: it shows a file that is too long, and makes gzip
     # reach its end and compare its checksum.
     while chunk := stream.read(min(_CHUNK, promised + 1 - len(values))):
         values += chunk

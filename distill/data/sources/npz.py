@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.data.batched import pixels_of_bytes
 from distill.data.cutting import hold_out
-from distill.data.parts import Parts, Request
+from distill.data.source_splits import Request, SourceSplits
 from distill.data.splits import DataError, Split, check_images, check_labels
 from distill.store.foreign import check_expansion
 from synth.images import Images
@@ -39,7 +39,7 @@ _READ_ERRORS = (
 )
 
 
-def read_npz(request: Request) -> Parts:
+def read_npz(request: Request) -> SourceSplits:
     """Read `images` and `labels`, or `x_train`, `y_train`, `x_test` and `y_test`.
 
     Images are uint8 (divided by 255) or floats in [0, 1], of shape [n, h, w], [n, h, w, c] or
@@ -59,12 +59,12 @@ def read_npz(request: Request) -> Parts:
             )
         train = _split(arrays, "x_train", "y_train")
         test = _split(arrays, "x_test", "y_test")
-        return Parts(train, test, _class_names(arrays, train, "y_train"))
+        return SourceSplits(train, test, _class_names(arrays, train, "y_train"))
     if all(name in arrays for name in _WHOLE):
         whole = _split(arrays, *_WHOLE)
         names = _class_names(arrays, whole, "labels")
         train, test = hold_out(whole, len(names), _TEST_FRACTION, "test")
-        return Parts(train, test, names)
+        return SourceSplits(train, test, names)
     raise DataError(
         f"{request.source!r} holds the arrays {sorted(arrays)}, but {' and '.join(_WHOLE)}, or "
         f"{', '.join(_CUT)} are needed; store them under these names"

@@ -1,4 +1,4 @@
-"""The `packed` source: data that `pack_data` put on the disk, and that are read by batches."""
+"""The `packed` source: data that `pack_data` wrote, read in batches."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from torch import Tensor
 
-from distill.data.parts import Parts, Request
+from distill.data.source_splits import Request, SourceSplits
 from distill.data.splits import DataDigest, Split, check_class_names, check_images
 from distill.store.packed import (
     INDEX,
     SPLITS,
+    PackedImages,
     PackedIndex,
-    StoredImages,
     read_index,
     write_index,
     write_shards,
 )
 
 # Bytes of pixels, as float32, that are in memory at once.
-_PART_BYTES = 1 << 24
+_BATCH_BYTES = 1 << 24
 
 
-def read_packed(request: Request) -> Parts:
+def read_packed(request: Request) -> SourceSplits:
     """Read `packed:PATH`, a folder that `distill pack` made.
 
     Raises:
@@ -34,35 +34,38 @@ def read_packed(request: Request) -> Parts:
     index = read_index(folder)
     splits = {}
     for name in SPLITS:
-        images = StoredImages(folder, name, index.shards[name])
+        images = PackedImages(folder, name, index.shards[name])
         splits[name] = Split(images, images.labels)
-    return Parts(**splits, class_names=index.class_names, digest=index.digest, packed=True)
+    return SourceSplits(**splits, class_names=index.class_names, digest=index.digest, packed=True)
 
 
 def pack_data(
-    parts: Parts, source: str, folder: Path, tell: Callable[[int], None] = lambda count: None
+    data: SourceSplits,
+    source: str,
+    folder: Path,
+    tell: Callable[[int], None] = lambda count: None,
 ) -> PackedIndex:
-    """Write real data as a pack; a part of a shard is in memory at a time.
+    """Write real data as a pack, one batch in memory at a time.
 
     Args:
-        parts: all three splits.
+        data: all three splits.
         source: where they come from.
         folder: to be made; an earlier pack in it is replaced.
-        tell: called with the number of images that were written, again and again.
+        tell: called with the number of images of each batch that was written.
 
     Raises:
         DataError: when an image or the class names cannot be used.
     """
-    check_class_names(parts.class_names)
-    splits = dict(zip(SPLITS, parts.three, strict=True))
+    check_class_names(data.class_names)
+    splits = dict(zip(SPLITS, data.three, strict=True))
     folder.mkdir(parents=True, exist_ok=True)
-    # Without its index a folder is no pack, whatever else is in it.
+    # A folder without its index is no pack.
     (folder / INDEX).unlink(missing_ok=True)
     digest, shards = DataDigest(), {}
     for name, split in splits.items():
-        checked = _parts(name, split, digest, tell)
+        checked = _checked_batches(name, split, digest, tell)
         shards[name] = tuple(write_shards(folder, name, checked, split.labels))
-    index = PackedIndex(parts.class_names, digest.finish(parts.class_names), source, shards)
+    index = PackedIndex(data.class_names, digest.finish(data.class_names), source, shards)
     write_index(folder, index)
     return index
 
@@ -73,20 +76,20 @@ def verify_packed(folder: Path) -> bool:
     Raises:
         WorkError: when it cannot be read.
     """
-    parts = read_packed(Request(f"packed:{folder}", str(folder)))
+    packed = read_packed(Request(f"packed:{folder}", str(folder)))
     digest = DataDigest()
-    for name, split in zip(SPLITS, parts.three, strict=True):
-        for _ in _parts(name, split, digest, lambda count: None):
+    for name, split in zip(SPLITS, packed.three, strict=True):
+        for _ in _checked_batches(name, split, digest, lambda count: None):
             pass
-    return digest.finish(parts.class_names) == parts.digest
+    return digest.finish(packed.class_names) == packed.digest
 
 
-def _parts(
+def _checked_batches(
     name: str, split: Split, digest: DataDigest, tell: Callable[[int], None]
 ) -> Iterator[Tensor]:
-    """The images of a split, checked, digested and counted as they pass."""
-    size = max(1, _PART_BYTES // (4 * split.images.shape[1:].numel()))
-    for part in digest.passing(name, split, size):
-        check_images(part)
-        yield part
-        tell(len(part))
+    """The images of a split in batches, each checked, digested and counted."""
+    size = max(1, _BATCH_BYTES // (4 * split.images.shape[1:].numel()))
+    for batch in digest.passing(name, split, size):
+        check_images(batch)
+        yield batch
+        tell(len(batch))

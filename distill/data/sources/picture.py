@@ -1,4 +1,4 @@
-"""One image file through Pillow: its header, its pixels, and one error for all that fails."""
+"""Read an image file with Pillow: its header or its pixels; every failure is a DataError."""
 
 import warnings
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What an image file's header says.
+class ImageHeader:
+    """The header of an image file.
 
     Attributes:
         path: the file.
@@ -44,17 +44,17 @@ class Picture:
     gray: bool
 
 
-def survey_picture(path: Path) -> Picture:
+def read_header(path: Path) -> ImageHeader:
     """Read an image file's header only.
 
     Raises:
         DataError: when the file is no readable image, or one of floating or unknown values.
     """
     with _opened(path) as image:
-        return Picture(path, image.width, image.height, image.mode in _GRAY_MODES)
+        return ImageHeader(path, image.width, image.height, image.mode in _GRAY_MODES)
 
 
-def read_picture(path: Path) -> Tensor:
+def read_image(path: Path) -> Tensor:
     """Read an image file.
 
     Args:
@@ -89,7 +89,7 @@ def _opened(path: Path) -> "Iterator[Image.Image]":
 
     try:
         with warnings.catch_warnings():
-            # What else Pillow warns of, such as odd metadata, does not touch the pixels.
+            # Other warnings, such as those of odd metadata, do not concern the pixels.
             warnings.simplefilter("ignore")
             # Pillow only warns up to twice its limit; a folder of unknown images needs a stop.
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distill.data.cutting import hold_out
-from distill.data.parts import Parts, Request
-from distill.data.sources.gathering import gather
+from distill.data.source_splits import Request, SourceSplits
+from distill.data.sources.gathering import eager_split
 from distill.data.splits import DataError, SourceError
 from distill.errors import suggestion
 
@@ -25,7 +25,7 @@ _TEST: Mapping[str, Any] = {"train": False}
 
 _SPLIT = ({"split": "train"}, {"split": "test"})
 
-# name -> arguments that ask for the training and for the test part; None where there is no test.
+# name -> arguments of the training and of the test part; None where there is no test part.
 SETS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]] = {
     "MNIST": (_TRAIN, _TEST),
     "FashionMNIST": (_TRAIN, _TEST),
@@ -49,7 +49,7 @@ SETS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any] | None]] = {
 }
 
 
-def read_torchvision(request: Request) -> Parts:
+def read_torchvision(request: Request) -> SourceSplits:
     """Read `torchvision:NAME` or `torchvision:NAME:ROOT`.
 
     Without ROOT, the files lie in the folder that the variable LIMBECK_DATA names, or in
@@ -60,16 +60,16 @@ def read_torchvision(request: Request) -> Parts:
         SourceError: for a set that is not known.
         DataError: when the files are missing, or images of several sizes come without `size`.
     """
-    name, root = _place(request)
-    train_words, test_words = SETS[name]
-    whole = _open(name, root, train_words)
+    name, root = _name_and_root(request)
+    train_arguments, test_arguments = SETS[name]
+    whole = _open(name, root, train_arguments)
     names = class_names(whole)
-    train, names = gather(_pairs(whole), request, names)
-    if test_words is None:
+    train, names = eager_split(_pairs(whole), request, names)
+    if test_arguments is None:
         train, test = hold_out(train, len(names), 0.2, "test")
     else:
-        test, names = gather(_pairs(_open(name, root, test_words)), request, names)
-    return Parts(train, test, names)
+        test, names = eager_split(_pairs(_open(name, root, test_arguments)), request, names)
+    return SourceSplits(train, test, names)
 
 
 def download(source: str) -> None:
@@ -81,14 +81,14 @@ def download(source: str) -> None:
     kind, _, argument = source.partition(":")
     if kind != "torchvision":
         return
-    name, root = _place(Request(source, argument))
+    name, root = _name_and_root(Request(source, argument))
     root.mkdir(parents=True, exist_ok=True)
-    for words in SETS[name]:
-        if words is not None:
-            _open(name, root, {**words, "download": True})
+    for arguments in SETS[name]:
+        if arguments is not None:
+            _open(name, root, {**arguments, "download": True})
 
 
-def _place(request: Request) -> tuple[str, Path]:
+def _name_and_root(request: Request) -> tuple[str, Path]:
     name, _, root = request.argument.partition(":")
     if name not in SETS:
         close = {known.lower(): known for known in SETS}.get(name.lower())
@@ -98,28 +98,28 @@ def _place(request: Request) -> tuple[str, Path]:
     return name, Path(chosen).expanduser()
 
 
-def _open(name: str, root: Path, words: Mapping[str, Any]) -> Dataset[Any]:
+def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Dataset[Any]:
     import torchvision.datasets
 
     try:
-        found: Dataset[Any] = getattr(torchvision.datasets, name)(root=str(root), **words)
+        dataset: Dataset[Any] = getattr(torchvision.datasets, name)(root=str(root), **arguments)
     except (RuntimeError, OSError, ImportError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
             f"{name} cannot be read from {str(root)!r} ({reason}); put its files there, name "
             f"another folder as torchvision:{name}:ROOT, or add --download where there is a network"
         ) from None
-    return found
+    return dataset
 
 
-def class_names(found: Dataset[Any]) -> tuple[str, ...] | None:
+def class_names(dataset: Dataset[Any]) -> tuple[str, ...] | None:
     """The names that torchvision gives to classes, or None."""
-    names = getattr(found, "classes", None)
+    names = getattr(dataset, "classes", None)
     if not isinstance(names, list | tuple):
         return None
     texts = (", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
     return tuple(texts)
 
 
-def _pairs(found: Any) -> Any:
-    return (found[index] for index in range(len(found)))
+def _pairs(dataset: Any) -> Any:
+    return (dataset[index] for index in range(len(dataset)))

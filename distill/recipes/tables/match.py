@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import override
 
 from distill.recipes.keys import (
+    CodingText,
     Compile,
     Count,
     Gradient,
+    MakerTable,
     MatchImages,
     MatchLabels,
     NotNegative,
     NotNegativeCount,
     Positive,
-    Table,
+    split_commas,
 )
 
+# What a search within a budget may choose.
+Searched = Literal["images", "ipc", "factor"]
 
-class MatchTable(Table):
+PIXELS = "pixels"
+
+
+class MatchTable(MakerTable):
     """Trajectory matching."""
 
-    ipc: Count
+    renamed: ClassVar[Mapping[str, str]] = {"lr": "student_lr", "log_lr_lr": "student_lr_lr"}
+
     iterations: Count = 1000
     gradient: Gradient = "adjoint"
     compile: Compile = "auto"
@@ -37,21 +47,53 @@ class MatchTable(Table):
     segments: Count = 1
     init: MatchImages = "real"
     factor: Count = 1
+    images: CodingText = PIXELS
+    budget_bytes: Count | None = None
+    search: Annotated[list[Searched], BeforeValidator(split_commas)] = Field(default=[])
     labels: Literal["learned", "fixed", "target"] = "learned"
     label_init: MatchLabels = "class"
     label_lead: Positive = 4.0
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
-    lr: Positive = 0.02
+    student_lr: Positive = 0.02
     image_lr: Positive = 0.03
     label_lr: NotNegative = 0.05
-    log_lr_lr: NotNegative = 0.02
+    student_lr_lr: NotNegative = 0.02
     image_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     threshold: Positive = 1.2
     patience: Count = 10
     checkpoint_every: Count = 50
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hard_labels_within_a_budget(cls, raw: Any) -> Any:
+        """Within a budget labels are hard by default: they cost next to nothing."""
+        if not isinstance(raw, dict) or raw.get("budget_bytes") is None or "labels" in raw:
+            return raw
+        return {"label_init": "hard", **raw, "labels": "fixed"}
+
+    @model_validator(mode="after")
+    def _searches_within_a_budget(self) -> MatchTable:
+        if self.search and self.budget_bytes is None:
+            raise ValueError("match.search chooses within a budget; set match.budget_bytes")
+        return self
+
+    @property
+    def coded(self) -> bool:
+        """Whether the parameters of a coding are learned, and not the pixels themselves."""
+        return self.images.partition(":")[0] != PIXELS
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether the set holds the label logits: not where a budget pays for hard labels only."""
+        return self.budget_bytes is None or self.labels != "fixed"
+
     @property
     def compiled(self) -> bool:
         """Whether inner steps are compiled, once `compile` is resolved."""
         return self.compile == "on"
+
+    @property
+    @override
+    def tiles(self) -> int:
+        return self.factor

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from distill.recipes.keys import (
     Count,
-    Names,
+    MakerTable,
+    NameList,
     NotNegative,
     NotNegativeCount,
     Positive,
@@ -16,18 +18,16 @@ from distill.recipes.keys import (
     RecoverStart,
     Schedule,
     Share,
-    Table,
 )
 
 
-class RecoverTable(Table):
+class RecoverTable(MakerTable):
     """Images optimised until a committee recognises them."""
 
-    ipc: Count
     iterations: Count = 1000
     batches: Literal["across", "within"] = "across"
     batch_size: Count | None = None
-    members: Annotated[Names, Field(min_length=1)] | None = None
+    members: Annotated[NameList, Field(min_length=1)] | None = None
     drawn: Count = 2
     schedule: Schedule = "random"
     vote_temperature: Positive = 5.0
@@ -45,3 +45,13 @@ class RecoverTable(Table):
     background: Literal["free", "kept"] = "free"
     precision: Precision = "float32"
     checkpoint_every: Count = 200
+
+    @property
+    @override
+    def tiles(self) -> int:
+        return self.factor if self.init == "mosaics" else 1
+
+    @property
+    @override
+    def real_per_class(self) -> int:
+        return 1 if self.init == "noise" else super().real_per_class

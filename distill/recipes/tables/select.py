@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from distill.recipes.keys import Count, SelectMethod, Share, Table
+from typing_extensions import override
+
+from distill.recipes.keys import Count, MakerTable, SelectMethod, Share
 
 
-class SelectTable(Table):
+class SelectTable(MakerTable):
     """Real images, or mosaics of them, as they are."""
 
-    ipc: Count
     method: SelectMethod = "mosaics"
     features: Literal["pixels", "committee"] = "pixels"
     candidates: Count = 300
     crops: Count = 5
     factor: Count = 2
     crop_area: Share = 0.08
+
+    @property
+    @override
+    def tiles(self) -> int:
+        return self.factor if self.method == "mosaics" else 1

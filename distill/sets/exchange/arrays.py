@@ -1,4 +1,4 @@
-"""A set as named arrays and one text: all of set.h5, for formats that know nothing else."""
+"""All of set.h5 as named arrays and one text, for other formats."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 
 from distill.errors import WorkError
-from distill.sets.set_file import KIND, read_set
-from distill.store.foreign import is_plain, load_npz, load_tensors
+from distill.sets.set_file import SET_KIND, read_set
+from distill.store.foreign import is_plain, load_npz, load_torch
 from distill.store.hdf5 import create_h5, open_h5, put, read_array
+from synth.images import gather
 
 META = "limbeck"
 
@@ -25,7 +26,8 @@ class Archive:
     """The content of a set.h5.
 
     Attributes:
-        arrays: every data set by its path in the file, such as "images" or "labels/learned".
+        arrays: every data set by its path in the file, such as "images" or "labels/learned"; of a
+            set of coded images both "coded" and the "images" that they decode to.
         attributes: every group's attributes by its path, "" for the file's own; plain values.
     """
 
@@ -43,9 +45,11 @@ def read_archive(path: Path) -> Archive:
     Raises:
         WorkError: if it is missing, foreign or damaged.
     """
-    read_set(path)
+    content = read_set(path)
     arrays: dict[str, np.ndarray] = {}
-    with open_h5(path, KIND) as file:
+    if content.coded is not None:
+        arrays["images"] = gather(content.images).numpy()
+    with open_h5(path, SET_KIND) as file:
         attributes = {"": _plain(file)}
 
         def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -72,13 +76,15 @@ def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: 
     """
     try:
         attributes = json.loads(meta)
-        with create_h5(path, KIND) as file:
+        with create_h5(path, SET_KIND) as file:
             for name, array in sorted(arrays.items()):
+                if name == "images" and "coded" in arrays:
+                    continue  # decoded for other programs; the set holds them once
                 put(file, name, np.ascontiguousarray(array), None)
             for group, values in attributes.items():
-                place = file.require_group(group) if group else file
+                item = file.require_group(group) if group else file
                 for key, value in values.items():
-                    place.attrs[key] = value
+                    item.attrs[key] = value
         read_set(path)
     except _ARRAY_ERRORS as error:
         path.unlink(missing_ok=True)
@@ -91,14 +97,14 @@ def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: 
 
 
 def from_npz(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """What `write_npz` wrote, and its attributes; None for those where it is another's file."""
+    """The arrays and attributes that `write_npz` wrote; None for those of another's file."""
     arrays = load_npz(path)
     meta = arrays.pop(META, None)
     return arrays, None if meta is None else str(meta)
 
 
 def from_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """As `from_npz`, of what `write_safetensors` wrote."""
+    """As `from_npz`, for `write_safetensors`."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -112,14 +118,14 @@ def from_safetensors(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 
 def from_torch(path: Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """As `from_npz`, of what `write_torch` wrote."""
-    found = load_tensors(path)
-    if not isinstance(found, dict) or META not in found:
+    """As `from_npz`, for `write_torch`."""
+    content = load_torch(path)
+    if not isinstance(content, dict) or META not in content:
         return {}, None
-    meta = str(found.pop(META))
-    if not all(map(is_plain, found.values())):
+    meta = str(content.pop(META))
+    if not all(map(is_plain, content.values())):
         raise WorkError(f"{path} is not a whole exported set; export the set again")
-    return {str(name): np.asarray(tensor.numpy()) for name, tensor in found.items()}, meta
+    return {str(name): np.asarray(tensor.numpy()) for name, tensor in content.items()}, meta
 
 
 def _plain(item: h5py.Group) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str
     n, c, h, w = data.images.shape
     source = manifest["source"]["name"] or "unnamed real images"
     names = manifest["class_names"]
-    parts = [
+    sections = [
         _front(licence),
         f"# {n} distilled images of {source}\n",
         f"{n} synthetic images of {h}x{w} pixels and {c} channel{'s' if c > 1 else ''} that stand "
@@ -39,7 +39,7 @@ def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str
         f"## Provenance\n\n{_provenance(manifest)}",
         f"## Licence\n\n{_licence(licence, source)}\n",
     ]
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _front(licence: str) -> str:
@@ -64,7 +64,7 @@ def _measured(measured: dict[str, Any] | None) -> str:
     if not measured:
         return "Not measured. `distill evaluate SET --record` measures and stores it.\n"
     rows = [("this set", measured["students"])]
-    rows += [(f"control: {name}", found) for name, found in measured["controls"].items()]
+    rows += [(f"control: {name}", students) for name, students in measured["controls"].items()]
     lines = ["| trained on | student | labels | accuracy | runs |", "|---|---|---|---:|---:|"]
     for title, students in rows:
         for student, sources in students.items():

@@ -1,4 +1,4 @@
-"""Import and export of sets, as the commands ask for them."""
+"""Import and export of sets, for the commands."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     Raises:
         WorkError: if the set cannot be read, the format cannot hold it, or `out` is taken.
     """
-    place = set_path(path)
-    archive = read_archive(place)
-    data = DistilledSet(read_set(place))
+    set_file = set_path(path)
+    archive = read_archive(set_file)
+    data = DistilledSet(read_set(set_file))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkError(f"--out {out} exists and is not an empty folder; name another")
     try:
@@ -44,11 +44,11 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     return written
 
 
-def import_set(path: Path, layout: str, out: Path, wishes: ImportOptions) -> None:
+def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> None:
     """Write set.h5 from a layout of `LAYOUTS`, or from what `export_set` wrote.
 
     Raises:
-        RecipeError: if something must be said that the files do not.
+        RecipeError: if an option is needed that the files do not state.
         WorkError: if the files cannot be read, or `out` is there already.
     """
     if out.exists():
@@ -59,7 +59,7 @@ def import_set(path: Path, layout: str, out: Path, wishes: ImportOptions) -> Non
         return
     if layout not in LAYOUTS:
         raise WorkError(f"{path} was not exported as {layout}; name a file that was")
-    write_set(out, convert(resolve(LAYOUTS[layout])(path), wishes, layout, path))
+    write_set(out, convert(resolve(LAYOUTS[layout])(path), options, layout, path))
     try:
         read_set(out)
     except WorkError as error:
@@ -68,12 +68,12 @@ def import_set(path: Path, layout: str, out: Path, wishes: ImportOptions) -> Non
 
 
 def _restore(path: Path, form: FormatEntry, out: Path) -> bool:
-    """Write the set again that was exported to `path`; False if it is another program's file."""
-    place = path / form.file if path.is_dir() else path
-    if not place.is_file():
-        raise WorkError(f"{place} is not a file; name one, or the folder that was exported")
-    arrays, meta = load_object(form.reader)(place)
+    """Restore a set that was exported to `path`; False if it is another program's file."""
+    file = path / form.file if path.is_dir() else path
+    if not file.is_file():
+        raise WorkError(f"{file} is not a file; name one, or the folder that was exported")
+    arrays, meta = load_object(form.reader)(file)
     if meta is None:
         return False
-    write_archive(out, arrays, meta, place)
+    write_archive(out, arrays, meta, file)
     return True

@@ -1,4 +1,4 @@
-"""Writers of a set in the formats that others read; each says how its files are loaded."""
+"""Writers of a set in formats of other programs; each gives the code that loads its files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from synth.images import gather
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer left.
+    """The files of an exported set.
 
     Attributes:
         files: file name -> what it holds.
@@ -75,7 +75,7 @@ def write_torch(folder: Path, data: DistilledSet, archive: Archive) -> Written:
 
 
 def write_imagefolder(folder: Path, data: DistilledSet, archive: Archive) -> Written:
-    """PNG files, one folder per class; pixels are cut to [0, 1] and rounded to 8 bits."""
+    """PNG files, one folder per class; pixels are clipped to [0, 1] and rounded to 8 bits."""
     _write_pictures(folder / "images", data)
     return Written(
         {"images/": "8-bit PNG, one folder per class in the order of the classes"},
@@ -177,7 +177,7 @@ def _picture(image: Tensor) -> np.ndarray:
 
 
 def class_folder(label: int, name: str) -> str:
-    """A folder's name for a class: its number, and its name as far as file systems bear it."""
+    """A folder's name for a class: its number, and its name in portable characters."""
     safe = re.sub(r"[^\w .+-]", "_", name)[:80]
     return f"{label:05d}-{safe}"
 

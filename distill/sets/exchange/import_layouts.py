@@ -15,7 +15,7 @@ from torch import Tensor
 from distill.data import DataError, Request
 from distill.data.sources.folder import read_pictures
 from distill.errors import WorkError
-from distill.store.foreign import is_plain, load_npz, load_tensors
+from distill.store.foreign import is_plain, load_npz, load_torch
 from synth.images import gather
 
 Space = Literal["normalised", "pixels", "zca"]
@@ -23,13 +23,13 @@ Space = Literal["normalised", "pixels", "zca"]
 
 @dataclass(frozen=True)
 class ImportedSet:
-    """A set as another program stored it.
+    """A set in the form that another program stored it in.
 
     Attributes:
         images: [n, c, h, w] float32.
         hard: [n] int64 classes, or None where soft labels are all there is.
         soft: [n, k] label logits, or None.
-        lr: the learned learning rate, or None.
+        student_lr: the learned learning rate, or None.
         space: of the images: normalised per channel, pixels in [0, 1], or whitened.
         class_names: or None where the layout has none.
     """
@@ -37,57 +37,57 @@ class ImportedSet:
     images: Tensor
     hard: Tensor | None = None
     soft: Tensor | None = None
-    lr: float | None = None
+    student_lr: float | None = None
     space: Space = "normalised"
     class_names: tuple[str, ...] | None = None
 
 
-def read_mtt(path: Path) -> ImportedSet:
+def import_mtt(path: Path) -> ImportedSet:
     """MTT and TESLA: images_best.pt (or the highest images_N.pt) and labels beside it.
 
     A file images_zca_*.pt, which MTT writes after undoing its whitening, holds pixels.
     Source: mtt-distillation, distill.py.
     """
-    images = _chosen(path)
+    images = _image_file(path)
     space: Space = "pixels" if images.name.startswith("images_zca") else "normalised"
-    return _with_labels(images, load_tensors(images), _labels(images), _beside(images, "lr"), space)
+    return _with_labels(images, load_torch(images), _labels(images), _sibling(images, "lr"), space)
 
 
-def read_datm(path: Path) -> ImportedSet:
+def import_datm(path: Path) -> ImportedSet:
     """DATM: images_best.pt, labels_best.pt (label logits) and lr_best.pt, whitened by default.
 
     Also images.pt, labels.pt and lr.pt, as DD-Ranking takes them. Source: DATM, distill.
     """
-    images = _chosen(path)
-    return _with_labels(images, load_tensors(images), _labels(images), _beside(images, "lr"), "zca")
+    images = _image_file(path)
+    return _with_labels(images, load_torch(images), _labels(images), _sibling(images, "lr"), "zca")
 
 
-def read_dc(path: Path) -> ImportedSet:
+def import_dc(path: Path) -> ImportedSet:
     """DC, DSA and DM: one file {"data": [[images, labels], ...], ...}; the last set counts.
 
     Source: VICO-UoE DatasetCondensation, main.py and main_DM.py.
     """
-    found = load_tensors(path)
-    data = found.get("data") if isinstance(found, dict) else None
+    content = load_torch(path)
+    data = content.get("data") if isinstance(content, dict) else None
     last = data[-1] if isinstance(data, list | tuple) and data else None
     if not isinstance(last, list | tuple) or len(last) != 2:
         raise WorkError(f'{path} holds no {{"data": [[images, labels], ...]}}; name a file of DC')
     return _with_labels(path, last[0], last[1], None, "normalised")
 
 
-def read_idc(path: Path) -> ImportedSet:
+def import_idc(path: Path) -> ImportedSet:
     """IDC: one file [images, labels] of pixels in [0, 1]; give its factor with --factor.
 
     Source: snu-mllab Efficient-Dataset-Condensation, condense.py.
     """
-    place = path / "data.pt" if path.is_dir() else path
-    found = load_tensors(place)
-    if not isinstance(found, list | tuple) or len(found) != 2:
-        raise WorkError(f"{place} holds no list of images and labels; name a file of IDC")
-    return _with_labels(place, found[0], found[1], None, "pixels")
+    file = path / "data.pt" if path.is_dir() else path
+    content = load_torch(file)
+    if not isinstance(content, list | tuple) or len(content) != 2:
+        raise WorkError(f"{file} holds no list of images and labels; name a file of IDC")
+    return _with_labels(file, content[0], content[1], None, "pixels")
 
 
-def read_npz(path: Path) -> ImportedSet:
+def import_npz(path: Path) -> ImportedSet:
     """Arrays images and labels (classes, or one row of probabilities per image).
 
     Bytes are pixels, floats normalised images.
@@ -112,7 +112,7 @@ def read_npz(path: Path) -> ImportedSet:
     return _with_labels(path, torch.from_numpy(pixels), torch.from_numpy(labels), None, space)
 
 
-def read_folder(path: Path) -> ImportedSet:
+def import_folder(path: Path) -> ImportedSet:
     """One folder of pictures per class, as RDED and SRe2L leave them, and as `export set` does.
 
     Folders are classes in the order of their names; of names like 00003-cat only cat remains.
@@ -128,7 +128,7 @@ def read_folder(path: Path) -> ImportedSet:
     return ImportedSet(gather(split.images), split.labels, space="pixels", class_names=named)
 
 
-def _chosen(path: Path) -> Path:
+def _image_file(path: Path) -> Path:
     """The file of images: itself, or the best, plain or latest one of a folder."""
     if not path.is_dir():
         return path
@@ -145,27 +145,27 @@ def _chosen(path: Path) -> Path:
     return max(numbered)[1]
 
 
-def _beside(images: Path, kind: str) -> Path | None:
+def _sibling(images: Path, kind: str) -> Path | None:
     """labels_N.pt or lr_N.pt for images_N.pt, if it is there."""
     path = images.with_name(re.sub(r"^images(_zca)?", kind, images.name))
     return path if path.is_file() and path != images else None
 
 
 def _labels(images: Path) -> Any:
-    path = _beside(images, "labels")
+    path = _sibling(images, "labels")
     if path is None:
         raise WorkError(f"the labels_... file beside {images} is missing; both are needed")
-    return load_tensors(path)
+    return load_torch(path)
 
 
 def _rate(path: Path) -> float:
     """The learning rate that a file holds."""
-    found = load_tensors(path)
-    if isinstance(found, Tensor):
-        found = found.item() if is_plain(found) and found.numel() == 1 else None
-    if not isinstance(found, int | float) or not 0 < found < math.inf:
+    rate = load_torch(path)
+    if isinstance(rate, Tensor):
+        rate = rate.item() if is_plain(rate) and rate.numel() == 1 else None
+    if not isinstance(rate, int | float) or not 0 < rate < math.inf:
         raise WorkError(f"{path} holds no learning rate above 0; make the file again or remove it")
-    return float(found)
+    return float(rate)
 
 
 def _with_labels(

@@ -1,4 +1,4 @@
-"""Exports of a projector, as the command asks for them."""
+"""Export of a projector, for the command."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _CARD = "README.md"
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What is asked for.
+    """Options of an export.
 
     Attributes:
         form: a name of `PROJECTOR_FORMATS`.
-        tower: spec of the tower, where it lies elsewhere than the projector says; or None.
-        base: whether a PEFT folder holds the tower; None for what fits.
+        tower: spec of the tower, if not where the projector was fitted with it; or None.
+        base: whether a PEFT folder holds the tower; None: unless open_clip fetches it by name.
         storage: bits and coder of a compact folder.
         images: a set.h5 on whose images a compact folder is compared; None for the held-out
             images of the run that the projector lies in.
@@ -59,14 +59,14 @@ def export_projector(path: Path, out: Path, request: ExportRequest) -> dict[str,
     Raises:
         WorkError: if it cannot be read, written in this format, or gives other labels there.
     """
-    place = path / PROJECTOR if (path / MANIFEST).is_file() else path
+    source = path / PROJECTOR if (path / MANIFEST).is_file() else path
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkError(f"--out {out} exists and is not empty; name a new folder")
     try:
         tower = projectors.load_tower(request.tower) if request.tower else None
-        projector = projectors.load(place, tower=tower)
+        projector = projectors.load(source, tower=tower)
         with new_folder(out) as folder:
-            return _write(place, projector, folder, request)
+            return _write(source, projector, folder, request)
     except ProjectorError as error:
         raise WorkError(f"export: {error}") from None
     except OSError as error:
@@ -76,13 +76,13 @@ def export_projector(path: Path, out: Path, request: ExportRequest) -> dict[str,
 
 
 def _write(
-    place: Path, projector: Projector, folder: Path, request: ExportRequest
+    source: Path, projector: Projector, folder: Path, request: ExportRequest
 ) -> dict[str, Any]:
-    measured = {"the teacher, when it was fitted": read_description(place).fidelity}
+    measured = {"the teacher, when it was fitted": read_description(source).fidelity}
     entry = PROJECTOR_FORMATS[request.form]
     exported: Exported = resolve(entry)(projector, folder, **arguments(entry, request))
     if request.form == "compact":
-        images, hard = _held_out(place, projector, request.images)
+        images, hard = _held_out(source, projector, request.images)
         measured["the projector before the round trip"] = _round_trip(
             projector, projectors.load(folder, tower=projector.tower), images, hard
         )
@@ -117,17 +117,17 @@ def _round_trip(
     return projectors.measure_fidelity(after, images, wanted, hard)
 
 
-def _held_out(place: Path, projector: Projector, given: Path | None) -> tuple[Tensor, Tensor]:
+def _held_out(source: Path, projector: Projector, given: Path | None) -> tuple[Tensor, Tensor]:
     """Images in the projector's space, and their hard labels."""
     if given is not None:
         content = read_set(given)
         if content.manifest["class_names"] != projector.classes:
-            raise WorkError(f"{given} has other classes than {place}; name a set of the same ones")
+            raise WorkError(f"{given} has other classes than {source}; name a set of the same ones")
         return gather(content.seen_images), content.seen_hard
-    run = place.resolve().parent
+    run = source.resolve().parent
     if not (run / MANIFEST).is_file():
         raise WorkError(
-            f"{place} lies in no run whose held-out images could be used; give --images SET.h5"
+            f"{source} lies in no run whose held-out images could be used; give --images SET.h5"
         )
     recipe = check_recipe(read_manifest(run / MANIFEST)["recipe"], f"recipe of {run}")
     held_out = build_data(recipe.data).validation

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from torch import Tensor
 
@@ -11,11 +12,13 @@ from distill.recipes.build import build_gradient, build_update, build_views
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
+from distill.stages.match.coded import CodedImages, coded_images, image_budget
 from distill.store.experts import read_info, read_snapshots
 from synth.errors import DivergedError
 from synth.formation import decode_images
 from synth.matching.outer_loop import MatchProblem, MatchSettings, OuterStep, match_trajectories
 from synth.matching.ranks import Ranks
+from synth.matching.rate import Rate
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
 from synth.matching.state import MatchState
 from synth.parameters import call_with_vector
@@ -41,7 +44,7 @@ def outer_steps(
     settings = MatchSettings(
         image_lr=table.image_lr,
         label_lr=table.label_lr if learned else 0.0,
-        student_lr_lr=table.log_lr_lr,
+        student_lr_lr=table.student_lr_lr,
         image_rule=build_update(table.optimizer, 0.5),
         label_rule=build_update(table.optimizer, 0.9),
         cosine=table.schedule == "cosine",
@@ -92,14 +95,30 @@ def match_problem(
     def label(segment: Segment, images: Tensor) -> Tensor:
         return call_with_vector(network, info.layout, segment.target, images).detach()
 
+    coded = coded_images(context, table)
     return MatchProblem(
         network,
         choose,
         read,
-        decode=(lambda images: decode_images(images, table.factor)) if table.factor > 1 else None,
+        decode=_decode(table, coded),
         label=label if table.labels == "target" else None,
         ranks=ranks,
+        rate=_rate(context, table, coded),
     )
+
+
+def _decode(table: MatchTable, coded: CodedImages | None) -> Callable[[Tensor], Tensor] | None:
+    """From what is learned to the images that students see; None where they are the same."""
+    if coded is not None:
+        return coded.seen
+    return partial(decode_images, factor=table.factor) if table.factor > 1 else None
+
+
+def _rate(context: Context, table: MatchTable, coded: CodedImages | None) -> Rate | None:
+    room = image_budget(context, table)
+    if coded is None or room is None:
+        return None
+    return coded.rate(room)
 
 
 def start_window(table: MatchTable) -> StartWindow:

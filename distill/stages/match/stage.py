@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from contextlib import closing
 
+from torch import Tensor
+
 from distill.errors import InterruptedRunError, WorkError
 from distill.recipes.recipe import window_epochs
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.run.engines.process_group import ProcessGroup
+from distill.stages.match.coded import coded_images, image_budget
 from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.team import matched
+from distill.stages.match.units import match_units
+from distill.stages.stage import Stage, made_images
 from distill.stages.write_set import write_synthetic
 from distill.store.experts import ExpertsInfo, read_info
 from synth.matching.outer_loop import OuterStep
-from synth.matching.state import pack_state, unpack_state
+from synth.matching.state import MatchState, pack_state, unpack_state
 
 
 def run_match(context: Context, table: MatchTable) -> None:
@@ -46,24 +52,49 @@ def run_match(context: Context, table: MatchTable) -> None:
         finally:
             if state.step > kept:
                 checkpoint.save(*pack_state(state))
+    images, payload = _finished(context, table, state)
     write_synthetic(
         context,
-        state.images,
+        images,
         network=info.network,
-        learned=state.labels,
+        learned=state.labels if table.keeps_labels else None,
         student_lr=float(state.student_lr),
         factor=table.factor,
+        coded=payload,
     )
+
+
+def _finished(
+    context: Context, table: MatchTable, state: MatchState
+) -> tuple[Tensor, bytes | None]:
+    """The stored images, and their bytes where they are coded; within the budget.
+
+    Raises:
+        WorkError: if they cannot be made to fit.
+    """
+    coded, room = coded_images(context, table), image_budget(context, table)
+    if coded is None:
+        return state.images, None
+    before = len(coded.finish(state.images, None)[1])
+    parameters, payload = coded.finish(state.images, room)
+    if len(payload) < before:
+        context.progress.say(
+            f"{MATCH_STAGE:<10} coded images trimmed from {before:,} to {len(payload):,} bytes"
+        )
+    return coded.stored(parameters), payload
 
 
 def _row(step: OuterStep) -> dict[str, float | bool]:
     """The metrics of an outer step."""
-    return {
+    row: dict[str, float | bool] = {
         "step": step.index,
         "distance": step.distance,
         "student_lr": step.student_lr,
         "applied": step.applied,
     }
+    if step.bits is not None and step.multiplier is not None:
+        row |= {"bits": step.bits, "multiplier": step.multiplier}
+    return row
 
 
 def follow_match(context: Context, group: ProcessGroup) -> None:
@@ -90,3 +121,12 @@ def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
             f"{EXPERTS} keeps no epoch {min(missing)}, which the start window needs; run the stage "
             "experts again"
         )
+
+
+STAGE = Stage(
+    STAGE_ENTRIES[MATCH_STAGE],
+    run_match,
+    made_images,
+    match_units,
+    splits=("train",),
+)

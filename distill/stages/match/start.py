@@ -13,6 +13,7 @@ from distill.names import choices, resolve
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
+from distill.stages.match.coded import coded_images
 from distill.store.experts import read_info, read_last_snapshots
 from synth.formation import decode_images, encode_images
 from synth.images import images_at
@@ -88,7 +89,10 @@ def starting_state(context: Context, table: MatchTable) -> MatchState:
     require_per_class(context.data.train, start.seen_per_class, context.data.class_names)
     images: Tensor = resolve(choices("match.init")[table.init])(start)
     soft: Tensor = resolve(choices("match.label_init")[table.label_init])(start, images)
-    return initial_state(images.to(context.device), soft.to(context.device), table.lr)
+    coded = coded_images(context, table)
+    learned = images.to(context.device)
+    learned = learned if coded is None else coded.start(learned)
+    return initial_state(learned, soft.to(context.device), table.student_lr)
 
 
 def start_real(start: MatchStart) -> Tensor:

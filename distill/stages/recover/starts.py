@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distill.data.batched import Decoded
+from distill.data.batched import DecodedImages
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context
@@ -35,4 +35,4 @@ def start_noise(context: Context, table: RecoverTable) -> Images:
     def one(place: int) -> Tensor:
         return draw_noise((1, *shape[1:]), context.generator(RECOVER_STAGE, "init", place))[0]
 
-    return Decoded(shape[0], (shape[1], shape[2], shape[3]), one)
+    return DecodedImages(shape[0], (shape[1], shape[2], shape[3]), one)

@@ -1,4 +1,4 @@
-"""Protocols by name, learning rates chosen on validation, equal bytes, scores, and workers."""
+"""Protocols by name, learning rates chosen on validation, scores, and workers."""
 
 import json
 import math
@@ -7,22 +7,20 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from distill.evaluation import students
 from distill.evaluation.jobs import (
     StudentJob,
     choose_factors,
-    plan_equal_bytes,
     plan_jobs,
     plan_plain,
     plan_trials,
     summarise,
     with_factors,
 )
-from distill.evaluation.results import equal_bytes_ipc
+from distill.evaluation.protocols import protocol_name
 from distill.evaluation.scores import augmentation_robust_score, label_robust_score, score_students
-from distill.evaluation.students import EvaluatedSet, protocol_name, student_settings
+from distill.evaluation.students import EvaluatedSet, student_settings
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.sets.set_file import read_set
 from tests.distill.cases import STUDENT, child, contents
@@ -56,7 +54,7 @@ def test_each_label_source_has_its_protocol_and_a_recipe_may_name_one():
     assert named == {"hard": "hard", "learned": "trajectory", "votes": "kd", "projector": "kd"}
     assert name("hard", protocol="trajectory") == name("votes", protocol="trajectory")
     assert name("hard", "random", protocol="kd") == "kd"
-    assert name("hard", "whole", protocol="kd") == name("votes", "equal_bytes") == "hard"
+    assert name("hard", "whole", protocol="kd") == name("votes", "coded") == "hard"
 
 
 def test_protocols_train_as_they_say(content):
@@ -137,20 +135,6 @@ def test_diverged_trial_loses_and_does_not_end_the_evaluation(evaluate, monkeypa
     monkeypatch.setattr(students, "train", train)
     found = evaluate("--lr-factors", "1e30,1", "--labels", "learned", "--seeds", "1")
     assert set(found["protocol"]["lr_factors"]["chosen"].values()) == {1.0}
-
-
-def test_equal_bytes_counts_real_images_as_bytes(content, evaluate):
-    labels = torch.arange(10).repeat_interleave(9)
-    # 10 images of 8x8 float32 are 2,560 bytes, a real image with its class 65: three per class.
-    counted = {"images": 2560, "preprocess": 0, "projector": 10**6, "sources": {"hard": 10}}
-    assert equal_bytes_ipc(content, counted, labels) == {"hard": 3, "projector": 9}
-    found = evaluate("--equal-bytes", "--labels", "hard,votes", "--seeds", "1")
-    entries = found["controls"]["equal_bytes"][STUDENT]
-    assert entries["hard"]["images"] == 30
-    sources = found["bytes"]["sources"]
-    assert entries["votes"]["images"] == (2560 + sources["votes"]) // 65 // 10 * 10
-    jobs = plan_equal_bytes(plan_jobs(["a"], 1, ["hard"], EVERY, []), {"hard": 7})
-    assert [(job.group, job.ipc) for job in jobs] == [("equal_bytes", 7)]
 
 
 def test_scores_by_hand():

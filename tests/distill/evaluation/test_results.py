@@ -3,10 +3,10 @@ import torch
 
 from distill.errors import RecipeError
 from distill.evaluation.jobs import StudentJob, plan_jobs, statistics_of, summarise
-from distill.evaluation.results import count_bytes
 from distill.evaluation.students import EvaluatedSet, label_temperature, student_settings
 from distill.recipes.build import generator_for, seed_of
 from distill.recipes.tables.evaluate import EvaluateTable
+from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set
 from synth.committee.vote import Committee
 from tests.distill.cases import STUDENT

@@ -28,13 +28,15 @@ import json, sys, time, torch
 from pathlib import Path
 from distill.stages.run_recipe import run_recipe
 from distill.plan.clock import Clock
-from distill.plan.shapes import shape_of
 from distill.plan.times import stage_times
 from distill.recipes.loading import load_recipe
+from distill.stages.units.networks import Units
+from distill.stages.units.shapes import data_shape
 recipe, out = load_recipe(sys.argv[1]), Path(sys.argv[2])
 def price(stage):
-    clock = Clock(shape_of(recipe.data), torch.device("cpu"))
-    return dict(stage_times(recipe, clock, stage))[stage].seconds
+    shape, device = data_shape(recipe.data), torch.device("cpu")
+    ((_, time),) = stage_times(Units(recipe, shape, device), Clock(shape, device), stage)
+    return time.seconds
 found = {}
 for stage in ("experts", "match", "committee", "relabel", "project", "evaluate"):
     before = price(stage)

@@ -5,23 +5,24 @@ import numpy as np
 import pytest
 import torch
 
-import distill.plan
 from distill.errors import WorkError
 from distill.plan import make_plan
 from distill.plan.calibration import Calibration, Timed, read_calibration, write_calibration
-from distill.plan.clock import Clock, Unit
-from distill.plan.memory import matching_peaks
-from distill.plan.shapes import DataShape, shape_of
+from distill.plan.clock import Clock
 from distill.plan.sizes import expert_buffer, label_bytes, set_file
-from distill.plan.times import Part, StageTime, Task
-from distill.plan.units import Training, Units
+from distill.plan.times import StageTime
 from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.tables.data import DataTable
 from distill.run.dry_run import Cost, LiveBytes
 from distill.sets.set_file import read_set
+from distill.stages.match.memory import matching_peaks
+from distill.stages.units.networks import Units
+from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
+from distill.stages.units.unit import Part, Task, Unit
 from synth.losses import soft_cross_entropy
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
+from synth.training.loop import TrainSettings
 from tests.distill.cases import TINY, write_recipe
 
 FILES = {"experts": "experts.h5", "committee": "committee.h5", "set": "set.h5"}
@@ -60,13 +61,20 @@ def test_bytes_of_images_and_labels_are_exact(plan, finished):
     assert plan["labels"]["learned"] == read_set(finished / "set.h5").learned.numel() * 4
 
 
+def test_a_budget_bounds_images_and_labels(recipe):
+    keys = ["match.budget_bytes=600", "match.images=rounded:depth=2"]
+    found = make_plan(load_recipe(str(recipe), keys))
+    assert found["images"]["images"] == 600
+    assert found["labels"]["learned"] == 0
+
+
 @pytest.mark.parametrize("storage", ["float32", "float16", "int4"])
 def test_bytes_of_experts_follow_window_and_storage(storage, recipe, tmp_path, command):
     changes = [f"experts.storage={storage}", "experts.keep=window", "experts.count=3"]
     sets = [part for change in changes for part in ("--set", change)]
     assert command("experts", recipe, "--out", tmp_path / "run", "--quiet", *sets).code == 0
     resolved = load_recipe(str(recipe), changes)
-    found = expert_buffer(resolved, shape_of(resolved.data))
+    found = expert_buffer(resolved, data_shape(resolved.data))
     real = (tmp_path / "run" / "experts.h5").stat().st_size
     assert found["bytes"] == pytest.approx(real, rel=0.1)
     with h5py.File(tmp_path / "run" / "experts.h5") as file:
@@ -89,13 +97,13 @@ def test_parameters_are_exact(plan):
 
 def test_published_parameter_count_of_convnet3():
     resolved = load_recipe("digits", ["data.size=32", "data.channels=3"])
-    shape = shape_of(resolved.data)
-    network = distill.plan.meta_network("convnet3:width=128", shape)
-    assert distill.plan.parameter_count(network) == 320_010
+    shape = data_shape(resolved.data)
+    network = meta_network("convnet3:width=128", shape)
+    assert parameter_count(network) == 320_010
 
 
 def test_plan_knows_the_shape_of_sources_without_their_files():
-    shape = shape_of(load_recipe("fashion-mnist-quick", ["data.source=fashion-mnist:/none"]).data)
+    shape = data_shape(load_recipe("fashion-mnist-quick", ["data.source=fashion-mnist:/none"]).data)
     assert shape == DataShape(10, 1, (28, 28), 20_000, 6_000, 10_000, 4 * 70_000 * 28**2)
 
 
@@ -108,7 +116,7 @@ def test_plan_knows_the_shape_of_sources_without_their_files():
     ],
 )
 def test_plan_knows_the_data_of_the_papers(source, expected):
-    shape = shape_of(DataTable(source=source))
+    shape = data_shape(DataTable(source=source))
     train = shape.train + shape.validation
     assert (shape.classes, shape.image, train, shape.test) == expected
 
@@ -117,11 +125,11 @@ def test_folder_that_is_there_goes_before_what_is_known_of_its_name(tmp_path):
     (tmp_path / "imagenet-1k").mkdir()
     table = load_recipe("digits-mtt", [f"data.source=folder:{tmp_path}/imagenet-1k"]).data
     with pytest.raises(WorkError, match="imagenet-1k"):
-        shape_of(table)
+        data_shape(table)
 
 
 def test_shape_of_digits_is_that_of_the_data(finished):
-    shape = shape_of(load_recipe("digits").data)
+    shape = data_shape(load_recipe("digits").data)
     assert (shape.train, shape.test, shape.image) == (1080, 597, (1, 16, 16))
 
 
@@ -129,30 +137,30 @@ def test_shape_of_other_sources_is_read_from_them(tmp_path):
     labels = np.arange(60) % 3
     np.savez(tmp_path / "x.npz", images=np.zeros((60, 9, 9, 3), np.uint8), labels=labels)
     raw = {"data": {"source": f"npz:{tmp_path / 'x.npz'}"}, "experts": {}, "match": {"ipc": 1}}
-    shape = shape_of(check_recipe(raw, "recipe x").data)
+    shape = data_shape(check_recipe(raw, "recipe x").data)
     assert (shape.classes, shape.image) == (3, (3, 9, 9))
     assert shape.train + shape.validation + shape.test == 60
 
 
 def test_whitening_and_factor_count():
     resolved = load_recipe("digits", ["match.factor=2", "match.ipc=3"])
-    assert label_bytes(resolved, shape_of(resolved.data))["learned"] == 3 * 10 * 4 * 10 * 4
-    before = set_file(resolved, shape_of(resolved.data))
+    assert label_bytes(resolved, data_shape(resolved.data))["learned"] == 3 * 10 * 4 * 10 * 4
+    before = set_file(resolved, data_shape(resolved.data))
     whitened = resolved.model_copy(update={"data": resolved.data.model_copy(update={"zca": True})})
-    more = set_file(whitened, shape_of(whitened.data)) - before
+    more = set_file(whitened, data_shape(whitened.data)) - before
     assert more == pytest.approx(4 * (2 * 256**2 + 256), abs=10)
 
 
 def peaks(*changes):
     small = ["experts.network=convnet2:width=8", "match.inner_steps=12", *changes]
     resolved = load_recipe("digits", small)
-    return matching_peaks(resolved, shape_of(resolved.data))
+    return matching_peaks(resolved, data_shape(resolved.data))
 
 
 def test_memory_of_a_replay_grows_by_one_vector_a_step_and_unrolling_by_a_graph():
     short, long = peaks("match.inner_steps=12"), peaks("match.inner_steps=24")
-    vector = 4 * distill.plan.parameter_count(
-        distill.plan.meta_network("convnet2:width=8", DataShape(10, 1, (16, 16), 1, 1, 1))
+    vector = 4 * parameter_count(
+        meta_network("convnet2:width=8", DataShape(10, 1, (16, 16), 1, 1, 1))
     )
     assert long["adjoint"] - short["adjoint"] == 12 * vector
     assert long["unrolled"] > 1.8 * short["unrolled"]
@@ -186,14 +194,15 @@ def test_live_bytes_are_those_that_an_allocation_holds():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_memory_of_a_training_step_is_that_of_a_real_one(optimizer):
     recipe = load_recipe("digits")
-    units = Units(recipe, Clock(shape_of(recipe.data), torch.device("cpu")))
+    units = Units(recipe, data_shape(recipe.data), torch.device("cpu"))
     spec, batch = "convnet3:width=32:norm=batch", 64
-    planned = units.step(spec, batch, Training("none", optimizer=optimizer)).peak_bytes
+    settings = TrainSettings(1, 0.1, optimizer, momentum=0.0)
+    planned = units.training_step(spec, batch, "none", settings).cost(batch).peak_bytes
     with LiveBytes("cpu") as live:
         network = units.network(spec)
         rules = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
         update = rules[optimizer](network.parameters(), lr=0.1)
-        images, labels = units.clock.images(batch), units.clock.labels(batch)
+        images, labels = units.images(batch), units.labels(batch)
         for _ in range(2):
             update.zero_grad(set_to_none=True)
             soft_cross_entropy(network(images), labels).backward()
@@ -204,8 +213,8 @@ def test_memory_of_a_training_step_is_that_of_a_real_one(optimizer):
 
 def test_operations_of_a_step_are_counted():
     recipe = load_recipe("digits", ["data.size=8"])
-    units = Units(recipe, Clock(shape_of(recipe.data), torch.device("cpu")))
-    found = units.forward("mlp:depth=1:width=8", 10)
+    units = Units(recipe, data_shape(recipe.data), torch.device("cpu"))
+    found = units.predictions("mlp:depth=1:width=8", 10).unit.cost(10)
     # 64 inputs, 8 hidden, 10 classes: a product and its sum are two.
     assert found.flops == 10 * 2 * (64 * 8 + 8 * 10)
 
@@ -226,7 +235,7 @@ def test_devices_share_tasks_that_do_not_wait_for_each_other():
     assert stage.wall_seconds(64) == 10.0
 
 
-def fixed_unit(what="work of x", seconds=0.1, now=None, sizes=None):
+def fixed_unit(batch, what="work of x", seconds=0.1, now=None, sizes=None):
     def work(size):
         if sizes is not None:
             sizes.append(size)
@@ -237,7 +246,7 @@ def fixed_unit(what="work of x", seconds=0.1, now=None, sizes=None):
 
         return call, 2
 
-    return Unit(what, work, lambda size: Cost(100 * size, 8 * size))
+    return Unit(what, batch, work, lambda size: Cost(100 * size, 8 * size))
 
 
 def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
@@ -245,19 +254,19 @@ def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
     now, sizes = [0.0], []
     for name in ("perf_counter", "process_time"):
         monkeypatch.setattr(f"distill.plan.clock.time.{name}", lambda: now[0])
-    unit = fixed_unit(now=now, sizes=sizes)
-    found = clock.time(unit, 1000)
+    unit = fixed_unit(1000, now=now, sizes=sizes)
+    found = clock.time(unit)
     assert found.seconds == pytest.approx(50.0)
     assert (found.measured_batch, found.basis) == (4, "scaled")
     assert (found.flops, found.peak_bytes) == (100_000, 8_000)
-    assert clock.time(unit, 1000) is found
+    assert clock.time(unit) is found
     assert sizes == [4]
 
 
 def test_clock_takes_the_wanted_batch_where_it_can():
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
-    unit = Unit("sum", lambda size: (lambda: clock.images(size).sum(), 1), lambda size: Cost(1, 1))
-    found = clock.time(unit, 64)
+    unit = Unit("sum", 64, lambda size: (torch.ones(size).sum, 1), lambda size: Cost(1, 1))
+    found = clock.time(unit)
     assert found.measured_batch == found.batch == 64
     assert (found.basis, clock.measured) == ("measured", (found,))
 
@@ -277,19 +286,19 @@ def test_clock_does_not_take_a_gpu_by_its_smallest_batch(monkeypatch, rate, meas
 
         return call, 2
 
-    found = clock.time(Unit("work", work, lambda size: Cost(100 * size, 8 * size)), 1000)
+    found = clock.time(Unit("work", 1000, work, lambda size: Cost(100 * size, 8 * size)))
     assert found.measured_batch == measured_batch
     assert found.seconds == pytest.approx((0.25 + 0.0005 * measured_batch) * 1000 / measured_batch)
 
 
 def test_unit_that_would_take_too_long_is_priced_by_operations(monkeypatch):
-    monkeypatch.setattr("distill.plan.clock.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("distill.plan.clock.PROBE_SECONDS", 0.0)
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
 
     def never(size):
         raise AssertionError
 
-    found = clock.time(Unit("huge", never, lambda size: Cost(10**15 * size, 1)), 2)
+    found = clock.time(Unit("huge", 2, never, lambda size: Cost(10**15 * size, 1)))
     assert (found.basis, found.units) == ("by operations", 0)
     assert 10 < found.seconds < 1e9
     assert clock.measured == ()
@@ -350,7 +359,7 @@ def test_file_that_is_no_calibration_is_refused(text, recipe, refused, tmp_path)
 def test_clock_that_is_late_makes_one_call(monkeypatch):
     monkeypatch.setattr("distill.plan.clock.HURRY_SECONDS", -1.0)
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
-    found = clock.time(fixed_unit(), 64)
+    found = clock.time(fixed_unit(64))
     assert (found.measured_batch, found.units) == (64, 2)
 
 

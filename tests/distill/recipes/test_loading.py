@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from distill.errors import RecipeError, suggestion
 from distill.recipes.loading import check_recipe, load_recipe, recipe_text
+from distill.recipes.recipe import TABLES
 from distill.recipes.tables.evaluate import EvaluateTable
 from tests.distill.cases import TINY, write_recipe
 
@@ -40,6 +41,27 @@ def test_recipe_survives_json(tiny):
     recipe = load_recipe(tiny)
     plain = json.loads(json.dumps(recipe.model_dump(mode="json")))
     assert check_recipe(plain, "again") == recipe
+
+
+def test_stored_recipe_of_an_earlier_version_is_read_by_its_new_names(tiny):
+    recipe = load_recipe(tiny, ["match.student_lr=0.07", "match.student_lr_lr=0.5"])
+    plain = recipe.model_dump(mode="json")
+    plain["match"]["lr"] = plain["match"].pop("student_lr")
+    plain["match"]["log_lr_lr"] = plain["match"].pop("student_lr_lr")
+    assert check_recipe(plain, "stored") == recipe
+
+
+def test_stored_recipe_has_no_key_under_two_names(tiny):
+    plain = load_recipe(tiny).model_dump(mode="json")
+    plain["match"]["lr"] = 0.1
+    with pytest.raises(RecipeError, match=r"^stored: match\.lr is called match\.student_lr now"):
+        check_recipe(plain, "stored")
+
+
+def test_old_names_lead_to_keys_that_exist():
+    for table in TABLES.values():
+        assert set(table.renamed.values()) <= set(table.model_fields)
+        assert not set(table.renamed) & set(table.model_fields)
 
 
 def test_recipe_cannot_be_changed(tiny):
@@ -79,7 +101,7 @@ def test_whole_numbers_survive_an_override(tiny, value):
 
 @given(value=st.floats(min_value=0, exclude_min=True, allow_infinity=False))
 def test_numbers_survive_an_override(tiny, value):
-    found = load_recipe(tiny, [f"match.lr={value!r}"]).match.lr
+    found = load_recipe(tiny, [f"match.student_lr={value!r}"]).match.student_lr
     assert math.isclose(found, value, rel_tol=0, abs_tol=0)
 
 

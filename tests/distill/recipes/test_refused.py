@@ -19,13 +19,15 @@ def out(tmp_path):
 REFUSED_CHANGES = [
     ("match.iteration=3", ["unknown key match.iteration;", "did you mean iterations?"]),
     ("mach.ipc=3", ["unknown key mach;", "did you mean match?"]),
+    ("match.lr=0.1", ["match.lr is called match.student_lr now; rename it"]),
+    ("match.log_lr_lr=0.1", ["match.log_lr_lr is called match.student_lr_lr now"]),
     ("match.colour=3", ["unknown key match.colour;", "choose one of ipc, iterations"]),
     ("match.ipc=one", ["match.ipc: it should be a valid integer"]),
     ("match.ipc=1.5", ["match.ipc: it should be a valid integer"]),
     ("match.ipc=0", ["match.ipc: it should be greater than or equal to 1"]),
     ("match.ipc=11", ["match.ipc: class", "but ipc=11 needs 11", "lower ipc to"]),
-    ("match.lr=nan", ["match.lr: it should be"]),
-    ("match.lr=-1", ["match.lr: it should be greater than 0"]),
+    ("match.student_lr=nan", ["match.student_lr: it should be"]),
+    ("match.student_lr=-1", ["match.student_lr: it should be greater than 0"]),
     ("match.gradient=exact", ["match.gradient: it should be 'adjoint', 'frozen' or 'unrolled'"]),
     ("match.max_start_epoch=3", ["match.max_start_epoch + match.span is 4", "epochs is 3"]),
     ("seed=-1", ["seed: it should be greater than or equal to 0"]),
@@ -256,7 +258,7 @@ def test_matching_that_diverges_ends_with_code_3_and_keeps_the_last_state(
     arguments = ("match", recipe, "--out", run_copy, *changes)
     line = refused(3, *arguments)
     assert "match diverged at outer step 2: the parameter distance was" in line
-    assert "lower match.image_lr or match.lr" in line
+    assert "lower match.image_lr or match.student_lr" in line
     after = contents(run_copy)
     assert after["set.h5"] == before["set.h5"]
     assert list((run_copy / "checkpoints").glob("match-*/state.safetensors"))

@@ -11,7 +11,7 @@ import distill
 from distill.errors import WorkError
 from distill.sets.set_file import read_set
 from distill.store.hdf5 import create_h5, digest_content
-from distill.store.large_arrays import StoredRows, put_rows, read_rows
+from distill.store.large_arrays import StoredArray, put_large, read_large
 from synth.images import gather
 from tests.distill.cases import read_json
 from tests.distill.making_cases import RECOVER, SELECT_TAUGHT
@@ -48,8 +48,8 @@ def test_a_run_by_parts_finds_what_a_run_in_memory_finds(name, by_parts, command
     by_parts()
     parts = ran(command, tmp_path / "parts", text)
     wanted, found = (read_set(run / "set.h5") for run in (whole, parts))
-    assert isinstance(found.images, StoredRows)
-    assert isinstance(found.votes.logits, StoredRows)
+    assert isinstance(found.images, StoredArray)
+    assert isinstance(found.votes.logits, StoredArray)
     assert torch.equal(gather(found.images), gather(wanted.images))
     for field in ("ids", "views", "whole"):
         assert torch.equal(getattr(found.votes, field), getattr(wanted.votes, field))
@@ -70,7 +70,7 @@ def test_a_loaded_set_hands_out_what_it_does_in_memory(finished, by_parts, tmp_p
     wanted = distill.load(finished / "set.h5")
     by_parts()
     found = distill.load(finished / "set.h5")
-    assert isinstance(found.images, StoredRows)
+    assert isinstance(found.images, StoredArray)
     assert torch.equal(found.labels, wanted.labels)
     for index in (0, len(wanted) - 1):
         assert torch.equal(found[index][0], wanted[index][0])
@@ -117,10 +117,10 @@ def test_damaged_rows_are_told_when_they_are_read(by_parts, tmp_path):
     path = tmp_path / "rows.h5"
     images = torch.arange(5 * 1 * 8 * 8, dtype=torch.float32).view(5, 1, 8, 8)
     with create_h5(path, "set") as file:
-        put_rows(file, "images", images, np.float32)
+        put_large(file, "images", images, np.float32)
     with h5py.File(path) as file:
         assert file["images"].chunks == (2, 1, 8, 8)
-        stored = read_rows(file, "images")
+        stored = read_large(file, "images")
     assert torch.equal(gather(stored), images)
     assert torch.equal(stored[3], images[3])
     place = path.read_bytes().index(images[3].numpy().tobytes())
@@ -128,7 +128,7 @@ def test_damaged_rows_are_told_when_they_are_read(by_parts, tmp_path):
     content[place] ^= 1
     damaged = tmp_path / "damaged.h5"
     damaged.write_bytes(content)
-    fresh = StoredRows(damaged, "/images", images.shape)
+    fresh = StoredArray(damaged, "/images", images.shape)
     assert torch.equal(fresh[0], images[0])
     with pytest.raises(WorkError, match="damaged"):
         fresh[3]

@@ -30,7 +30,7 @@ SEED = 3
 def votes(epochs=6, n=6, classes=3, batch_size=2, mix="none"):
     """Votes whose views the seed gives."""
     plan = ViewPlan(n, SIZE, ("rotate", "crop"), batch_size, mix)
-    ids, views, mixes = plan.drawn(SEED, epochs)
+    ids, views, mixes = plan.draw(SEED, epochs)
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(epochs, n, classes, generator=generator).half()
     return StoredVotes(ids, views, logits, ("rotate", "crop"), batch_size, 4.0, True, mixes)

@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+import torch
 
 
 @pytest.fixture
@@ -45,16 +46,19 @@ def test_packed_data_are_shown_and_verified(command, packed, tmp_path):
 
 
 def test_a_plan_counts_no_packed_image_as_held(packed):
-    from distill.plan.shapes import shape_of
+
     from distill.plan.stage_memory import stage_memory
     from distill.plan.times import StageTime
     from distill.recipes.loading import load_recipe
+    from distill.stages.units.networks import Units
+    from distill.stages.units.shapes import data_shape
 
     recipe = load_recipe("digits", ["data.size=8"])
     held = []
     for source in ("digits", f"packed:{packed[0]}"):
-        shape = shape_of(recipe.data.model_copy(update={"source": source}))
-        held.append(stage_memory(recipe, shape, {"evaluate": StageTime(())}, {"evaluate": 0}))
+        shape = data_shape(recipe.data.model_copy(update={"source": source}))
+        units = Units(recipe, shape, torch.device("cpu"))
+        held.append(stage_memory(units, {"evaluate": StageTime(())}, {"evaluate": 0}))
     read = 4 * 64 * (1080 + 120 + 597)
     assert held[0]["evaluate"].host == read
     assert (held[1]["evaluate"].host, held[1]["evaluate"].device) == (0, 0)

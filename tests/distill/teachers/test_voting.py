@@ -8,14 +8,14 @@ import torch
 
 from distill.errors import RecipeError
 from distill.evaluation.jobs import StudentJob
-from distill.evaluation.results import count_bytes
 from distill.evaluation.students import EvaluatedSet, label_temperature, student_settings
-from distill.plan.shapes import DataShape
 from distill.plan.sizes import label_bytes
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
+from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set, write_set
+from distill.stages.units.shapes import DataShape
 from tests.distill.cases import STUDENT, read_json
 
 # Batches of four, and the last one of six: ten images.

@@ -1,32 +1,33 @@
-"""Matching under a budget: the multiplier finds it, and the gradient is that of both terms."""
+"""Matching under a budget: the multiplier finds it, and a step goes down both terms."""
 
 import pytest
 import torch
 
 from synth.coding import Frequency
-from synth.matching.rate import Rate, add_rate
+from synth.matching.rate import Rate, rate_step
 
 
 def quadratic(images):
     return 10 * images.square().sum()
 
 
-def test_gradient_is_that_of_the_sum():
-    images, gradient = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
-    multiplier = torch.tensor(0.5)
+def test_step_goes_down_the_bits_as_far_as_the_multiplier_says():
+    images, moved = torch.randn(2, 1, 4, 4), torch.randn(2, 1, 4, 4)
     rate = Rate(quadratic, budget=float(quadratic(images)), speed=0.5)
-    combined, following, bits = add_rate(images, gradient, multiplier, rate)
+    stepped, following, bits = rate_step(images, moved, torch.tensor(0.5), rate)
     assert bits == pytest.approx(rate.budget)
     # At the budget the multiplier stays where it is.
     assert float(following) == pytest.approx(0.5)
-    torch.testing.assert_close(combined, gradient + 0.5 * 20 * images)
+    length = 0.5 * (moved - images).norm()
+    torch.testing.assert_close(stepped, moved - length * images / images.norm())
 
 
-def test_first_multiplier_makes_the_rate_a_share_of_the_distance():
-    images, gradient = torch.randn(8), torch.randn(8)
+def test_first_step_is_a_share_of_that_down_the_distance():
+    images, moved = torch.randn(8), torch.randn(8)
     rate = Rate(quadratic, budget=float(quadratic(images)), share=0.25)
-    combined, _, _ = add_rate(images, gradient, torch.tensor(0.0), rate)
-    assert float((combined - gradient).norm()) == pytest.approx(0.25 * float(gradient.norm()))
+    stepped, _, _ = rate_step(images, moved, torch.tensor(0.0), rate)
+    length = float((stepped - moved).norm())
+    assert length == pytest.approx(0.25 * float((moved - images).norm()))
 
 
 @pytest.mark.parametrize("budget", [100.0, 180.0])
@@ -44,8 +45,9 @@ def test_descent_with_a_multiplier_ends_at_the_budget(budget):
         stored = images.requires_grad_()
         distance = (coding.decode(stored) - target).square().sum()
         (gradient,) = torch.autograd.grad(distance, stored)
-        gradient, multiplier, bits = add_rate(images.detach(), gradient, multiplier, rate)
-        images = images.detach() - 0.03 * gradient / gradient.square().mean().sqrt()
+        images = images.detach()
+        moved = images - 0.03 * gradient / gradient.square().mean().sqrt()
+        images, multiplier, bits = rate_step(images, moved, multiplier, rate)
         taken.append(bits)
     assert sum(taken[-50:]) / 50 == pytest.approx(budget, rel=0.1)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from distill.data import DataError, SourceError, load_data
-from distill.data.sources.characters import choose_classes, find_twins, glyph_classes, name_of
+from distill.data.sources.characters import choose_classes, find_lookalikes, glyph_classes, name_of
 from distill.data.sources.faces import (
     TEST_FACES,
     TRAIN_FACES,
@@ -22,8 +22,8 @@ def glyphs():
 
 
 @pytest.fixture(scope="module")
-def twins():
-    return find_twins()
+def lookalikes():
+    return find_lookalikes()
 
 
 def per_class(split):
@@ -85,8 +85,8 @@ def test_a_class_looks_more_like_itself_in_another_family_than_like_others(glyph
     assert (nearest == test.labels).float().mean() > 0.5
 
 
-def test_the_fonts_give_the_committed_classes(twins):
-    chosen = choose_classes(twins)
+def test_the_fonts_give_the_committed_classes(lookalikes):
+    chosen = choose_classes(lookalikes)
     assert [(c, name_of(c)) for c in chosen] == list(glyph_classes())
 
 
@@ -99,8 +99,8 @@ def test_classes_have_different_drawings_in_every_face_and_are_no_spaces_or_mark
         assert len({image.tobytes() for image in drawn}) == len(characters)
 
 
-def test_letters_of_three_scripts_with_one_shape_are_twins(twins):
-    (group,) = [group for group in twins if "A" in group]
+def test_letters_of_three_scripts_with_one_shape_are_lookalikes(lookalikes):
+    (group,) = [group for group in lookalikes if "A" in group]
     assert group >= {"A", "\N{GREEK CAPITAL LETTER ALPHA}", "\N{CYRILLIC CAPITAL LETTER A}"}
 
 

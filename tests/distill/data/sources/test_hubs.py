@@ -177,7 +177,7 @@ def test_recipe_keeps_classes():
 def test_statistics_in_parts_are_those_of_the_whole(monkeypatch):
     images = torch.rand(50, 2, 5, 5, generator=torch.Generator().manual_seed(0)) ** 3
     whole = fit_preprocess(images)
-    monkeypatch.setattr("distill.data.preprocess._PART", 60)
+    monkeypatch.setattr("distill.data.preprocess._BATCH_VALUES", 60)
     parts = fit_preprocess(images)
     expected = images.double()
     for found in (whole, parts):

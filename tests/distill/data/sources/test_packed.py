@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from distill.data import DataError, Split, load_data
-from distill.data.loading import cut_parts
-from distill.data.parts import Parts
+from distill.data.loading import load_splits
+from distill.data.source_splits import SourceSplits
 from distill.data.sources.packed import pack_data, verify_packed
 from distill.errors import WorkError
 from distill.store import packed
-from distill.store.packed import StoredImages, read_index
+from distill.store.packed import PackedImages, read_index
 
 SPLITS = ("train", "validation", "test")
 
@@ -20,12 +20,12 @@ SPLITS = ("train", "validation", "test")
 def small_shards(monkeypatch):
     """Some images in each shard, and few shards open at once."""
     monkeypatch.setattr(packed, "SHARD_BYTES", 2000)
-    monkeypatch.setattr(packed, "_OPEN", 2)
-    monkeypatch.setattr("distill.data.sources.packed._PART_BYTES", 4000)
+    monkeypatch.setattr(packed, "_MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("distill.data.sources.packed._BATCH_BYTES", 4000)
 
 
 def pack(source, folder, **options):
-    return pack_data(cut_parts(source, **options), source, folder)
+    return pack_data(load_splits(source, **options), source, folder)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_any_choice_of_packed_images_is_read(tmp_path, photos, small_shards):
 
 
 def _train(folder):
-    return StoredImages(folder, "train", read_index(folder).shards["train"])
+    return PackedImages(folder, "train", read_index(folder).shards["train"])
 
 
 def test_packed_data_are_cut_and_shaped_as_others(tmp_path, photos, small_shards):
@@ -91,16 +91,16 @@ def test_a_shard_ends_where_bytes_no_longer_say_the_pixels(tmp_path):
     split = Split(images, torch.arange(12) % 2)
     written = packed.write_shards(tmp_path, "train", iter(images.split(3)), split.labels)
     assert list(written) == [6, 6]
-    assert torch.equal(StoredImages(tmp_path, "train", (6, 6))[0:12], images)
+    assert torch.equal(PackedImages(tmp_path, "train", (6, 6))[0:12], images)
 
 
 def test_an_interrupted_pack_is_none(tmp_path):
     split = Split(torch.rand(8, 1, 4, 4), torch.arange(8) % 2)
     broken = Split(torch.rand(8, 1, 4, 4), torch.arange(8) % 2)
-    pack_data(Parts(split, split, ("a", "b"), split), "x", tmp_path)
+    pack_data(SourceSplits(split, split, ("a", "b"), split), "x", tmp_path)
     broken.images[3] = torch.nan
     with pytest.raises(DataError, match="NaN or infinite"):
-        pack_data(Parts(split, broken, ("a", "b"), split), "x", tmp_path)
+        pack_data(SourceSplits(split, broken, ("a", "b"), split), "x", tmp_path)
     with pytest.raises(WorkError, match=r"has no packed\.json"):
         load_data(f"packed:{tmp_path}")
 
@@ -167,4 +167,4 @@ def test_float_pixels_outside_the_range_are_refused(tmp_path):
     with h5py.File(tmp_path / "train-0000.h5", "r+") as file:
         file["images"][2, 0, 0, 0] = np.nan
     with pytest.raises(WorkError, match=r"outside \[0, 1\]"):
-        StoredImages(tmp_path, "train", (4,))[0:4]
+        PackedImages(tmp_path, "train", (4,))[0:4]

@@ -12,7 +12,7 @@ import distill
 from distill.commands import export_set, import_set
 from distill.data import fit_preprocess, fit_zca, load_data
 from distill.sets.exchange.card import data_card
-from distill.sets.exchange.import_layouts import read_datm, read_dc
+from distill.sets.exchange.import_layouts import import_datm, import_dc
 from distill.sets.set_file import read_set
 from distill.store.hdf5 import digest_content
 from tests.distill.cases import contents
@@ -86,7 +86,7 @@ def test_datm_brings_its_labels_and_learning_rate(bring):
     content = bring("datm", "datm", "--space", "normalised", "--statistics", "cifar10")
     assert content.learned[0].tolist() == [4.0, 0.0]
     assert content.manifest["student_lr"] == pytest.approx(0.03)
-    assert read_datm(FIXTURES / "datm").space == "zca"
+    assert import_datm(FIXTURES / "datm").space == "zca"
 
 
 def test_soft_labels_of_an_npz_are_probabilities(bring):
@@ -175,7 +175,7 @@ def test_import_never_replaces_a_file_and_evaluate_wants_the_data(bring, refused
 
 
 def test_last_experiment_of_dc_counts():
-    assert read_dc(FIXTURES / "dc" / "res_DC_CIFAR10_ConvNet_2ipc.pt").images.std() > 0.5
+    assert import_dc(FIXTURES / "dc" / "res_DC_CIFAR10_ConvNet_2ipc.pt").images.std() > 0.5
 
 
 @pytest.fixture(scope="module")

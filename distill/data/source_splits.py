@@ -1,4 +1,4 @@
-"""What a source is asked for and what it gives, before validation is cut and shapes are set."""
+"""The request to a data source, and the splits that it returns."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +8,12 @@ from distill.data.splits import DataError, SourceError, Split
 
 @dataclass(frozen=True)
 class Request:
-    """What `load_data` asks of one source.
+    """What `load_data` requests from a source.
 
     Attributes:
         source: the whole source string, for messages.
         argument: what follows the colon, "" if nothing does.
-        size: wished height and width in pixels, None for the images' own.
+        size: requested height and width in pixels, None for the images' own.
         channels: 1, 3, or None for the images' own.
     """
 
@@ -40,8 +40,8 @@ class Request:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
-    """What a source gives.
+class SourceSplits:
+    """The splits of a data source.
 
     Attributes:
         train: training images, validation not yet cut unless `validation` is given.

@@ -1,12 +1,21 @@
-"""How many images of which shape a recipe's data are."""
+"""Counts and shapes of a recipe's real and synthetic images, and sizes of its networks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.recipes.build import build_data
+import torch
+from torch import nn
+
+from distill.recipes.build import build_data, build_network, relabel_views
+from distill.recipes.recipe import Recipe
 from distill.recipes.tables.data import DataTable
+from distill.recipes.tables.relabel import RelabelTable
+from distill.store.hdf5 import smallest_unsigned
+from synth.augment import FAMILIES
+from synth.augment.mix import MIX_WIDTHS
+from synth.training.batches import split_batches
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,7 @@ class DataShape:
         size: (h, w) in pixels.
         train, validation, test: images of each split.
         packed: whether the images stay on the disk.
-        read_bytes: of all pixels that are read, float32, before a subset or another size is made.
+        read_bytes: of all pixels as they are read, float32, before subsets and resizing.
     """
 
     classes: int
@@ -32,7 +41,7 @@ class DataShape:
     packed: bool = False
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Shape and classes in words, as in "3x32x32 in 10 classes"."""
         return f"{self.channels}x{self.size[0]}x{self.size[1]} in {self.classes} classes"
 
@@ -56,7 +65,7 @@ class _Published:
     test: int
 
 
-# Sources whose shape is the same everywhere; it is known without a single file of theirs.
+# Sources of a fixed shape, which is known without reading a file.
 _KNOWN = {
     "digits": _Published(10, 1, 8, 1200, 597),
     "fashion-mnist": _Published(10, 1, 28, 60_000, 10_000),
@@ -66,15 +75,15 @@ _KNOWN = {
     "torchvision:CIFAR100": _Published(100, 3, 32, 50_000, 10_000),
 }
 
-# Folders that the papers' recipes name; a real folder of such a name goes before. The photographs
-# of ImageNet-1K have many sizes: 224 is what networks are usually given.
+# Folders that the papers' recipes name; an existing folder takes precedence. The photographs of
+# ImageNet-1K have many sizes: 224 is the usual input of networks.
 _KNOWN_FOLDERS = {
     "tiny-imagenet": _Published(200, 3, 64, 100_000, 10_000),
     "imagenet-1k": _Published(1000, 3, 224, 1_281_167, 50_000),
 }
 
 
-def shape_of(table: DataTable) -> DataShape:
+def data_shape(table: DataTable) -> DataShape:
     """The shape of a recipe's data: from a table of known sources, else from the data themselves.
 
     Raises:
@@ -104,3 +113,45 @@ def _known(source: str) -> _Published | None:
     if kind == "torchvision":
         return _KNOWN.get(":".join(source.split(":")[:2]))
     return _KNOWN.get(kind)
+
+
+@dataclass(frozen=True)
+class SyntheticShape:
+    """Images of the synthetic set: `stored`, and `seen` by students (factor^2 for each)."""
+
+    stored: int
+    seen: int
+
+
+def synthetic_shape(recipe: Recipe, shape: DataShape) -> SyntheticShape:
+    """How many images the synthetic set has."""
+    stored = recipe.maker.ipc * shape.classes
+    # Mosaics are images of their own; only matching decodes one stored image to several.
+    factor = recipe.match.factor if recipe.match is not None else 1
+    return SyntheticShape(stored, stored * factor**2)
+
+
+def meta_network(spec: str, shape: DataShape) -> nn.Module:
+    """A network of a spec on the meta device."""
+    with torch.device("meta"):
+        return build_network(spec, shape.channels, shape.size, shape.classes, 0)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """p, the number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def vote_bytes(table: RelabelTable, count: int, classes: int) -> int:
+    """Bytes of stored votes: id, view and float16 logits of every image in every epoch."""
+    logits = table.epochs * count * 2 * classes
+    if table.views == "seed":
+        return logits
+    parameters = sum(FAMILIES[family].width for family in relabel_views(table).families)
+    views = table.epochs * count * (smallest_unsigned(count).itemsize + 2 * parameters)
+    if table.mix == "none":
+        return logits + views
+    places = split_batches(count, table.batch_size)
+    partner = smallest_unsigned(max(place.stop - place.start for place in places)).itemsize
+    mixes = count * partner + len(places) * 2 * MIX_WIDTHS[table.mix]
+    return logits + views + table.epochs * mixes

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from distill.names import GRADIENTS
-from distill.plan.shapes import DataShape
-from distill.plan.sizes import meta_network, synthetic_shape
 from distill.recipes.build import build_network, build_views
 from distill.recipes.recipe import Recipe
 from distill.run.dry_run import Cost, run_dry
+from distill.stages.units.shapes import DataShape, meta_network, synthetic_shape
 from synth.matching.directional import DirectionalForm, Eager, choose_form
 from synth.matching.gradients import parameter_distance, replay
 from synth.matching.inner_loop import InnerLoop, draw_batches, make_inner_loop

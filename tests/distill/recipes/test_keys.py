@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
+from distill.names import recipe_names
 from distill.recipes.loading import check_recipe, recipe_text
-from distill.recipes.names import recipe_names
 from distill.recipes.recipe import TABLES
 
 _MACHINE = "how a machine computes, not what: float32 is what a CPU does best"
@@ -21,6 +21,7 @@ LEFT_ALONE = {
     "experts.precision": _MACHINE,
     "experts.compile": _COMPILE,
     "experts.sharpness_alpha": "its default is FTD's",
+    "match.compile": _COMPILE,
     "match.checkpoint_every": _CHECKPOINTS,
     "committee.weights": "a file on the user's disk",
     "committee.precision": _MACHINE,
@@ -29,6 +30,7 @@ LEFT_ALONE = {
     "recover.checkpoint_every": _CHECKPOINTS,
     "evaluate.hard_smoothing": "its default is HALD's",
     "evaluate.anneal_factor": "its default is LPQLD's",
+    "match.search": "`distill run --bytes` sets it",
     "evaluate.precision": _MACHINE,
     "evaluate.compile": _COMPILE,
 }

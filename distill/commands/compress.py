@@ -1,0 +1,51 @@
+"""`distill compress SET`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from distill.commands.options import as_json, debug
+
+
+@click.command()
+@click.argument("set_path", metavar="SET", type=click.Path(path_type=Path))
+@click.option(
+    "--bytes",
+    "budget",
+    metavar="N",
+    type=click.IntRange(1),
+    required=True,
+    help="Most bytes of everything that a receiver needs.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The new set; SET stays as it is.",
+)
+@as_json
+@debug
+def compress(set_path: Path, budget: int, out: Path, as_json: bool, debug: bool) -> None:
+    """Keep SET (a set.h5, or the folder of a run) in at most N bytes of images and labels.
+
+    Of the ways to keep images, the one is taken that comes nearest to them within the budget. Hard
+    labels are kept, and learned ones where they fit.
+
+    \b
+    Example:
+      distill compress runs/digits --bytes 2000 --out small.h5
+    """
+    from distill.sets.compress import compress_file
+
+    found = compress_file(set_path, budget, out)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    labels = ", learned labels" if found["learned"] else ""
+    click.echo(
+        f"{found['coding']}: {found['total']:,} of {budget:,} bytes, {found['bytes']['images']:,} "
+        f"of images{labels}; mean squared error of pixels {found['error']:.2g}; {found['set']}"
+    )
