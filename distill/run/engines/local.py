@@ -26,9 +26,9 @@ from distill.run.engines.protocol import (
 )
 from distill.run.engines.server import REQUESTS, fork_server, start_worker
 
-# Where all jobs take less than this many operations, some eight seconds of one core, they are done
+# Where all jobs take less than this many operations, some five seconds of one core, they are done
 # before workers that share them have gained what it takes to load the program once more.
-LEAST_FLOPS = 5e11
+LEAST_FLOPS = 3e11
 
 # A worker that has nothing to do ends by itself within this time, or is ended.
 _LEAVING_SECONDS = 5.0

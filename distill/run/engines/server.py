@@ -8,6 +8,7 @@ own threads and locks must not be copied. The server ends with the process that 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -39,6 +40,9 @@ _SLOW = (
     "open_clip",
     "peft",
 )
+
+# Options of glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, at the most it learns to use.
+_GLIBC_OPTIONS = ((-1, 2**26), (-3, 2**25))
 
 _GONE = (OSError, EOFError)
 
@@ -94,9 +98,10 @@ class _Server:
             return WorkerProcess(self._pipe.recv(), self)
 
     def end(self) -> None:
-        """Let it end."""
+        """End it: it holds nothing, and its workers end by themselves."""
         self._pipe.close()
-        with suppress(ChildProcessError):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
 
 
@@ -127,6 +132,8 @@ def fork_server() -> None:
         pid = os.fork()
         if pid == 0:
             near.close()
+            # Whatever trains needs it, and here it is imported while the command reads its data.
+            _import_modules(["torch._dynamo"])
             _serve_and_exit(far)
     far.close()
     _keep(_Server(near, pid))
@@ -205,9 +212,7 @@ def _answer(
     pipe: Connection, started: dict[int, BaseProcess], request: str, *arguments: Any
 ) -> None:
     if request == "load":
-        for name in arguments[0]:
-            with suppress(ImportError):
-                importlib.import_module(name)
+        _import_modules(arguments[0])
         pipe.send(None)
     elif request == "start":
         target, threads, place = arguments
@@ -225,6 +230,24 @@ def _answer(
         pipe.send(started[pid].exitcode)
 
 
+def _keep_freed_memory() -> None:
+    """Have the C library keep what tensors give back, for the next step takes as much again.
+
+    It learns that by itself in a process that has once freed something large; a new worker gave
+    memory back to the system, and got it again page by page, through all of its first jobs.
+    """
+    with suppress(OSError, AttributeError):
+        allocator = ctypes.CDLL(None)
+        for option, size in _GLIBC_OPTIONS:
+            allocator.mallopt(option, size)
+
+
+def _import_modules(names: list[str]) -> None:
+    for name in names:
+        with suppress(ImportError):
+            importlib.import_module(name)
+
+
 @dataclass(frozen=True)
 class _Place:
     """What a worker shares with the process that it works for at the time when it starts."""
@@ -239,6 +262,7 @@ def _work(
 ) -> None:
     """The life of a worker."""
     pipe.close()
+    _keep_freed_memory()
     os.chdir(place.folder)
     os.environ.update(place.environment)
     sys.path[:] = place.path
