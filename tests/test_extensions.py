@@ -106,7 +106,9 @@ def add(copy: Path, title: str, text: str) -> None:
         return
     table = title.split()[2]
     source = path.read_text(encoding="utf-8")
-    start = re.search(rf"^{table}: Names\[\w+\] = Names\(\n    \"[\w ]+\",\n    \(\n", source, re.M)
+    start = re.search(
+        rf"^{table}: Registry\[\w+\] = Registry\(\n    \"[\w ]+\",\n    \(\n", source, re.M
+    )
     assert start, f"{path} has no table {table}"
     end = source.index("\n    ),\n", start.end()) + 1
     path.write_text(f"{source[:end]}{text.rstrip()},\n{source[end:]}", encoding="utf-8")

@@ -7,12 +7,12 @@ import os
 import click
 
 from distill.commands.lazy import LazyGroup
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 
 # command -> (module in distill.commands, attribute), see `LazyGroup`
 COMMANDS = {
     "run": ("run", "run"),
-    **{stage.name: ("run", "VERBS") for stage in STAGES.values() if stage.verb},
+    **{stage.name: ("run", "VERBS") for stage in STAGE_ENTRIES.values() if stage.verb},
     "encode": ("encode", "encode"),
     "compress": ("compress", "compress"),
     "evaluate": ("evaluate", "evaluate"),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 
 from distill.commands.options import NameChoice, recipe_options
-from distill.recipes.stages import STAGES, StageEntry
+from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 
 
 @click.command()
@@ -19,8 +19,16 @@ from distill.recipes.stages import STAGES, StageEntry
     "--stage",
     "stages",
     multiple=True,
-    type=NameChoice(tuple(STAGES)),
+    type=NameChoice(tuple(STAGE_ENTRIES)),
     help="Run only this stage; may be given several times.",
+)
+@click.option(
+    "--bytes",
+    "budget",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Make the best set of at most N bytes of everything that a receiver needs. Where the "
+    "recipe does not say how its images are kept, a short search on validation images does.",
 )
 def run(stages: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE (a name from `distill ls recipes`, or a TOML file) into the folder --out.
@@ -30,6 +38,7 @@ def run(stages: tuple[str, ...], **options: Any) -> None:
     \b
     Example:
       distill run digits --out runs/digits --set match.ipc=10
+      distill run digits --out runs/2kb --bytes 2000
     """
     _run(stages, **options)
 
@@ -49,7 +58,7 @@ def _verb(stage: StageEntry) -> click.Command:
     return click.command(stage.name)(decorated)
 
 
-VERBS = {stage.name: _verb(stage) for stage in STAGES.values() if stage.verb}
+VERBS = {stage.name: _verb(stage) for stage in STAGE_ENTRIES.values() if stage.verb}
 
 
 def _run(
@@ -69,6 +78,7 @@ def _run(
     as_json: bool,
     debug: bool,
     verb: bool = False,
+    budget: int | None = None,
 ) -> None:
     from distill.run.engines import build_engine
 
@@ -76,7 +86,7 @@ def _run(
     from distill.recipes.loading import load_recipe
     from distill.stages.run_recipe import fetch_data, run_outcome, run_recipe
 
-    resolved = load_recipe(recipe, list(overrides), seed)
+    resolved = load_recipe(recipe, list(overrides), seed, budget)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     if verb and resolved.committee is None:

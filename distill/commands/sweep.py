@@ -104,9 +104,9 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _show_paper(names: list[str], as_json: bool) -> None:
-    from distill.evaluation.sweep.paper import CODECS, paper_table
+    from distill.evaluation.sweep.paper import PAPER_CODECS, paper_table
 
-    rows = paper_table(names or CODECS)
+    rows = paper_table(names or PAPER_CODECS)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from distill.errors import RecipeError
 from distill.evaluation.jobs import CODED, STUDENTS, StudentJob
+from distill.recipes.build import build_coding
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.context import Context
-from distill.sets.coded import best_coder, build_coding
+from distill.sets.coded import best_coder
 from distill.sets.cost import hard_bytes
-from synth.coding import CodingError, Shape, pack_images
+from synth.coding import Shape, pack_images
 from synth.images import Images, gather
 
 # From one bit a pixel to about five, and frequencies about as fine; real images of 28x28 take 33
@@ -34,10 +36,10 @@ CANDIDATES = (
     "frequency:step=0.8",
 )
 
-# A training of the search has one epoch for so many of a student's.
+# A training of the search has one epoch for this many of a student's.
 SEARCH_SHARE = 5
 
-# Images of a class that a search for their number begins with.
+# Images per class that the search for their number starts from.
 _FIRST = 8
 
 # How near the number of images comes to the largest that fits: in the search, and in the end.
@@ -92,8 +94,8 @@ def _pixels(context: Context, images: Tensor) -> Tensor:
 def candidates(context: Context, budget: int, shared: int) -> list[CodedReal]:
     """Each of `CANDIDATES` that the images allow, with as many as fit of the images of seed 0.
 
-    Where not one image per class fits under any, the smallest of them stands for all: the control
-    then takes more than the set, and says so.
+    Where not even one image per class fits under any, the smallest is used: the control then takes
+    more bytes than the set, and reports them.
 
     Args:
         context: real images and seeds.
@@ -101,16 +103,16 @@ def candidates(context: Context, budget: int, shared: int) -> list[CodedReal]:
         shared: bytes of what reads the images, which are the same for the set.
     """
     c, h, w = context.data.channels, *context.data.size
-    found = []
+    fitted = []
     for spec in CANDIDATES:
         try:
             build_coding(spec, (1, c, h, w))
-        except CodingError:
+        except RecipeError:
             continue
         first = CodedReal(spec, _FIRST, 0)
-        found.append(fit(context, first, budget, shared, seeds=1, tolerance=_ROUGH))
-    within = [real for real in found if real.bytes <= budget]
-    return within or [min(found, key=lambda real: real.bytes)]
+        fitted.append(fit(context, first, budget, shared, seeds=1, tolerance=_ROUGH))
+    within = [real for real in fitted if real.bytes <= budget]
+    return within or [min(fitted, key=lambda real: real.bytes)]
 
 
 def fit(
@@ -182,7 +184,7 @@ def largest(
             low = guess
         else:
             high = guess
-        # As many as the bytes of this guess promise, within what is known.
+        # In proportion to the bytes of this guess, within the bounds.
         guess = min(max(guess * budget // taken, low + 1), high - 1)
     return max(low, 1)
 
@@ -231,18 +233,18 @@ def plan_coded(
     jobs: Sequence[StudentJob], chosen: Mapping[tuple[str, str], CodedReal]
 ) -> list[StudentJob]:
     """Coded real images in as many bytes as the set, beside every student on the set."""
-    found = []
+    controls = []
     for job in jobs:
         if job.group == STUDENTS:
             real = chosen[job.student, job.labels]
-            found.append(replace(job, group=CODED, ipc=real.ipc, coding=real.coding))
-    return found
+            controls.append(replace(job, group=CODED, ipc=real.ipc, coding=real.coding))
+    return controls
 
 
-def describe(
+def describe_coded(
     controls: dict[str, Any], chosen: Mapping[tuple[str, str], CodedReal], classes: int
 ) -> None:
-    """Say beside each accuracy of the control how many images it had, how coded, in what bytes."""
+    """Add to each accuracy of the control its number of images, their coding and their bytes."""
     for student, sources in controls.items():
         for source, stats in sources.items():
             real = chosen[student, source]

@@ -1,4 +1,4 @@
-"""Which classes students take for which others."""
+"""Confusion matrices of students."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Matrix = list[list[int]]
 
 @dataclass(frozen=True)
 class Grade:
-    """What the test of one student gave.
+    """The test result of one student.
 
     Attributes:
         accuracy: top-1, a fraction in [0, 1].
@@ -53,16 +53,16 @@ def grade(network: nn.Module, images: Images, labels: Tensor, classes: int) -> G
 
 def sum_confusions(graded: Iterable[tuple[StudentJob, Grade]]) -> dict[str, dict[str, Matrix]]:
     """{student: {label source: matrix}}, summed over the seeds of students of the set."""
-    found: dict[str, dict[str, Matrix]] = {}
+    sums: dict[str, dict[str, Matrix]] = {}
     for job, result in graded:
         if job.group != STUDENTS or result.confusion is None:
             continue
-        by_label = found.setdefault(job.student, {})
+        by_label = sums.setdefault(job.student, {})
         before = by_label.get(job.labels)
         by_label[job.labels] = (
             result.confusion if before is None else _added(before, result.confusion)
         )
-    return found
+    return sums
 
 
 def _added(a: Matrix, b: Matrix) -> Matrix:

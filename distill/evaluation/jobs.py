@@ -163,8 +163,8 @@ def statistics_of(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation (over the runs, n - 1), the runs, and the mean's interval."""
     mean = sum(values) / len(values)
     spread = sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1)
-    found = {"mean": mean, "std": spread**0.5, "runs": list(values)}
-    return {**found, "interval": confidence_interval(mean, spread**0.5, len(values))}
+    stats = {"mean": mean, "std": spread**0.5, "runs": list(values)}
+    return {**stats, "interval": confidence_interval(mean, spread**0.5, len(values))}
 
 
 def confidence_interval(mean: float, std: float, count: int) -> list[float] | None:

@@ -1,4 +1,4 @@
-"""Run an evaluation job by job; what was measured before an interruption is kept."""
+"""Run an evaluation job by job; finished jobs are kept over an interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill.evaluation.coded import (
     best_codings,
     candidates,
     coded_protocol,
-    describe,
+    describe_coded,
     fit,
     plan_coded,
     plan_search,
@@ -34,7 +34,7 @@ from distill.evaluation.jobs import (
     with_factors,
 )
 from distill.evaluation.scores import score_students
-from distill.evaluation.students import EvaluatedSet, protocol, student_load, train_student
+from distill.evaluation.students import EvaluatedSet, grade_student, protocol, student_load
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import PROJECTOR
@@ -53,13 +53,13 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     Args:
         context: data, device, seeds, engine; committee and projector of its run label.
         table: [evaluate] of its recipe: students, seeds, labels and their training.
-        path: the set.h5 that is judged.
+        path: the set.h5 to evaluate.
         log: a file of finished jobs, read before and appended to after each job.
     """
     path = path.resolve()
     judged, projector_bytes = open_judged(context, path)
     if "projector" in table.labels and judged.open_projector is not None:
-        _ = judged.online  # a projector that cannot be read is missed here, not hours later
+        _ = judged.online  # fails here, not hours later, if the projector cannot be read
     base = plan_jobs(
         table.students,
         table.seeds,
@@ -81,27 +81,27 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     jobs, plain = with_factors(jobs, factors), with_factors(plain, factors)
     graded = evaluation.measure("evaluate", jobs + plain)
     measured = dict(_accuracies(graded))
-    found = summarise((job, measured[job]) for job in jobs)
+    result = summarise((job, measured[job]) for job in jobs)
     confusion = sum_confusions(graded[: len(jobs)])
-    found |= {"confusion": confusion} if confusion else {}
-    found |= {"bytes": counted, "protocol": protocol(context, table, judged)}
+    result |= {"confusion": confusion} if confusion else {}
+    result |= {"bytes": counted, "protocol": protocol(context, table, judged)}
     if factors:
-        found["protocol"]["lr_factors"] = {
+        result["protocol"]["lr_factors"] = {
             "tried": table.lr_factors,
             "chosen": factors,
             "on": f"{len(context.data.validation)} validation images, one student of each kind",
         }
     if table.equal_bytes:
-        describe(found["controls"][CODED], coded, context.classes)
-        found["protocol"][CODED] = coded_protocol(context, table)
+        describe_coded(result["controls"][CODED], coded, context.classes)
+        result["protocol"][CODED] = coded_protocol(context, table)
     if table.scores:
-        found["scores"] = score_students(found, summarise((job, measured[job]) for job in plain))
-    return found
+        result["scores"] = score_students(result, summarise((job, measured[job]) for job in plain))
+    return result
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Where jobs are measured: the set at `path`, and a `log` of those that are finished."""
+    """Measures jobs on the set at `path`, with a `log` of those that are finished."""
 
     context: Context
     path: Path
@@ -130,7 +130,7 @@ class Evaluation:
 def _grade(path: Path, context: Context, job: StudentJob) -> Grade:
     """Train and test the student of a job on the set at `path`."""
     judged, _ = open_judged(context, path)
-    return train_student(context, context.recipe.table("evaluate"), judged, job)
+    return grade_student(context, context.recipe.table("evaluate"), judged, job)
 
 
 def choose_coded(
@@ -183,20 +183,20 @@ def _accuracies(graded: Sequence[tuple[StudentJob, Grade]]) -> list[tuple[Studen
 
 
 def _read(log: Path) -> dict[str, Grade]:
-    found = {}
+    grades = {}
     for row in read_lines(log):
         try:
-            found[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
+            grades[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return grades
 
 
 def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
     """The set at `path` with the committee and projector of the context's run, opened once.
 
     Returns:
-        What is judged, and the projector's bytes: shipped, and to be fetched elsewhere.
+        The set to evaluate, and the projector's bytes: shipped, and to be fetched elsewhere.
 
     Raises:
         WorkError: if the set was made from other data, or the projector's folder is damaged.
@@ -213,11 +213,12 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
             "evaluate it with the data it was made from"
         )
     folder = context.run.path / PROJECTOR
-    there = folder.is_dir()
+    has_projector = folder.is_dir()
     committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
-    opened = partial(_load_projector, context, folder) if there else None
-    return EvaluatedSet(content, committee, opened, relabel), _sizes(folder) if there else (0, 0)
+    opened = partial(_load_projector, context, folder) if has_projector else None
+    sizes = _sizes(folder) if has_projector else (0, 0)
+    return EvaluatedSet(content, committee, opened, relabel), sizes
 
 
 def _load_projector(context: Context, folder: Path) -> Projector:

@@ -62,23 +62,23 @@ def _unit(value: float) -> float:
     return (math.exp(value) - math.exp(-1)) / (math.e - math.exp(-1))
 
 
-def score_students(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+def score_students(augmented: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     """Both scores of every student and label source, where their parts were measured.
 
     Random images are those with the same labels where these can label them, else, for the
     label-robust score, the best of the random controls: the harder comparison.
 
     Args:
-        found: `summarise` of the augmented students.
+        augmented: `summarise` of the augmented students.
         plain: `summarise` of the students without augmentation.
 
     Returns:
         {student: {labels: {"label_robust": {...}, "augmentation_robust": {...}}}}.
     """
     scores: dict[str, Any] = {}
-    for student, sources in found["students"].items():
-        random = _means(found, student)
-        whole = found["controls"]["whole"].get(student)
+    for student, sources in augmented["students"].items():
+        random = _means(augmented, student)
+        whole = augmented["controls"]["whole"].get(student)
         random_plain = _means(plain, student)
         for labels, stats in sources.items():
             entry = scores.setdefault(student, {}).setdefault(labels, {})
@@ -98,7 +98,7 @@ def score_students(found: dict[str, Any], plain: dict[str, Any]) -> dict[str, An
     return scores
 
 
-def _means(found: dict[str, Any], student: str) -> dict[str, float]:
+def _means(summary: dict[str, Any], student: str) -> dict[str, float]:
     """Mean accuracy on random images by label source."""
-    rows = found["controls"]["random"].get(student, {})
+    rows = summary["controls"]["random"].get(student, {})
     return {labels: stats["mean"] for labels, stats in rows.items()}

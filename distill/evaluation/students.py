@@ -41,7 +41,7 @@ _SOURCES = ("hard", "learned", "votes", "projector")
 
 @dataclass(frozen=True)
 class EvaluatedSet:
-    """What is being judged, and the label sources that go with it.
+    """The set that is evaluated, and the label sources that go with it.
 
     Attributes:
         content: the synthetic set.
@@ -77,13 +77,13 @@ class EvaluatedSet:
     @property
     def available(self) -> list[str]:
         """The label sources that there are."""
-        found = {
+        sources = {
             "hard": True,
             "learned": self.content.learned is not None,
             "votes": self.content.votes is not None,
             "projector": self.open_projector is not None,
         }
-        return [name for name, there in found.items() if there] + list(self.content.encoded)
+        return [name for name, there in sources.items() if there] + list(self.content.encoded)
 
     def stored(self, labels: str) -> StoredVotes | None:
         """The stored label of every view, as votes or encoded; None for other sources."""
@@ -101,17 +101,20 @@ class EvaluatedSet:
     @property
     def labellers(self) -> list[str]:
         """The label sources that can label other images: a set's stored votes cannot."""
-        found = {"votes": self.committee is not None, "projector": self.open_projector is not None}
-        return [name for name, there in found.items() if there]
+        sources = {
+            "votes": self.committee is not None,
+            "projector": self.open_projector is not None,
+        }
+        return [name for name, there in sources.items() if there]
 
 
-def train_student(
+def grade_student(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Grade:
     """The test of one fresh student after its last epoch.
 
-    Of a trial, whose learning rate is up for choice, on the validation split: 0 if it diverged.
-    Of any other, on the test split, which is used this once.
+    A trial, which chooses a learning rate or a coding, is tested on the validation split: 0 if it
+    diverged. Any other is tested on the test split, once.
 
     Raises:
         FloatingPointError: if a student that is no trial diverges.
@@ -135,9 +138,9 @@ def trained_student(
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
     count = len(context.data.train if job.group == WHOLE else judged.content.images)
-    told = _discriminator(context, table, job)
+    discriminator = _discriminator(context, table, job)
     with context.threads(min(count, table.batch_size), network):
-        for _ in train(network, batches, settings, told):
+        for _ in train(network, batches, settings, discriminator):
             context.stop.check()
     return network
 
@@ -145,7 +148,7 @@ def trained_student(
 def student_load(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Load:
-    """What the student of a job takes."""
+    """The load of training the student of a job."""
     whole = job.group == WHOLE
     count = len(context.data.train if whole else judged.content.seen_hard)
     stored = job.group == STUDENTS and job.labels == "votes"
@@ -155,7 +158,7 @@ def student_load(
 
 
 def _discriminator(context: Context, table: EvaluateTable, job: StudentJob) -> Discriminator | None:
-    """What MEAL V2 trains beside a student of soft labels; the same for all sources of a seed."""
+    """MEAL V2's discriminator, for soft labels only; the same for all sources of a seed."""
     if not table.discriminator or protocol_name(table, job) != "kd":
         return None
     generator = context.generator("evaluate", "discriminator", job.seed)
@@ -201,7 +204,7 @@ def _words(
     job = StudentJob(STUDENTS, "", source, 0)
     name, settings = protocol_name(table, job), student_settings(table, judged, job)
     momentum = f", momentum {settings.momentum:g}" if settings.momentum else ""
-    found: dict[str, Any] = {
+    described: dict[str, Any] = {
         "protocol": name,
         "epochs": table.epochs,
         "batch_size": table.batch_size,
@@ -210,24 +213,24 @@ def _words(
         "schedule": settings.schedule + (f", eta {settings.eta:g}" if settings.eta != 1 else ""),
     }
     if table.precision != "float32":
-        found["precision"] = table.precision
+        described["precision"] = table.precision
     if name == "kd":
-        found["weight_decay"] = settings.weight_decay
-        found["average"] = settings.average
-        found["loss"] = f"{_LOSSES[settings.loss]} at temperature {settings.temperature:g}"
+        described["weight_decay"] = settings.weight_decay
+        described["average"] = settings.average
+        described["loss"] = f"{_LOSSES[settings.loss]} at temperature {settings.temperature:g}"
         if settings.annealing is not None:
             last = settings.temperature_at(settings.epochs - 1)
-            found["loss"] += f", {settings.annealing.kind} to {last:.3g}"
+            described["loss"] += f", {settings.annealing.kind} to {last:.3g}"
         if settings.calibrated:
-            found["loss"] += ", the student's calibrated"
+            described["loss"] += ", the student's calibrated"
         if table.discriminator:
-            found["discriminator"] = table.discriminator
+            described["discriminator"] = table.discriminator
     if source == "votes":
         size, parts, mix = _vote_batches(judged)
-        return {**found, "batch_size": size, "parts": parts, "mix": mix, "views": "as stored"}
-    asked = source == "projector" or name == "kd"
-    views = relabel_views(judged.relabel).families if asked else context.recipe.data.augmentation
-    return {**found, "views": views}
+        return {**described, "batch_size": size, "parts": parts, "mix": mix, "views": "as stored"}
+    online = source == "projector" or name == "kd"
+    views = relabel_views(judged.relabel).families if online else context.recipe.data.augmentation
+    return {**described, "views": views}
 
 
 def _vote_batches(judged: EvaluatedSet) -> tuple[int, int, MixKind]:
@@ -265,7 +268,7 @@ def _batches(
 def _views(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Augmentation | None:
-    """The augmentation of images whose labels do not hang on views."""
+    """The augmentation of images whose labels do not depend on the view."""
     if not job.views:
         return None
     if protocol_name(table, job) == "kd":
@@ -307,7 +310,7 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
 
 
 def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
-    """LabelLogits views online: the projector, or the committee for random real images."""
+    """What labels views online: the projector, or the committee for random real images."""
     if job.group in (WHOLE, CODED):
         return None
     if job.labels == "projector" and judged.open_projector is not None:

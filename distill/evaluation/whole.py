@@ -1,4 +1,4 @@
-"""A set is evaluated by itself, and the accuracies that it states are verified."""
+"""Evaluates a set outside its run, and verifies the accuracies that it states."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evaluate_set(
     *,
     record: bool = False,
 ) -> Any:
-    """Evaluate a set by itself; returns what `distill evaluate --json` prints.
+    """Evaluate a set outside its run; returns what `distill evaluate --json` prints.
 
     Args:
         path: set.h5, or the folder of a run; committee and projector are looked for beside it.
@@ -34,35 +34,35 @@ def evaluate_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
         engine: where students are trained; None for this process.
-        record: store what was found in the set.
+        record: store the result in the set.
 
     Raises:
-        LimbeckError: of the kind that fits.
+        LimbeckError: of the fitting kind.
     """
     if engine is not None:
         engine.get_ready()
-    place = set_path(path)
-    content = read_set(place)
+    set_file = set_path(path)
+    content = read_set(set_file)
     if not content.manifest["source"]["digest"]:
         raise WorkError(
-            f"{place} was imported without the real data that students are tested on; import it "
+            f"{set_file} was imported without the real data that students are tested on; import it "
             "again with --data"
         )
     recipe = with_evaluation(
-        check_recipe(content.manifest["recipe"], f"recipe of {place}"), changes
+        check_recipe(content.manifest["recipe"], f"recipe of {set_file}"), changes
     )
     check_names(recipe)
-    within = place.parent if engine is not None and engine.shared else None
+    within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
-        context = scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine or context.engine
         check_networks(recipe, context.data)
         try:
             log = Path(scratch) / "jobs.jsonl"
-            found = judge(context, recipe.table("evaluate"), place, log)
+            evaluation = judge(context, recipe.table("evaluate"), set_file, log)
             if record:
-                add_measured(place, found)
-            return found
+                add_measured(set_file, evaluation)
+            return evaluation
         except InterruptedRunError:
             raise InterruptedRunError(
                 "interrupted; nothing was kept: run the same command again"
@@ -106,27 +106,29 @@ def verify_accuracy(
     Raises:
         WorkError: if the set stores no accuracy.
     """
-    place = set_path(path)
-    measured = read_set(place).measured
+    set_file = set_path(path)
+    measured = read_set(set_file).measured
     if not measured:
-        raise WorkError(f"{place} states no accuracy; store one with `distill evaluate --record`")
-    sources = {name: None for found in measured["students"].values() for name in found}
-    said = measured["protocol"]
+        raise WorkError(
+            f"{set_file} states no accuracy; store one with `distill evaluate --record`"
+        )
+    sources = {name: None for entries in measured["students"].values() for name in entries}
+    stated = measured["protocol"]
     changes = {
         "students": list(measured["students"]),
         "labels": list(sources),
-        "seeds": said["seeds"],
-        "epochs": said["hard"]["epochs"],
+        "seeds": stated["seeds"],
+        "epochs": stated["hard"]["epochs"],
         "whole_seeds": 0,
         "equal_bytes": False,
         "scores": False,
     }
-    found = evaluate_set(path, changes, device, quiet, engine)["students"]
+    students = evaluate_set(path, changes, device, quiet, engine)["students"]
     claims = []
     for student, entries in measured["students"].items():
         for labels, stats in entries.items():
             error = stats["std"] / len(stats["runs"]) ** 0.5
-            again = found[student].get(labels)
+            again = students[student].get(labels)
             now = None if again is None else again["mean"]
             claims.append(Claim(student, labels, stats["mean"], now, max(tolerance, 3 * error)))
     return claims

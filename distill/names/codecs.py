@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from distill.names.entries import CodecEntry, Names
+from distill.names.entries import CodecEntry, Registry
 
-CODECS: Names[CodecEntry] = Names(
+CODECS: Registry[CodecEntry] = Registry(
     "codec",
     (
         CodecEntry("hard", "the class of each image", "the set itself"),

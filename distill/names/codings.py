@@ -6,9 +6,9 @@ its bytes, so packages bring none.
 
 from __future__ import annotations
 
-from distill.names.entries import CodingEntry, Names
+from distill.names.entries import CodingEntry, Registry
 
-CODINGS: Names[CodingEntry] = Names(
+CODINGS: Registry[CodingEntry] = Registry(
     "coding",
     (
         CodingEntry(

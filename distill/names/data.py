@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from distill.names.entries import Entry, Names
+from distill.names.entries import Entry, Registry
 
-DATA: Names[Entry] = Names(
+DATA: Registry[Entry] = Registry(
     "data source",
     (
         Entry(

@@ -1,7 +1,7 @@
-"""Entries of names that can be chosen, each with where its object is. Imports no torch.
+"""Registries of names that can be chosen, each with where its object is. Imports no torch.
 
-A table is Limbeck's own entries and, where it has a group, those that installed packages bring as
-entry points of that group. An object is imported when it is first resolved, see `resolve`.
+A registry is Limbeck's own entries and, where it has a group, those that installed packages bring
+as entry points of that group. An object is imported when it is first resolved, see `resolve`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 # What an option of a spec may be.
-Value = int | float | str
+OptionValue = int | float | str
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NetworkEntry(Entry):
         trained: whether it comes with its weights, and so can only be a member of a committee.
     """
 
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     bare: str = ""
     trained: bool = False
 
@@ -78,7 +78,7 @@ class CodecEntry(Entry):
     """A label codec, a part of one, or labels that are stored as they are.
 
     The object is the codec's class, for the roles pool and labels; a pool's takes the codec of
-    what it keeps first.
+    what it keeps as its first argument.
 
     Attributes:
         role: "stored" (part of the set, never encoded), "views" (how a receiver gets the views),
@@ -89,7 +89,7 @@ class CodecEntry(Entry):
     """
 
     role: str = "stored"
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
     meaning: str = ""
 
 
@@ -101,7 +101,7 @@ class CodingEntry(Entry):
         options: names and defaults; a spec may override each of them.
     """
 
-    options: Mapping[str, Value] = field(default_factory=dict)
+    options: Mapping[str, OptionValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class FormatEntry(Entry):
 E = TypeVar("E", bound=Entry)
 
 
-class Names(Mapping[str, E], Generic[E]):
+class Registry(Mapping[str, E], Generic[E]):
     """The names of one kind, in order: Limbeck's own, then those of installed packages.
 
     Args:
@@ -157,7 +157,7 @@ class Names(Mapping[str, E], Generic[E]):
         self.own = {entry.name: entry for entry in entries}
         self.group = group
         self._make = make
-        # Not `beside or {}`, which would read the table while it is made.
+        # Not `beside or {}`, which would read that registry now.
         self._beside = {} if beside is None else beside
 
     def __getitem__(self, name: str) -> E:
@@ -240,7 +240,7 @@ def arguments(entry: Entry, values: Any) -> dict[str, Any]:
     return {key: getattr(values, key) for key in entry.takes}
 
 
-def options_of(entry: NetworkEntry | CodecEntry | CodingEntry) -> dict[str, Value]:
+def options_of(entry: NetworkEntry | CodecEntry | CodingEntry) -> dict[str, OptionValue]:
     """The options of an entry and their defaults.
 
     Those of another package's are the numbers and texts among the defaults of its object's

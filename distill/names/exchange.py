@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distill.names.entries import Entry, FormatEntry, Names
+from distill.names.entries import Entry, FormatEntry, Registry
 
 _READERS = "distill.sets.exchange.import_layouts"
 
@@ -13,7 +13,7 @@ _ARCHIVES = "distill.sets.exchange.arrays"
 _PROJECTORS = "projectors.export.formats"
 
 # An object is called as (path) -> ImportedSet.
-LAYOUTS: Names[Entry] = Names(
+LAYOUTS: Registry[Entry] = Registry(
     "layout",
     (
         Entry("mtt", "images_best.pt and labels beside it", "MTT, TESLA", f"{_READERS}:import_mtt"),
@@ -26,7 +26,7 @@ LAYOUTS: Names[Entry] = Names(
     ),
 )
 
-FORMATS: Names[FormatEntry] = Names(
+FORMATS: Registry[FormatEntry] = Registry(
     "format",
     (
         FormatEntry(
@@ -72,7 +72,7 @@ FORMATS: Names[FormatEntry] = Names(
 )
 
 # An object is called as (projector, folder, **what it takes) -> Exported.
-PROJECTOR_FORMATS: Names[Entry] = Names(
+PROJECTOR_FORMATS: Registry[Entry] = Registry(
     "format",
     (
         Entry("peft", "adapters and head", "PEFT", f"{_PROJECTORS}:export_peft", takes=("base",)),

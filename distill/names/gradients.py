@@ -6,9 +6,9 @@ the keys of [match] that its entry takes.
 
 from __future__ import annotations
 
-from distill.names.entries import GradientEntry, Names
+from distill.names.entries import GradientEntry, Registry
 
-GRADIENTS: Names[GradientEntry] = Names(
+GRADIENTS: Registry[GradientEntry] = Registry(
     "gradient",
     (
         GradientEntry(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from distill.names.entries import Names, NetworkEntry, Value
+from distill.names.entries import NetworkEntry, OptionValue, Registry
 
-_CONVNET: dict[str, Value] = {
+_CONVNET: dict[str, OptionValue] = {
     "width": 128,
     "norm": "instance",
     "pooling": "avg",
@@ -24,7 +24,7 @@ def _convnet(depth: int) -> NetworkEntry:
     )
 
 
-NETWORKS: Names[NetworkEntry] = Names(
+NETWORKS: Registry[NetworkEntry] = Registry(
     "network",
     (
         *(_convnet(depth) for depth in (1, 2, 3, 4, 5)),
@@ -106,6 +106,6 @@ NETWORKS: Names[NetworkEntry] = Names(
 )
 
 # Networks that come with their weights: Limbeck has none of its own.
-TEACHERS: Names[NetworkEntry] = Names(
+TEACHERS: Registry[NetworkEntry] = Registry(
     "teacher", (), "limbeck.teachers", partial(NetworkEntry, trained=True), NETWORKS
 )

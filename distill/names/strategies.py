@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from distill.names.entries import Entry, Names, SelectionEntry
+from distill.names.entries import Entry, Registry, SelectionEntry
 
 _STARTS = "distill.stages.match.start"
 
-STRATEGIES: Names[Entry] = Names(
+STRATEGIES: Registry[Entry] = Registry(
     "strategy",
     (
         Entry(
@@ -62,7 +62,7 @@ STRATEGIES: Names[Entry] = Names(
     ),
 )
 
-MAKING: Names[Entry] = Names(
+MAKING: Registry[Entry] = Registry(
     "strategy",
     (
         Entry(
@@ -164,7 +164,7 @@ MAKING: Names[Entry] = Names(
     ),
 )
 
-LABELLING: Names[Entry] = Names(
+LABELLING: Registry[Entry] = Registry(
     "strategy",
     (
         Entry("committee.recipes", "a member's own training", "CV-DD"),

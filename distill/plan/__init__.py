@@ -37,14 +37,14 @@ from distill.recipes.checks import check_names
 from distill.recipes.recipe import Recipe
 from distill.stages.match.memory import matching_peaks
 from distill.stages.units.networks import Units
-from distill.stages.units.shapes import DataShape, meta_network, parameter_count, shape_of
+from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 
 __all__ = ["Machines", "make_plan"]
 
 
 @dataclass(frozen=True)
 class Machines:
-    """What a plan is priced for.
+    """The machines that a plan is priced for.
 
     Attributes:
         nodes: machines.
@@ -67,7 +67,7 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
     half a minute, or that a calibration file holds.
 
     Raises:
-        RecipeError: for a name or value that cannot be, as `distill run` would say.
+        RecipeError: for an unknown name or an invalid value, as `distill run` raises it.
         WorkError: if the data have to be read and cannot, the network cannot be matched, or the
             calibration cannot be read.
     """
@@ -75,7 +75,7 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
     check_names(recipe)
     other = read_calibration(machines.calibration) if machines.calibration is not None else None
     device = choose_device("cpu" if other is not None else recipe.device)
-    shape = shape_of(recipe.data)
+    shape = data_shape(recipe.data)
     parameters = {
         spec: parameter_count(meta_network(spec, shape)) for spec in network_specs(recipe)
     }
@@ -83,9 +83,9 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
     units, clock = Units(recipe, shape, device), Clock(shape, device, other)
     started = time.perf_counter()
     stages, process = {}, {}
-    for stage, found in stage_times(units, clock):
-        # What the work has loaded so far is loaded in a run, too, when it comes to this stage.
-        stages[stage.name], process[stage.name] = found, resident_bytes()
+    for stage, stage_time in stage_times(units, clock):
+        # A run has the same libraries loaded when it reaches this stage.
+        stages[stage.name], process[stage.name] = stage_time, resident_bytes()
     here = Calibration(_device_name(device), torch.get_num_threads(), clock.measured)
     if machines.calibrate is not None:
         write_calibration(machines.calibrate, here)
@@ -115,7 +115,7 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
 
 
 def _matching(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
-    """Peak bytes of one matching gradient by each method; nothing where nothing is matched."""
+    """Peak bytes of one matching gradient by each method; empty where nothing is matched."""
     if recipe.match is None:
         return {}
     try:
@@ -131,19 +131,19 @@ def _device_name(device: torch.device) -> str:
 def _disk(units: Units) -> dict[str, Any]:
     """Bytes of each artefact of the run."""
     recipe, shape = units.recipe, units.shape
-    found: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
     if recipe.experts is not None:
-        found["experts"] = expert_buffer(recipe, shape)
+        sizes["experts"] = expert_buffer(recipe, shape)
     if recipe.committee is not None:
-        found["committee"] = {"bytes": committee_file(recipe, shape)}
-    found["set"] = {"bytes": set_file(recipe, shape)}
+        sizes["committee"] = {"bytes": committee_file(recipe, shape)}
+    sizes["set"] = {"bytes": set_file(recipe, shape)}
     if recipe.projector is not None:
-        found["projector"] = _projector(units)
-    return found
+        sizes["projector"] = _projector(units)
+    return sizes
 
 
 def _projector(units: Units) -> dict[str, Any]:
-    """Bytes of a projector of this recipe, found by saving an unfitted one."""
+    """Bytes of a projector of this recipe, measured by saving an unfitted one."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             projectors.save(units.projector, Path(folder) / "projector")
@@ -155,26 +155,26 @@ def _projector(units: Units) -> dict[str, Any]:
 
 def _time(stages: dict[str, StageTime], machines: Machines) -> dict[str, Any]:
     devices = machines.nodes * machines.gpus
-    found = {name: _stage(stage, devices) for name, stage in stages.items()}
-    known = all(stage["seconds"] is not None for stage in found.values())
+    priced = {name: _stage(stage, devices) for name, stage in stages.items()}
+    known = all(stage["seconds"] is not None for stage in priced.values())
     totals = {
-        key: sum(stage[key] for stage in found.values()) if known else None
+        key: sum(stage[key] for stage in priced.values()) if known else None
         for key in ("seconds", "wall_seconds")
     }
-    return {"nodes": machines.nodes, "gpus": machines.gpus, **totals, "stages": found}
+    return {"nodes": machines.nodes, "gpus": machines.gpus, **totals, "stages": priced}
 
 
 def _stage(stage: StageTime, devices: int) -> dict[str, Any]:
-    """Seconds of a stage, and what they are the sum of: equal units stand together."""
+    """Seconds of a stage and the parts that they sum; equal units are merged."""
     totals: Counter[Timed] = Counter()
     for part in stage.parts:
         totals[part.unit] += part.times
     parts = [{"times": times, **asdict(unit)} for unit, times in totals.items()]
-    found: dict[str, Any] = {
+    priced: dict[str, Any] = {
         "seconds": stage.seconds,
         "wall_seconds": stage.wall_seconds(devices),
         "tasks": sum(task.count for task in stage.tasks),
         "basis": weakest([unit.basis for unit in totals]),
         "parts": parts,
     }
-    return {**found, "reason": stage.reason} if stage.reason else found
+    return {**priced, "reason": stage.reason} if stage.reason else priced

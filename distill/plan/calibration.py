@@ -1,4 +1,4 @@
-"""How long units of work take: as they were timed on one machine, and as that prices others."""
+"""Times of units of work, measured on one machine, and how they price other work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill.store.files import write_json
 
 KIND, FORMAT = "calibration", 1
 
-# How a time is known, the best first.
+# Where a time comes from, the most reliable first.
 MEASURED, SCALED, BY_OPERATIONS = "measured", "scaled", "by operations"
 
 BASES = (MEASURED, SCALED, BY_OPERATIONS)
@@ -34,7 +34,7 @@ class Timed:
         flops: floating-point operations of one unit at the wanted batch size.
         peak_bytes: the most bytes of tensors that are alive while it runs.
         measured_batch: the batch size that was measured; another one is extrapolated linearly.
-        units: how many were measured after the warm-up, 0 for a unit that was not.
+        units: how many were timed after the warm-up, 0 if none was.
         basis: "measured"; "scaled" from another batch size; or "by operations", from other units
             at their operations a second.
     """
@@ -51,7 +51,7 @@ class Timed:
 
     @property
     def kind(self) -> str:
-        """What the unit does, without what it does it to."""
+        """The kind of work, such as "training step": `what` up to " of "."""
         return self.what.partition(" of ")[0]
 
 
@@ -70,11 +70,11 @@ class Calibration:
     units: tuple[Timed, ...]
 
     def price(self, what: str, images: str, batch: int, cost: Cost) -> Timed:
-        """The time of a unit, from the best that there is: itself, another batch, other units.
+        """The time of a unit: its own, that at another batch size, or one from other units' FLOP/s.
 
         Raises:
             NotPricedError: for work without operations that was not timed.
-            WorkError: if there is nothing to go by.
+            WorkError: if no timed unit counts operations.
         """
         wanted = Timed(what, images, batch, 0.0, cost.flops, cost.peak_bytes)
         same = [unit for unit in self.units if (unit.what, unit.images) == (what, images)]
@@ -94,7 +94,7 @@ class Calibration:
 
 
 def by_operations(known: Iterable[Timed], wanted: Timed) -> Timed:
-    """`wanted` at the operations a second of the known units, of its own kind if there are any.
+    """`wanted` at the median FLOP/s of the known units, of its own kind if there are any.
 
     Raises:
         WorkError: if no known unit counts operations.
@@ -109,12 +109,12 @@ def by_operations(known: Iterable[Timed], wanted: Timed) -> Timed:
 
 
 def weakest(bases: Sequence[str]) -> str:
-    """The least certain of several bases."""
+    """The least reliable of several bases."""
     return max(bases, key=BASES.index, default=MEASURED)
 
 
 def write_calibration(path: Path, calibration: Calibration) -> None:
-    """Write units to a file; those of the same machine that it holds already are kept.
+    """Write units to a file; units of the same machine already in it are kept.
 
     Raises:
         WorkError: if the file is no calibration, or one of another machine.
@@ -144,7 +144,7 @@ def read_calibration(path: Path) -> Calibration:
     """Read a file of `write_calibration`.
 
     Raises:
-        WorkError: if it is missing, or no such file.
+        WorkError: if it is missing, or no calibration of this version.
     """
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))

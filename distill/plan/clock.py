@@ -19,27 +19,28 @@ from distill.stages.units.unit import Unit
 # A call of about this length is long enough to measure; a longer one gets a smaller batch.
 CALL_SECONDS = 0.25
 
+# Calls of a unit are repeated for this long.
 BUDGET_SECONDS = 0.4
 
-# After so long, each unit that is left gets one call after the first look.
+# After this long, each remaining unit is timed by a single call after its probe.
 HURRY_SECONDS = 20.0
 
-# A first look that would take longer than this is not taken: other units' speed is gone by.
-LOOK_SECONDS = 5.0
+# A probe that would take longer than this is skipped; other units' FLOP/s price the unit.
+PROBE_SECONDS = 5.0
 
 _LEAST_CALLS, _MOST_CALLS = 3, 40
 
-# The first look at a unit is taken with so many images.
-_PROBE = 4
+# Images of the probe, the first call of a unit.
+_PROBE_IMAGES = 4
 
-# A call on a GPU may take so long, at that share of the operations a second of a convolution: with
-# few images it waits for the CPU, and a look says nothing of more.
+# On a GPU the batch is sized for a call of this length at this share of a convolution's FLOP/s:
+# small batches are bound by the CPU, so a probe does not extrapolate.
 _GPU_SECONDS, _GPU_SHARE = 1.0, 0.5
 
-# Images of the convolution that a device's operations a second are measured with.
+# Images of the convolution that measures a device's FLOP/s.
 _CONVOLVED = {"cpu": 8, "cuda": 256}
 
-# Before anything is timed, operations a second that any machine of the kind does.
+# Lower bounds on FLOP/s, used before anything is timed.
 _SLOWEST = {"cpu": 1e10, "cuda": 1e12}
 
 
@@ -50,7 +51,7 @@ class Clock:
     Attributes:
         shape: of the data.
         device: where the work is done.
-        calibration: another machine's times, which are taken instead of measuring here.
+        calibration: another machine's times, used instead of measuring here.
     """
 
     shape: DataShape
@@ -68,51 +69,51 @@ class Clock:
         """Time a unit at its batch size, with the threads that the stages would take.
 
         Raises:
-            NotPricedError: if another machine's times say nothing of such a unit.
+            NotPricedError: if the calibration cannot price such a unit.
         """
         batch = unit.batch
         key = (unit.what, batch)
         if key not in self._known:
             cost = unit.cost(batch)
             if self.calibration is not None:
-                found = self.calibration.price(unit.what, self.shape.words, batch, cost)
+                timed = self.calibration.price(unit.what, self.shape.description, batch, cost)
             else:
                 with threads_for(batch * self.shape.pixels, unit.parameters, self.device):
-                    found = self._measure(unit, cost)
-            self._known[key] = found
+                    timed = self._measure(unit, cost)
+            self._known[key] = timed
         return self._known[key]
 
     def _measure(self, unit: Unit, cost: Cost) -> Timed:
         batch = unit.batch
-        timed = Timed(unit.what, self.shape.words, batch, 0.0, cost.flops, cost.peak_bytes)
-        used = min(batch, _PROBE)
+        timed = Timed(unit.what, self.shape.description, batch, 0.0, cost.flops, cost.peak_bytes)
+        used = min(batch, _PROBE_IMAGES)
         rate = max((t.flops / t.seconds for t in self.measured if t.seconds > 0), default=0.0)
         rate = max(rate, _SLOWEST.get(self.device.type, 1e10))
-        if cost.flops * used / batch > LOOK_SECONDS * rate:
+        if cost.flops * used / batch > PROBE_SECONDS * rate:
             known = [unit for unit in self.measured if unit.flops] or [self._convolution]
             return by_operations(known, timed)
         hurry = time.monotonic() - self._started > HURRY_SECONDS
         call, units = unit.work(used)
         call()
-        found = [self._seconds(call)]
-        larger = self._affordable(batch, cost, used, found[0], units)
+        seconds = [self._seconds(call)]
+        larger = self._affordable(batch, cost, used, seconds[0], units)
         if larger > used:
-            used, found = larger, []
+            used, seconds = larger, []
             call, units = unit.work(used)
             if not hurry:
                 call()
         least, most = (1, 1) if hurry else (_LEAST_CALLS, _MOST_CALLS)
-        while len(found) < least or (len(found) < most and sum(found) < BUDGET_SECONDS):
-            found.append(self._seconds(call))
+        while len(seconds) < least or (len(seconds) < most and sum(seconds) < BUDGET_SECONDS):
+            seconds.append(self._seconds(call))
         return Timed(
             unit.what,
-            self.shape.words,
+            self.shape.description,
             batch,
-            statistics.median(found) / units * batch / used,
+            statistics.median(seconds) / units * batch / used,
             cost.flops,
             cost.peak_bytes,
             used,
-            len(found) * units,
+            len(seconds) * units,
             MEASURED if used == batch else SCALED,
         )
 
@@ -126,17 +127,17 @@ class Clock:
             seconds: of a call at it.
             units: in a call.
         """
-        # Work without operations is done by the CPU.
+        # Work without counted operations runs on the CPU.
         if self.device.type == "cuda" and cost.flops:
             rate = _GPU_SHARE * self._convolution.flops / self._convolution.seconds
             return min(batch, int(batch * _GPU_SECONDS * rate / (cost.flops * units)))
-        # The probe's own overhead counts as if it grew with the batch, so twice is allowed.
+        # The probe's fixed overhead is scaled with the batch here, so twice as many are allowed.
         affordable = int(used * CALL_SECONDS / max(seconds, 1e-9))
         return batch if 2 * affordable >= batch else affordable
 
     @cached_property
     def _convolution(self) -> Timed:
-        """A wide convolution and its derivatives, to go by where all units are too large."""
+        """A wide convolution and its derivatives, the reference where all units are too large."""
         count = _CONVOLVED.get(self.device.type, 8)
 
         def work(device: str | torch.device) -> None:

@@ -1,4 +1,4 @@
-"""What a recipe's networks and files hold, counted on the meta device: no data, no memory."""
+"""Sizes of a recipe's networks and files, counted on the meta device without the data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from distill.stages.units.shapes import (
 from distill.store.hdf5 import smallest_unsigned
 from distill.store.snapshot_storage import share_of_mtt, trajectory_bytes
 
-# HDF5's own structures, measured on files of 1 to 20 experts and of 203 and 196 tensors; an expert
-# has some of its own, and its snapshots each.
+# HDF5's overhead, measured on files of 1 to 20 experts and of 203 and 196 tensors: of a file, of
+# (an expert, each of its snapshots), and of a tensor.
 _FILE_BYTES = 4_700
 
 _EXPERT_BYTES = {
@@ -36,7 +36,7 @@ _MEASURED_BYTES = 1_000
 
 
 def network_specs(recipe: Recipe) -> list[str]:
-    """Every network of a recipe, once."""
+    """The distinct networks of a recipe."""
     specs = [recipe.experts.network] if recipe.experts else []
     specs += recipe.committee.members if recipe.committee else []
     specs += recipe.evaluate.students if recipe.evaluate else []
@@ -71,29 +71,37 @@ def committee_file(recipe: Recipe, shape: DataShape) -> int:
 def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     """Bytes of each label source that is stored, as arrays: hard, learned and votes."""
     synthetic = synthetic_shape(recipe, shape)
-    found = {
+    sizes = {
         "hard": synthetic.stored * smallest_unsigned(shape.classes).itemsize,
-        "learned": synthetic.seen * shape.classes * 4 if recipe.match is not None else 0,
+        "learned": 0,
     }
+    if recipe.match is not None and recipe.match.keeps_labels:
+        sizes["learned"] = synthetic.seen * shape.classes * 4
     if recipe.relabel is not None:
-        found["votes"] = vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
-    return found
+        sizes["votes"] = vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
+    return sizes
 
 
 def image_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
-    """Bytes of the synthetic images, and of the whitening matrices that go with them."""
+    """Bytes of the synthetic images, and of the whitening matrices that go with them.
+
+    Within a budget images take what labels and matrices leave of it, and at most float32; what a
+    coding takes without a budget is not known before, so float32 stands for it.
+    """
     pixels = shape.pixels
     whitening = 4 * (pixels + 2 * pixels**2) if recipe.data.zca else 0
-    return {
-        "images": 4 * pixels * synthetic_shape(recipe, shape).stored,
-        "preprocess": whitening,
-    }
+    images = 4 * pixels * synthetic_shape(recipe, shape).stored
+    budget = None if recipe.match is None else recipe.match.budget_bytes
+    if budget is not None:
+        labels = label_bytes(recipe, shape)
+        images = max(0, min(images, budget - whitening - labels["learned"]))
+    return {"images": images, "preprocess": whitening}
 
 
 def set_file(recipe: Recipe, shape: DataShape) -> int:
     """Bytes of set.h5 after the whole run."""
     arrays = sum(image_bytes(recipe, shape).values()) + sum(label_bytes(recipe, shape).values())
-    # The images stay as they were beside the refined ones.
+    # The original images are stored beside the refined ones.
     arrays += (
         0 if recipe.refine is None else 4 * shape.pixels * synthetic_shape(recipe, shape).stored
     )

@@ -14,8 +14,8 @@ class StageMemory:
     """Peak bytes of a stage.
 
     Attributes:
-        host: the process, and what it holds in host memory.
-        device: data and tensors of the work on the device, in host memory too if that is the CPU.
+        host: the process and its data in host memory.
+        device: data and tensors on the device; also host memory if that is the CPU.
     """
 
     host: int
@@ -25,13 +25,12 @@ class StageMemory:
 def stage_memory(
     units: Units, stages: dict[str, StageTime], process: dict[str, int]
 ) -> dict[str, StageMemory]:
-    """The peak of every stage of a run that does them in turn.
+    """Peak memory of every stage of a run.
 
     Args:
         units: of the recipe that is run.
         stages: the units of work of each stage.
-        process: bytes of a process that has loaded what each stage needs of the program, and no
-            data.
+        process: resident bytes of a process that has loaded each stage's libraries, and no data.
     """
     recipe, shape = units.recipe, units.shape
     # Packed images stay on the disk; a batch of them is part of a unit of work.
@@ -39,14 +38,14 @@ def stage_memory(
     counts = {"train": shape.train, "validation": shape.validation, "test": shape.test}
     data = image * sum(counts.values())
     whitening = 8 * shape.pixels**2 if recipe.data.zca else 0
-    # A run keeps the splits that a stage brought into the networks' space for later stages.
+    # A run keeps preprocessed splits in memory for later stages.
     held: set[str] = set()
-    found = {}
+    peaks = {}
     for name, time in stages.items():
         stage = STAGES[name]
         held.update(stage.splits)
         device = whitening + image * sum(counts[split] for split in held)
         device += max((part.unit.peak_bytes for part in time.parts), default=0)
         own = stage.held(units, recipe.table(stage.entry.table))
-        found[name] = StageMemory(process[name] + data + own, device)
-    return found
+        peaks[name] = StageMemory(process[name] + data + own, device)
+    return peaks

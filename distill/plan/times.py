@@ -1,4 +1,4 @@
-"""How long each stage of a recipe would take: so many units of work, each priced once."""
+"""How long each stage of a recipe would take: counts of units of work, each priced once."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class StageTime:
         return sum(task.count * _seconds(task) for task in self.tasks)
 
     def wall_seconds(self, devices: int) -> float | None:
-        """Seconds on `devices` equal devices: each free one takes the longest task that is left.
+        """Seconds on `devices` equal devices: each free one takes the longest remaining task.
 
-        Sending things about is not counted.
+        Communication is not counted.
         """
         if self.reason:
             return None
@@ -73,5 +73,5 @@ def _stage_time(stage: Stage, units: Units, clock: Clock) -> StageTime:
 
 
 def _seconds(task: Task[Timed]) -> float:
-    """Of one of a task's pieces of work."""
+    """Seconds of one of a task's equal pieces of work."""
     return sum(part.times * part.unit.seconds for part in task.parts)

@@ -1,4 +1,4 @@
-"""What a recipe names becomes what the algorithms take: modules, generators and settings."""
+"""Builds what a recipe names, as the algorithms take it: modules, generators and settings."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def seed_of(seed: int, *keys: int | str) -> int:
 
 
 def generator_for(seed: int, *keys: int | str) -> Generator:
-    """A CPU generator for one purpose. Nothing has to be stored to draw the same again."""
+    """A CPU generator for one purpose, the same for the same seed and keys."""
     return torch.Generator().manual_seed(seed_of(seed, *keys))
 
 
@@ -51,7 +51,7 @@ def build_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            # A teacher reads its weights, which the meta device, where others are sized, lacks.
+            # A teacher reads its weights, so it cannot be built on the meta device.
             with torch.device("cpu" if entry.trained else device):
                 network: nn.Module = family(channels, size, classes, **options)
         except ValueError as error:
@@ -120,14 +120,14 @@ def build_codec(spec: CodecSpec, batch_size: int) -> LabelCodec:
 
 
 def _codec_class(entry: CodecEntry) -> Any:
-    """The class of a codec; that of another package is asked for its id, by which it is found."""
-    found = resolve(entry)
-    if entry.package and getattr(found, "codec_id", None) != entry.name:
+    """The class of a codec; another package's must have the `codec_id` of its name."""
+    codec = resolve(entry)
+    if entry.package and getattr(codec, "codec_id", None) != entry.name:
         raise WorkError(
             f"the package {entry.package} brings a codec {entry.name}, whose codec_id is "
-            f"{getattr(found, 'codec_id', None)!r}; ask its authors for the same name"
+            f"{getattr(codec, 'codec_id', None)!r}; ask its authors for the same name"
         )
-    return found
+    return codec
 
 
 def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
@@ -143,7 +143,8 @@ def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
     """
     entry, options = parse_coding(spec)
     family = resolve(entry)
-    if any(field.name == "groups" for field in fields(family)):
+    # Runs of one image have nothing to give to each other.
+    if groups < shape[0] and any(field.name == "groups" for field in fields(family)):
         options["groups"] = groups
     try:
         coding: ImageCoding = family(shape, **options)
@@ -186,11 +187,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and available) else "cpu")
 
 
-View = Callable[[Tensor, Generator], Tensor]
+ViewFunction = Callable[[Tensor, Generator], Tensor]
 
 
 def fit_settings(table: ProjectorTable, batch_size: int) -> projectors.FitSettings:
-    """The numbers of a fit."""
+    """The settings of a projector's fit."""
     return projectors.FitSettings(
         steps=table.steps,
         batch_size=batch_size,
@@ -217,8 +218,8 @@ def projector_parts(
     return adapter, head
 
 
-def student_view(recipe: Recipe) -> View | None:
-    """The views that a projector is fitted on: those that students ask for, if no others."""
+def student_view(recipe: Recipe) -> ViewFunction | None:
+    """The views that a projector is fitted on: its own, or those of [relabel]."""
     table = recipe.projector or ProjectorTable()
     views = relabel_views(recipe.relabel or RelabelTable())
     if table.augmentation is not None:

@@ -47,7 +47,7 @@ def check_data(recipe: Recipe) -> RealData:
 
     Raises:
         RecipeError: for an unknown source, more images per class than there are, or a network
-            that these images do not go through.
+            that cannot take these images.
         WorkError: if the data are missing or wrong.
     """
     data = build_data(recipe.data)
@@ -73,9 +73,9 @@ def _check_whitening(data: RealData) -> None:
     """Raise RecipeError for images so large that their whitening matrices would not fit."""
     height, width = data.size
     values = data.channels * height * width
-    needed, there = whitening_bytes(values), available_bytes()
-    if values > LARGEST or (there is not None and needed > there):
-        free = "" if there is None else f", {there / 1e9:.1f} GB are free"
+    needed, available = whitening_bytes(values), available_bytes()
+    if values > LARGEST or (available is not None and needed > available):
+        free = "" if available is None else f", {available / 1e9:.1f} GB are free"
         raise RecipeError(
             f"data.zca: images of {data.channels}x{height}x{width} have {values:,} values, and "
             f"whitening with {values:,} x {values:,} matrices takes {needed / 1e9:.1f} GB{free}, "

@@ -20,12 +20,13 @@ from synth.compiling import find_compiler
 
 # A compilation takes up to a minute and saves from a third to two thirds of the time: it pays
 # where the eager work, forward and backward, takes some minutes at the speed of one core.
-LEAST_FLOPS = 1e13
+LEAST_COMPILED_FLOPS = 1e13
 
-# A backward pass costs twice a forward pass.
+# In forward passes: a training step, whose backward pass costs two.
 _PASSES = 3
 
-# Of an inner step with its adjoint: a gradient, and a directional derivative with its reverse.
+# In forward passes: an inner step with its adjoint, that is, a gradient and a directional
+# derivative with its reverse.
 _STEP_PASSES = 9
 
 
@@ -46,7 +47,7 @@ def resolve_compile(
         data: the images that it trains on.
         device: where it trains.
         earlier: the recipe that the run's folder holds; empty for a new one.
-        say: shows one line where compilation is asked for and cannot be had.
+        say: shows one line where compilation is asked for and not available.
     """
     prepare_compiler()
     changes = {}
@@ -61,8 +62,8 @@ def resolve_compile(
             say(f"{name}.compile is on, but there is no C++ compiler; going on without")
             wanted = "off"
         if wanted == "auto":
-            there = device.type == "cpu" and find_compiler() is not None
-            wanted = "on" if there and work(recipe, data) > LEAST_FLOPS else "off"
+            available = device.type == "cpu" and find_compiler() is not None
+            wanted = "on" if available and work(recipe, data) > LEAST_COMPILED_FLOPS else "off"
         changes[name] = table.model_copy(update={"compile": wanted})
     return recipe.model_copy(update=changes)
 

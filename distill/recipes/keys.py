@@ -1,4 +1,4 @@
-"""What recipe keys are made of: ranges of numbers, lists of names, and tables. Imports no torch."""
+"""Types of recipe keys: ranges of numbers, lists of names, and tables. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from distill.names import GRADIENTS, TEACHERS, choices
 from distill.recipes.specs import parse_codec, parse_coding
 
 
-def split(value: Any) -> Any:
-    """A list, or text whose parts are separated by commas."""
+def split_commas(value: Any) -> Any:
+    """A list as it is, or the parts of a text that are separated by commas."""
     if not isinstance(value, str):
         return value
     return [part.strip() for part in value.split(",") if part.strip()]
 
 
-Names = Annotated[list[str], BeforeValidator(split)]
+NameList = Annotated[list[str], BeforeValidator(split_commas)]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -86,7 +86,7 @@ LabelSource = Annotated[str, AfterValidator(_label_source)]
 
 
 def _one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """A check that a text is one of these names; a table of names is read when it is used."""
+    """A check that a text is one of these names; a registry is read when the check runs."""
 
     def check(name: str) -> str:
         known = list(names)
@@ -107,7 +107,7 @@ def _fresh(spec: str) -> str:
     return spec
 
 
-# A network whose weights are drawn, and not a teacher's.
+# A network with random weights, which a teacher is not.
 FreshNetwork = Annotated[str, AfterValidator(_fresh)]
 
 Gradient = Annotated[str, AfterValidator(_one_of(GRADIENTS))]

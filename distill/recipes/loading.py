@@ -16,24 +16,49 @@ from distill.recipes.recipe import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
 
 
-def load_recipe(name: str, overrides: list[str] | None = None, seed: int | None = None) -> Recipe:
+def load_recipe(
+    name: str,
+    overrides: list[str] | None = None,
+    seed: int | None = None,
+    budget: int | None = None,
+) -> Recipe:
     """Read a recipe by the name of a packaged one, or by path, and apply overrides.
 
     Args:
         name: e.g. "digits" or "mine.toml".
         overrides: "table.key=value" strings; values are TOML, or plain text.
         seed: replaces the recipe's seed.
+        budget: bytes that the set may take. Where the recipe does not say how images are kept, a
+            search chooses that, and whatever of match.ipc and match.factor no override names.
 
     Raises:
         RecipeError: for an unknown recipe, key or value, in one line.
     """
     raw = _parse(name, recipe_text(name))
+    if budget is not None:
+        overrides = [*_budget_keys(name, raw, budget, overrides or []), *(overrides or [])]
     for override in overrides or []:
         _override(raw, override)
     if seed is not None:
         raw["seed"] = seed
     raw.setdefault("name", Path(name).stem)
     return _checked(raw, f"recipe {name}")
+
+
+def _budget_keys(name: str, raw: dict[str, Any], budget: int, overrides: list[str]) -> list[str]:
+    """The keys that a budget sets."""
+    table = raw.get("match")
+    if not isinstance(table, dict):
+        raise RecipeError(
+            f"recipe {name} matches no trajectories, so --bytes has nothing to learn within a "
+            "budget; run it without, then use `distill compress`"
+        )
+    found = [f"match.budget_bytes={budget}"]
+    if "images" in table:
+        return found
+    given = {override.partition("=")[0].strip() for override in overrides}
+    open_keys = [key for key in ("images", "ipc", "factor") if f"match.{key}" not in given]
+    return [*found, f"match.search={open_keys}"]
 
 
 def check_recipe(raw: Any, origin: str) -> Recipe:
@@ -110,7 +135,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """A TOML value, or plain text where it is none that a recipe could use."""
+    """A TOML value of a type that recipes have, or the text itself."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):

@@ -19,7 +19,7 @@ from distill.recipes.keys import (
     MakerTable,
     Table,
 )
-from distill.recipes.stages import MAKERS, STAGES, StageEntry
+from distill.recipes.stages import MAKERS, STAGE_ENTRIES, StageEntry
 from distill.recipes.tables.committee import (
     VOTE_KEYS as VOTE_KEYS,
 )
@@ -112,9 +112,9 @@ class Recipe(Table):
             )
         if (self.experts is None) != (self.match is None):
             raise ValueError("[experts] and [match] go together; add or drop one of them")
-        for stage in STAGES.values():
+        for stage in STAGE_ENTRIES.values():
             if getattr(self, stage.table) is not None:
-                self._has_what_is_needed(stage)
+                self._check_needs(stage)
         problem = check_match(self) or check_recover(self) or check_select(self)
         if problem:
             raise ValueError(problem)
@@ -122,7 +122,7 @@ class Recipe(Table):
             raise ValueError("encode.max_loss needs students; add an [evaluate] table")
         return self
 
-    def _has_what_is_needed(self, stage: StageEntry) -> None:
+    def _check_needs(self, stage: StageEntry) -> None:
         """Raise ValueError where a stage of this recipe lacks a table, or pixels."""
         if stage.reads_pixels and self.data.zca:
             raise ValueError(
@@ -130,18 +130,20 @@ class Recipe(Table):
             )
         for needed in (*stage.tables, *stage.needs):
             if getattr(self, needed) is None:
-                what = next(other.gives for other in STAGES.values() if other.table == needed)
+                what = next(
+                    other.gives for other in STAGE_ENTRIES.values() if other.table == needed
+                )
                 raise ValueError(f"[{stage.table}] needs {what}; add a [{needed}] table")
 
 
 def _tables() -> dict[str, type[Table]]:
     """The fields of a recipe that are tables, by name and in order."""
-    found = {}
+    tables = {}
     for name, field in Recipe.model_fields.items():
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, Table):
-                found[name] = kind
-    return found
+                tables[name] = kind
+    return tables
 
 
 TABLES: dict[str, type[Table]] = _tables()
@@ -194,7 +196,7 @@ def check_match(recipe: Recipe) -> str | None:
 
 
 def check_recover(recipe: Recipe) -> str | None:
-    """Recovery can draw no more members than there are, and a background has pixels."""
+    """Recovery can draw no more members than there are; a kept background needs pixels."""
     table, committee = recipe.recover, recipe.committee
     if table is None or committee is None:
         return None
@@ -243,8 +245,8 @@ def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
     """The epochs (0: untrained) whose snapshots are kept.
 
     With experts.keep "window" these are the starts and the targets of the segments that matching
-    can draw, and the last one where it starts from what finished experts say; all others would
-    never be read.
+    can draw, and the last one where it starts from finished experts; all others would never be
+    read.
     """
     table, match = recipe.matching()
     if table.keep == "all":

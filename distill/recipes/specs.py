@@ -1,8 +1,9 @@
-"""Codec specs: parts joined by +, each `name[:option=value]...`. Imports no torch.
+"""Specs of codecs and networks. Imports no torch.
 
-seed+pruned:ratio=0.9+topk:k=5 keeps a tenth of the label epochs, five entries of each label, and
-draws the views again from the run's seed. At most one part of each role, in this order: views,
-pool, labels; see `distill ls codecs`.
+A codec spec is parts joined by +, each `name[:option=value]...`: seed+pruned:ratio=0.9+topk:k=5
+keeps a tenth of the label epochs, five entries of each label, and draws the views again from the
+run's seed. At most one part of each role, in this order: views, pool, labels; see `distill ls
+codecs`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from distill.names import (
     CodecEntry,
     CodingEntry,
     NetworkEntry,
-    Value,
+    OptionValue,
     options_of,
 )
 
@@ -31,7 +32,7 @@ class CodecPart:
     """One part of a spec: its entry in the registry, and all its options with their values."""
 
     entry: CodecEntry
-    options: Mapping[str, Value]
+    options: Mapping[str, OptionValue]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def parse_codec(text: str) -> CodecSpec:
             not go together.
     """
     parts: dict[str, CodecPart] = {}
-    for written in _spelled_out(text).split("+"):
+    for written in _expand_names(text).split("+"):
         part = _part(text, written)
         role = part.entry.role
         if role in parts or any(_ORDER.index(role) < _ORDER.index(other) for other in parts):
@@ -81,7 +82,7 @@ def parse_codec(text: str) -> CodecSpec:
     return CodecSpec(text, parts)
 
 
-def _spelled_out(text: str) -> str:
+def _expand_names(text: str) -> str:
     """The spec with names that stand for others replaced."""
     parts = []
     for written in text.split("+"):
@@ -103,7 +104,7 @@ def _part(text: str, written: str) -> CodecPart:
     return CodecPart(CODECS[name], _options("codec", text, CODECS[name], written))
 
 
-def parse_coding(text: str) -> tuple[CodingEntry, dict[str, Value]]:
+def parse_coding(text: str) -> tuple[CodingEntry, dict[str, OptionValue]]:
     """The entry of a way to keep images, and all its options with their values.
 
     Raises:
@@ -119,7 +120,7 @@ def parse_coding(text: str) -> tuple[CodingEntry, dict[str, Value]]:
 
 def _options(
     kind: str, text: str, entry: CodecEntry | CodingEntry, written: str
-) -> dict[str, Value]:
+) -> dict[str, OptionValue]:
     options = options_of(entry)
     for part in written.split(":")[1:]:
         key, separator, value = part.partition("=")
@@ -148,7 +149,7 @@ def find_network(spec: str) -> NetworkEntry:
     raise RecipeError(f"there is no network {name}; {suggestion(name, known)}")
 
 
-def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, Value]]:
+def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, OptionValue]]:
     """The entry of a spec, and all its options with their values.
 
     Raises:
@@ -167,7 +168,7 @@ def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, Value]]:
     return entry, options
 
 
-def _network_value(spec: str, key: str, value: str, default: Value) -> Value:
+def _network_value(spec: str, key: str, value: str, default: OptionValue) -> OptionValue:
     if isinstance(default, str):
         return value
     if isinstance(default, float):

@@ -1,6 +1,6 @@
 """The stages of a run in their order: the one list that everything else reads. Imports no torch.
 
-What a stage does, and what it costs, stands in its module, see `distill.stages.stage`.
+What a stage does, and what it costs, is said in its module, see `distill.stages.stage`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StageEntry:
-    """What is said of a stage without its code.
+    """The description of a stage, without its code.
 
     Attributes:
         name: as in `--stage`.
@@ -20,10 +20,10 @@ class StageEntry:
         inputs: stages whose outputs it reads, where they are part of the run.
         makes_set: whether it makes the images of the set; a run has one such stage.
         needs: further tables that must be there, though the stage does not read them.
-        gives: what its table brings others, in words, if another table needs it.
+        gives: in words, what its table provides to other tables that need it.
         reads_pixels: what in it reads pixels and so no whitened images, in words; "" for nothing.
-        verb: the stages that `distill NAME RECIPE` runs; none where there is no such verb, or
-            where a command of that name takes a finished set.
+        verb: the stages that `distill NAME RECIPE` runs; none where there is no such command, or
+            where it takes a finished set.
         after: verbs that make what this one reads, for the example in its help.
         example: a packaged recipe for that example.
     """
@@ -47,8 +47,8 @@ class StageEntry:
         return self.tables[-1]
 
 
-# Up to the images of the set: the stages that make them, of which a run has exactly one, each named
-# like its table, and what these read.
+# The stages up to the images of the set: those that make them, of which a run has exactly one, each
+# named like its table, and those whose outputs these read.
 _IMAGE_STAGES: tuple[StageEntry, ...] = (
     StageEntry(
         "experts",
@@ -99,7 +99,7 @@ _IMAGE_STAGES: tuple[StageEntry, ...] = (
 
 MAKERS = tuple(entry.name for entry in _IMAGE_STAGES if entry.makes_set)
 
-# What the images come from that are labelled, encoded and judged.
+# The stages whose images later stages read.
 _IMAGES = (*MAKERS, "refine")
 
 _LATER_STAGES: tuple[StageEntry, ...] = (
@@ -150,4 +150,6 @@ _LATER_STAGES: tuple[StageEntry, ...] = (
     ),
 )
 
-STAGES: dict[str, StageEntry] = {entry.name: entry for entry in (*_IMAGE_STAGES, *_LATER_STAGES)}
+STAGE_ENTRIES: dict[str, StageEntry] = {
+    entry.name: entry for entry in (*_IMAGE_STAGES, *_LATER_STAGES)
+}

@@ -1,1 +1,1 @@
-"""What carries a run: its folder, its context, checkpoints, and the engines that do its work."""
+"""The infrastructure of a run: its folder, context, checkpoints and engines."""

@@ -1,4 +1,4 @@
-"""What a stage keeps to go on after an interruption: its state, its metrics and finished parts."""
+"""What a stage saves to resume after an interruption: state, metrics and finished parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Saved = tuple[dict[str, Tensor], Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointFile:
     """A file of a checkpoint.
 
     Attributes:
@@ -38,7 +38,7 @@ class Part:
     def load(self, leave_out: Collection[str] = ()) -> Saved | None:
         """What was saved, without the tensors in `leave_out`; None where there is none.
 
-        A file that does not fit its digest is none, and the user is told.
+        A file that does not match its digest counts as missing, and the user is told.
         """
         saved = load_tensors(self.path, leave_out)
         if saved is None and self.path.is_file():
@@ -79,12 +79,12 @@ class Checkpoint:
         self._run.append_metrics(named)
 
     def save(self, tensors: dict[str, Tensor], header: Any) -> None:
-        """Keep a state: named tensors and plain values."""
+        """Save a state: named tensors and plain values."""
         rows = {"before": self._before, "rows": self._rows, "header": header}
         self.part("state").save(tensors, rows)
         self._before, self._rows = self._before + len(self._rows), []
 
-    def part(self, name: int | str) -> Part:
-        """A finished part by its number, or what has a name of its own; without metric rows."""
+    def part(self, name: int | str) -> CheckpointFile:
+        """The file of a finished part, by its number or a name; without metric rows."""
         text = f"{name:05d}" if isinstance(name, int) else name
-        return Part(self.folder / f"{text}.safetensors", self._run.read_only, self._say)
+        return CheckpointFile(self.folder / f"{text}.safetensors", self._run.read_only, self._say)

@@ -1,4 +1,4 @@
-"""What every stage of a run has at hand."""
+"""The context of a run, which every stage takes."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Context:
         recipe: the resolved recipe.
         device: where tensors live.
         progress: shows how far a task is.
-        stop: asked between steps.
+        stop: checked between steps.
         key: the key of the stage that is running; checkpoints belong to it.
         engine: where independent work is done.
         group: processes that share the segments of matching; None for this one alone.
-        reuse: folders of other runs, whose experts and committees are taken where they fit.
+        reuse: folders of other runs, whose experts and committees are reused where they fit.
     """
 
     run: Run
@@ -84,7 +84,7 @@ class Context:
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:
-        """From pixels to the normalised, or whitened, space of all networks."""
+        """The map from pixels to the normalised, or whitened, images that all networks see."""
         fit = fit_zca if self.recipe.data.zca else fit_preprocess
         return fit(self.data.train.images)
 
@@ -96,7 +96,7 @@ class Context:
     def split(self, name: str) -> tuple[Images, Tensor]:
         """Normalised images and labels of "train", "validation" or "test", on the device.
 
-        Images that are read by batches are normalised by batches, and only these are on it.
+        Images that are read by batches are normalised, and put on the device, batch by batch.
         """
         if name not in self._seen:
             split: Split = getattr(self.data, name)
@@ -106,7 +106,7 @@ class Context:
     def random_real(self, ipc: int, generator: Generator) -> tuple[Images, Tensor]:
         """Images [k * ipc, c, h, w] drawn from the train split, in class order, and their labels.
 
-        Many of data that are read by batches are read by batches too.
+        A large draw from data that are read by batches is read by batches too.
 
         Raises:
             ValueError: if a class has fewer images than `ipc`.
@@ -114,11 +114,11 @@ class Context:
         images, labels = self.split("train")
         drawn = draw_real(labels.cpu(), self.classes, ipc, generator)
         many = is_large((len(drawn), *images.shape[1:]), 4)
-        found = select_images(images, drawn) if many else images_at(images, drawn)
-        return found, labels[drawn.to(self.device)]
+        selected = select_images(images, drawn) if many else images_at(images, drawn)
+        return selected, labels[drawn.to(self.device)]
 
     def on_device(self, images: Images) -> Images:
-        """Images [n, c, h, w] on the device; of those that are read by batches, each batch."""
+        """Images [n, c, h, w] on the device; those that are read by batches, batch by batch."""
         if isinstance(images, Tensor):
             return images.to(self.device)
         return MappedImages(images, lambda batch: batch, self.device)
@@ -147,14 +147,14 @@ class Context:
         """Do independent jobs, here or in workers; yields (job, result) as each is finished.
 
         Each process that works has a context of its own: here this one, in a worker one that
-        reads the run and never writes to it. What a job counts as done by `progress.advance` is
-        shown at once here, and of a worker when the job is finished.
+        reads the run and never writes to it. What a job reports to `progress.advance` is shown at
+        once here, and from a worker when the job is finished.
 
         Args:
             function: a module's function, or `functools.partial` of one with plain data; its
                 result depends on the run and the job alone.
-            jobs: plain data and arrays: they may travel to another process or machine.
-            load: what a job takes; where several are done at once, the longest begin first.
+            jobs: plain data and arrays, which may be sent to another process or machine.
+            load: of a job; where several are done at once, the longest begin first.
         """
         gpu = self.device.type == "cuda"
         engine = self.engine.engine_for(len(jobs), lambda: self._load_of(jobs, load), gpu=gpu)
@@ -170,12 +170,12 @@ class Context:
             yield job, result
 
     def _load_of(self, jobs: Sequence[Job], load: Callable[[Job], Load]) -> Load:
-        """What all jobs take. A process that does one holds at most what this one does, and it."""
-        found = together(load(job) for job in jobs)
-        return Load(found.flops, resident_bytes() + found.bytes)
+        """The load of all jobs; a worker holds this process and the tensors of one job."""
+        total = together(load(job) for job in jobs)
+        return Load(total.flops, resident_bytes() + total.bytes)
 
     def training_load(self, spec: str, batch: int, steps: int) -> Load:
-        """What so many training steps of a network take, on batches of this data."""
+        """The load of training steps of a network on batches of this data."""
         image = (self.data.channels, *self.data.size)
         return training_load(spec, image, self.classes, batch, steps)
 
@@ -189,14 +189,14 @@ class Context:
     ) -> Iterator[tuple[int, Saved]]:
         """Like `map` for the numbers 0, 1, ..., but each result is kept as a part of a checkpoint.
 
-        Those that were kept before are found; yields (number, part) as each is there.
+        Parts that were saved before are loaded; yields (number, part) as each is ready.
 
         Args:
             checkpoint: of the stage.
             function: makes a part: named arrays, and plain values.
             units: of progress that each number stands for.
-            load: what the part of a number takes.
-            leave_out: names of tensors that are kept, but not yielded.
+            load: of making the part of a number.
+            leave_out: names of tensors that are saved, but not yielded.
         """
         missing = []
         for number, count in enumerate(units):
@@ -213,12 +213,12 @@ class Context:
             yield number, (kept, header)
 
     def once(self, name: str, make: Callable[[], Made], key: Any = None) -> Made:
-        """What `make` gives, made once and kept for the jobs of this stage: networks, read sets.
+        """The result of `make`, cached for the jobs of this stage: networks, sets.
 
         Args:
-            name: of what is made; only the last one of a name is kept.
+            name: of the result; only the last one of a name is cached.
             make: called if there is none of this name and key.
-            key: what it was made from, where that may differ from job to job.
+            key: what it is made from, where that may differ from job to job.
         """
         if name not in self._made or self._made[name][0] != key:
             self._made.pop(name, None)
@@ -227,16 +227,16 @@ class Context:
         return made
 
     def forget(self) -> None:
-        """Let go of what `once` keeps."""
+        """Clear what `once` has cached."""
         self._made.clear()
 
     def checkpoint(self, stage: str) -> Checkpoint:
-        """What a stage keeps to go on; in a worker it is only read."""
+        """The checkpoint of a stage; read-only in a worker."""
         folder = self.run.checkpoint_folder(stage, self.key)
         return Checkpoint(self.run, stage, folder, self.progress.say)
 
     def threads(self, batch: int, *networks: nn.Module) -> AbstractContextManager[None]:
-        """As many CPU threads as batches of `batch` images of this data keep busy in networks."""
+        """Use as many CPU threads as batches of `batch` images keep busy in these networks."""
         height, width = self.data.size
         pixels = batch * self.data.channels * height * width
         parameters = sum(p.numel() for network in networks for p in network.parameters())
@@ -250,7 +250,7 @@ class Context:
 def scratch_context(
     scratch: Path, folder: Path, recipe: Recipe, device: str | None, quiet: bool, stop: Stop
 ) -> Context:
-    """A context that reads artefacts from `folder` and leaves no trace in it."""
+    """A context that reads artefacts from `folder` and writes nothing to it."""
     run = Run(scratch)
     for name in (COMMITTEE, VOTES, PROJECTOR):
         if (folder / name).exists():
@@ -304,13 +304,13 @@ def open_context(handle: RunHandle) -> Context:
 def _in_worker(
     handle: RunHandle, function: Callable[[Context, Job], Result]
 ) -> Callable[[Job], tuple[Result, Counted]]:
-    """What does a job in a worker; the context is opened once."""
+    """A function that does jobs in a worker, with a context that is opened once."""
     return partial(_counting, open_context(handle), function)
 
 
 def _counting(
     context: Context, function: Callable[[Context, Job], Result], job: Job
 ) -> tuple[Result, Counted]:
-    """The result of a job, and what it counted as done."""
+    """The result of a job, and its progress."""
     counted = context.progress.advance = Counted()
     return function(context, job), counted

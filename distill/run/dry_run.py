@@ -1,8 +1,8 @@
-"""What a piece of work needs, from a dry run on the meta device.
+"""Memory and floating-point operations of a piece of work, from a dry run on the meta device.
 
-Every operator runs on tensors that have shapes and no values; what is alive is summed at each, and
-so are the floating-point operations of convolutions and matrix products. What kernels use inside
-themselves, and the process itself, come on top.
+Operators run on tensors that have shapes and no values; the bytes of live tensors and the
+operations of convolutions and matrix products are counted. The workspaces of kernels, and the
+process itself, come on top.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Cost:
     """What a piece of work needs.
 
     Attributes:
-        flops: floating-point operations of convolutions and matrix products; a product and its
-            sum are two.
+        flops: floating-point operations of convolutions and matrix products; a
+            multiply-add is two.
         peak_bytes: the most bytes of tensors that are alive at once.
     """
 
@@ -51,15 +51,15 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run an operator and note the memory that its results brought, and its operations."""
-        found = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(found):
+        """Run an operator, and count the memory of its results and its operations."""
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.device.type == self._device:
                 self._note(leaf.untyped_storage())
         count = flop_registry.get(getattr(func, "_overloadpacket", None))
         if count is not None:
-            self.flops += int(count(*args, **(kwargs or {}), out_val=found))
-        return found
+            self.flops += int(count(*args, **(kwargs or {}), out_val=result))
+        return result
 
     def _note(self, storage: torch.UntypedStorage) -> None:
         # A view shares the storage of its base, and a storage has one Python object while it lives.
@@ -78,7 +78,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 def run_dry(work: Callable[[], object]) -> Cost:
-    """What `work` needs, which makes all its tensors on the meta device itself."""
+    """What `work` needs; it must make all its tensors on the meta device."""
     with LiveBytes() as live:
         work()
     return Cost(live.flops, live.peak)

@@ -36,8 +36,8 @@ class Run:
     Attributes:
         path: the folder.
         manifest: what manifest.json says.
-        read_only: whether another process keeps the folder, and this one writes nothing.
-        watch: counts the seconds of the stage that is running; its count is kept with metrics.
+        read_only: whether another process owns the folder, and this one writes nothing.
+        timer: of the running stage; saved whenever metrics are written.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class Run:
         self.path = path
         self.manifest = manifest or {"recipe": {}, "stages": {}}
         self.read_only = read_only
-        self.watch: StageTimer | None = None
+        self.timer: StageTimer | None = None
 
     @property
     def checkpoints(self) -> Path:
-        """Where stages keep what they need to go on after an interruption."""
+        """The folder of all checkpoints."""
         return self.path / "checkpoints"
 
     def checkpoint_folder(self, stage: str, key: str) -> Path:
-        """A stage's checkpoint folder for one key; those of other keys are thrown away."""
+        """A stage's checkpoint folder for one key; those of other keys are deleted."""
         folder = self.checkpoints / f"{stage}-{key[:16]}"
         if self.read_only:
             return folder
@@ -79,8 +79,8 @@ class Run:
         if self.read_only or not rows:
             return
         append_lines(self.path / METRICS, rows)
-        if self.watch is not None:
-            self.watch.note()
+        if self.timer is not None:
+            self.timer.note()
 
     def keep_metrics(self, stage: str, first: int = 0) -> None:
         """Drop a stage's rows, except the first ones."""
@@ -160,9 +160,9 @@ def _foreign(path: Path) -> list[Path]:
 
 
 def _leftovers(path: Path) -> list[Path]:
-    """What a process that was killed while it wrote leaves behind, besides checkpoints."""
+    """Temporary files of a process that was killed while it wrote."""
     patterns = (".*.tmp", ".projector.*", "checkpoints/*/.*.tmp")
-    return [found for pattern in patterns for found in path.glob(pattern)]
+    return [file for pattern in patterns for file in path.glob(pattern)]
 
 
 def read_manifest(file: Path) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
 
 
 def _is_entry(entry: Any) -> bool:
-    """Whether a finished stage's entry holds what later runs read of it."""
+    """Whether a finished stage's entry has the fields that later runs read."""
     if not isinstance(entry, dict) or not isinstance(entry.get("outputs"), dict):
         return False
     numbers = [entry.get(name, 0) for name in ("seconds", "peak_memory_bytes")]
@@ -196,17 +196,17 @@ def _is_entry(entry: Any) -> bool:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a run's numbers."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _VERSIONED:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 class StageTimer:
-    """Counts seconds, and keeps the count in a folder: a process may be killed at any moment."""
+    """Counts a stage's seconds, and saves them in a folder: a process may be killed at any time."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / SECONDS
@@ -215,11 +215,11 @@ class StageTimer:
 
     @property
     def seconds(self) -> float:
-        """Seconds so far, with those that the folder says went by before."""
+        """Seconds so far, with those of earlier processes."""
         return self._before + time.monotonic() - self._started
 
     def note(self, at_most_every: float = 1.0) -> None:
-        """Keep the count, unless this was done less than so many seconds ago."""
+        """Save the count, unless it was saved less than `at_most_every` seconds ago."""
         now = time.monotonic()
         if now - self._noted >= at_most_every:
             write_json(self._path, self.seconds)
@@ -227,12 +227,12 @@ class StageTimer:
 
 
 def _read_seconds(path: Path) -> float:
-    """The count that was kept; 0 where there is none that makes sense."""
+    """The saved count; 0 where it is missing or invalid."""
     try:
-        found = float(json.loads(path.read_text(encoding="utf-8")))
+        seconds = float(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return 0.0
-    return found if 0 <= found < math.inf else 0.0
+    return seconds if 0 <= seconds < math.inf else 0.0
 
 
 def write_summary(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:

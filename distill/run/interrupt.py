@@ -25,7 +25,7 @@ class Stop:
 
 @contextmanager
 def listen() -> Iterator[Stop]:
-    """A Stop that SIGINT and SIGTERM set; a second signal acts as it would have before."""
+    """A Stop that SIGINT and SIGTERM set; a second signal has its earlier effect."""
     stop = Stop()
     before: dict[signal.Signals, Any] = {}
 

@@ -1,8 +1,7 @@
-"""What a job takes, from a dry run of one of its steps: no number of it is measured."""
+"""The load of a job, from a dry run of one of its steps; nothing is measured."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
@@ -20,12 +19,12 @@ _STEP_FLOPS = 1e8
 def training_load(
     spec: str, image: tuple[int, int, int], classes: int, batch: int, steps: int
 ) -> Load:
-    """What `steps` training steps of a network take, and the tensors of one step.
+    """The operations of `steps` training steps of a network, and the tensors of one step.
 
     Args:
         spec: of the network.
         image: channels, height and width of its images.
-        classes: that it tells apart.
+        classes: k.
         batch: images of a step.
         steps: how many.
     """
@@ -34,7 +33,7 @@ def training_load(
 
 
 def together(loads: Iterable[Load]) -> Load:
-    """What one process takes that does all of these one after another."""
+    """The load of one process that does all of these one after another."""
     flops, size = 0.0, 0
     for load in loads:
         flops, size = flops + load.flops, max(size, load.bytes)
@@ -42,13 +41,13 @@ def together(loads: Iterable[Load]) -> Load:
 
 
 def step_count(images: int, batch: int) -> int:
-    """Steps of an epoch, the last of which may have fewer images."""
-    return math.ceil(images / batch)
+    """Steps of an epoch in batches of at most `batch`, the last of which may have fewer images."""
+    return -(-images // min(batch, images)) if images else 0
 
 
 @lru_cache(maxsize=64)
 def _step_cost(spec: str, image: tuple[int, int, int], classes: int, batch: int) -> Cost:
-    """What a training step of a network needs; more than can be had where it cannot be run dry."""
+    """The cost of a training step of a network; a large one where it cannot be run dry."""
 
     def step() -> None:
         with torch.device("meta"):
@@ -63,5 +62,5 @@ def _dry(step: Callable[[], None]) -> Cost:
     try:
         return run_dry(step)
     except RuntimeError:
-        # Its own code asks for values, which the meta device has none of.
+        # Its code reads values, which tensors on the meta device lack.
         return Cost(10**12, 0)

@@ -9,24 +9,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from typing_extensions import override
+
 
 class Advance(Protocol):
-    """Called after each unit of work, with what is worth showing just now."""
+    """Called after each unit of work, with a note to show."""
 
     def __call__(self, note: str = "", count: int = 1) -> None:
-        """Count `count` more units as done; below 0, as to be done again."""
+        """Count `count` more units as done; below 0, that many must be done again."""
         ...
 
 
 @dataclass
-class Counted:
+class Counted(Advance):
     """Progress that is counted and not shown, as by a worker: its units, and the last note."""
 
     units: int = 0
     note: str = ""
 
+    @override
     def __call__(self, note: str = "", count: int = 1) -> None:
-        """See `Advance`."""
         self.units += count
         self.note = note or self.note
 

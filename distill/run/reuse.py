@@ -1,4 +1,4 @@
-"""Stages that another run has finished in the same way are taken over instead of run again."""
+"""Reuse of stages that another run has finished from the same inputs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from distill.run.artefacts import MANIFEST
 from distill.run.folder import read_manifest
 from distill.store.files import atomic_path
 
-# What is made once and serves many recipes, and is a file of its own.
+# Stages whose output is a file of its own that many recipes can share.
 REUSED = ("experts", "committee")
 
 
 def take_stage(runs: Sequence[Path], name: str, key: str, folder: Path) -> dict[str, Any] | None:
     """The manifest's entry of a stage that one of `runs` has finished, its files now in `folder`.
 
-    A file is linked where both folders lie on one disk, which no later write can harm: files are
-    replaced, never changed. The caller checks the digests.
+    Files are hard-linked where both folders lie on one disk, which is safe: files are replaced,
+    never changed. The caller checks the digests.
 
     Args:
         runs: folders of finished or unfinished runs.
         name: of the stage.
         key: digest of everything that decides its outputs.
-        folder: of the run that takes it over.
+        folder: of the run that reuses it.
 
     Raises:
         WorkError: if one of `runs` is not the folder of a run.

@@ -1,15 +1,10 @@
-"""Images and learned labels of a set in few bytes, which are decoded when they are read.
-
-A coding is written as a spec, such as `rounded:depth=2` or `frequency:step=0.3:block=7`: a name of
-`synth.coding.CODINGS`, and the settings that differ from its defaults.
-"""
+"""Images and learned labels of a set in few bytes, which are decoded when they are read."""
 
 from __future__ import annotations
 
 import importlib.util
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any
 
 import h5py
 import numpy as np
@@ -81,41 +76,6 @@ def _pixels(payload: bytes) -> Tensor:
     return unpack_images(payload)[0]
 
 
-def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
-    """The coding of a spec, for images of a shape [n, c, h, w].
-
-    Args:
-        spec: see the head of this module.
-        shape: of the images.
-        groups: runs of equal length of images that are alike, see `class_runs`; for codings that
-            can use it.
-
-    Raises:
-        CodingError: for an unknown coding or setting, or one that does not fit the images.
-    """
-    name, *settings = spec.split(":")
-    if name not in CODINGS:
-        raise CodingError(
-            f"coding {spec}: there is none {name!r}; choose from {', '.join(CODINGS)}"
-        )
-    kinds = {field.name: type(field.default) for field in _settings(CODINGS[name])}
-    found: dict[str, Any] = {}
-    for part in settings:
-        key, _, value = part.partition("=")
-        if key not in kinds:
-            known = ", ".join(kinds) or "none"
-            raise CodingError(f"coding {spec}: there is no setting {key!r}; there are: {known}")
-        try:
-            found[key] = kinds[key](value)
-        except ValueError:
-            raise CodingError(f"coding {spec}: {key} is {value!r}; it must be a number") from None
-    if groups > 1 and "groups" in kinds:
-        found.setdefault("groups", groups)
-    make: Any = CODINGS[name]
-    coding: ImageCoding = make(tuple(shape), **found)
-    return coding
-
-
 def class_runs(hard: Tensor, classes: int) -> int:
     """The number of classes where [n] lists each as often and in order, else 1."""
     runs = torch.arange(classes).repeat_interleave(max(1, len(hard) // classes))
@@ -123,18 +83,16 @@ def class_runs(hard: Tensor, classes: int) -> int:
 
 
 def coding_spec(coding: ImageCoding) -> str:
-    """The spec of a coding, see `build_coding`."""
+    """The spec, see `distill.recipes.build.build_coding`, from which a coding is made again."""
     name = next(name for name, kind in CODINGS.items() if isinstance(coding, kind))
-    values = {field.name: getattr(coding, field.name) for field in _settings(type(coding))}
-    defaults = {field.name: field.default for field in _settings(type(coding))}
+    settings = [
+        (field, getattr(coding, field.name))
+        for field in fields(coding)  # type: ignore[arg-type]
+        if field.name not in ("shape", "groups")
+    ]
     return name + "".join(
-        f":{key}={value}" for key, value in values.items() if value != defaults[key]
+        f":{field.name}={value}" for field, value in settings if value != field.default
     )
-
-
-def _settings(kind: Any) -> list[Any]:
-    """The fields of a coding but for the shape of its images."""
-    return [field for field in fields(kind) if field.name != "shape"]
 
 
 def pack_labels(learned: Tensor, most: int) -> bytes | None:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.errors import WorkError
+from distill.errors import RecipeError, WorkError
+from distill.recipes.build import build_coding
 from distill.sets.coded import (
     best_coder,
-    build_coding,
     class_runs,
     coding_spec,
     pack_labels,
@@ -27,7 +27,7 @@ from distill.sets.coded import (
 )
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import SetFile, code_images, read_set, set_path, write_set
-from synth.coding import CodingError, ImageCoding, Pixels, Shape, pack_images
+from synth.coding import ImageCoding, Pixels, Shape, pack_images
 from synth.formation import decode_images
 from synth.images import gather
 
@@ -145,7 +145,7 @@ def _ways(shape: Shape, groups: int = 1) -> Iterator[Sequence[ImageCoding]]:
     for family in families:
         try:
             yield [build_coding(spec, shape, groups) for spec in family]
-        except CodingError:
+        except RecipeError:
             continue  # frequencies of images that are neither gray nor coloured
 
 

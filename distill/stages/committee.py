@@ -1,4 +1,4 @@
-"""Train the committee of teachers, and read it back ready to vote."""
+"""Train the committee of teachers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from distill.errors import WorkError
 from distill.recipes.build import build_views, is_trained
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
 from distill.run.context import Context
@@ -17,7 +17,7 @@ from distill.run.engines import Load, in_turn
 from distill.run.load import step_count
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import Units
-from distill.stages.units.unit import Part, Task, Unit, batches_of
+from distill.stages.units.unit import Part, Task, Unit
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
 from distill.teachers.pretrained import comes_trained, weights_digests
@@ -55,7 +55,7 @@ def run_committee(context: Context, table: CommitteeTable) -> None:
 
 
 def _load(context: Context, index: int) -> Load:
-    """What a member takes that is trained to its last epoch."""
+    """The load of a member that is trained to its last epoch."""
     committee: CommitteeTable = context.recipe.table("committee")
     spec = committee.members[index]
     table, images = committee.training(spec), len(context.data.train)
@@ -67,10 +67,10 @@ def _load(context: Context, index: int) -> Load:
 def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     """Train one member.
 
-    Without patience the last epoch is kept. With it, the one that was best on the validation
-    split, and the training ends when `patience` epochs brought nothing better: an overconfident
-    teacher makes worse labels. A model of torchvision starts from its published weights; where
-    their head is of as many classes as the data, it is not trained, and nor is a teacher.
+    Without patience the last epoch is kept; with it the best one on the validation split, and
+    training stops after `patience` epochs without improvement: overconfident teachers make worse
+    labels. A model of torchvision starts from its published weights; it is not trained if their
+    head has as many classes as the data, and nor is a teacher.
     """
     committee: CommitteeTable = context.recipe.table("committee")
     spec = committee.members[index]
@@ -79,7 +79,7 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     held_images, held_labels = context.split("validation")
     network = context.network(spec, COMMITTEE_STAGE, index)
     if comes_trained(context, spec, table.weights, network):
-        return _as_it_is(context, network, table.epochs)
+        return _pretrained(context, network, table.epochs)
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
@@ -101,20 +101,20 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
             elif epoch.index - kept >= table.patience:
                 context.progress.advance(count=table.epochs - epoch.index)
                 break
-    return _trained(state, curve, kept)
+    return _packed(state, curve, kept)
 
 
-def _as_it_is(context: Context, network: nn.Module, epochs: int) -> tuple[Arrays, Header]:
-    """A member that came with all of its weights: measured, and not trained."""
+def _pretrained(context: Context, network: nn.Module, epochs: int) -> tuple[Arrays, Header]:
+    """A member with weights of its own: tested, not trained."""
     images, labels = context.split("validation")
     value = accuracy(network, images, labels)
     loss = soft_cross_entropy(predict(network, images), hard_logits(labels, context.classes))
     context.progress.advance(f"as it came, accuracy {value:.3f}", epochs)
-    return _trained(_copy(network), [(float(loss), value)], 0)
+    return _packed(_copy(network), [(float(loss), value)], 0)
 
 
-def _trained(state: State, curve: Curve, kept: int) -> tuple[Arrays, Header]:
-    """What one training gives: the state of the epoch that is kept, the curve, and that epoch."""
+def _packed(state: State, curve: Curve, kept: int) -> tuple[Arrays, Header]:
+    """A member as a part of the checkpoint: the kept state, the curve, and the kept epoch."""
     return to_arrays(state), {"curve": curve, "kept": kept, "order": list(state)}
 
 
@@ -123,7 +123,7 @@ def _copy(network: nn.Module) -> State:
 
 
 def _refuse_chance(member: Member, classes: int) -> None:
-    """A member that has learned nothing must not vote: its labels would be noise."""
+    """Refuse a member that is near chance: its labels would be noise."""
     if member.accuracy < 2 / classes and classes > 2:
         remedy = "raise committee.epochs or choose another network"
         if not member.epoch:
@@ -157,13 +157,13 @@ def committee_units(units: Units, table: CommitteeTable) -> list[Task[Unit]]:
             continue
         batch = min(own.batch_size, shape.train)
         step = units.training_step(spec, batch, own.augmentation, _settings(table, spec))
-        steps = Part(own.epochs * batches_of(shape.train, batch), step)
+        steps = Part(own.epochs * step_count(shape.train, batch), step)
         tasks.append(Task(1, (steps, units.predictions(spec, shape.validation, own.epochs))))
     return tasks
 
 
 STAGE = Stage(
-    STAGES["committee"],
+    STAGE_ENTRIES["committee"],
     run_committee,
     output_file(COMMITTEE),
     committee_units,

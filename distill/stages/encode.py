@@ -19,12 +19,14 @@ from distill.recipes.build import build_codec
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.recipe import Recipe
 from distill.recipes.specs import parse_codec
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.encode import EncodeTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import ENCODE_STAGE, ENCODING, SET
 from distill.run.context import Context, scratch_context
+from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
+from distill.run.load import step_count
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encode import encode_one, full_votes
@@ -32,10 +34,9 @@ from distill.sets.encoded import EncodedVotes
 from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
-from distill.run.dry_run import Cost
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import synthetic_shape
-from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, fixed_generator
 from distill.store.files import write_json
 from distill.teachers.loading import find_label_sources
 from projectors.codecs import Labels, LabelSpec
@@ -43,32 +44,32 @@ from synth.training.loop import accuracy
 
 
 def run_encode(context: Context, table: EncodeTable) -> None:
-    """Add /labels/<codec> to set.h5, and say in encoding.json which it is."""
+    """Add /labels/<codec> to set.h5, and describe it in encoding.json."""
     path = context.run.path / SET
     content = read_set(path)
-    name, encoded, found = encode_content(context, content, table)
+    name, encoded, described = encode_content(context, content, table)
     add_encoded(path, name, encoded)
-    write_json(context.run.path / ENCODING, found)
+    write_json(context.run.path / ENCODING, described)
 
 
 def encode_content(
     context: Context, content: SetFile, table: EncodeTable
 ) -> tuple[str, EncodedVotes, dict[str, Any]]:
-    """Choose a codec and encode the set's votes: spec, labels, and what to say of them."""
+    """Choose a codec and encode the set's votes: spec, labels, and their description."""
     votes = full_votes(content)
-    # Held from here on: every candidate reads all of them.
+    # Read into memory: every candidate encodes all of them.
     content = replace(content, votes=votes)
     seen = len(content.seen_hard)
     _, _, h, w = content.images.shape
     ladder = possible(LADDER, votes, int(content.manifest["seed"]), (h, w))
 
-    networks = find_label_sources(context)
+    sources = find_label_sources(context)
 
-    # The choice by bytes ends with the codec that it chooses.
+    # The choice by bytes ends with the codec that it chooses, which is not encoded again.
     @lru_cache(maxsize=1)
     def encode(spec: str) -> EncodedVotes:
         context.stop.check()
-        return encode_one(content, spec, networks)
+        return encode_one(content, spec, sources)
 
     def size(spec: str) -> int:
         encoded = encode(spec)
@@ -90,18 +91,18 @@ def encode_content(
     encoded = encode(name)
     full = 2 * math.prod(votes.logits.shape)
     files = receiver_files(encoded, seen)
-    found = {
+    described = {
         "codec": name,
         "payload": len(encoded.payload),
         "views": encoded.view_bytes(seen),
         "external": encoded.external,
         "files": [asdict(part) for part in files],
         "shipped": sum(part.shipped for part in files),
-        "teacher_passes": teacher_passes(encoded, votes, networks),
+        "teacher_passes": teacher_passes(encoded, votes, sources),
         "full": full,
         "ratio": full / len(encoded.payload),
     }
-    return name, encoded, found if lost is None else {**found, "held_out_loss": lost}
+    return name, encoded, described if lost is None else {**described, "held_out_loss": lost}
 
 
 def encoding_name(path: Path) -> str:
@@ -110,7 +111,7 @@ def encoding_name(path: Path) -> str:
 
 
 def judging_students(recipe: Recipe) -> dict[str, Any] | None:
-    """The students that decide the choice, where the accuracy decides it."""
+    """The [evaluate] table where students' accuracy chooses the codec; None elsewhere."""
     if recipe.encode is None or recipe.encode.max_loss is None or recipe.evaluate is None:
         return None
     return recipe.evaluate.model_dump(mode="json")
@@ -120,14 +121,14 @@ def _held_out(context: Context, content: SetFile, labels: str) -> float:
     """Mean accuracy of the recipe's students on the validation split, a fraction."""
     table = context.recipe.table("evaluate")
     images, hard = context.split("validation")
-    found = []
+    accuracies = []
     for student in table.students:
         for seed in range(table.seeds):
             network = trained_student(
                 context, table, EvaluatedSet(content), StudentJob(STUDENTS, student, labels, seed)
             )
-            found.append(accuracy(network, images, hard))
-    return sum(found) / len(found)
+            accuracies.append(accuracy(network, images, hard))
+    return sum(accuracies) / len(accuracies)
 
 
 def encode_set(
@@ -143,26 +144,26 @@ def encode_set(
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
     """
-    place = set_path(path)
-    content = read_set(place)
-    recipe = check_recipe(content.manifest["recipe"], f"recipe of {place}")
+    source = set_path(path)
+    content = read_set(source)
+    recipe = check_recipe(content.manifest["recipe"], f"recipe of {source}")
     recipe = with_evaluation(recipe, {})
     recipe = check_recipe({**recipe.model_dump(), "encode": choice}, "encode")
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
-        context = scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
-        name, encoded, found = encode_content(context, content, recipe.table("encode"))
+        context = scratch_context(Path(scratch), source.parent, recipe, device, quiet, stop)
+        name, encoded, described = encode_content(context, content, recipe.table("encode"))
     if out is None:
-        add_encoded(place, name, encoded)
+        add_encoded(source, name, encoded)
     else:
         write_set(out, replace(content, votes=None, encoded={name: encoded}, measured=None))
-    return {**found, "set": str(place if out is None else out)}
+    return {**described, "set": str(source if out is None else out)}
 
 
 def encode_units(units: Units, table: EncodeTable) -> list[Task[Unit]]:
     """The labels in one codec, or in those that are tried until one fits.
 
-    By bytes, codecs are tried in turn: all are counted, as many as there can be. By accuracy
-    they are bisected, and the students of each are judged beside those of the full labels.
+    By bytes, codecs are tried in turn, and all of them are counted. By accuracy they are
+    bisected, and students are trained on each and on the full labels.
     """
     if table.codec is not None:
         return [Task(1, _encoding(units, table.codec))]
@@ -172,19 +173,19 @@ def encode_units(units: Units, table: EncodeTable) -> list[Task[Unit]]:
     ladder = fitting(LADDER, labels, min(relabel.batch_size, count), seeded=True)
     if table.target_bytes is not None:
         return [Task(1, sum((_encoding(units, spec) for spec in ladder), ()))]
-    judged = units.recipe.evaluate
-    if judged is None:
+    evaluate = units.recipe.evaluate
+    if evaluate is None:
         raise NotPricedError("encode.max_loss needs students; add an [evaluate] table")
     tried = math.ceil(math.log2(len(ladder) + 1))
-    found = [Task(tried, _encoding(units, ladder[len(ladder) // 2]))]
-    for student in judged.students:
+    tasks = [Task(tried, _encoding(units, ladder[len(ladder) // 2]))]
+    for student in evaluate.students:
         job = StudentJob(STUDENTS, student, "votes", 0, trial=True)
-        found.append(Task((1 + tried) * judged.seeds, student_parts(units, judged, job)))
-    return found
+        tasks.append(Task((1 + tried) * evaluate.seeds, student_parts(units, evaluate, job)))
+    return tasks
 
 
 def _encoding(units: Units, spec: str) -> tuple[Part[Unit], ...]:
-    """What a codec does with all labels; a network's own bytes cost next to nothing."""
+    """Encoding all labels; the time to store a network's weights is negligible."""
     relabel = units.recipe.relabel or RelabelTable()
     count = synthetic_shape(units.recipe, units.shape).seen
     parsed = parse_codec(spec)
@@ -194,16 +195,16 @@ def _encoding(units: Units, spec: str) -> tuple[Part[Unit], ...]:
         return ()
     source = "votes" if parsed.parts["network"].entry.name == "teacher" else "projector"
     batch = min(relabel.batch_size, count)
-    asked = online_labels(units, source, batch)
+    online = online_labels(units, source, batch)
     labels = spec.partition("+")[2]
     return (
-        Part(relabel.epochs * batches_of(count, batch), asked),
+        Part(relabel.epochs * step_count(count, batch), online),
         Part(1, _encoded_labels(units, relabel, labels)),
     )
 
 
 def _encoded_labels(units: Units, table: RelabelTable, spec: str) -> Unit:
-    """The labels of all epochs of a batch of images in one go, at random logits."""
+    """Random labels of all epochs of a batch of images, encoded at once."""
     count, classes = synthetic_shape(units.recipe, units.shape).seen, units.shape.classes
 
     def work(size: int) -> tuple[Callable[[], object], int]:
@@ -213,8 +214,8 @@ def _encoded_labels(units: Units, table: RelabelTable, spec: str) -> Unit:
         return lambda: codec.encode(labels), 1
 
     def cost(size: int) -> Cost:
-        # In float16 as they are stored, and in float32 as they are worked on; no operations of
-        # convolutions and products.
+        # Labels are stored in float16 and encoded in float32; convolutions and matrix products,
+        # which alone are counted, do not occur.
         return Cost(0, (2 + 4) * table.epochs * size * classes)
 
     name = f"labels of {table.epochs} epochs encoded by {spec}"
@@ -223,13 +224,13 @@ def _encoded_labels(units: Units, table: RelabelTable, spec: str) -> Unit:
 
 def _outputs(folder: Path) -> dict[str, str]:
     """Only the labels that the stage chose: others may be added to the set by hand."""
-    found = output_file(ENCODING)(folder)
+    digests = output_file(ENCODING)(folder)
     part = f"labels/{encoding_name(folder / ENCODING)}"
-    return {**found, **set_parts("encoded", part, attributes=False)(folder)}
+    return {**digests, **set_parts("encoded", part, attributes=False)(folder)}
 
 
 STAGE = Stage(
-    STAGES[ENCODE_STAGE],
+    STAGE_ENTRIES[ENCODE_STAGE],
     run_encode,
     _outputs,
     encode_units,

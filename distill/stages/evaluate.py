@@ -1,4 +1,4 @@
-"""Judge the synthetic set of a run by fresh students, and write what was found into it."""
+"""Evaluate the synthetic set of a run with fresh students, and store the result in it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from distill.evaluation.jobs import STUDENTS, WHOLE, StudentJob, plan_jobs, plan
 from distill.evaluation.protocols import job_settings, protocol_name
 from distill.evaluation.results import judge
 from distill.recipes.build import relabel_views
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
 from distill.run.context import Context
+from distill.run.load import step_count
 from distill.sets.set_file import SET_KIND, add_measured
 from distill.stages.stage import Stage, output_file, vote_keys
 from distill.stages.units.networks import Units, seen_by
@@ -27,7 +28,6 @@ from distill.stages.units.unit import (
     Part,
     Task,
     Unit,
-    batches_of,
     exhaust,
     fixed_generator,
 )
@@ -41,26 +41,28 @@ def run_evaluate(context: Context, table: EvaluateTable) -> None:
     """Make evaluation.json and the attribute `measured` of set.h5."""
     context.run.keep_metrics(EVALUATE_STAGE)
     log = context.checkpoint(EVALUATE_STAGE).folder / "jobs.jsonl"
-    found = judge(context, table, context.run.path / SET, log)
-    write_json(context.run.path / EVALUATION, found)
-    add_measured(context.run.path / SET, found)
+    evaluation = judge(context, table, context.run.path / SET, log)
+    write_json(context.run.path / EVALUATION, evaluation)
+    add_measured(context.run.path / SET, evaluation)
 
 
 def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
-    """Students, who do not wait for each other."""
+    """Students, which are independent of each other."""
     if table.equal_bytes:
         raise NotPricedError("the control of evaluate.equal_bytes is not priced")
     recipe = units.recipe
-    there = {
+    sources = {
         "hard": True,
         "learned": recipe.match is not None,
         "votes": recipe.relabel is not None,
         "projector": recipe.projector is not None,
     }
     if recipe.encode is not None and recipe.encode.codec is not None:
-        there[recipe.encode.codec] = True
-    labellers = {"votes": recipe.committee is not None, "projector": there["projector"]}
-    available, online = ([name for name, yes in kind.items() if yes] for kind in (there, labellers))
+        sources[recipe.encode.codec] = True
+    labellers = {"votes": recipe.committee is not None, "projector": sources["projector"]}
+    available, online = (
+        [name for name, yes in kind.items() if yes] for kind in (sources, labellers)
+    )
     # Students that differ in their seed alone take the same time.
     jobs = plan_jobs(table.students, 1, table.labels, available, online)
     jobs += plan_plain(jobs) if table.scores else []
@@ -76,11 +78,11 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     relabel = recipe.relabel or RelabelTable()
     whole = job.group == WHOLE
     count = shape.train if whole else synthetic_shape(recipe, shape).seen
-    # Votes in full, or as a codec gives them back.
+    # Votes in full, or decoded.
     stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
     batch = min(relabel.batch_size if stored else table.batch_size, count)
     settings = job_settings(table, job, temperature=relabel.temperature)
-    steps = settings.epochs * batches_of(count, batch)
+    steps = settings.epochs * step_count(count, batch)
     online = job.labels in ("votes", "projector") and not stored and not whole
     # Views that are labelled online are drawn with the labels.
     families, dsa = "none", False
@@ -108,36 +110,36 @@ def online_labels(units: Units, source: str, batch: int) -> Unit:
         name, parameters = units.projector_name, parameter_count(units.projector.visual)
 
     def work(size: int) -> tuple[Callable[[], object], int]:
-        ask = units.committee.vote if votes else _ask(units.projector)
+        label = units.committee.vote if votes else _labeller(units.projector)
         images = units.images(size)
-        return lambda: exhaust(labelled_online(images, ask, len(images), views, generator)), 1
+        return lambda: exhaust(labelled_online(images, label, len(images), views, generator)), 1
 
     def dry(size: int) -> None:
         seen = seen_by(views, units.meta_batch(size)[0])
         if votes:
             units.meta_committee().vote(seen)
         else:
-            _ask(copy.deepcopy(units.projector).to("meta"))(seen)
+            _labeller(copy.deepcopy(units.projector).to("meta"))(seen)
 
     return units.unit(f"online labels of {name}", batch, work, dry, parameters)
 
 
-def _ask(projector: Projector) -> Callable[[Tensor], Tensor]:
+def _labeller(projector: Projector) -> Callable[[Tensor], Tensor]:
     @torch.no_grad()
-    def ask(images: Tensor) -> Tensor:
+    def label(images: Tensor) -> Tensor:
         return projector.logits(images)
 
-    return ask
+    return label
 
 
 def _outputs(folder: Path) -> dict[str, str]:
-    """The evaluation stands in a file of its own and in the set, which may be made again."""
+    """The evaluation in its own file, and its copy in the set, which may have been remade."""
     measured = digest_attribute(folder / SET, SET_KIND, "measured")
     return {**output_file(EVALUATION)(folder), f"{SET}:measured": measured}
 
 
 STAGE = Stage(
-    STAGES[EVALUATE_STAGE],
+    STAGE_ENTRIES[EVALUATE_STAGE],
     run_evaluate,
     _outputs,
     evaluate_units,

@@ -9,7 +9,7 @@ import torch
 
 from distill.recipes.build import build_views
 from distill.recipes.recipe import kept_epochs
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.experts import ExpertsTable
 from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
 from distill.run.context import Context
@@ -18,7 +18,7 @@ from distill.run.load import step_count
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import meta_network, parameter_count
-from distill.stages.units.unit import Part, Task, Unit, batches_of
+from distill.stages.units.unit import Part, Task, Unit
 from distill.store.experts import Trajectory, write_experts
 from distill.store.tensors import Arrays, to_arrays
 from synth.images import HardLogits
@@ -60,7 +60,7 @@ def run_experts(context: Context, table: ExpertsTable) -> None:
 
 
 def _load(context: Context, index: int) -> Load:
-    """What an expert takes."""
+    """The load of training an expert."""
     table: ExpertsTable = context.recipe.table("experts")
     batch = min(table.batch_size, len(context.data.train))
     steps = table.epochs * step_count(len(context.data.train), batch)
@@ -115,19 +115,19 @@ def experts_units(units: Units, table: ExpertsTable) -> list[Task[Unit]]:
     shape, families = units.shape, units.recipe.data.augmentation
     batch = min(table.batch_size, shape.train)
     step = units.training_step(table.network, batch, families, _settings(table), one_per_batch=True)
-    steps = Part(table.epochs * batches_of(shape.train, batch), step)
+    steps = Part(table.epochs * step_count(shape.train, batch), step)
     tested = units.predictions(table.network, shape.validation, table.epochs)
     return [Task(table.count, (steps, tested))]
 
 
 def _snapshot_bytes(units: Units, table: ExpertsTable) -> int:
-    """An expert's snapshots, once in parts and once whole."""
+    """Bytes of an expert's snapshots, held twice: one by one, and stacked."""
     network = meta_network(table.network, units.shape)
     return 2 * 4 * len(kept_epochs(units.recipe)) * parameter_count(network)
 
 
 STAGE = Stage(
-    STAGES["experts"],
+    STAGE_ENTRIES["experts"],
     run_experts,
     output_file(EXPERTS),
     experts_units,

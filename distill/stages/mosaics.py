@@ -13,8 +13,9 @@ from distill.data import split_by_index
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 from distill.run.context import Context
+from distill.run.load import step_count
 from distill.stages.units.networks import Units
-from distill.stages.units.unit import Part, Task, Unit, batches_of, fixed_generator
+from distill.stages.units.unit import Part, Task, Unit, fixed_generator
 from distill.store.large_arrays import is_large
 from synth.committee.vote import Committee
 from synth.crops import crop_resized, draw_box
@@ -25,9 +26,9 @@ from synth.selection import MosaicSettings, draw_mosaics, make_mosaics, realism_
 def realistic_mosaics(
     context: Context, committee: Committee, table: RecoverTable | SelectTable, stage: str
 ) -> Images:
-    """Normalised mosaics [k * ipc, c, h, w] in class order; many are made when they are asked for.
+    """Normalised mosaics [k * ipc, c, h, w] in class order; a large set is made on access.
 
-    Crops are cut from pixels, so that whitened images are the whitening of what was cut.
+    Crops are cut from pixels, and whitening comes after tiling.
     """
     settings = MosaicSettings(table.candidates, table.crops, table.factor, table.crop_area)
     split = context.data.train
@@ -46,8 +47,8 @@ def realistic_mosaics(
 
     shape = torch.Size((context.classes * table.ipc, *pixels.shape[1:]))
     if not is_large(shape, 4):
-        found = [of_class(label) for label in range(context.classes)]
-        return context.preprocess(torch.cat(found))
+        by_class = [of_class(label) for label in range(context.classes)]
+        return context.preprocess(torch.cat(by_class))
     return _ByClass(
         shape, table.ipc, pixels.device, lambda label: context.preprocess(of_class(label))
     )
@@ -55,7 +56,7 @@ def realistic_mosaics(
 
 @dataclass(eq=False)
 class _ByClass:
-    """Images in class order that are made a class at a time; the last class is kept.
+    """Images in class order, made a class at a time on access; the last class is cached.
 
     Attributes:
         shape: [k * ipc, c, h, w].
@@ -78,7 +79,7 @@ class _ByClass:
         return torch.stack([self._image(number) for number in numbers])
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """See `synth.images.Images`."""
+        """Batches of `split_size` images in order; the last may be smaller."""
         return split_by_index(self, split_size)
 
     def _image(self, number: int) -> Tensor:
@@ -88,21 +89,21 @@ class _ByClass:
         return self._last[1][place]
 
 
-# Candidates of which the committee judges all crops at once.
-_JUDGED = 50
+# Candidates whose crops the committee scores in one batch.
+_SCORED = 50
 
 
 def mosaic_units(units: Units, table: RecoverTable | SelectTable) -> list[Task[Unit]]:
-    """The committee judges every crop of every candidate of a class."""
+    """The committee scores every crop of every candidate of a class."""
     shape = units.shape
     candidates = min(table.candidates, shape.train // shape.classes)
     crops = candidates * table.crops
-    batch = min(crops, _JUDGED * table.crops)
-    return [Task(shape.classes, (Part(batches_of(crops, batch), _judged_crops(units, batch)),))]
+    batch = min(crops, _SCORED * table.crops)
+    return [Task(shape.classes, (Part(step_count(crops, batch), _scored_crops(units, batch)),))]
 
 
-def _judged_crops(units: Units, batch: int) -> Unit:
-    """One batch of crops of real images, cut and judged by the committee."""
+def _scored_crops(units: Units, batch: int) -> Unit:
+    """One batch of crops of real images, cut and scored by the committee."""
     size = units.shape.size
 
     def work(count: int) -> tuple[Callable[[], object], int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.machine import peak_bytes, reset_peak
-from distill.recipes.stages import MAKERS
+from distill.recipes.stages import MAKERS, STAGE_ENTRIES
 from distill.run.artefacts import EVALUATE_STAGE, MANIFEST, REFINE_STAGE, REPORT, SET, SUMMARY
 from distill.run.context import Context
 from distill.run.folder import StageTimer, read_manifest
@@ -31,10 +31,12 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
     context.run.manifest.update(_provenance(context))
     _forget_other_makers(context)
     _undo_refine(context)
-    for stage in planned(context.recipe):
-        if names and stage.name not in names:
-            continue
-        _run_stage(context, stage)
+    asked = [stage for stage in planned(context.recipe) if not names or stage.name in names]
+    for place, stage in enumerate(asked):
+        coming = f"Next: {asked[place + 1].name}." if place + 1 < len(asked) else "The last stage."
+        does = STAGE_ENTRIES[stage.name].summary
+        words = f"stage {place + 1} of {len(asked)}: {does} {coming}" if len(asked) > 1 else ""
+        _run_stage(context, stage, words)
 
 
 def _provenance(context: Context) -> dict[str, Any]:
@@ -49,7 +51,8 @@ def _provenance(context: Context) -> dict[str, Any]:
     }
 
 
-def _run_stage(context: Context, stage: Stage) -> None:
+def _run_stage(context: Context, stage: Stage, words: str) -> None:
+    """Run a stage, unless its outputs are there; `words` are shown before it, if any."""
     run, key = context.run, _key(context, stage)
     context.key = key
     before = run.manifest["stages"].get(stage.name)
@@ -62,12 +65,14 @@ def _run_stage(context: Context, stage: Stage) -> None:
         context.progress.say(f"{stage.name:<10} taken from another run")
         _record(context, stage, before, taken)
         return
+    if words:
+        context.progress.say(f"{stage.name:<10} {words}")
     reset_peak(context.device)
-    run.watch = StageTimer(context.checkpoint(stage.name).folder)
+    run.timer = StageTimer(context.checkpoint(stage.name).folder)
     try:
         stage.run(context, context.recipe.table(stage.entry.table))
     except InterruptedRunError:
-        run.watch.note(at_most_every=0)
+        run.timer.note(at_most_every=0)
         raise
     except FloatingPointError as error:
         raise DivergedRunError(f"{stage.name} diverged: {error}") from None
@@ -76,7 +81,7 @@ def _run_stage(context: Context, stage: Stage) -> None:
     made = {
         "key": key,
         "outputs": stage.outputs(run.path),
-        "seconds": round(run.watch.seconds, 3),
+        "seconds": round(run.timer.seconds, 3),
         "peak_memory_bytes": peak_bytes(context.device),
     }
     _record(context, stage, before, made)
@@ -93,7 +98,7 @@ def _record(
 
 
 def _forget_dependents(context: Context, name: str) -> None:
-    """What was made from older outputs of a stage no longer counts as finished."""
+    """Stages that read older outputs of this one no longer count as finished."""
     for stage in STAGES.values():
         inputs = (*stage.inputs, *stage.also_inputs(context.recipe))
         if name in inputs and stage.name in context.run.manifest["stages"]:
@@ -106,14 +111,14 @@ def _forget_dependents(context: Context, name: str) -> None:
 
 
 def _forget_other_makers(context: Context) -> None:
-    """A set that an earlier form of the recipe made in another way is no longer part of the run."""
+    """Forget the stage that made the set if the recipe now makes it in another way."""
     for name in MAKERS:
         if getattr(context.recipe, name) is None:
             context.run.manifest["stages"].pop(name, None)
 
 
 def _undo_refine(context: Context) -> None:
-    """A set that an earlier form of the recipe refined has its own images back."""
+    """Drop the refined images of a set that the recipe no longer refines."""
     if context.recipe.refine is None and REFINE_STAGE in context.run.manifest["stages"]:
         if (context.run.path / SET).is_file():
             add_refined(context.run.path / SET, None)
@@ -126,9 +131,9 @@ def _key(context: Context, stage: Stage) -> str:
     recipe = context.recipe.model_dump(mode="json")
     inputs = {}
     for name in (*stage.inputs, *stage.also_inputs(context.recipe)):
-        found = context.run.manifest["stages"].get(name)
-        if found is not None:
-            inputs[name] = found["outputs"]
+        finished = context.run.manifest["stages"].get(name)
+        if finished is not None:
+            inputs[name] = finished["outputs"]
         elif name in [planned_stage.name for planned_stage in planned(context.recipe)]:
             raise WorkError(f"stage {stage.name} needs the outputs of {name}; run it first")
     return digest_json(
@@ -151,10 +156,10 @@ def _deciding(table: dict[str, Any], stage: Stage) -> dict[str, Any]:
 def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:
     """Which of a stage's recorded outputs differ now; all of them where one cannot be read."""
     try:
-        found = stage.outputs(folder)
+        outputs = stage.outputs(folder)
     except WorkError:
         return list(recorded)
-    return [name for name, digest in recorded.items() if found.get(name) != digest]
+    return [name for name, digest in recorded.items() if outputs.get(name) != digest]
 
 
 def changed_outputs(folder: Path) -> list[str]:

@@ -19,12 +19,12 @@ from distill.recipes.build import (
     student_view,
 )
 from distill.recipes.recipe import Recipe
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EXPERTS, PROJECT_STAGE, PROJECTOR
 from distill.run.context import Context
-from distill.stages.project_fit import Fit, fit_to_the_best
+from distill.stages.project_fit import Fit, run_fit
 from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.shapes import parameter_count
@@ -35,7 +35,7 @@ from projectors import Projector
 from synth.parameters import call_with_vector
 from synth.training.loop import predict
 
-EXPERTS_AT = "experts:"
+EXPERTS_PREFIX = "experts:"
 
 _BITS = {"float32": 32, "int8": 8, "int4": 4}
 
@@ -71,12 +71,12 @@ def run_project(context: Context, table: ProjectorTable) -> None:
         )
         wanted = predict(teacher, held_images).softmax(dim=1)
         with context.threads(settings.batch_size, projector.visual):
-            fit_to_the_best(context, PROJECT_STAGE, fit)
+            run_fit(context, PROJECT_STAGE, fit)
         storage = projectors.Storage(_BITS[table.storage], table.coder)
         shipped = projectors.rounded(projector, storage)
         fidelity = projectors.measure_fidelity(shipped, held_images, wanted, held_labels)
-        place = context.run.path / PROJECTOR
-        projectors.save(projector, place, storage=storage, fidelity=fidelity)
+        folder = context.run.path / PROJECTOR
+        projectors.save(projector, folder, storage=storage, fidelity=fidelity)
     except projectors.DivergedError as error:
         raise DivergedRunError(f"project diverged at step {error.step}: {error}") from None
     except projectors.ProjectorError as error:
@@ -101,13 +101,13 @@ def build_projector(
 
 
 def fit_inputs(recipe: Recipe) -> tuple[str, ...]:
-    """The stage experts, where it teaches a recipe's projector in place of the committee."""
-    taught = recipe.projector is not None and recipe.projector.teacher.startswith(EXPERTS_AT)
+    """The stage experts, where experts teach the projector in place of the committee."""
+    taught = recipe.projector is not None and recipe.projector.teacher.startswith(EXPERTS_PREFIX)
     return ("experts",) if taught else ()
 
 
 def view_recipe(recipe: Recipe) -> str | None:
-    """The augmentation that a recipe's projector borrows from its stored labels, if it does."""
+    """The augmentation of [relabel], where the projector has none of its own; None elsewhere."""
     if recipe.projector is None or recipe.projector.augmentation is not None:
         return None
     return (recipe.relabel or RelabelTable()).augmentation
@@ -119,7 +119,7 @@ def teacher_epoch(teacher: str) -> int | None:
     Raises:
         ValueError: if it names no whole number.
     """
-    return int(teacher.removeprefix(EXPERTS_AT)) if teacher.startswith(EXPERTS_AT) else None
+    return int(teacher.removeprefix(EXPERTS_PREFIX)) if teacher.startswith(EXPERTS_PREFIX) else None
 
 
 def _teacher(context: Context, table: ProjectorTable) -> Teacher:
@@ -152,7 +152,7 @@ def _weak_teacher(context: Context, epoch: int) -> Teacher:
 
 
 def project_units(units: Units, table: ProjectorTable) -> list[Task[Unit]]:
-    """Steps, one after the other; raises ProjectorError where the tower cannot be loaded."""
+    """Consecutive steps; raises ProjectorError where the tower cannot be loaded."""
     step = _fit_step(units, table, min(table.batch_size, units.shape.train))
     return [Task(1, (Part(table.steps, step),))]
 
@@ -187,7 +187,7 @@ def _fit_step(units: Units, table: ProjectorTable, batch: int) -> Unit:
 
 
 STAGE = Stage(
-    STAGES[PROJECT_STAGE],
+    STAGE_ENTRIES[PROJECT_STAGE],
     run_project,
     output_file(PROJECTOR),
     project_units,

@@ -16,13 +16,13 @@ _BEST = "best."
 
 @dataclass
 class Fit:
-    """A fit that is judged on the way.
+    """A fit with checks on held-out images.
 
     Attributes:
-        state: where it stands.
-        steps: takes its steps.
-        measure: how good the projector is now, on held-out images.
-        rule: when it stops, and what is best.
+        state: of the fit.
+        steps: takes them, one at a time.
+        measure: the fidelity of the projector as it is, on held-out images.
+        rule: which check is best, and when to stop.
         check_every: steps between two measurements; the last step is always measured.
         best: the best so far.
     """
@@ -41,10 +41,10 @@ class Fit:
         return taken % self.check_every == 0 or taken == self.state.settings.steps
 
 
-def fit_to_the_best(context: Context, stage: str, fit: Fit) -> None:
-    """Take the steps, and leave the projector as it was when it was best.
+def run_fit(context: Context, stage: str, fit: Fit) -> None:
+    """Take the steps, and restore the best weights.
 
-    Every measurement is followed by a checkpoint, and so is an interruption.
+    A checkpoint is saved after every measurement and on interruption.
     """
     checkpoint, state = context.checkpoint(stage), fit.state
     saved = checkpoint.load()

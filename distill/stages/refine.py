@@ -11,16 +11,17 @@ from torch import Tensor
 import projectors
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.refine import RefineTable
 from distill.run.artefacts import REFINE_STAGE, SET
 from distill.run.context import Context
+from distill.run.dry_run import Cost, run_dry
+from distill.run.load import step_count
 from distill.sets.set_file import add_refined, read_set
 from distill.stages.stage import Stage, set_parts
-from distill.run.dry_run import Cost, run_dry
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.shapes import parameter_count, synthetic_shape
-from distill.stages.units.unit import Part, Task, Unit, batches_of, exhaust
+from distill.stages.units.unit import Part, Task, Unit, exhaust
 from projectors import Tower
 from synth.formation import decode_images
 from synth.images import gather
@@ -69,9 +70,9 @@ def _encode(context: Context, tower: Tower) -> Callable[[Tensor], Tensor]:
 
 
 def _bounds(context: Context, images: Tensor) -> tuple[Tensor, Tensor]:
-    """No pixel leaves the range from black to white that was within it before.
+    """Bounds (low, high) that keep pixels between black and white if they were before.
 
-    Matched images may lie outside, and are not pulled in.
+    Matched images may lie outside, and are not clamped.
     """
     low, high = _preprocess(context).bounds(images.device)
     return torch.minimum(images, low), torch.maximum(images, high)
@@ -84,11 +85,11 @@ def _preprocess(context: Context) -> Preprocess:
 
 
 def refine_units(units: Units, table: RefineTable) -> list[Task[Unit]]:
-    """Steps of batches of stored images, one after the other."""
+    """Consecutive steps on batches of stored images."""
     stored = synthetic_shape(units.recipe, units.shape).stored
     batch = min(table.batch_size, stored)
     step = _refine_step(units, table, batch, stored)
-    return [Task(1, (Part(table.steps * batches_of(stored, batch), step),))]
+    return [Task(1, (Part(table.steps * step_count(stored, batch), step),))]
 
 
 def _refine_step(units: Units, table: RefineTable, batch: int, stored: int) -> Unit:
@@ -115,23 +116,23 @@ def _refine_step(units: Units, table: RefineTable, batch: int, stored: int) -> U
         return lambda: refine(images, encode, STEPS), STEPS
 
     def dry(size: int) -> None:
-        shrunk = copy.deepcopy(encoder).to("meta")
+        meta_encoder = copy.deepcopy(encoder).to("meta")
         images = units.meta_batch(size)[0].requires_grad_()
         seen = decode_images(images, factor)
-        difference = shrunk(seen) - shrunk(seen)
+        difference = meta_encoder(seen) - meta_encoder(seen)
         torch.autograd.grad(difference.square().sum(), images)
 
     def cost(size: int) -> Cost:
-        found = run_dry(lambda: dry(size))
-        # All images, Adam's two moments of them and their two bounds stay there meanwhile.
-        return Cost(found.flops, found.peak_bytes + 5 * 4 * stored * units.shape.pixels)
+        step = run_dry(lambda: dry(size))
+        # All images, their two moments of Adam and their two bounds stay in memory.
+        return Cost(step.flops, step.peak_bytes + 5 * 4 * stored * units.shape.pixels)
 
     name = f"refining step of {table.tower}"
     return Unit(name, batch, work, cost, parameter_count(encoder))
 
 
 STAGE = Stage(
-    STAGES[REFINE_STAGE],
+    STAGE_ENTRIES[REFINE_STAGE],
     run_refine,
     set_parts("refined", "refined", attributes=False),
     refine_units,

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from distill.recipes.build import relabel_views
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE, SET
 from distill.run.context import Context
@@ -19,7 +19,7 @@ from distill.sets.votes import RELABEL
 from distill.stages.stage import Stage, set_parts
 from distill.stages.units.networks import Units, seen_by
 from distill.stages.units.shapes import synthetic_shape, vote_bytes
-from distill.stages.units.unit import NotPricedError, Part, Task, Unit, batches_of, fixed_generator
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, fixed_generator
 from distill.store.large_arrays import is_large
 from distill.teachers.active import choose_views
 from distill.teachers.loading import load_committee
@@ -33,7 +33,7 @@ from synth.images import Images, gather
 
 
 def run_relabel(context: Context, table: RelabelTable) -> None:
-    """Add /labels/full-fp16 to set.h5; epochs that were voted before are not voted again."""
+    """Add /labels/full-fp16 to set.h5; finished epochs are not voted again on resuming."""
     path = context.run.path / SET
     content = context.once("set", partial(read_set, path))
     images, hard = context.on_device(content.seen_images), content.seen_hard
@@ -45,8 +45,8 @@ def run_relabel(context: Context, table: RelabelTable) -> None:
     for spec, weight in zip(context.recipe.table("committee").members, weights, strict=True):
         context.log(RELABEL_STAGE, member=spec, weight=weight)
     chosen = _chosen(context, table, committee, images, hard)
-    asked = None if chosen is None else chosen.numpy()
-    vote = partial(vote_epoch, Voting(path.resolve(), weights, batch_statistics, asked))
+    mask = None if chosen is None else chosen.numpy()
+    vote = partial(vote_epoch, Voting(path.resolve(), weights, batch_statistics, mask))
     large = is_large((table.epochs, len(images), context.classes), 2)
     with context.progress.task(RELABEL_STAGE, table.epochs):
         parts = context.map_parts(
@@ -68,13 +68,13 @@ def run_relabel(context: Context, table: RelabelTable) -> None:
 
 
 def _load(context: Context, images: int, epoch: int) -> Load:
-    """What the votes on an epoch take: forward passes, each a third of a training step."""
+    """The load of the votes on an epoch: forward passes, each a third of a training step."""
     table: RelabelTable = context.recipe.table("relabel")
     batch = min(table.batch_size, images)
     steps = step_count(images, batch)
     members = context.recipe.table("committee").members
-    found = together(context.training_load(spec, batch, steps) for spec in members)
-    return Load(found.flops / 3, found.bytes)
+    training = together(context.training_load(spec, batch, steps) for spec in members)
+    return Load(training.flops / 3, training.bytes)
 
 
 def _chosen(
@@ -92,17 +92,17 @@ def _chosen(
 
 
 def relabel_units(units: Units, table: RelabelTable) -> list[Task[Unit]]:
-    """Batches of voted views; epochs do not wait for each other."""
+    """Batches of voted views; epochs are independent."""
     if table.active != "none":
         raise NotPricedError(f"relabel.active = {table.active} is not priced")
     count = synthetic_shape(units.recipe, units.shape).seen
     batch = min(table.batch_size, count)
     vote = _stored_vote(units, table, batch)
-    return [Task(table.epochs, (Part(batches_of(count, batch), vote),))]
+    return [Task(table.epochs, (Part(step_count(count, batch), vote),))]
 
 
 def _stored_vote(units: Units, table: RelabelTable, batch: int) -> Unit:
-    """One batch of views voted for and rounded, as they are stored."""
+    """One batch of views, voted on and rounded to what is stored."""
     views, generator = relabel_views(table), fixed_generator()
 
     def work(size: int) -> tuple[Callable[[], object], int]:
@@ -125,16 +125,16 @@ def _stored_vote(units: Units, table: RelabelTable, batch: int) -> Unit:
 
 
 def _collected_bytes(units: Units, table: RelabelTable) -> int:
-    """The votes, once an epoch at a time and once whole."""
+    """Bytes of the votes, held twice: epoch by epoch, and stacked."""
     count = synthetic_shape(units.recipe, units.shape).seen
     logits = (table.epochs, count, units.shape.classes)
     votes = 2 * vote_bytes(table, count, units.shape.classes)
-    # Labels that are large wait on the disk, and an epoch of them is in memory at a time.
+    # Large labels stay on the disk, and one epoch at a time is in memory.
     return votes // table.epochs if is_large(logits, 2) else votes
 
 
 STAGE = Stage(
-    STAGES[RELABEL_STAGE],
+    STAGE_ENTRIES[RELABEL_STAGE],
     run_relabel,
     set_parts("votes", "labels/full-fp16", attributes=False),
     relabel_units,

@@ -1,4 +1,4 @@
-"""A whole run, and an evaluation by itself, as the commands ask for them."""
+"""A run of a recipe, from checks to the report."""
 
 from __future__ import annotations
 
@@ -15,21 +15,14 @@ from distill.recipes.checks import check_data, check_names
 from distill.recipes.compiling import resolve_compile
 from distill.recipes.recipe import Recipe
 from distill.report.writing import write_report
-from distill.run.artefacts import (
-    EVALUATE_STAGE as EVALUATE,
-)
-from distill.run.artefacts import (
-    EVALUATION,
-    MANIFEST,
-    REPORT,
-    SUMMARY,
-)
+from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, MANIFEST, REPORT, SUMMARY
 from distill.run.context import Context
 from distill.run.engines import Engine
 from distill.run.engines.process_group import joined
 from distill.run.folder import Run, open_run, read_manifest, write_summary
 from distill.run.interrupt import listen
 from distill.run.progress import Progress
+from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
 from distill.stages.stage_list import check_stages
@@ -53,12 +46,12 @@ def run_recipe(
         stages: names; empty for all.
         quiet: show no progress.
         engine: where independent work is done; None for this process.
-        reuse: folders of other runs, whose experts and committees are taken where they fit.
+        reuse: folders of other runs, whose experts and committees are reused where they fit.
 
     Raises:
-        LimbeckError: of the kind that fits; the folder can be gone on with.
+        LimbeckError: of the fitting kind; the run can be resumed.
     """
-    # Whatever can be refused is refused here, before the folder is touched.
+    # Everything is checked before the folder is touched.
     check_names(recipe)
     check_stages(recipe, stages)
     for other in reuse:
@@ -68,6 +61,8 @@ def run_recipe(
     device = choose_device(recipe.device)
     data = check_data(recipe)
     progress = Progress(quiet=quiet)
+    with listen() as stop:
+        recipe = resolve_budget(recipe, data, _earlier(out), progress.say, stop)
     recipe = resolve_compile(recipe, data, device, _earlier(out), progress.say)
     with joined(device, stages) as group, listen() as stop:
         if group is not None and not group.leads:
@@ -85,11 +80,11 @@ def run_recipe(
 
 
 def _earlier(out: Path) -> dict[str, Any]:
-    """The recipe that a run's folder holds; nothing where it is no run yet."""
+    """The recipe in a run's folder; empty for a new folder."""
     if not (out / MANIFEST).is_file():
         return {}
-    found: dict[str, Any] = read_manifest(out / MANIFEST)["recipe"]
-    return found
+    recipe: dict[str, Any] = read_manifest(out / MANIFEST)["recipe"]
+    return recipe
 
 
 def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
@@ -101,7 +96,7 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
         raise InterruptedRunError(
             f"interrupted; what was done is kept in {run.path}: run the same command to go on"
         ) from None
-    if EVALUATE not in run.manifest["stages"]:
+    if EVALUATE_STAGE not in run.manifest["stages"]:
         return None
     evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
     write_summary(context.run, evaluation)

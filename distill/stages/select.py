@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distill.data import select_images
 from distill.names import resolve, selection
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
@@ -31,8 +31,8 @@ def run_select(context: Context, table: SelectTable) -> None:
     with context.progress.task(SELECT_STAGE, 1) as advance:
         images = _images(context, table)
         advance()
-    judges = context.recipe.committee if _needs_committee(table) else None
-    write_synthetic(context, images, network=", ".join(judges.members) if judges else "none")
+    teachers = context.recipe.committee if _needs_committee(table) else None
+    write_synthetic(context, images, network=", ".join(teachers.members) if teachers else "none")
 
 
 def _needs_committee(table: SelectTable) -> bool:
@@ -71,7 +71,7 @@ def _features(images: Images, committee: Committee | None) -> Features:
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    """The pixels themselves as features [m, c * h * w]; those that are asked for are read."""
+    """Pixels as features [m, c * h * w], read on access."""
 
     images: Images
 
@@ -80,7 +80,7 @@ class _Pixels:
 
 
 def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:
-    """Crops to judge, or nothing to speak of."""
+    """Crops to score for mosaics; a random draw takes no time."""
     if table.method == "mosaics":
         return mosaic_units(units, table)
     if table.method == "random":
@@ -89,7 +89,7 @@ def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:
 
 
 STAGE = Stage(
-    STAGES[SELECT_STAGE],
+    STAGE_ENTRIES[SELECT_STAGE],
     run_select,
     made_images,
     select_units,

@@ -29,11 +29,11 @@ class Stage:
         run: does the work and writes the outputs; takes the context and its own table.
         outputs: run folder -> digests of its outputs; raises if one is missing or damaged.
         units: what it costs: tasks of units of work, from its table; raises NotPricedError or
-            ProjectorError where this cannot be said.
-        splits: of the real data, which it brings into the networks' space.
-        held: bytes that it collects in host memory before it writes them, from its table.
+            ProjectorError where it cannot be priced.
+        splits: of the real data that it reads, normalised or whitened.
+        held: bytes of results that it holds in host memory before it writes them, from its table.
         also_inputs: recipe -> further inputs, where the recipe decides.
-        derived: recipe -> what else decides the outputs, where only a part of another table does.
+        derived: recipe -> the parts of other tables that decide the outputs too.
         ignored: keys of its tables that do not decide the outputs.
     """
 
@@ -75,7 +75,7 @@ def output_file(name: str) -> Callable[[Path], dict[str, str]]:
 
 
 def set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path], dict[str, str]]:
-    """A part of set.h5 has a digest of its own, as later stages add to the file.
+    """The output of a stage that adds to set.h5: its part alone, as later stages add more.
 
     Args:
         label: of the part, in the manifest.
@@ -91,10 +91,10 @@ def set_parts(label: str, *prefixes: str, attributes: bool) -> Callable[[Path], 
 
 
 def made_images(folder: Path) -> dict[str, str]:
-    """The output of a stage that makes images: them, coded or not, labels and attributes."""
+    """The output of a stage that makes the images: coded or not, with labels and attributes."""
     return set_parts("images", *made_parts(folder / SET), attributes=True)(folder)
 
 
 def vote_keys(recipe: Recipe) -> Any:
-    """How the committee votes, for a stage that asks it but does not read how it was trained."""
+    """The keys that weigh the committee's votes, for a stage that reads none of its training."""
     return recipe.committee and recipe.committee.model_dump(mode="json", include=set(VOTE_KEYS))

@@ -7,17 +7,16 @@ from collections.abc import Sequence
 
 from distill.errors import WorkError
 from distill.recipes.recipe import Recipe
-from distill.recipes.stages import STAGES as ENTRIES
-from distill.recipes.stages import StageEntry
+from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 from distill.stages.stage import Stage
 
 
 def _stage(entry: StageEntry) -> Stage:
-    found: Stage = importlib.import_module(f"distill.stages.{entry.module}").STAGE
-    return found
+    stage: Stage = importlib.import_module(f"distill.stages.{entry.module}").STAGE
+    return stage
 
 
-STAGES: dict[str, Stage] = {name: _stage(entry) for name, entry in ENTRIES.items()}
+STAGES: dict[str, Stage] = {name: _stage(entry) for name, entry in STAGE_ENTRIES.items()}
 
 
 def planned(recipe: Recipe) -> list[Stage]:

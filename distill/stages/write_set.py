@@ -1,4 +1,4 @@
-"""The file of a run's synthetic set, and what all stages that make it write into it."""
+"""Writes the synthetic set of a run, in the same way for all stages that make one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_synthetic(
         context: of the run.
         images: [n, c, h, w] in class order.
         network: what the set was made with, for people.
-        learned: label logits that belong to the images, if there are.
+        learned: label logits of the images, if they were learned.
         student_lr: the learned one; where there is none, that of students with hard labels.
         factor: each stored image decodes to factor^2 images.
         coded: the pixels of the images as `synth.coding.pack_images` keeps them, to be stored in
@@ -40,7 +40,7 @@ def write_synthetic(
 
     Raises:
         WorkError: if an image is not finite.
-        CodingError: if the coded images are others.
+        CodingError: if `coded` is of other images.
     """
     recipe = context.recipe
     resolved = recipe.model_dump(mode="json")
@@ -69,7 +69,7 @@ def write_synthetic(
 
 
 def _finite(images: Images) -> Images:
-    """The same images, checked: at once, or as they are read where only batches are."""
+    """The images, checked to be finite: now, or by batches as they are read."""
 
     def checked(part: Tensor) -> Tensor:
         if not bool(part.isfinite().all()):

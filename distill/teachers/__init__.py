@@ -1,1 +1,1 @@
-"""Whoever labels: committees, their votes, and the networks that they are made of."""
+"""Teachers: committees, their votes, and the networks in them."""

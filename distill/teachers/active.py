@@ -1,4 +1,4 @@
-"""Which views the committee labels at all, where a recipe gives it a budget."""
+"""Active labelling: which views the committee labels under a budget."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def choose_views(
 ) -> Tensor:
     """Which of the views drawn for each epoch the committee labels, [e, n] bool.
 
-    Robust selection (Baykal et al. 2023): a student of the hard labels says how sure it is of each
-    view, and the share of held-out images that the committee has wrong says how many of its labels
-    the adversary may spoil.
+    Robust selection (Baykal et al. 2023): a student trained on hard labels gives the
+    margin of each view, and the committee's held-out error rate gives how many of its labels the
+    adversary may corrupt.
 
     Args:
         context: of a run with a table [relabel] whose key `active` is not "none".
-        committee: that labels.
+        committee: of teachers.
         images: [n, c, h, w] that students see.
         hard: [n] their classes.
         drawn: order [n] and view of each epoch.
@@ -55,7 +55,7 @@ def choose_views(
 
 
 def _student(context: Context, table: RelabelTable, images: Tensor, hard: Tensor) -> nn.Module:
-    """A student of the set's hard labels, which knows what the teachers need not tell."""
+    """A student trained on the set's hard labels."""
     student = context.network(table.active_student, "relabel", "active")
     generator = context.generator("relabel", "active student")
     views = build_views(table.augmentation, one_per_batch=False) or Augmentation(())
@@ -71,16 +71,16 @@ def _student(context: Context, table: RelabelTable, images: Tensor, hard: Tensor
 
 
 def _gains(student: nn.Module, images: Tensor, drawn: Sequence[Drawn]) -> Tensor:
-    """What the student would learn of each view, [e * n]."""
-    found = []
+    """The gain of labelling each view, from the student's margins, [e * n]."""
+    gains = []
     for ids, view in drawn:
         seen = view.apply(images[ids.to(images.device)])
-        found.append(margin_gains(predict(student, seen)).cpu())
-    return torch.cat(found)
+        gains.append(margin_gains(predict(student, seen)).cpu())
+    return torch.cat(gains)
 
 
 def _error_rate(context: Context, table: RelabelTable, committee: Committee) -> float:
-    """Share of the validation images whose class the committee's label has wrong."""
+    """Error rate of the committee's labels on the validation split."""
     images, labels = context.split("validation")
 
     def vote(batch: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ def load_networks(context: Context) -> tuple[nn.Module, ...]:
 
 
 def load_members(context: Context) -> tuple[tuple[nn.Module, ...], VoteWeighting]:
-    """The members of this run in the order of the recipe, frozen, and how they may be weighed.
+    """The members of this run in the order of the recipe, frozen, and the weighting of their votes.
 
     Raises:
         WorkError: if they were trained on other data or classes.
@@ -95,14 +95,14 @@ def _networks(context: Context, members: list[Member]) -> tuple[nn.Module, ...]:
 def find_label_sources(context: Context) -> LabelSources:
     """Committee and projector of the context's run, where there are any."""
     folder = context.run.path
-    found = LabelSources()
+    sources = LabelSources()
     if has_committee(context):
         members, _, _ = read_committee(folder / COMMITTEE)
         weights = load_committee(context).weights
-        found = replace(found, members=tuple(members), weights=tuple(weights.tolist()))
+        sources = replace(sources, members=tuple(members), weights=tuple(weights.tolist()))
     if (folder / PROJECTOR).is_dir():
         external = projectors.projector_bytes(folder / PROJECTOR).external
         fit = context.recipe.projector
         fitted = 0 if fit is None else fit.steps * fit.batch_size
-        found = replace(found, projector=folder / PROJECTOR, external=external, fitted=fitted)
-    return found
+        sources = replace(sources, projector=folder / PROJECTOR, external=external, fitted=fitted)
+    return sources

@@ -1,4 +1,4 @@
-"""Members of the committee that come with weights; torchvision's are never fetched unasked."""
+"""Pretrained committee members; torchvision's weights are downloaded on request only."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ if TYPE_CHECKING:
 
 
 def weights_digests(recipe: Recipe) -> Mapping[str, str] | None:
-    """What the weights are of the members that come with them, by spec; None without such members.
+    """What identifies the weights of pretrained members, by spec; None without such members.
 
-    Of torchvision's models the digest of their file, of teachers the version of their package.
+    The digest of the file for torchvision's models, the version of the package for teachers.
     """
     table = recipe.committee
     if table is None:
         return None
-    found = {spec: find_network(spec).package for spec in table.members if is_trained(spec)}
+    digests = {spec: find_network(spec).package for spec in table.members if is_trained(spec)}
     for spec in filter(is_torchvision, table.members):
         path = weights_path(spec, table.training(spec).weights)
-        found[spec] = digest_tree(path) if path.is_file() else ""
-    return found or None
+        digests[spec] = digest_tree(path) if path.is_file() else ""
+    return digests or None
 
 
 def weights_path(spec: str, named: str | None) -> Path:
-    """The file of a member's weights: the one that is named, or torch's own copy of them."""
+    """The file of a member's weights: the named one, or that in torch's cache."""
     if named is not None:
         return Path(named).expanduser()
     return Path(torch.hub.get_dir()) / "checkpoints" / _url(spec).rpartition("/")[2]
 
 
 def comes_trained(context: Context, spec: str, named: str | None, network: nn.Module) -> bool:
-    """Whether nothing of a member is left to train; its own weights are given to it where needed.
+    """Whether a member needs no training; loads its published weights where there are any.
 
-    A teacher comes with its weights, a model of torchvision reads them, see `load_pretrained`.
+    A teacher comes with its weights; for torchvision's models see `load_pretrained`.
 
     Args:
         context: of the run.
         spec: of the member.
-        named: a file of torchvision's weights; None for torch's own copy.
+        named: a file of torchvision's weights; None for that in torch's cache.
         network: the member, of the data's classes.
     """
     if is_trained(spec):
@@ -64,16 +64,16 @@ def comes_trained(context: Context, spec: str, named: str | None, network: nn.Mo
 
 
 def load_pretrained(context: Context, spec: str, named: str | None, network: nn.Module) -> bool:
-    """Give a torchvision member its published weights, and tell it how images are normalised.
+    """Load the published weights of a torchvision member, and tell it how images are normalised.
 
     Args:
         context: of the run.
         spec: of the member.
-        named: a file of its weights; None for torch's own copy.
+        named: a file of its weights; None for that in torch's cache.
         network: the member, of the data's classes.
 
     Returns:
-        Whether its head was taken too, so that nothing is left to train.
+        Whether its head was loaded too, so that nothing is left to train.
 
     Raises:
         WorkError: if the file is missing, unreadable or of another model.
@@ -99,7 +99,7 @@ def load_pretrained(context: Context, spec: str, named: str | None, network: nn.
 
 
 def _expect(context: Context, network: nn.Module) -> None:
-    """Tell a network that asks for it, by a method `expect`, how images are normalised."""
+    """Tell a network that has a method `expect` how images are normalised."""
     expect = getattr(network, "expect", None)
     if expect is not None and isinstance(context.preprocess, Preprocess):
         expect(context.preprocess.mean, context.preprocess.std)
@@ -138,12 +138,12 @@ def _url(spec: str) -> str:
     model = str(parse_network(spec)[1]["model"])
     if model not in HEADS:
         raise RecipeError(f"network {spec}: there is no model {model}; {suggestion(model, HEADS)}")
-    found: Any = torchvision.models.get_model_weights(model)
-    return str(found.IMAGENET1K_V1.url)
+    weights: Any = torchvision.models.get_model_weights(model)
+    return str(weights.IMAGENET1K_V1.url)
 
 
 def _tensors(state: Any) -> dict[str, Tensor]:
-    """The tensors of what was loaded, by name; raises ValueError where it is no state dict."""
+    """The tensors of a state dict, by name; raises ValueError where it is no state dict."""
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"a {type(state).__name__} came, a state dict is needed")
     odd = [name for name, value in state.items() if not isinstance(value, Tensor)]

@@ -1,4 +1,4 @@
-"""What a run knows of each committee member before it votes: priors and similarities.
+"""The scores that weigh committee members' votes: priors and similarities.
 
 A measured prior costs a short training, so votes.json keeps it: {digest: score}, where the
 digest covers the member's weights, the data, the seed and every key that decides the score.
@@ -42,13 +42,13 @@ def make_weighting(
     members: Sequence[Member],
     networks: Sequence[nn.Module],
 ) -> VoteWeighting:
-    """The rule of the recipe with a score for each member.
+    """The recipe's vote weighting, with a score for each member.
 
     Args:
         context: data, seeds, and the run that keeps measured scores.
         table: the rule and its keys.
         members: of committee.h5.
-        networks: the same members, ready to be asked.
+        networks: of the same members, frozen.
     """
     weighting: VoteWeighting = resolve(choices("committee.vote")[table.vote])(
         context, table, members, networks
@@ -94,7 +94,7 @@ def random_weighting(
     members: Sequence[Member],
     networks: Sequence[nn.Module],
 ) -> VoteWeighting:
-    """Weights that are drawn. Source: CV-DD."""
+    """Random weights. Source: CV-DD."""
     return VoteWeighting("random", _accuracies(members))
 
 
@@ -104,7 +104,7 @@ def similarity_weighting(
     members: Sequence[Member],
     networks: Sequence[nn.Module],
 ) -> VoteWeighting:
-    """How near each member's task is to this one. Source: Borup et al. 2023."""
+    """Weights by how well each member's features suit this task. Source: Borup et al. 2023."""
     power = math.inf if table.similarity_power == "nearest" else table.similarity_power
     return VoteWeighting("similarity", _similarities(context, table, networks), power)
 
@@ -116,7 +116,7 @@ def _accuracies(members: Sequence[Member]) -> tuple[float, ...]:
 def _similarities(
     context: Context, table: CommitteeTable, networks: Sequence[nn.Module]
 ) -> tuple[float, ...]:
-    """How well each member's features order pairs of held-out images as their labels do."""
+    """PARC of each member's features on held-out images."""
     images, labels = context.split("validation")
     order = torch.randperm(len(images), generator=context.generator("vote", "probe"))
     chosen = order[: table.similarity_images].to(images.device)
@@ -137,7 +137,7 @@ def _measured(
     members: Sequence[Member],
     networks: Sequence[nn.Module],
 ) -> tuple[float, ...]:
-    """Held-out accuracy of students of each member alone, as kept or measured now."""
+    """Held-out accuracy of students of each member alone, read from votes.json or measured."""
     path = context.run.path / VOTES
     known = _read(path)
     digests = [_digest(context, table, member) for member in members]
@@ -145,10 +145,10 @@ def _measured(
     if missing:
         with context.progress.task("vote", len(missing)) as advance:
             for place in missing:
-                found = _distil_alone(context, table, networks[place])
-                known[digests[place]] = found
+                score = _distil_alone(context, table, networks[place])
+                known[digests[place]] = score
                 write_json(path, known)
-                advance(f"{members[place].spec} alone: {found:.3f}")
+                advance(f"{members[place].spec} alone: {score:.3f}")
     return tuple(known[digest] for digest in digests)
 
 
@@ -159,11 +159,15 @@ def _distil_alone(context: Context, table: CommitteeTable, network: nn.Module) -
     for every view of them, and a fresh student. CV-DD's own constants are accuracies of such
     students, but measured on the test set.
     """
-    found = [_student_of(context, table, network, seed) for seed in range(table.measure_seeds)]
-    return sum(found) / len(found)
+    accuracies = [
+        _student_accuracy(context, table, network, seed) for seed in range(table.measure_seeds)
+    ]
+    return sum(accuracies) / len(accuracies)
 
 
-def _student_of(context: Context, table: CommitteeTable, network: nn.Module, seed: int) -> float:
+def _student_accuracy(
+    context: Context, table: CommitteeTable, network: nn.Module, seed: int
+) -> float:
     generator = context.generator("vote", "measured", seed)
     selected, _ = context.random_real(table.measure_ipc, generator)
     teacher = Committee((network,), torch.ones(1))
@@ -219,7 +223,7 @@ def _digest(context: Context, table: CommitteeTable, member: Member) -> str:
 
 
 def _read(path: Path) -> dict[str, float]:
-    """Scores that were measured before; a file that is no such record is measured anew."""
+    """The scores in votes.json by digest; empty where it is missing or malformed."""
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
         return {str(digest): float(score) for digest, score in raw.items()}

@@ -1,4 +1,4 @@
-"""Voted epochs as parts of a checkpoint: they stay on the disk where they exceed memory."""
+"""Voted epochs as parts of a checkpoint: they stay on the disk when they exceed memory."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from synth.committee.relabel import LabelledEpoch
 LOGITS = "logits"
 
 
-def pack_epoch(epoch: LabelledEpoch, asked: int) -> tuple[Arrays, dict[str, Any]]:
-    """An epoch, of which so many views went through the teachers, as arrays and plain values."""
+def pack_epoch(epoch: LabelledEpoch, queried: int) -> tuple[Arrays, dict[str, Any]]:
+    """An epoch, and how many of its views the teachers labelled, as arrays and plain values."""
     tensors = {"ids": epoch.ids, "views": epoch.views, LOGITS: epoch.logits}
     for index, mix in enumerate(epoch.mixes):
         tensors[f"{index}/partners"] = mix.partners
         tensors[f"{index}/parameters"] = mix.parameters
-    return to_arrays(tensors), {"asked": asked, "mixes": [mix.kind for mix in epoch.mixes]}
+    return to_arrays(tensors), {"asked": queried, "mixes": [mix.kind for mix in epoch.mixes]}
 
 
 def unpack_epoch(saved: Saved) -> LabelledEpoch:
-    """The epoch of `pack_epoch`; its logits are [n, 0] where they were left out."""
+    """The epoch of `pack_epoch`; its logits are [n, 0] if they were not read."""
     tensors, header = saved
     mixes = [
         Mix(kind, tensors[f"{index}/partners"], tensors[f"{index}/parameters"])
@@ -55,5 +55,5 @@ class SpilledLogits:
     def __getitem__(self, places: Any, /) -> Tensor:
         row, place = places if isinstance(places, tuple) else (places, slice(None))
         with safe_open(self.files[row], framework="pt") as file:
-            found: Tensor = file.get_slice(LOGITS)[place]
-        return found
+            logits: Tensor = file.get_slice(LOGITS)[place]
+        return logits

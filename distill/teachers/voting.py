@@ -95,7 +95,7 @@ def labeller(
     batch_statistics: bool,
     chosen: Tensor | None = None,
 ) -> Label:
-    """What votes on the views of an epoch; its views depend on its number alone."""
+    """A function that labels the views of an epoch; the views depend on its number alone."""
     views, size = relabel_views(table), table.batch_size
 
     def vote(batch: Tensor) -> Tensor:
@@ -106,17 +106,19 @@ def labeller(
 
     def label(epoch: int) -> tuple[Arrays, dict[str, Any]]:
         context.stop.check()
-        # A reader of views that come from the seed draws them with the same generator.
+        # Views that are stored as a seed are drawn again with the same generator.
         generator = context.generator(RELABEL, epoch)
         with context.threads(min(size, len(images)), *committee.members):
             if chosen is None:
-                found = relabel_epoch(images, vote, size, views, generator, table.mix, table.parts)
-                asked = len(images)
+                epoch_votes = relabel_epoch(
+                    images, vote, size, views, generator, table.mix, table.parts
+                )
+                queried = len(images)
             else:
                 drawn = draw_views(
                     len(images), (images.shape[2], images.shape[3]), views, generator
                 )
-                found, asked = relabel_chosen(
+                epoch_votes, queried = relabel_chosen(
                     images,
                     QueriedViews(*drawn, chosen[epoch]),
                     vote,
@@ -126,7 +128,7 @@ def labeller(
                     batch_statistics,
                 )
         context.progress.advance()
-        return pack_epoch(found, asked)
+        return pack_epoch(epoch_votes, queried)
 
     return label
 
@@ -138,7 +140,7 @@ def collect(
     batch_statistics: bool,
     files: Sequence[Path] = (),
 ) -> StoredVotes:
-    """The votes of all epochs in their order, whose logits are in `files` where there are any."""
+    """The votes of all epochs in order; their logits stay in `files` if any are given."""
     epochs = [unpack_epoch(epoch) for epoch in saved]
     logits: VotedLogits
     if files:

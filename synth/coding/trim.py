@@ -12,7 +12,7 @@ from synth.coding.errors import CodingError
 # Mean move of a number: at first, by how much it grows from one to the next, and at most.
 _FIRST_MOVE, _GROWTH, _LARGEST_MOVE = 0.002, 1.2, 0.1
 
-_MOVES = 100
+_MOVES = 300
 
 
 def trim(

@@ -40,8 +40,7 @@ class TrainSettings:
         momentum: of SGD.
         weight_decay: decoupled for AdamW, L2 for SGD and Adam; never on biases and norms.
         schedule: "constant" or "cosine" (one step per epoch).
-        eta: length of half the cosine over that of the training, at least 1: 1 ends at zero, 2
-            at half of the peak. Source: CV-DD's "smoothed" schedule.
+        eta: length of half the cosine over that of the training, at least 1. Source: CV-DD.
         temperature: of the soft cross-entropy.
         sharpness: sharpness-aware gradients, at twice the cost; None for plain ones.
         loss: "soft" (cross-entropy at the temperature) or "cosine" (one minus the cosine
@@ -51,8 +50,7 @@ class TrainSettings:
         annealing: schedule of the labels' temperature; None keeps it constant.
         calibrated: the student has a temperature of its own: 1 at first, then after each epoch
             the one that brings the last batch's outputs nearest to their labels.
-        precision: of forward and backward passes, see `synth.precision`.
-        compiled: see `synth.compiling`.
+        precision, compiled: of both passes, see `synth.precision` and `synth.compiling`.
     """
 
     epochs: int

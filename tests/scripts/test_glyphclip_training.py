@@ -45,10 +45,13 @@ def test_glyphclip_has_seen_no_class_of_glyphs():
     assert not seen & {character for character, _ in glyph_classes()}
 
 
-def test_the_base_keeps_twins_of_classes_out_and_drops_styles_of_plain_letters(monkeypatch):
-    monkeypatch.setattr(pictures, "choose_classes", lambda twins: ["Γ"])
-    twins = [{"é"}, {"A", "Α", "\N{MATHEMATICAL SANS-SERIF CAPITAL A}"}, {"Γ", "Г"}]
-    assert pictures.base_characters([frozenset(group) for group in twins]) == [["A", "Α"], ["é"]]
+def test_the_base_keeps_lookalikes_of_classes_out_and_drops_styles_of_plain_letters(monkeypatch):
+    monkeypatch.setattr(pictures, "choose_classes", lambda lookalikes: ["Γ"])
+    lookalikes = [{"é"}, {"A", "Α", "\N{MATHEMATICAL SANS-SERIF CAPITAL A}"}, {"Γ", "Г"}]
+    assert pictures.base_characters([frozenset(group) for group in lookalikes]) == [
+        ["A", "Α"],
+        ["é"],
+    ]
 
 
 def test_the_base_is_drawn_in_no_face_that_glyphs_holds_out():

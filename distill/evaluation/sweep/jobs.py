@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from distill.evaluation.jobs import statistics_of
+from distill.evaluation.jobs import RANDOM, statistics_of
 from distill.recipes.specs import parse_codec
 
-SET, RANDOM = "set", "random"
+SYNTHETIC = "set"
 
 HARD, FULL = "hard", "full-fp16"
 
@@ -62,7 +62,7 @@ class SweepJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job found.
+    """The result of a job.
 
     Attributes:
         accuracy: on the test split, a fraction.
@@ -128,20 +128,22 @@ class Point:
 
 
 def plan_sweep(
-    asked: SweepOptions, students: Sequence[str], seeds: int, *, labelled: bool
+    options: SweepOptions, students: Sequence[str], seeds: int, *, labelled: bool
 ) -> list[SweepJob]:
     """All jobs: the codecs that were asked for, full and hard labels, and the controls.
 
     Args:
-        asked: codecs and controls.
+        options: codecs and controls.
         students: network specs.
         seeds: students of each kind.
         labelled: whether random real images can be labelled; with hard labels they always are.
     """
-    every = list(dict.fromkeys([FULL, *(codec for codec in asked.codecs if codec != HARD), HARD]))
+    codecs = list(
+        dict.fromkeys([FULL, *(codec for codec in options.codecs if codec != HARD), HARD])
+    )
     ends = [FULL, HARD] if labelled else [HARD]
-    controls = every if labelled and asked.controls == "all" else ends
-    kinds = [(SET, codec) for codec in every] + [(RANDOM, codec) for codec in controls]
+    controls = codecs if labelled and options.controls == "all" else ends
+    kinds = [(SYNTHETIC, codec) for codec in codecs] + [(RANDOM, codec) for codec in controls]
     return [
         SweepJob(images, codec, student, seed)
         for images, codec in kinds
@@ -150,16 +152,16 @@ def plan_sweep(
     ]
 
 
-def curve(jobs: Sequence[SweepJob], found: Mapping[str, Outcome]) -> list[Point]:
+def curve(jobs: Sequence[SweepJob], outcomes: Mapping[str, Outcome]) -> list[Point]:
     """The points of finished jobs, in the order of the jobs, dominated ones marked.
 
     Args:
         jobs: of one sweep.
-        found: outcome of every job by its name.
+        outcomes: outcome of every job by its name.
     """
     groups: dict[tuple[str, str, str], list[Outcome]] = {}
     for job in jobs:
-        groups.setdefault((job.images, job.codec, job.student), []).append(found[job.name])
+        groups.setdefault((job.images, job.codec, job.student), []).append(outcomes[job.name])
     full = max(
         (rows[0].payload + rows[0].views for key, rows in groups.items() if key[1] == FULL),
         default=0,

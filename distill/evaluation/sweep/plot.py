@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.evaluation.sweep.jobs import HARD, RANDOM, SET, Point
+from distill.evaluation.jobs import RANDOM
+from distill.evaluation.sweep.jobs import HARD, SYNTHETIC, Point
 from distill.store.files import atomic_path
 
 _COLOURS = ("#1f5fa8", "#b3541e", "#2f7d4f", "#7a3e9d", "#8a6d00", "#555555")
@@ -40,7 +41,7 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
 
 def _panel(panel: Any, student: str, points: Sequence[Point]) -> None:
     coded = [point for point in points if point.codec != HARD]
-    own = [point for point in coded if point.images == SET]
+    own = [point for point in coded if point.images == SYNTHETIC]
     for index, point in enumerate(own):
         colour = _COLOURS[index % len(_COLOURS)]
         face = "none" if point.dominated else colour
@@ -63,7 +64,7 @@ def _panel(panel: Any, student: str, points: Sequence[Point]) -> None:
             label="random real images, same labels",
         )  # fmt: skip
     for point, style in _hard(points):
-        name = "synthetic set" if point.images == SET else "random real images"
+        name = "synthetic set" if point.images == SYNTHETIC else "random real images"
         panel.axhline(
             100 * point.mean, ls=style, lw=1, color="#444444", label=f"{name}, hard labels"
         )
@@ -83,5 +84,5 @@ def _words(point: Point) -> str:
 
 
 def _hard(points: Sequence[Point]) -> list[tuple[Point, str]]:
-    styles = {SET: "--", RANDOM: ":"}
+    styles = {SYNTHETIC: "--", RANDOM: ":"}
     return [(point, styles[point.images]) for point in points if point.codec == HARD]

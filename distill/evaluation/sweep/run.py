@@ -1,4 +1,4 @@
-"""Run a sweep: resumable, by any engine, with the same numbers."""
+"""Run a sweep: resumable, with the same numbers on any engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distill.evaluation.sweep.jobs import (
     plan_sweep,
 )
 from distill.evaluation.sweep.plot import draw_curves
-from distill.evaluation.sweep.work import random_file, train_student
+from distill.evaluation.sweep.work import random_file, train_and_test
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -41,28 +41,30 @@ from synth.images import gather
 
 LOG, TABLE, PLOT = "jobs.jsonl", "sweep.json", "curve.svg"
 
-# Raise it when what a job does changes, so that older rows are not taken for it.
+# To be raised when the result of a job changes, so that older rows are not reused.
 _VERSION = 2
 
 
-def run_sweep(context: Context, place: Path, folder: Path, asked: SweepOptions) -> dict[str, Any]:
+def run_sweep(
+    context: Context, set_file: Path, folder: Path, options: SweepOptions
+) -> dict[str, Any]:
     """Train all students of a sweep; writes its table and its plot, and returns the table.
 
     Args:
         context: data, device and engine; its recipe's [evaluate] table says how to train students.
-        place: set.h5, with voted labels.
+        set_file: set.h5, with voted labels.
         folder: of the sweep; rows that it holds of the same sweep are not trained again.
-        asked: codecs and controls.
+        options: codecs and controls.
     """
     table = context.recipe.table("evaluate")
-    content = read_set(place)
+    content = read_set(set_file)
     labelled = has_committee(context)
-    jobs = plan_sweep(asked, table.students, table.seeds, labelled=labelled)
-    key = _key(context, place, table)
+    jobs = plan_sweep(options, table.students, table.seeds, labelled=labelled)
+    key = _key(context, set_file, table)
     _make_random(context, content, folder, table.seeds, key, labelled=labelled)
-    found = _read(folder / LOG, key)
-    left = [job for job in jobs if job.name not in found]
-    train = partial(train_student, place.resolve(), folder.resolve())
+    outcomes = _read(folder / LOG, key)
+    left = [job for job in jobs if job.name not in outcomes]
+    train = partial(train_and_test, set_file.resolve(), folder.resolve())
     judged = EvaluatedSet(content)
 
     def load(job: SweepJob) -> Load:
@@ -73,10 +75,10 @@ def run_sweep(context: Context, place: Path, folder: Path, asked: SweepOptions) 
 
     with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
         for job, outcome in context.map(train, left, load):
-            found[job.name] = outcome
+            outcomes[job.name] = outcome
             append_lines(folder / LOG, [{"key": key, "job": job.name, **asdict(outcome)}])
-            _tell(advance, job, outcome)
-    points = curve(jobs, found)
+            _report(advance, job, outcome)
+    points = curve(jobs, outcomes)
     result = {
         "set": content.manifest["source"]["name"],
         "points": as_rows(points),
@@ -87,7 +89,7 @@ def run_sweep(context: Context, place: Path, folder: Path, asked: SweepOptions) 
     return result
 
 
-def _key(context: Context, place: Path, table: EvaluateTable) -> str:
+def _key(context: Context, set_file: Path, table: EvaluateTable) -> str:
     """Digest of all that decides an outcome, besides the job itself."""
     committee = context.run.path / COMMITTEE
     evaluate = table.model_dump(mode="json", exclude={"students", "seeds", "labels"})
@@ -95,7 +97,7 @@ def _key(context: Context, place: Path, table: EvaluateTable) -> str:
     return digest_json(
         {
             "version": _VERSION,
-            "set": digest_file(place),
+            "set": digest_file(set_file),
             "committee": digest_file(committee) if committee.is_file() else None,
             "data": context.data.digest,
             "seed": context.recipe.seed,
@@ -142,27 +144,27 @@ def _random_set(
     )
 
 
-def _tell(advance: Advance, job: SweepJob, outcome: Outcome) -> None:
+def _report(advance: Advance, job: SweepJob, outcome: Outcome) -> None:
     size = outcome.payload + outcome.views
     advance(f"{job.images} {job.codec} {job.student}: {outcome.accuracy:.3f} at {size:,} bytes")
 
 
 def _read(log: Path, key: str) -> dict[str, Outcome]:
     """Outcomes by job; rows of other sweeps are left out."""
-    found = {}
+    outcomes = {}
     for row in read_lines(log):
         try:
             name, of = row.pop("job"), row.pop("key")
             if of == key:
-                found[str(name)] = Outcome(**row)
+                outcomes[str(name)] = Outcome(**row)
         except (KeyError, TypeError):
             continue
-    return found
+    return outcomes
 
 
 def sweep_set(
     path: Path,
-    asked: SweepOptions,
+    options: SweepOptions,
     changes: dict[str, Any],
     out: Path,
     *,
@@ -174,7 +176,7 @@ def sweep_set(
 
     Args:
         path: set.h5, or the folder of a run; the committee is looked for beside it.
-        asked: codecs and controls.
+        options: codecs and controls.
         changes: keys of the recipe's [evaluate] table to replace.
         out: folder of the sweep.
         engine: where students are trained.
@@ -182,8 +184,8 @@ def sweep_set(
         quiet: show no progress.
     """
     engine.get_ready()
-    place = set_path(path)
-    recipe = check_recipe(read_set(place).manifest["recipe"], f"recipe of {place}")
+    set_file = set_path(path)
+    recipe = check_recipe(read_set(set_file).manifest["recipe"], f"recipe of {set_file}")
     recipe = with_evaluation(recipe, changes)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
@@ -191,11 +193,11 @@ def sweep_set(
     out.mkdir(parents=True, exist_ok=True)
     within = out if engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
-        context = scratch_context(Path(scratch), place.parent, recipe, device, quiet, stop)
+        context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine
         check_networks(recipe, context.data)
         try:
-            return run_sweep(context, place, out, asked)
+            return run_sweep(context, set_file, out, options)
         except InterruptedRunError:
             raise InterruptedRunError(
                 f"interrupted; what was measured is kept in {out}: run the same command to go on"

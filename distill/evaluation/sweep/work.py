@@ -1,4 +1,4 @@
-"""What a job of a sweep does: train one student."""
+"""Trains and tests the student of a sweep's job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
-from distill.evaluation.sweep.jobs import FULL, HARD, SET, Outcome, SweepJob
+from distill.evaluation.sweep.jobs import FULL, HARD, SYNTHETIC, Outcome, SweepJob
 from distill.run.context import Context
 from distill.sets.cost import full_files, receiver_files, teacher_passes
 from distill.sets.encode import encode_one, full_votes
@@ -25,17 +25,17 @@ def random_file(folder: Path, seed: int) -> Path:
     return folder / f"random-{seed}.h5"
 
 
-def train_student(place: Path, folder: Path, context: Context, job: SweepJob) -> Outcome:
+def train_and_test(set_file: Path, folder: Path, context: Context, job: SweepJob) -> Outcome:
     """Train and test the student of a job. The same job gives the same outcome anywhere.
 
     Args:
-        place: set.h5.
+        set_file: set.h5.
         folder: of the sweep, which holds the random images.
         context: of a run with committee and projector; its recipe is that of the set, with the
             [evaluate] table of the sweep.
         job: what to train.
     """
-    path = place if job.images == SET else random_file(folder, job.seed)
+    path = set_file if job.images == SYNTHETIC else random_file(folder, job.seed)
     # What was read and encoded last often serves the next job.
     content, cost = context.once(
         "sweep", partial(_encoded, context, path, job.codec), (path, job.codec)
@@ -57,23 +57,25 @@ def _encoded(context: Context, path: Path, codec: str) -> tuple[SetFile, Outcome
     return content, _cost(content, codec, sources)
 
 
-def _cost(content: SetFile, codec: str, networks: LabelSources) -> Outcome:
-    """What the labels of a codec cost; its accuracies are still to be found."""
-    blank = Outcome(0.0, 0.0, 0, 0)
+def _cost(content: SetFile, codec: str, sources: LabelSources) -> Outcome:
+    """What the labels of a codec cost; accuracies are filled in later."""
+    unmeasured = Outcome(0.0, 0.0, 0, 0)
     if codec == HARD:
         hard = content.hard.numpy().astype(smallest_unsigned(len(content.manifest["class_names"])))
-        return replace(blank, payload=hard.nbytes, shipped=file_bytes(HARD, hard.tobytes()).shipped)
+        return replace(
+            unmeasured, payload=hard.nbytes, shipped=file_bytes(HARD, hard.tobytes()).shipped
+        )
     votes = full_votes(content)
     coded = content.encoded.get(codec)
     if coded is None:
         files = full_files(votes)
-        members = max(len(networks.members), 1)
+        members = max(len(sources.members), 1)
         passes = {"maker": votes.ids.numel() * members, "each student": 0}
     else:
         files = receiver_files(coded, len(content.seen_hard))
-        passes = teacher_passes(coded, votes, networks)
+        passes = teacher_passes(coded, votes, sources)
     return replace(
-        blank,
+        unmeasured,
         payload=files[0].stored,
         views=sum(part.stored for part in files[1:]),
         external=coded.external if coded else 0,

@@ -11,7 +11,7 @@ from distill.recipes.keys import (
     Compile,
     Count,
     FreshNetwork,
-    Names,
+    NameList,
     NotNegative,
     Positive,
     Precision,
@@ -35,9 +35,9 @@ class TrainingTable(Table):
 
 
 class CommitteeTable(TrainingTable):
-    """Teachers that vote the soft labels; `recipes` holds what a member trains by instead."""
+    """Teachers that vote the soft labels; `recipes` trains single members in another way."""
 
-    members: Annotated[Names, Field(min_length=1)]
+    members: Annotated[NameList, Field(min_length=1)]
     recipes: dict[str, TrainingTable] = Field(default={})
     compile: Compile = "auto"
     vote: Vote = "prior"
@@ -80,10 +80,10 @@ class CommitteeTable(TrainingTable):
 
     @model_validator(mode="after")
     def _fits_its_members(self) -> CommitteeTable:
-        strangers = [spec for spec in self.recipes if spec not in self.members]
-        if strangers:
+        unknown = [spec for spec in self.recipes if spec not in self.members]
+        if unknown:
             raise ValueError(
-                f"recipes names {strangers[0]}, which is no member; write a recipe for one of "
+                f"recipes names {unknown[0]}, which is no member; write a recipe for one of "
                 f"{', '.join(self.members)}"
             )
         if self.priors is None:
@@ -98,7 +98,7 @@ class CommitteeTable(TrainingTable):
         return self
 
 
-# What weighs the members after they were trained: changing it trains no member anew.
+# Keys that weigh trained members: changing them trains no member again.
 VOTE_KEYS = tuple(
     name
     for name in CommitteeTable.model_fields

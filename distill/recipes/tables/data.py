@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distill.recipes.keys import Count, Table, split
+from distill.recipes.keys import Count, Table, split_commas
 
 
 class DataTable(Table):
@@ -15,7 +15,7 @@ class DataTable(Table):
     source: str
     size: Annotated[int, Field(ge=4)] | None = None
     channels: Literal[1, 3] | None = None
-    classes: Annotated[list[str | int], BeforeValidator(split)] = Field(default=[])
+    classes: Annotated[list[str | int], BeforeValidator(split_commas)] = Field(default=[])
     subset: Count | None = None
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     zca: bool = False

@@ -17,7 +17,7 @@ class EncodeTable(Table):
     max_loss: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> EncodeTable:
+    def _has_one_key(self) -> EncodeTable:
         given = [key for key, value in self if value is not None]
         if len(given) != 1:
             raise ValueError(

@@ -18,18 +18,18 @@ from distill.recipes.keys import (
     Precision,
     Share,
     Table,
-    split,
+    split_commas,
 )
 
 
 class EvaluateTable(Table):
     """Fresh students, and the controls beside them."""
 
-    students: Annotated[list[FreshNetwork], BeforeValidator(split), Field(min_length=1)]
+    students: Annotated[list[FreshNetwork], BeforeValidator(split_commas), Field(min_length=1)]
     seeds: Count = 3
     labels: Annotated[
         list[LabelSource],
-        BeforeValidator(split),
+        BeforeValidator(split_commas),
         Field(min_length=1),
     ] = Field(default=["hard", "learned", "votes", "projector"])
     epochs: Count = 300
@@ -43,7 +43,7 @@ class EvaluateTable(Table):
     whole_seeds: NotNegativeCount | None = None
     batch_size: BatchSize = 100
     protocol: Literal["auto", "trajectory", "kd", "hard"] = "auto"
-    lr_factors: Annotated[list[Positive], BeforeValidator(split)] = Field(default=[])
+    lr_factors: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
     equal_bytes: bool = False
     scores: bool = False
     gift: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import override
 
 from distill.recipes.keys import (
     CodingText,
@@ -18,7 +19,7 @@ from distill.recipes.keys import (
     NotNegative,
     NotNegativeCount,
     Positive,
-    split,
+    split_commas,
 )
 
 # What a search within a budget may choose.
@@ -48,7 +49,7 @@ class MatchTable(MakerTable):
     factor: Count = 1
     images: CodingText = PIXELS
     budget_bytes: Count | None = None
-    search: Annotated[list[Searched], BeforeValidator(split)] = Field(default=[])
+    search: Annotated[list[Searched], BeforeValidator(split_commas)] = Field(default=[])
     labels: Literal["learned", "fixed", "target"] = "learned"
     label_init: MatchLabels = "class"
     label_lead: Positive = 4.0
@@ -65,8 +66,8 @@ class MatchTable(MakerTable):
 
     @model_validator(mode="before")
     @classmethod
-    def _labels_are_few(cls, raw: Any) -> Any:
-        """Within a budget labels are hard, unless the recipe says otherwise: they cost nearly 0."""
+    def _hard_labels_within_a_budget(cls, raw: Any) -> Any:
+        """Within a budget labels are hard by default: they cost next to nothing."""
         if not isinstance(raw, dict) or raw.get("budget_bytes") is None or "labels" in raw:
             return raw
         return {"label_init": "hard", **raw, "labels": "fixed"}
@@ -79,7 +80,7 @@ class MatchTable(MakerTable):
 
     @property
     def coded(self) -> bool:
-        """Whether what is learned is the numbers of a coding, and not the pixels themselves."""
+        """Whether the parameters of a coding are learned, and not the pixels themselves."""
         return self.images.partition(":")[0] != PIXELS
 
     @property
@@ -93,6 +94,6 @@ class MatchTable(MakerTable):
         return self.compile == "on"
 
     @property
+    @override
     def tiles(self) -> int:
-        """See `MakerTable`."""
         return self.factor

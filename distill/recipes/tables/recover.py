@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from distill.recipes.keys import (
     Count,
     MakerTable,
-    Names,
+    NameList,
     NotNegative,
     NotNegativeCount,
     Positive,
@@ -26,7 +27,7 @@ class RecoverTable(MakerTable):
     iterations: Count = 1000
     batches: Literal["across", "within"] = "across"
     batch_size: Count | None = None
-    members: Annotated[Names, Field(min_length=1)] | None = None
+    members: Annotated[NameList, Field(min_length=1)] | None = None
     drawn: Count = 2
     schedule: Schedule = "random"
     vote_temperature: Positive = 5.0
@@ -46,11 +47,11 @@ class RecoverTable(MakerTable):
     checkpoint_every: Count = 200
 
     @property
+    @override
     def tiles(self) -> int:
-        """See `MakerTable`."""
         return self.factor if self.init == "mosaics" else 1
 
     @property
+    @override
     def real_per_class(self) -> int:
-        """See `MakerTable`."""
         return 1 if self.init == "noise" else super().real_per_class

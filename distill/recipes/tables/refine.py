@@ -10,7 +10,7 @@ from distill.recipes.keys import Count, Positive, Table
 
 
 class RefineTable(Table):
-    """Images moved to where a tower sees them the same after they lost their fine detail."""
+    """Images updated so that a tower sees them the same without their fine detail."""
 
     tower: str = "glyphclip"
     steps: Count = 10

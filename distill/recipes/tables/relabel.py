@@ -14,7 +14,7 @@ from distill.recipes.keys import (
     Positive,
     Share,
     Table,
-    split,
+    split_commas,
 )
 
 
@@ -29,8 +29,8 @@ class RelabelTable(Table):
     bssl: Literal["auto", "on", "off"] = "auto"
     temperature: Positive = 4.0
     augmentation: str = "crop_scale_rotate"
-    aggregate: Annotated[list[Aggregate], BeforeValidator(split), Field(min_length=1)] = Field(
-        default=["logits"]
+    aggregate: Annotated[list[Aggregate], BeforeValidator(split_commas), Field(min_length=1)] = (
+        Field(default=["logits"])
     )
     zones: Literal["none", "ferkd"] = "none"
     active: Literal["none", "robust", "random"] = "none"
@@ -49,7 +49,7 @@ class RelabelTable(Table):
         return self
 
     @model_validator(mode="after")
-    def _changes_plain_views(self) -> RelabelTable:
+    def _needs_plain_views(self) -> RelabelTable:
         """A rule that moves labels between views needs views that stand alone and are stored."""
         moved = {
             "zones = ferkd": self.zones != "none",

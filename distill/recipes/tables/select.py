@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from typing_extensions import override
+
 from distill.recipes.keys import Count, MakerTable, SelectMethod, Share
 
 
@@ -18,6 +20,6 @@ class SelectTable(MakerTable):
     crop_area: Share = 0.08
 
     @property
+    @override
     def tiles(self) -> int:
-        """See `MakerTable`."""
         return self.factor if self.method == "mosaics" else 1

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill.errors import InterruptedRunError, WorkError
 from distill.recipes.recipe import window_epochs
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
@@ -124,7 +124,7 @@ def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
 
 
 STAGE = Stage(
-    STAGES[MATCH_STAGE],
+    STAGE_ENTRIES[MATCH_STAGE],
     run_match,
     made_images,
     match_units,

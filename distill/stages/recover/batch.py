@@ -1,4 +1,4 @@
-"""One batch of a recovery by itself."""
+"""Recovery of one batch of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
-from distill.run.checkpoints import Part
+from distill.run.checkpoints import CheckpointFile
 from distill.run.context import Context
 from distill.stages.recover.disk import IMAGES, open_starts
 from distill.store.tensors import Arrays, to_arrays
@@ -39,11 +39,11 @@ from synth.updates import Moments
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A batch to recover, as plain data.
+class DrawnMembers:
+    """The members that recover a batch, as plain data.
 
     Attributes:
-        members: places in the committee of those that recover it.
+        members: their places in the committee.
         weights: of their votes.
     """
 
@@ -52,11 +52,11 @@ class Shard:
 
 
 def recover_batch(
-    shards: Sequence[Shard], context: Context, number: int
+    drawn: Sequence[DrawnMembers], context: Context, number: int
 ) -> tuple[Arrays, list[dict[str, Any]]]:
-    """Recover the batch of a number; returns its images [b, c, h, w] and what its steps found.
+    """Recover batch `number`; returns its images [b, c, h, w] and the metrics of its steps.
 
-    Here it goes on from where it was stopped; a worker keeps no state of an unfinished batch.
+    An interrupted batch is resumed here; a worker saves no state of an unfinished one.
     """
     table = recover_table(context)
     recovery = context.once("recovery", lambda: BatchRecovery(context, load_networks(context)))
@@ -64,7 +64,7 @@ def recover_batch(
     state, steps = recovery.start(number, unfinished)
     context.progress.advance(count=state.step)
     try:
-        for reached, step in recovery.steps(shards[number], number, state):
+        for reached, step in recovery.steps(drawn[number], number, state):
             state = reached
             steps.append(asdict(step))
             if state.step % table.checkpoint_every == 0:
@@ -78,14 +78,16 @@ def recover_batch(
     return to_arrays({IMAGES: state.images}), steps
 
 
-def _keep(part: Part, number: int, state: RecoverState, steps: Sequence[dict[str, Any]]) -> None:
+def _keep(
+    part: CheckpointFile, number: int, state: RecoverState, steps: Sequence[dict[str, Any]]
+) -> None:
     moments = state.moments
     tensors = {IMAGES: state.images, "mean": moments.mean, "square": moments.square}
     part.save(tensors, {"number": number, "step": state.step, "steps": steps})
 
 
 class BatchRecovery:
-    """The members of a run's committee, ready to recover one batch after another."""
+    """Recovers batches by the members of a run's committee."""
 
     def __init__(self, context: Context, members: Sequence[nn.Module]) -> None:
         """Take the members of the whole committee, in its order.
@@ -103,8 +105,8 @@ class BatchRecovery:
             except ValueError as error:
                 raise WorkError(f"recover: member {spec}: {error}") from None
 
-    def start(self, number: int, part: Part) -> tuple[RecoverState, list[dict[str, Any]]]:
-        """What a batch goes on from, and what the steps up to there found."""
+    def start(self, number: int, part: CheckpointFile) -> tuple[RecoverState, list[dict[str, Any]]]:
+        """The state that a batch resumes from, and the metrics of the steps before it."""
         context, saved = self._context, part.load()
         if saved is None or saved[1]["number"] != number:
             starts = open_starts(context.checkpoint(RECOVER_STAGE), set_shape(context))
@@ -115,16 +117,16 @@ class BatchRecovery:
         return RecoverState(saved[1]["step"], placed[IMAGES], moments), saved[1]["steps"]
 
     def steps(
-        self, shard: Shard, number: int, state: RecoverState
+        self, drawn: DrawnMembers, number: int, state: RecoverState
     ) -> Iterator[tuple[RecoverState, RecoverStep]]:
-        """The steps of a batch that are left.
+        """The remaining steps of a batch.
 
         Raises:
             DivergedRunError: if the loss diverges.
         """
         context, table = self._context, recover_table(self._context)
         batch = self._batches[number]
-        problem = _problem(context, self._teachers(table, shard, batch), batch, number)
+        problem = _problem(context, self._teachers(table, drawn, batch), batch, number)
         settings = RecoverSettings(
             table.lr, table.bn_weight, table.first_bn, precision=table.precision
         )
@@ -138,15 +140,17 @@ class BatchRecovery:
                 f"recover diverged at step {error.step} of batch {number}: {error}"
             ) from None
 
-    def _teachers(self, table: RecoverTable, shard: Shard, batch: RecoverBatch) -> list[Teacher]:
-        """The members of a batch with the statistics that it is compared with."""
-        found = []
-        for place, weight in zip(shard.members, shard.weights, strict=True):
+    def _teachers(
+        self, table: RecoverTable, drawn: DrawnMembers, batch: RecoverBatch
+    ) -> list[Teacher]:
+        """The members of a batch with the statistics that they aim at."""
+        teachers = []
+        for place, weight in zip(drawn.members, drawn.weights, strict=True):
             targets = self._statistics[place]
             if table.batches == "within":
                 targets = [layer.of_class(batch.call) for layer in targets]
-            found.append(Teacher(self._members[place], weight, targets))
-        return found
+            teachers.append(Teacher(self._members[place], weight, targets))
+        return teachers
 
 
 def set_shape(context: Context) -> tuple[int, ...]:
@@ -190,7 +194,7 @@ def _statistics(
 def _problem(
     context: Context, teachers: Sequence[Teacher], batch: RecoverBatch, number: int
 ) -> RecoverProblem:
-    """What a batch is recovered against; its views depend on its number and the step alone."""
+    """The problem of a batch; its views depend on its number and the step alone."""
     table = recover_table(context)
     views = SharedViews(table.view_area, table.flip, table.roll)
 
@@ -205,7 +209,7 @@ def _problem(
 
 
 def _valid_images(context: Context, table: RecoverTable) -> Callable[[Tensor, Tensor], Tensor]:
-    """To the nearest images whose pixels lie in [0, 1]."""
+    """Projection to the nearest images whose pixels lie in [0, 1]."""
     preprocess = context.preprocess
     if not isinstance(preprocess, Preprocess):
         return lambda images, _: preprocess(preprocess.inverse(images).clamp(0, 1))

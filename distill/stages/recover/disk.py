@@ -1,4 +1,4 @@
-"""A set while it is recovered: its images lie on the disk, before and after their turn."""
+"""The images of a set during recovery, on the disk before and after they are optimised."""
 
 from __future__ import annotations
 
@@ -49,31 +49,31 @@ class DiskImages:
 
     def __getitem__(self, places: Any, /) -> Tensor:
         owners = self._owners[torch.arange(len(self))[places]]
-        found = torch.empty((len(owners), *self.shape[1:]))
+        images = torch.empty((len(owners), *self.shape[1:]))
         for batch in owners[:, 0].unique().tolist():
             rows = torch.nonzero(owners[:, 0] == batch).flatten().tolist()
             with safe_open(self.checkpoint.part(batch).path, framework="pt") as file:
                 stored = file.get_slice(IMAGES)
                 for row in rows:
-                    found[row] = stored[int(owners[row, 1])]
-        return found
+                    images[row] = stored[int(owners[row, 1])]
+        return images
 
     def split(self, split_size: int, /) -> Iterator[Tensor]:
-        """See `synth.images.Images`."""
+        """Batches of `split_size` images in order; the last may be smaller."""
         return split_by_index(self, split_size)
 
     @cached_property
     def _owners(self) -> Tensor:
         """[n, 2]: the batch that an image belongs to, and its place there."""
-        found = torch.zeros(len(self), 2, dtype=torch.long)
+        owners = torch.zeros(len(self), 2, dtype=torch.long)
         for number, batch in enumerate(self.batches):
-            found[batch.places, 0] = number
-            found[batch.places, 1] = torch.arange(len(batch.places))
-        return found
+            owners[batch.places, 0] = number
+            owners[batch.places, 1] = torch.arange(len(batch.places))
+        return owners
 
 
 def put_starts(checkpoint: Checkpoint, make: Callable[[], Images]) -> None:
-    """Keep the images that a recovery starts from: made now, or before an interruption."""
+    """Write the images that a recovery starts from, unless that was done before an interruption."""
     path, part = checkpoint.folder / f"{_STARTS}.h5", checkpoint.part(_STARTS)
     saved = part.load()
     if saved is None or not path.is_file() or digest_file(path) != saved[1]:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from distill.names import choices, resolve
-from distill.recipes.stages import STAGES
+from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context
 from distill.run.engines import Load, in_turn
 from distill.run.load import step_count, together
 from distill.stages.recover.batch import (
-    Shard,
+    DrawnMembers,
     eligible,
     planned_batches,
     recover_batch,
@@ -48,23 +48,23 @@ def run_recover(context: Context, table: RecoverTable) -> None:
     context.run.keep_metrics(RECOVER_STAGE)
     batches = planned_batches(context)
     put_starts(checkpoint, partial(_starting_images, context, table))
-    shards = [_shard(context, table, weighting, batch) for batch in batches]
+    drawn = [_drawn_members(context, table, weighting, batch) for batch in batches]
     units = [table.iterations] * len(batches)
     with context.progress.task(RECOVER_STAGE, sum(units)):
-        recover = partial(recover_batch, shards)
-        load = partial(_load, context, shards, batches)
+        recover = partial(recover_batch, drawn)
+        load = partial(_load, context, drawn, batches)
         parts = context.map_parts(checkpoint, recover, units, load, leave_out=(IMAGES,))
         for number, (_, steps) in in_turn(parts):
-            _log(context, table, batches[number].call, shards[number], number, steps)
+            _log(context, table, batches[number].call, drawn[number], number, steps)
     names = ", ".join(spec for _, spec in eligible(context))
     images = DiskImages(torch.Size(set_shape(context)), batches, checkpoint)
     large = is_large(images.shape, 4)
     write_synthetic(context, images if large else gather(images), network=names)
 
 
-def _shard(
+def _drawn_members(
     context: Context, table: RecoverTable, weighting: VoteWeighting, batch: RecoverBatch
-) -> Shard:
+) -> DrawnMembers:
     """The members that recover a batch, and the weights of their votes."""
     pool = eligible(context)
     priors = [weighting.scores[place] for place, _ in pool]
@@ -75,18 +75,18 @@ def _shard(
     weights = weighting.weights(
         table.vote_temperature, context.generator(RECOVER_STAGE, "weights", batch.call), places
     )
-    return Shard(tuple(places), tuple(weights.tolist()))
+    return DrawnMembers(tuple(places), tuple(weights.tolist()))
 
 
 def _load(
-    context: Context, shards: Sequence[Shard], batches: Sequence[RecoverBatch], number: int
+    context: Context, drawn: Sequence[DrawnMembers], batches: Sequence[RecoverBatch], number: int
 ) -> Load:
-    """What a batch takes: a forward and a backward pass of its members in each step."""
+    """The load of a batch: a forward and a backward pass of its members in each step."""
     table: RecoverTable = context.recipe.table("recover")
     members, images = context.recipe.table("committee").members, len(batches[number].places)
     batch = min(table.batch_size or images, images)
     steps = table.iterations * step_count(images, batch)
-    places = shards[number].members
+    places = drawn[number].members
     return together(context.training_load(members[place], batch, steps) for place in places)
 
 
@@ -94,13 +94,13 @@ def _log(
     context: Context,
     table: RecoverTable,
     call: int,
-    shard: Shard,
+    drawn: DrawnMembers,
     number: int,
     steps: Sequence[dict[str, Any]],
 ) -> None:
-    """The metrics of a batch: its members, and what some of its steps found."""
+    """The metrics of a batch: its members, and some of its steps."""
     specs, first = dict(eligible(context)), number * table.iterations
-    members, weights = [specs[place] for place in shard.members], list(shard.weights)
+    members, weights = [specs[place] for place in drawn.members], list(drawn.weights)
     context.log(RECOVER_STAGE, step=first, call=call, members=members, weights=weights)
     for step in steps:
         index = step.pop("index")
@@ -114,4 +114,6 @@ def _starting_images(context: Context, table: RecoverTable) -> Images:
     return images
 
 
-STAGE = Stage(STAGES[RECOVER_STAGE], run_recover, made_images, recover_units, splits=("train",))
+STAGE = Stage(
+    STAGE_ENTRIES[RECOVER_STAGE], run_recover, made_images, recover_units, splits=("train",)
+)

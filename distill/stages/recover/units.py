@@ -1,4 +1,4 @@
-"""What recovery costs, as the stage itself does it."""
+"""The cost of recovery, in units of work."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from distill.recipes.tables.recover import RecoverTable
+from distill.run.load import step_count
 from distill.stages.mosaics import mosaic_units
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.unit import (
     Part,
     Task,
     Unit,
-    batches_of,
     exhaust,
     fixed_generator,
 )
@@ -33,13 +33,13 @@ from synth.recovery.statistics import watch_batch_norms
 
 
 def recover_units(units: Units, table: RecoverTable) -> list[Task[Unit]]:
-    """A call is recovered by itself: one image of each class, or all of one class."""
+    """Independent calls: one image of each class, or all of one class."""
     classes, pool = units.shape.classes, table.members or units.members
     within = table.batches == "within"
     calls, images = (classes, table.ipc) if within else (table.ipc, classes)
     batch = min(table.batch_size or images, images)
-    steps = table.iterations * batches_of(images, batch)
-    # A call draws some members; each is counted as often as it is drawn in the mean.
+    steps = table.iterations * step_count(images, batch)
+    # A call draws some members; each is counted as often as it is drawn on average.
     share = round(steps * table.drawn / len(pool))
     parts = tuple(Part(share, _recover_step(units, spec, batch, table)) for spec in pool)
     mosaics = mosaic_units(units, table) if table.init == "mosaics" else []

@@ -1,4 +1,4 @@
-"""A recipe's networks on random images, and the units of work that several stages have."""
+"""A recipe's networks on random images, and the units of work that several stages share."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from distill.recipes.build import build_network, build_views, projector_parts
 from distill.recipes.recipe import Recipe
 from distill.recipes.tables.projector import ProjectorTable
 from distill.run.dry_run import Cost, run_dry
+from distill.run.load import step_count
 from distill.stages.units.shapes import DataShape, meta_network, parameter_count
-from distill.stages.units.unit import Part, Unit, Work, batches_of, fixed_generator
+from distill.stages.units.unit import Part, Unit, Work, fixed_generator
 from projectors import Projector
 from synth.augment import Augmentation
 from synth.committee.vote import Committee
@@ -27,8 +28,8 @@ from synth.training.loop import TrainSettings, predict, train
 # Steps in one call to time.
 STEPS = 2
 
-# Repetitions of these in a call, on a GPU, which records what comes often: the first call, which is
-# not timed, has enough for that.
+# Repetitions of these in a call on a GPU, where repeated steps are recorded as a graph: the first
+# call, which is not timed, has enough of them to be recorded.
 _REPEATS_ON_GPU = 10
 
 # Images of one batch of predictions.
@@ -37,7 +38,7 @@ _PREDICTED = 1000
 
 @dataclass(frozen=True)
 class Units:
-    """What the units of work of one recipe are made with: untrained networks, random images.
+    """Makes a recipe's units of work from untrained networks and random images.
 
     Attributes:
         recipe: whose stages are priced.
@@ -118,8 +119,8 @@ class Units:
             one_per_batch: whether one family is drawn for each batch (DSA), instead of all.
         """
         views = build_views(families, one_per_batch=one_per_batch)
-        # So small a rate that random labels can do no harm: only the time counts. A call is an
-        # epoch of a training that never ends.
+        # A rate at which random labels do not diverge: only the time counts. A call is one
+        # epoch of an endless training.
         endless = replace(settings, epochs=sys.maxsize, lr=1e-6, annealing=None, compiled=False)
 
         def work(size: int) -> tuple[Callable[[], object], int]:
@@ -158,12 +159,12 @@ class Units:
             predict(self.meta(spec).eval(), self.meta_batch(size)[0])
 
         unit = self.unit(f"prediction of {spec}", batch, work, dry, self.size([spec]))
-        return Part(times * batches_of(count, batch), unit)
+        return Part(times * step_count(count, batch), unit)
 
     def unit(
         self, what: str, batch: int, work: Work, dry: Callable[[int], object], parameters: int
     ) -> Unit:
-        """A unit that `work` does on the device, and `dry` once on the meta device."""
+        """A unit timed by `work` on the device, whose cost `dry` gives on the meta device."""
 
         def cost(size: int) -> Cost:
             return run_dry(lambda: dry(size))

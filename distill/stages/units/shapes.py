@@ -1,4 +1,4 @@
-"""How many images of which shape a recipe's data and its set are, and how large its networks."""
+"""Counts and shapes of a recipe's real and synthetic images, and sizes of its networks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DataShape:
         size: (h, w) in pixels.
         train, validation, test: images of each split.
         packed: whether the images stay on the disk.
-        read_bytes: of all pixels that are read, float32, before a subset or another size is made.
+        read_bytes: of all pixels as they are read, float32, before subsets and resizing.
     """
 
     classes: int
@@ -41,7 +41,7 @@ class DataShape:
     packed: bool = False
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Shape and classes in words, as in "3x32x32 in 10 classes"."""
         return f"{self.channels}x{self.size[0]}x{self.size[1]} in {self.classes} classes"
 
@@ -65,7 +65,7 @@ class _Published:
     test: int
 
 
-# Sources whose shape is the same everywhere; it is known without a single file of theirs.
+# Sources of a fixed shape, which is known without reading a file.
 _KNOWN = {
     "digits": _Published(10, 1, 8, 1200, 597),
     "fashion-mnist": _Published(10, 1, 28, 60_000, 10_000),
@@ -75,15 +75,15 @@ _KNOWN = {
     "torchvision:CIFAR100": _Published(100, 3, 32, 50_000, 10_000),
 }
 
-# Folders that the papers' recipes name; a real folder of such a name goes before. The photographs
-# of ImageNet-1K have many sizes: 224 is what networks are usually given.
+# Folders that the papers' recipes name; an existing folder takes precedence. The photographs of
+# ImageNet-1K have many sizes: 224 is the usual input of networks.
 _KNOWN_FOLDERS = {
     "tiny-imagenet": _Published(200, 3, 64, 100_000, 10_000),
     "imagenet-1k": _Published(1000, 3, 224, 1_281_167, 50_000),
 }
 
 
-def shape_of(table: DataTable) -> DataShape:
+def data_shape(table: DataTable) -> DataShape:
     """The shape of a recipe's data: from a table of known sources, else from the data themselves.
 
     Raises:
@@ -117,7 +117,7 @@ def _known(source: str) -> _Published | None:
 
 @dataclass(frozen=True)
 class SyntheticShape:
-    """Images of the synthetic set: `stored`, and `seen` by students (ipc and factor of them)."""
+    """Images of the synthetic set: `stored`, and `seen` by students (factor^2 for each)."""
 
     stored: int
     seen: int
@@ -138,12 +138,12 @@ def meta_network(spec: str, shape: DataShape) -> nn.Module:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """p, the values of all parameters."""
+    """p, the number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def vote_bytes(table: RelabelTable, count: int, classes: int) -> int:
-    """Bytes of stored votes: each epoch has a place, a view and logits in fp16 of every image."""
+    """Bytes of stored votes: id, view and float16 logits of every image in every epoch."""
     logits = table.epochs * count * 2 * classes
     if table.views == "seed":
         return logits

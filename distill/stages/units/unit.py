@@ -1,4 +1,4 @@
-"""What a stage says of its cost: so many units of work, which a plan times one by one."""
+"""The cost of a stage: counts of units of work, each of which a plan times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ U = TypeVar("U", covariant=True)
 
 
 class NotPricedError(WorkError):
-    """A stage whose time cannot be said beforehand; the message says what in it cannot."""
+    """A stage whose time cannot be predicted; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Unit:
 
     Attributes:
         what: its name.
-        batch: its wanted size: images, or for work without any what it counts in their place.
+        batch: its size, in images or in whatever the work counts instead.
         work: batch size -> a call to time, and how many units it does.
         cost: batch size -> what one unit needs, without doing it.
         parameters: of the networks in it, which decide the number of threads.
@@ -50,19 +50,14 @@ class Part(Generic[U]):
 
 @dataclass(frozen=True)
 class Task(Generic[U]):
-    """`count` equal pieces of work that do not wait for each other."""
+    """`count` equal and independent pieces of work."""
 
     count: int
     parts: tuple[Part[U], ...]
 
 
-def batches_of(count: int, size: int) -> int:
-    """In how many batches of at most `size` so many images come; both at least 1."""
-    return -(-count // min(size, count))
-
-
 def fixed_generator() -> Generator:
-    """Numbers for measurements, which need only be the same each time."""
+    """A generator for measurements, the same each time."""
     return Generator().manual_seed(0)
 
 

@@ -86,8 +86,8 @@ def test_ls_json_has_a_list_of_entries_per_kind(command):
     outcome = command("ls", "--json")
     assert outcome.code == 0
     kinds = json.loads(outcome.out)
-    making = ["recipes", "data", "networks", "teachers", "codecs", "strategies", "gradients"]
-    assert list(kinds) == [*making, "layouts", "formats", "projector-formats"]
+    making = ["recipes", "data", "networks", "teachers", "codecs", "codings", "strategies"]
+    assert list(kinds) == [*making, "gradients", "layouts", "formats", "projector-formats"]
     # Teachers come from packages alone.
     assert [kind for kind, entries in kinds.items() if not entries] == ["teachers"]
     for entries in kinds.values():

@@ -18,10 +18,10 @@ from distill.evaluation.coded import (
     real_images,
 )
 from distill.evaluation.jobs import plan_jobs
+from distill.recipes.build import build_coding
 from distill.recipes.loading import check_recipe
 from distill.run.context import scratch_context
 from distill.run.interrupt import Stop
-from distill.sets.coded import build_coding
 from distill.sets.cost import hard_bytes
 from distill.sets.set_file import read_set
 from synth.coding import pack_images

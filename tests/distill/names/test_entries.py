@@ -9,6 +9,7 @@ from torch import nn
 
 from distill.names import (
     CODECS,
+    CODINGS,
     DATA,
     FORMATS,
     GRADIENTS,
@@ -28,6 +29,7 @@ from distill.recipes.recipe import TABLES
 from distill.recipes.tables.match import MatchTable
 from distill.sets.exchange.projector import ExportRequest
 from projectors.codecs import CODECS as REGISTERED
+from synth.coding import CODINGS as PACKED
 from synth.committee.strategies import CROWD_METHODS
 
 STRATEGY = {**STRATEGIES, **MAKING, **LABELLING}
@@ -64,6 +66,16 @@ def test_codecs_are_those_that_projectors_knows_with_the_fields_as_options():
     roles = {name: entry.role for name, entry in CODECS.items() if not entry.object}
     assert set(roles.values()) == {"stored", "views", "network", "name"}
     assert all(entry.meaning for entry in CODECS.values() if entry.role == "name")
+
+
+def test_codings_are_those_that_synth_packs_with_the_fields_as_options():
+    assert {name: resolve(entry) for name, entry in CODINGS.items()} == PACKED
+    for name, entry in CODINGS.items():
+        fields = {field.name: field.default for field in dataclasses.fields(PACKED[name])}
+        # Shape and groups come from the set.
+        del fields["shape"]
+        fields.pop("groups", None)
+        assert entry.options == fields
 
 
 @pytest.mark.parametrize("name", DATA)

@@ -31,10 +31,10 @@ from distill.plan.clock import Clock
 from distill.plan.times import stage_times
 from distill.recipes.loading import load_recipe
 from distill.stages.units.networks import Units
-from distill.stages.units.shapes import shape_of
+from distill.stages.units.shapes import data_shape
 recipe, out = load_recipe(sys.argv[1]), Path(sys.argv[2])
 def price(stage):
-    shape, device = shape_of(recipe.data), torch.device("cpu")
+    shape, device = data_shape(recipe.data), torch.device("cpu")
     ((_, time),) = stage_times(Units(recipe, shape, device), Clock(shape, device), stage)
     return time.seconds
 found = {}

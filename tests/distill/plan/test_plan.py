@@ -16,9 +16,8 @@ from distill.recipes.tables.data import DataTable
 from distill.run.dry_run import Cost, LiveBytes
 from distill.sets.set_file import read_set
 from distill.stages.match.memory import matching_peaks
-from distill.run.dry_run import Cost, LiveBytes
 from distill.stages.units.networks import Units
-from distill.stages.units.shapes import DataShape, meta_network, parameter_count, shape_of
+from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 from distill.stages.units.unit import Part, Task, Unit
 from synth.losses import soft_cross_entropy
 from synth.networks import ConvNet
@@ -62,13 +61,20 @@ def test_bytes_of_images_and_labels_are_exact(plan, finished):
     assert plan["labels"]["learned"] == read_set(finished / "set.h5").learned.numel() * 4
 
 
+def test_a_budget_bounds_images_and_labels(recipe):
+    keys = ["match.budget_bytes=600", "match.images=rounded:depth=2"]
+    found = make_plan(load_recipe(str(recipe), keys))
+    assert found["images"]["images"] == 600
+    assert found["labels"]["learned"] == 0
+
+
 @pytest.mark.parametrize("storage", ["float32", "float16", "int4"])
 def test_bytes_of_experts_follow_window_and_storage(storage, recipe, tmp_path, command):
     changes = [f"experts.storage={storage}", "experts.keep=window", "experts.count=3"]
     sets = [part for change in changes for part in ("--set", change)]
     assert command("experts", recipe, "--out", tmp_path / "run", "--quiet", *sets).code == 0
     resolved = load_recipe(str(recipe), changes)
-    found = expert_buffer(resolved, shape_of(resolved.data))
+    found = expert_buffer(resolved, data_shape(resolved.data))
     real = (tmp_path / "run" / "experts.h5").stat().st_size
     assert found["bytes"] == pytest.approx(real, rel=0.1)
     with h5py.File(tmp_path / "run" / "experts.h5") as file:
@@ -91,13 +97,13 @@ def test_parameters_are_exact(plan):
 
 def test_published_parameter_count_of_convnet3():
     resolved = load_recipe("digits", ["data.size=32", "data.channels=3"])
-    shape = shape_of(resolved.data)
+    shape = data_shape(resolved.data)
     network = meta_network("convnet3:width=128", shape)
     assert parameter_count(network) == 320_010
 
 
 def test_plan_knows_the_shape_of_sources_without_their_files():
-    shape = shape_of(load_recipe("fashion-mnist-quick", ["data.source=fashion-mnist:/none"]).data)
+    shape = data_shape(load_recipe("fashion-mnist-quick", ["data.source=fashion-mnist:/none"]).data)
     assert shape == DataShape(10, 1, (28, 28), 20_000, 6_000, 10_000, 4 * 70_000 * 28**2)
 
 
@@ -110,7 +116,7 @@ def test_plan_knows_the_shape_of_sources_without_their_files():
     ],
 )
 def test_plan_knows_the_data_of_the_papers(source, expected):
-    shape = shape_of(DataTable(source=source))
+    shape = data_shape(DataTable(source=source))
     train = shape.train + shape.validation
     assert (shape.classes, shape.image, train, shape.test) == expected
 
@@ -119,11 +125,11 @@ def test_folder_that_is_there_goes_before_what_is_known_of_its_name(tmp_path):
     (tmp_path / "imagenet-1k").mkdir()
     table = load_recipe("digits-mtt", [f"data.source=folder:{tmp_path}/imagenet-1k"]).data
     with pytest.raises(WorkError, match="imagenet-1k"):
-        shape_of(table)
+        data_shape(table)
 
 
 def test_shape_of_digits_is_that_of_the_data(finished):
-    shape = shape_of(load_recipe("digits").data)
+    shape = data_shape(load_recipe("digits").data)
     assert (shape.train, shape.test, shape.image) == (1080, 597, (1, 16, 16))
 
 
@@ -131,24 +137,24 @@ def test_shape_of_other_sources_is_read_from_them(tmp_path):
     labels = np.arange(60) % 3
     np.savez(tmp_path / "x.npz", images=np.zeros((60, 9, 9, 3), np.uint8), labels=labels)
     raw = {"data": {"source": f"npz:{tmp_path / 'x.npz'}"}, "experts": {}, "match": {"ipc": 1}}
-    shape = shape_of(check_recipe(raw, "recipe x").data)
+    shape = data_shape(check_recipe(raw, "recipe x").data)
     assert (shape.classes, shape.image) == (3, (3, 9, 9))
     assert shape.train + shape.validation + shape.test == 60
 
 
 def test_whitening_and_factor_count():
     resolved = load_recipe("digits", ["match.factor=2", "match.ipc=3"])
-    assert label_bytes(resolved, shape_of(resolved.data))["learned"] == 3 * 10 * 4 * 10 * 4
-    before = set_file(resolved, shape_of(resolved.data))
+    assert label_bytes(resolved, data_shape(resolved.data))["learned"] == 3 * 10 * 4 * 10 * 4
+    before = set_file(resolved, data_shape(resolved.data))
     whitened = resolved.model_copy(update={"data": resolved.data.model_copy(update={"zca": True})})
-    more = set_file(whitened, shape_of(whitened.data)) - before
+    more = set_file(whitened, data_shape(whitened.data)) - before
     assert more == pytest.approx(4 * (2 * 256**2 + 256), abs=10)
 
 
 def peaks(*changes):
     small = ["experts.network=convnet2:width=8", "match.inner_steps=12", *changes]
     resolved = load_recipe("digits", small)
-    return matching_peaks(resolved, shape_of(resolved.data))
+    return matching_peaks(resolved, data_shape(resolved.data))
 
 
 def test_memory_of_a_replay_grows_by_one_vector_a_step_and_unrolling_by_a_graph():
@@ -188,7 +194,7 @@ def test_live_bytes_are_those_that_an_allocation_holds():
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_memory_of_a_training_step_is_that_of_a_real_one(optimizer):
     recipe = load_recipe("digits")
-    units = Units(recipe, shape_of(recipe.data), torch.device("cpu"))
+    units = Units(recipe, data_shape(recipe.data), torch.device("cpu"))
     spec, batch = "convnet3:width=32:norm=batch", 64
     settings = TrainSettings(1, 0.1, optimizer, momentum=0.0)
     planned = units.training_step(spec, batch, "none", settings).cost(batch).peak_bytes
@@ -207,7 +213,7 @@ def test_memory_of_a_training_step_is_that_of_a_real_one(optimizer):
 
 def test_operations_of_a_step_are_counted():
     recipe = load_recipe("digits", ["data.size=8"])
-    units = Units(recipe, shape_of(recipe.data), torch.device("cpu"))
+    units = Units(recipe, data_shape(recipe.data), torch.device("cpu"))
     found = units.predictions("mlp:depth=1:width=8", 10).unit.cost(10)
     # 64 inputs, 8 hidden, 10 classes: a product and its sum are two.
     assert found.flops == 10 * 2 * (64 * 8 + 8 * 10)
@@ -286,7 +292,7 @@ def test_clock_does_not_take_a_gpu_by_its_smallest_batch(monkeypatch, rate, meas
 
 
 def test_unit_that_would_take_too_long_is_priced_by_operations(monkeypatch):
-    monkeypatch.setattr("distill.plan.clock.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("distill.plan.clock.PROBE_SECONDS", 0.0)
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
 
     def never(size):

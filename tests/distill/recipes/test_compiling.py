@@ -28,7 +28,7 @@ def resolved(tiny, earlier=None, lines=None):
 def test_short_work_is_not_compiled_and_long_work_is(tiny, monkeypatch):
     monkeypatch.setattr(compiling, "find_compiler", lambda: "g++")
     assert set(resolved(tiny).values()) == {"off"}
-    monkeypatch.setattr(compiling, "LEAST_FLOPS", 1.0)
+    monkeypatch.setattr(compiling, "LEAST_COMPILED_FLOPS", 1.0)
     assert set(resolved(tiny).values()) == {"on"}
 
 

@@ -65,7 +65,7 @@ def test_seconds_are_kept_with_metrics_for_a_process_that_is_killed(monkeypatch,
     now = [50.0]
     monkeypatch.setattr("distill.run.folder.time.monotonic", lambda: now[0])
     run = Run(tmp_path, {"stages": {}})
-    run.watch = StageTimer(tmp_path)
+    run.timer = StageTimer(tmp_path)
     for moment in (52.0, 57.0, 57.5):
         now[0] = moment
         run.append_metrics([{"step": moment}])

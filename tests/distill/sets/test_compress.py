@@ -9,11 +9,12 @@ import torch
 
 import distill
 from distill.errors import WorkError
-from distill.sets.coded import build_coding, coding_spec, pack_labels, unpack_labels
+from distill.recipes.build import build_coding
+from distill.sets.coded import class_runs, coding_spec, pack_labels, unpack_labels
 from distill.sets.compress import LABEL_SHARE, _ways, compress_set
 from distill.sets.cost import count_bytes, hard_bytes
 from distill.sets.set_file import read_set, write_set
-from synth.coding import CodingError, Frequency, Palette, Rounded, unpack_images
+from synth.coding import Frequency, Palette, Pixels, Rounded, unpack_images
 from tests.distill.sets.cases import MANIFEST, make_set, make_votes
 
 SHAPE = (6, 1, 8, 8)
@@ -132,21 +133,14 @@ def test_spec_of_a_coding_builds_it(coding):
     assert build_coding(coding_spec(coding), SHAPE) == coding
 
 
-@pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        ("jpeg", "there is none 'jpeg'; choose from pixels"),
-        ("rounded:bits=2", "no setting 'bits'; there are: depth"),
-        ("rounded:depth=two", "depth is 'two'; it must be a number"),
-        ("rounded:depth=9", "depth is 9"),
-        ("frequency:block=3", "do not tile"),
-        ("pixels:depth=1", "there are: none"),
-    ],
-)
-def test_spec_that_makes_no_sense_is_refused(spec, words):
-    with pytest.raises(CodingError) as caught:
-        build_coding(spec, SHAPE)
-    assert words in str(caught.value)
+def test_images_of_a_class_give_context_where_there_are_several():
+    labels = torch.arange(3).repeat_interleave(2)
+    assert [class_runs(labels, 3), class_runs(labels[:-1], 3), class_runs(labels.flip(0), 3)] == [
+        3, 1, 1,
+    ]  # fmt: skip
+    assert build_coding("rounded", SHAPE, 3) == Rounded(SHAPE, groups=3)
+    assert build_coding("rounded", SHAPE, 6) == Rounded(SHAPE)
+    assert build_coding("pixels", SHAPE, 3) == Pixels(SHAPE)
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 28, 28), (4, 3, 32, 32), (4, 1, 9, 15), (4, 5, 8, 8)])

@@ -51,12 +51,12 @@ def test_a_plan_counts_no_packed_image_as_held(packed):
     from distill.plan.times import StageTime
     from distill.recipes.loading import load_recipe
     from distill.stages.units.networks import Units
-    from distill.stages.units.shapes import shape_of
+    from distill.stages.units.shapes import data_shape
 
     recipe = load_recipe("digits", ["data.size=8"])
     held = []
     for source in ("digits", f"packed:{packed[0]}"):
-        shape = shape_of(recipe.data.model_copy(update={"source": source}))
+        shape = data_shape(recipe.data.model_copy(update={"source": source}))
         units = Units(recipe, shape, torch.device("cpu"))
         held.append(stage_memory(units, {"evaluate": StageTime(())}, {"evaluate": 0}))
     read = 4 * 64 * (1080 + 120 + 597)

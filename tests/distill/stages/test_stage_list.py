@@ -14,12 +14,11 @@ from distill.plan import make_plan
 from distill.plan.sizes import set_file
 from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.recipe import TABLES, Recipe
-from distill.recipes.stages import MAKERS
-from distill.recipes.stages import STAGES as ENTRIES
+from distill.recipes.stages import MAKERS, STAGE_ENTRIES
 from distill.run import artefacts
 from distill.stages.stage_list import STAGES, check_stages, planned
 from distill.stages.units.networks import Units
-from distill.stages.units.shapes import shape_of
+from distill.stages.units.shapes import data_shape
 from distill.stages.units.unit import NotPricedError, Unit
 from tests.distill.cases import TINY, write_recipe
 
@@ -57,26 +56,28 @@ def of(tmp_path):
 
 
 def units_of(recipe):
-    return Units(recipe, shape_of(recipe.data), torch.device("cpu"))
+    return Units(recipe, data_shape(recipe.data), torch.device("cpu"))
 
 
 def test_names_of_stages_are_those_of_the_list():
     constants = [name for name in vars(artefacts) if name.endswith("_STAGE")]
-    assert [getattr(artefacts, name) for name in constants] == list(ENTRIES)
-    assert list(STAGES) == list(ENTRIES)
-    assert [stage.entry for stage in STAGES.values()] == list(ENTRIES.values())
+    assert [getattr(artefacts, name) for name in constants] == list(STAGE_ENTRIES)
+    assert list(STAGES) == list(STAGE_ENTRIES)
+    assert [stage.entry for stage in STAGES.values()] == list(STAGE_ENTRIES.values())
 
 
 def test_stages_read_tables_of_the_recipe_and_what_was_made_before():
     assert list(TABLES) == [name for name in Recipe.model_fields if name in TABLES]
-    assert set(TABLES) == {"data", *(entry.table for entry in ENTRIES.values())}
-    order = list(ENTRIES)
-    for entry in ENTRIES.values():
+    assert set(TABLES) == {"data", *(entry.table for entry in STAGE_ENTRIES.values())}
+    order = list(STAGE_ENTRIES)
+    for entry in STAGE_ENTRIES.values():
         assert {*entry.tables, *entry.needs} <= set(TABLES)
         assert all(order.index(name) < order.index(entry.name) for name in entry.inputs)
     assert MAKERS == ("match", "recover", "select")
     for name in ("refine", "relabel", "encode", "evaluate"):
-        assert set(MAKERS) <= set(ENTRIES[name].inputs), "its images may come from any of them"
+        assert set(MAKERS) <= set(STAGE_ENTRIES[name].inputs), (
+            "its images may come from any of them"
+        )
 
 
 def test_every_stage_is_in_one_of_these_recipes(of):
@@ -156,15 +157,19 @@ def test_what_is_not_priced_says_so(of):
 
 
 def test_commands_follow_the_list(command):
-    with_verb = [entry.name for entry in ENTRIES.values() if entry.verb]
+    with_verb = [entry.name for entry in STAGE_ENTRIES.values() if entry.verb]
     assert list(VERBS) == with_verb
-    assert [name for name in COMMANDS if name in ENTRIES] == [*with_verb, "encode", "evaluate"]
+    assert [name for name in COMMANDS if name in STAGE_ENTRIES] == [
+        *with_verb,
+        "encode",
+        "evaluate",
+    ]
     shown = command("run", "--help").out
     choices = re.search(
         r"--stage \[([^\]]+)\]", re.sub(r"\s+", "", shown).replace("--stage", "--stage ")
     )
     assert choices is not None
-    assert choices[1].split("|") == list(ENTRIES)
+    assert choices[1].split("|") == list(STAGE_ENTRIES)
     text = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
     (row,) = [line for line in text.splitlines() if line.endswith("| one stage of it |")]
     assert re.findall(r"`(\w+)`", row) == with_verb
@@ -184,7 +189,9 @@ def test_example_of_a_verb_runs_as_it_is_written(name):
         assert options == ["--out", f"runs/{recipe_name}"]
         recipe = load_recipe(recipe_name)
         stages = [
-            stage for stage in ENTRIES[verb].verb if stage in [s.name for s in planned(recipe)]
+            stage
+            for stage in STAGE_ENTRIES[verb].verb
+            if stage in [s.name for s in planned(recipe)]
         ]
         check_stages(recipe, [verb])
         for stage in stages:

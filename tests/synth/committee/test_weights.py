@@ -64,7 +64,7 @@ def test_similarities_of_nothing_weigh_equally():
     assert similarity_weights([-0.1, 0.0], 3).tolist() == [0.5, 0.5]
 
 
-def test_ballot_weighs_the_drawn_members_alone():
+def test_only_the_drawn_members_are_weighed():
     weighting = VoteWeighting("prior", (0.8, 0.1, 0.7))
     torch.testing.assert_close(
         weighting.weights(10, members=[0, 2]), vote_weights("prior", [0.8, 0.7], 10)

@@ -99,7 +99,7 @@ def test_classes_have_different_drawings_in_every_face_and_are_no_spaces_or_mark
         assert len({image.tobytes() for image in drawn}) == len(characters)
 
 
-def test_letters_of_three_scripts_with_one_shape_are_twins(lookalikes):
+def test_letters_of_three_scripts_with_one_shape_are_lookalikes(lookalikes):
     (group,) = [group for group in lookalikes if "A" in group]
     assert group >= {"A", "\N{GREEK CAPITAL LETTER ALPHA}", "\N{CYRILLIC CAPITAL LETTER A}"}
 

@@ -41,7 +41,13 @@ def trap(tmp_path):
 
 def environment():
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    return {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep), "OMP_NUM_THREADS": "1"}
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        ),
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def start(trap, *arguments):
