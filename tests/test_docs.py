@@ -34,7 +34,7 @@ TUTORIAL = "tutorial.md"
 CONTINUES = "goes on from the run of the [tutorial]"
 NOT_RUN = "Not run by the tests: "
 # What tests/test_extensions.py writes into a copy of the source, or into a package.
-ADDED = re.compile(r"(New file|Entry in [A-Z]+ of) [\w./]+")
+ADDED = re.compile(r"(New file|Entry in [A-Z_]+ of|Line after \w+ in|Import in) [\w./-]+")
 LANGUAGES = {"python", "bash", "toml", "text"}
 _ROW = re.compile(r"^\| `(\w+)` \| *(.*?) *\| .*\|$", re.MULTILINE)
 _FENCE = re.compile(r'^```(\w*)(?: title="([^"]*)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -111,7 +111,7 @@ def run_page(page: str) -> None:
             for words in commands_of(block.text):
                 if words[0] == "distill":
                     check_command(words)
-        elif block.language == "toml":
+        elif block.language == "toml" and block.runs:
             Path(block.title).write_text(block.text, encoding="utf-8")
             load_recipe(block.title)
 

@@ -47,105 +47,109 @@ class StageEntry:
         return self.tables[-1]
 
 
-# The stages that make images, and those whose images later stages read.
-_MADE = ("match", "recover", "select")
-_IMAGES = (*_MADE, "refine")
+# The stages up to the images of the set: those that make them, of which a run has exactly one, each
+# named like its table, and those whose outputs these read.
+_IMAGE_STAGES: tuple[StageEntry, ...] = (
+    StageEntry(
+        "experts",
+        "Train experts and record their trajectories.",
+        ("data", "experts"),
+        "experts",
+        gives="trajectories",
+        verb=("experts",),
+    ),
+    StageEntry(
+        "match",
+        "Match the experts' trajectories.",
+        ("data", "experts", "match"),
+        "match.stage",
+        inputs=("experts",),
+        makes_set=True,
+        verb=("match",),
+        after=("experts",),
+    ),
+    StageEntry(
+        "committee",
+        "Train the committee of teachers.",
+        ("data", "committee"),
+        "committee",
+        gives="teachers",
+    ),
+    StageEntry(
+        "recover",
+        "Optimise images until the committee recognises them.",
+        ("data", "committee", "recover"),
+        "recover.stage",
+        inputs=("committee",),
+        makes_set=True,
+        verb=("committee", "recover"),
+        example="digits-recover",
+    ),
+    StageEntry(
+        "select",
+        "Select real images, or mosaics of them.",
+        ("data", "select"),
+        "select",
+        inputs=("committee",),
+        makes_set=True,
+        verb=("committee", "select"),
+        example="digits-rded",
+    ),
+)
+
+MAKERS = tuple(entry.name for entry in _IMAGE_STAGES if entry.makes_set)
+
+# The stages whose images later stages read.
+_IMAGES = (*MAKERS, "refine")
+
+_LATER_STAGES: tuple[StageEntry, ...] = (
+    StageEntry(
+        "refine",
+        "Refine the images in a tower's space.",
+        ("data", "refine"),
+        "refine",
+        inputs=MAKERS,
+        reads_pixels="a tower",
+        verb=("refine",),
+        after=("select",),
+        example="digits-hello",
+    ),
+    StageEntry(
+        "relabel",
+        "Vote a soft label for every view.",
+        ("data", "committee", "relabel"),
+        "relabel",
+        inputs=(*_IMAGES, "committee"),
+        gives="voted labels",
+        verb=("committee", "relabel"),
+        after=("experts", "match"),
+    ),
+    StageEntry(
+        "project",
+        "Fit the projector.",
+        ("data", "committee", "projector"),
+        "project",
+        inputs=("committee",),
+        reads_pixels="a projector",
+        verb=("committee", "project"),
+    ),
+    StageEntry(
+        "encode",
+        "Encode the voted labels in fewer bytes.",
+        ("data", "encode"),
+        "encode",
+        inputs=(*_IMAGES, "committee", "relabel", "project"),
+        needs=("relabel",),
+    ),
+    StageEntry(
+        "evaluate",
+        "Judge the set by fresh students, with controls.",
+        ("data", "evaluate"),
+        "evaluate",
+        inputs=(*_IMAGES, "committee", "relabel", "project", "encode"),
+    ),
+)
 
 STAGE_ENTRIES: dict[str, StageEntry] = {
-    entry.name: entry
-    for entry in (
-        StageEntry(
-            "experts",
-            "Train experts and record their trajectories.",
-            ("data", "experts"),
-            "experts",
-            gives="trajectories",
-            verb=("experts",),
-        ),
-        StageEntry(
-            "match",
-            "Match the experts' trajectories.",
-            ("data", "experts", "match"),
-            "match.stage",
-            inputs=("experts",),
-            makes_set=True,
-            verb=("match",),
-            after=("experts",),
-        ),
-        StageEntry(
-            "committee",
-            "Train the committee of teachers.",
-            ("data", "committee"),
-            "committee",
-            gives="teachers",
-        ),
-        StageEntry(
-            "recover",
-            "Optimise images until the committee recognises them.",
-            ("data", "committee", "recover"),
-            "recover.stage",
-            inputs=("committee",),
-            makes_set=True,
-            verb=("committee", "recover"),
-            example="digits-recover",
-        ),
-        StageEntry(
-            "select",
-            "Select real images, or mosaics of them.",
-            ("data", "select"),
-            "select",
-            inputs=("committee",),
-            makes_set=True,
-            verb=("committee", "select"),
-            example="digits-rded",
-        ),
-        StageEntry(
-            "refine",
-            "Refine the images in a tower's space.",
-            ("data", "refine"),
-            "refine",
-            inputs=_MADE,
-            reads_pixels="a tower",
-            verb=("refine",),
-            after=("select",),
-            example="digits-hello",
-        ),
-        StageEntry(
-            "relabel",
-            "Vote a soft label for every view.",
-            ("data", "committee", "relabel"),
-            "relabel",
-            inputs=(*_IMAGES, "committee"),
-            gives="voted labels",
-            verb=("committee", "relabel"),
-            after=("experts", "match"),
-        ),
-        StageEntry(
-            "project",
-            "Fit the projector.",
-            ("data", "committee", "projector"),
-            "project",
-            inputs=("committee",),
-            reads_pixels="a projector",
-            verb=("committee", "project"),
-        ),
-        StageEntry(
-            "encode",
-            "Encode the voted labels in fewer bytes.",
-            ("data", "encode"),
-            "encode",
-            inputs=(*_IMAGES, "committee", "relabel", "project"),
-            needs=("relabel",),
-        ),
-        StageEntry(
-            "evaluate",
-            "Judge the set by fresh students, with controls.",
-            ("data", "evaluate"),
-            "evaluate",
-            inputs=(*_IMAGES, "committee", "relabel", "project", "encode"),
-        ),
-    )
+    entry.name: entry for entry in (*_IMAGE_STAGES, *_LATER_STAGES)
 }
-
-# The stages of which a run has exactly one, each named like its table.
-MAKERS = tuple(entry.name for entry in STAGE_ENTRIES.values() if entry.makes_set)
