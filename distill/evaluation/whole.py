@@ -59,7 +59,7 @@ def evaluate_set(
         check_networks(recipe, context.data)
         try:
             log = Path(scratch) / "jobs.jsonl"
-            evaluation = judge(context, recipe.table("evaluate"), set_file, log)
+            evaluation = judge(context, context.recipe.table("evaluate"), set_file, log)
             if record:
                 add_measured(set_file, evaluation)
             return evaluation

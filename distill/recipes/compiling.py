@@ -49,33 +49,50 @@ def resolve_compile(
         earlier: the recipe that the run's folder holds; empty for a new one.
         say: shows one line where compilation is asked for and not available.
     """
-    prepare_compiler()
-    changes = {}
-    for name, work in _WORK.items():
-        table = getattr(recipe, name)
-        if table is None:
-            continue
-        wanted = table.compile
+    available = device.type == "cpu" and find_compiler() is not None
+
+    def decide(name: str, wanted: str) -> str:
         if wanted == "auto":
             wanted = (earlier.get(name) or {}).get("compile", "auto")
-        if wanted == "on" and not find_compiler():
-            say(f"{name}.compile is on, but there is no C++ compiler; going on without")
-            wanted = "off"
         if wanted == "auto":
-            available = device.type == "cpu" and find_compiler() is not None
-            wanted = "on" if available and work(recipe, data) > LEAST_COMPILED_FLOPS else "off"
-        changes[name] = table.model_copy(update={"compile": wanted})
-    return recipe.model_copy(update=changes)
+            pays = available and _WORK[name](recipe, data) > LEAST_COMPILED_FLOPS
+            wanted = "on" if pays else "off"
+        return wanted
+
+    return ready_to_compile(_with_compile(recipe, decide), say)
+
+
+def ready_to_compile(recipe: Recipe, say: Callable[[str], None]) -> Recipe:
+    """The recipe, without compilation where there is no compiler; one that is needed is prepared.
+
+    Args:
+        recipe: perhaps resolved on another machine.
+        say: shows one line where compilation is asked for and not available.
+    """
+
+    def decide(name: str, wanted: str) -> str:
+        if wanted == "on" and find_compiler() is None:
+            say(f"{name}.compile is on, but there is no C++ compiler; going on without")
+            return "off"
+        if wanted == "on":
+            prepare_compiler()
+        return wanted
+
+    return _with_compile(recipe, decide)
 
 
 def without_compilation(recipe: Recipe) -> Recipe:
     """The recipe with "off" for every key `compile`."""
-    tables = {name: getattr(recipe, name) for name in _WORK}
-    changes = {
-        name: table.model_copy(update={"compile": "off"})
-        for name, table in tables.items()
-        if table is not None
-    }
+    return _with_compile(recipe, lambda name, wanted: "off")
+
+
+def _with_compile(recipe: Recipe, decide: Callable[[str, str], str]) -> Recipe:
+    """The recipe with what `decide` makes of the name and the key `compile` of each table."""
+    changes = {}
+    for name in _WORK:
+        table = getattr(recipe, name)
+        if table is not None:
+            changes[name] = table.model_copy(update={"compile": decide(name, table.compile)})
     return recipe.model_copy(update=changes)
 
 

@@ -24,6 +24,7 @@ from distill.data import (
 from distill.errors import WorkError
 from distill.machine import resident_bytes, threads_for
 from distill.recipes.build import build_data, build_network, choose_device, generator_for, seed_of
+from distill.recipes.compiling import ready_to_compile
 from distill.recipes.loading import check_recipe
 from distill.recipes.recipe import Recipe
 from distill.run.artefacts import COMMITTEE, PROJECTOR, VOTES
@@ -255,7 +256,10 @@ def scratch_context(
     for name in (COMMITTEE, VOTES, PROJECTOR):
         if (folder / name).exists():
             (scratch / name).symlink_to((folder / name).resolve())
-    return Context(run, recipe, choose_device(device or recipe.device), Progress(quiet=quiet), stop)
+    progress = Progress(quiet=quiet)
+    # The recipe of a set may have been resolved on a machine with a compiler.
+    recipe = ready_to_compile(recipe, progress.say)
+    return Context(run, recipe, choose_device(device or recipe.device), progress, stop)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import fields
 from functools import lru_cache
 
 import h5py
@@ -16,11 +15,12 @@ from distill.store.hdf5 import put, read_array
 from projectors.codecs import Dense, LabelCodec, Labels, Quantised, decode
 from synth.coding import (
     CODERS,
-    CODINGS,
     CodingError,
     ImageCoding,
     Shape,
+    name_of,
     open_images,
+    settings_of,
     unpack_images,
 )
 
@@ -84,15 +84,9 @@ def class_runs(hard: Tensor, classes: int) -> int:
 
 def coding_spec(coding: ImageCoding) -> str:
     """The spec, see `distill.recipes.build.build_coding`, from which a coding is made again."""
-    name = next(name for name, kind in CODINGS.items() if isinstance(coding, kind))
-    settings = [
-        (field, getattr(coding, field.name))
-        for field in fields(coding)  # type: ignore[arg-type]
-        if field.name not in ("shape", "groups")
-    ]
-    return name + "".join(
-        f":{field.name}={value}" for field, value in settings if value != field.default
-    )
+    settings = settings_of(coding)
+    given = {name: value for name, value in settings.items() if name not in ("shape", "groups")}
+    return name_of(coding) + "".join(f":{name}={value}" for name, value in given.items())
 
 
 def pack_labels(learned: Tensor, most: int) -> bytes | None:

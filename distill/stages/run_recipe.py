@@ -60,10 +60,10 @@ def run_recipe(
         engine.get_ready()
     device = choose_device(recipe.device)
     data = check_data(recipe)
-    progress = Progress(quiet=quiet)
+    progress, earlier = Progress(quiet=quiet), _earlier(out)
     with listen() as stop:
-        recipe = resolve_budget(recipe, data, _earlier(out), progress.say, stop)
-    recipe = resolve_compile(recipe, data, device, _earlier(out), progress.say)
+        recipe = resolve_budget(recipe, data, earlier, progress.say, stop)
+    recipe = resolve_compile(recipe, data, device, earlier, progress.say)
     with joined(device, stages) as group, listen() as stop:
         if group is not None and not group.leads:
             run = Run(out, read_only=True)

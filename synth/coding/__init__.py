@@ -2,7 +2,14 @@
 
 from synth.coding.base import CODERS, ImageCoding, Shape
 from synth.coding.bases import Bases
-from synth.coding.container import CODINGS, open_images, pack_images, unpack_images
+from synth.coding.container import (
+    CODINGS,
+    name_of,
+    open_images,
+    pack_images,
+    settings_of,
+    unpack_images,
+)
 from synth.coding.errors import CodingError
 from synth.coding.frequency import Frequency
 from synth.coding.palette import Palette
@@ -20,7 +27,9 @@ __all__ = [
     "Pixels",
     "Rounded",
     "Shape",
+    "name_of",
     "open_images",
     "pack_images",
+    "settings_of",
     "unpack_images",
 ]

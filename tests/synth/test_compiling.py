@@ -15,6 +15,7 @@ from synth.matching.directional import FormChooser, forward_over_reverse
 from synth.matching.recorded_steps import CompiledSteps
 from tests.synth.cases import (
     ALL_FAMILIES,
+    Cubed,
     build,
     build_registered,
     check_same,
@@ -25,27 +26,6 @@ from tests.synth.cases import (
 _aten = torch.ops.aten
 # A sigmoid: where a rectifier is at its kink, two right gradients differ by one pixel.
 SMOOTH = {"width": 8, "depth": 2, "activation": "sigmoid"}
-
-
-class Cube(torch.autograd.Function):
-    """x^3 without a forward-mode rule."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, slope):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * slope
-
-
-class Cubed(nn.Module):
-    """A layer around the function above."""
-
-    def forward(self, features):
-        return Cube.apply(features)
 
 
 def traced(work, inputs) -> Work:

@@ -1,5 +1,8 @@
 """Whether networks are compiled is decided once, and kept by the run."""
 
+import json
+
+import h5py
 import pytest
 import torch
 
@@ -52,3 +55,17 @@ def test_the_manifest_says_what_was_decided(command, tmp_path):
     assert command("experts", path, "--out", out, "--quiet").code == 0
     recipe = read_json(out / "manifest.json")["recipe"]
     assert recipe["experts"]["compile"] == "off"
+
+
+def test_a_set_that_was_compiled_elsewhere_is_evaluated_without_a_compiler(
+    command, run_copy, monkeypatch
+):
+    with h5py.File(run_copy / "set.h5", "r+") as file:
+        recipe = json.loads(file.attrs["recipe"])
+        recipe["evaluate"]["compile"] = "on"
+        file.attrs["recipe"] = json.dumps(recipe)
+    monkeypatch.setattr(compiling, "find_compiler", lambda: None)
+    monkeypatch.setattr(torch, "compile", lambda *arguments, **options: pytest.fail("compiled"))
+    outcome = command("evaluate", run_copy / "set.h5", "--json", "--workers", "1")
+    assert outcome.code == 0, outcome.err
+    assert "evaluate.compile is on, but there is no C++ compiler" in outcome.err

@@ -7,7 +7,15 @@ from torch.nn import functional
 
 from synth import Adjoint, Unrolled
 from synth.matching.directional import choose_form, double_backward, forward_over_reverse
-from tests.synth.cases import build_registered, check_same, make_problem, relative, tame_lr
+from tests.synth.cases import (
+    Cube,
+    Cubed,
+    build_registered,
+    check_same,
+    make_problem,
+    relative,
+    tame_lr,
+)
 
 
 class NativeGroupNorm(nn.Module):
@@ -15,20 +23,6 @@ class NativeGroupNorm(nn.Module):
 
     def forward(self, images):
         return functional.group_norm(images, 2)
-
-
-class Cube(torch.autograd.Function):
-    """x^3 without a forward-mode rule."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, slope):
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * slope
 
 
 class CubeWithWrongTangent(Cube):
@@ -43,17 +37,6 @@ class CubeWithWrongTangent(Cube):
     def jvp(ctx, tangent):
         (x,) = ctx.saved_tensors
         return 1.005 * 3 * x**2 * tangent
-
-
-class Cubed(nn.Module):
-    """A layer around one of the functions above."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, features):
-        return self.function.apply(features)
 
 
 def network_with(layer: nn.Module) -> nn.Module:
