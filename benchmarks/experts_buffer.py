@@ -33,7 +33,7 @@ from torch import Tensor
 
 from distill.recipes.build import build_data, build_network, build_views, seed_of
 from distill.recipes.loading import load_recipe
-from distill.recipes.recipe import Recipe, kept_epochs
+from distill.recipes.schema import Recipe, kept_epochs
 from distill.run.artefacts import EXPERTS, SET
 from distill.sets.set_file import read_set
 from distill.stages.run_recipe import run_recipe
@@ -41,7 +41,8 @@ from distill.store.experts import Trajectory, read_info, read_snapshots, write_e
 from distill.store.snapshot_storage import share_of_mtt, trajectory_bytes
 from synth.parameters import ParameterLayout
 from synth.training.batches import shuffled_batches
-from synth.training.loop import TrainSettings, accuracy, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy
 
 STORAGES = ("float32", "float16", "bfloat16", "int4")
 # name: parameters, epochs of an expert, first start epoch, last one, span. 100 experts each.

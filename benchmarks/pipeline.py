@@ -34,10 +34,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill.recipes.compiling import without_compilation
 from distill.recipes.loading import load_recipe
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.run.folder import versions
+from distill.stages.loading import planned
 from distill.stages.run_recipe import run_recipe
-from distill.stages.stage_list import planned
 from synth.matching import recorded_steps as recording
 from synth.training import loop as training
 

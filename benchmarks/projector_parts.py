@@ -26,7 +26,8 @@ from synth.losses import hard_logits
 from synth.matching.start import class_labels, draw_real
 from synth.selection import MosaicSettings, draw_mosaics, make_mosaics, realism_loss
 from synth.training.batches import Batch, shuffled_batches
-from synth.training.loop import TrainSettings, accuracy, predict, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy, predict
 
 # rank, head, teacher and whether the images are refined, in the order of the paper's table.
 VARIANTS: dict[str, tuple[bool, str, str, bool]] = {

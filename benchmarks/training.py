@@ -33,7 +33,8 @@ from synth.augment import Augmentation, dsa, parse_families
 from synth.images import HardLogits
 from synth.networks import ConvNet
 from synth.training.batches import Batch, shuffled_batches
-from synth.training.loop import TrainSettings, accuracy, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES, BATCH = 20_000, 100

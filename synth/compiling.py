@@ -18,11 +18,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from synth.cuda_graphs import Work
 
 Options = dict[str, str | int | bool | Callable[..., Any]]
+
 Network = Callable[[Tensor], Tensor]
 
 _aten = torch.ops.aten
+
 # What has the zeros of its first argument.
 _VIEWS = (_aten.expand.default, _aten.view.default, _aten.alias.default, _aten.detach.default)
+
 _ZEROS = (_aten.zeros.default, _aten._efficientzerotensor.default)
 
 # By default, what several operations read is written to memory once it takes a few reads. In a

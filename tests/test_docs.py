@@ -25,7 +25,7 @@ from distill.commands.cli import COMMANDS, cli
 from distill.errors import LimbeckError
 from distill.names import recipe_names
 from distill.recipes.loading import load_recipe
-from distill.recipes.recipe import TABLES, Recipe
+from distill.recipes.schema import TABLES, Recipe
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

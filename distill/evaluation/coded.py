@@ -20,7 +20,7 @@ from distill.evaluation.jobs import CODED, STUDENTS, StudentJob
 from distill.recipes.build import build_coding
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.context import Context
-from distill.sets.coded import best_coder
+from distill.sets.coded_set import best_coder
 from distill.sets.cost import hard_bytes
 from synth.coding import Shape, pack_images
 from synth.images import Images, gather

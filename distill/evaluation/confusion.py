@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from synth.images import Images
-from synth.training.loop import predict_classes
+from synth.training.prediction import predict_classes
 
 # A matrix grows with the square of the classes, and nobody reads one of hundreds.
 MOST_CLASSES = 30

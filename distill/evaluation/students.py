@@ -20,7 +20,7 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.run.load import step_count
-from distill.sets.encode import decode_votes
+from distill.sets.label_encoding import decode_votes
 from distill.sets.set_file import SetFile
 from projectors import Deployed, OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind

@@ -19,6 +19,7 @@ from distill.errors import WorkError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+
 # What an option of a spec may be.
 OptionValue = int | float | str
 

@@ -34,7 +34,7 @@ from distill.plan.stage_memory import stage_memory
 from distill.plan.times import StageTime, stage_times
 from distill.recipes.build import choose_device
 from distill.recipes.checks import check_names
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.stages.match.memory import matching_peaks
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count

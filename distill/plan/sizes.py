@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from distill.recipes.recipe import Recipe, kept_epochs
+from distill.recipes.schema import Recipe, kept_epochs
 from distill.stages.units.shapes import (
     DataShape,
     meta_network,

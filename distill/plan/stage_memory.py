@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distill.plan.times import StageTime
-from distill.stages.stage_list import STAGES
+from distill.stages.loading import STAGES
 from distill.stages.units.networks import Units
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from distill.plan.calibration import Timed
 from distill.plan.clock import Clock
+from distill.stages.loading import planned
 from distill.stages.stage import Stage
-from distill.stages.stage_list import planned
 from distill.stages.units.networks import Units
 from distill.stages.units.unit import NotPricedError, Part, Task
 from projectors import ProjectorError

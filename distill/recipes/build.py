@@ -14,7 +14,7 @@ import projectors
 from distill.data import DataError, RealData, SourceError, load_data
 from distill.errors import RecipeError, WorkError
 from distill.names import GRADIENTS, CodecEntry, arguments, resolve
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.recipes.specs import CodecSpec, find_network, parse_coding, parse_network
 from distill.recipes.tables.data import DataTable
 from distill.recipes.tables.match import MatchTable

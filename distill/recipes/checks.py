@@ -8,7 +8,7 @@ from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError
 from distill.machine import available_bytes
 from distill.recipes.build import build_data, build_network, build_views
-from distill.recipes.recipe import Recipe, kept_epochs
+from distill.recipes.schema import Recipe, kept_epochs
 from distill.recipes.specs import parse_network
 from distill.recipes.stages import MAKERS
 from synth.formation import SMALLEST_CELL

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from distill.data import RealData
 from distill.machine import prepare_compiler
 from distill.recipes.build import build_network
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from synth.compiling import find_compiler
 
 # A compilation takes up to a minute and saves from a third to two thirds of the time: it pays

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from distill.errors import RecipeError, suggestion
 from distill.names import recipe_names
-from distill.recipes.recipe import TABLES, Recipe
+from distill.recipes.schema import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
 
 

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 EXPERTS_STAGE = "experts"
+
 MATCH_STAGE = "match"
+
 COMMITTEE_STAGE = "committee"
+
 RECOVER_STAGE = "recover"
+
 SELECT_STAGE = "select"
+
 REFINE_STAGE = "refine"
+
 RELABEL_STAGE = "relabel"
+
 PROJECT_STAGE = "project"
+
 ENCODE_STAGE = "encode"
+
 EVALUATE_STAGE = "evaluate"
 
 EXPERTS = "experts.h5"
+
 COMMITTEE = "committee.h5"
+
 VOTES = "votes.json"
+
 SET = "set.h5"
+
 PROJECTOR = "projector"
+
 ENCODING = "encoding.json"
+
 EVALUATION = "evaluation.json"
+
 SUMMARY = "summary.json"
+
 REPORT = "report.html"
 
 MANIFEST = "manifest.json"
+
 METRICS = "metrics.jsonl"
+
 SECONDS = "seconds.json"

@@ -26,7 +26,7 @@ from distill.machine import resident_bytes, threads_for
 from distill.recipes.build import build_data, build_network, choose_device, generator_for, seed_of
 from distill.recipes.compiling import ready_to_compile
 from distill.recipes.loading import check_recipe
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.run.artefacts import COMMITTEE, PROJECTOR, VOTES
 from distill.run.checkpoints import Checkpoint, Saved
 from distill.run.engines import Engine, Load, Local

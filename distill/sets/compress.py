@@ -18,13 +18,7 @@ from torch import Tensor
 
 from distill.errors import RecipeError, WorkError
 from distill.recipes.build import build_coding
-from distill.sets.coded import (
-    best_coder,
-    class_runs,
-    coding_spec,
-    pack_labels,
-    unpack_labels,
-)
+from distill.sets.coded_set import best_coder, class_runs, coding_spec, pack_labels, unpack_labels
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import SetFile, code_images, read_set, set_path, write_set
 from synth.coding import ImageCoding, Pixels, Shape, pack_images

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from distill.sets.encoded import EncodedVotes
+from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.network_labels import LabelSources, is_network
 from distill.sets.set_file import SetFile
-from distill.sets.votes import stored_views, view_bytes
+from distill.sets.soft_labels import stored_views, view_bytes
 from distill.store.hdf5 import smallest_unsigned
 from projectors import FileBytes, file_bytes
 from projectors.codecs import Pruned, get_codec, unpack

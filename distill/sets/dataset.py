@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distill.sets.encode import decode_votes
+from distill.sets.label_encoding import decode_votes
 from distill.sets.set_file import SetFile, read_set, set_path
 from synth.committee.relabel import StoredVotes
 from synth.images import Images, gather

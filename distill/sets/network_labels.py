@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill.recipes.build import build_codec, build_network
 from distill.recipes.specs import CodecSpec
-from distill.sets.encoded import EncodedVotes
+from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.views import mix_of
 from distill.store.committee import Member
 from projectors import Projector, ProjectorError, load

@@ -2,7 +2,8 @@
 
 /images float32 [n, c, h, w] in the normalised space, /hard [n] in the smallest unsigned integer,
 /labels/learned (logits float32 [n, k]), /labels/full-fp16 (voted logits of every view, see
-`distill.sets.votes`) and /labels/<codec> (see `distill.sets.encoded`). Root attributes, as JSON:
+`distill.sets.soft_labels`) and /labels/<codec> (see `distill.sets.encoded_labels`). Root
+attributes, as JSON:
 class_names, preprocess, student_lr, augmentation, network, seed, recipe, recipe_digest, source,
 factor (each stored image decodes to factor^2 images, see `synth.formation`), and `measured` once
 the set was evaluated. A set of whitened images also holds /preprocess/mean, /transform and
@@ -27,9 +28,9 @@ from torch import Tensor
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
 from distill.run.artefacts import SET
-from distill.sets.coded import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
-from distill.sets.encoded import EncodedVotes, put_encoded, read_encoded
-from distill.sets.votes import put_votes, read_votes, votes_problem
+from distill.sets.coded_set import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
+from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
+from distill.sets.soft_labels import put_votes, read_votes, votes_problem
 from distill.store.hdf5 import (
     create_h5,
     get_json,

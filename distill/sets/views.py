@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from distill.sets.votes import DrawnViews, ViewPlan
+from distill.sets.soft_labels import DrawnViews, ViewPlan
 from projectors.codecs import CodecError, LabelSpec
 from projectors.codecs.labels import Sources
 from projectors.codecs.pool import Pool

@@ -24,7 +24,8 @@ from distill.teachers.pretrained import comes_trained, weights_digests
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training.batches import shuffled_batches
-from synth.training.loop import TrainSettings, accuracy, predict, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy, predict
 
 State = dict[str, Tensor]
 

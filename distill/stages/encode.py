@@ -17,7 +17,7 @@ from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
 from distill.recipes.build import build_codec
 from distill.recipes.loading import check_recipe, with_evaluation
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.recipes.specs import parse_codec
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.encode import EncodeTable
@@ -29,8 +29,8 @@ from distill.run.interrupt import listen
 from distill.run.load import step_count
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
-from distill.sets.encode import encode_one, full_votes
-from distill.sets.encoded import EncodedVotes
+from distill.sets.encoded_labels import EncodedVotes
+from distill.sets.label_encoding import encode_one, full_votes
 from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
@@ -40,7 +40,7 @@ from distill.stages.units.unit import NotPricedError, Part, Task, Unit, fixed_ge
 from distill.store.files import write_json
 from distill.teachers.loading import find_label_sources
 from projectors.codecs import Labels, LabelSpec
-from synth.training.loop import accuracy
+from synth.training.prediction import accuracy
 
 
 def run_encode(context: Context, table: EncodeTable) -> None:

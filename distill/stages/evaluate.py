@@ -23,14 +23,7 @@ from distill.sets.set_file import SET_KIND, add_measured
 from distill.stages.stage import Stage, output_file, vote_keys
 from distill.stages.units.networks import Units, seen_by
 from distill.stages.units.shapes import parameter_count, synthetic_shape
-from distill.stages.units.unit import (
-    NotPricedError,
-    Part,
-    Task,
-    Unit,
-    exhaust,
-    fixed_generator,
-)
+from distill.stages.units.unit import NotPricedError, Part, Task, Unit, exhaust, fixed_generator
 from distill.store.files import write_json
 from distill.store.hdf5 import digest_attribute
 from projectors import Projector

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from distill.recipes.build import build_views
-from distill.recipes.recipe import kept_epochs
+from distill.recipes.schema import kept_epochs
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.experts import ExpertsTable
 from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
@@ -24,7 +24,8 @@ from distill.store.tensors import Arrays, to_arrays
 from synth.images import HardLogits
 from synth.parameters import parameter_layout, parameter_vector
 from synth.training.batches import shuffled_batches
-from synth.training.loop import TrainSettings, accuracy, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy
 from synth.training.sharpness import Sharpness
 
 

@@ -14,8 +14,8 @@ from distill.run.context import Context
 from distill.run.folder import StageTimer, read_manifest
 from distill.run.reuse import take_stage
 from distill.sets.set_file import add_refined
+from distill.stages.loading import STAGES, planned
 from distill.stages.stage import Stage
-from distill.stages.stage_list import STAGES, planned
 from distill.store.files import digest_json, remove
 
 KEY_VERSION = 1

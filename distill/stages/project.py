@@ -13,12 +13,8 @@ from torch.nn import functional
 import projectors
 from distill.data import Preprocess
 from distill.errors import DivergedRunError, WorkError
-from distill.recipes.build import (
-    fit_settings,
-    projector_parts,
-    student_view,
-)
-from distill.recipes.recipe import Recipe
+from distill.recipes.build import fit_settings, projector_parts, student_view
+from distill.recipes.schema import Recipe
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
@@ -33,7 +29,7 @@ from distill.store.experts import read_info, read_snapshots
 from distill.teachers.loading import load_committee
 from projectors import Projector
 from synth.parameters import call_with_vector
-from synth.training.loop import predict
+from synth.training.prediction import predict
 
 EXPERTS_PREFIX = "experts:"
 

@@ -15,7 +15,7 @@ from distill.run.context import Context
 from distill.run.engines import Load, in_turn
 from distill.run.load import step_count, together
 from distill.sets.set_file import add_votes, read_set
-from distill.sets.votes import RELABEL
+from distill.sets.soft_labels import RELABEL
 from distill.stages.stage import Stage, set_parts
 from distill.stages.units.networks import Units, seen_by
 from distill.stages.units.shapes import synthetic_shape, vote_bytes

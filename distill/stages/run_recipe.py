@@ -13,7 +13,7 @@ from distill.errors import InterruptedRunError, RecipeError, WorkError
 from distill.recipes.build import choose_device
 from distill.recipes.checks import check_data, check_names
 from distill.recipes.compiling import resolve_compile
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.report.writing import write_report
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, MANIFEST, REPORT, SUMMARY
 from distill.run.context import Context
@@ -22,10 +22,10 @@ from distill.run.engines.process_group import joined
 from distill.run.folder import Run, open_run, read_manifest, write_summary
 from distill.run.interrupt import listen
 from distill.run.progress import Progress
+from distill.stages.loading import check_stages
 from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
-from distill.stages.stage_list import check_stages
 from distill.teachers.pretrained import fetch_weights
 
 

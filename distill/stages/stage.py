@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import WorkError
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.recipes.stages import StageEntry
 from distill.recipes.tables.committee import VOTE_KEYS
 from distill.run.artefacts import SET

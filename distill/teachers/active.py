@@ -16,7 +16,8 @@ from synth.committee.strategies.stored import aggregated_vote
 from synth.committee.vote import Committee
 from synth.losses import hard_logits
 from synth.training.batches import shuffled_batches
-from synth.training.loop import TrainSettings, predict, predict_classes, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import predict, predict_classes
 
 _LR = 0.002
 

@@ -20,7 +20,7 @@ from synth.networks import TorchvisionNetwork
 from synth.networks.pretrained import HEADS
 
 if TYPE_CHECKING:
-    from distill.recipes.recipe import Recipe
+    from distill.recipes.schema import Recipe
     from distill.run.context import Context
 
 

@@ -31,7 +31,8 @@ from synth.committee.similarity import parc
 from synth.committee.vote import Committee
 from synth.committee.weights import VoteWeighting
 from synth.images import Images
-from synth.training.loop import TrainSettings, accuracy, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy
 
 _MEASURED_LR = 0.002
 

@@ -19,7 +19,7 @@ from distill.run.artefacts import RELABEL_STAGE
 from distill.run.checkpoints import Saved
 from distill.run.context import Context
 from distill.sets.set_file import read_set
-from distill.sets.votes import RELABEL
+from distill.sets.soft_labels import RELABEL
 from distill.store.tensors import Arrays, from_arrays
 from distill.teachers.loading import load_networks
 from distill.teachers.spilling import SpilledLogits, pack_epoch, unpack_epoch

@@ -1,8 +1,8 @@
 """Differentiable augmentation whose random choice and application are two calls."""
 
-from synth.augment.families import FAMILIES, Family
+from synth.augment.dsa_families import DSA_FAMILIES, FAMILIES, Family
 from synth.augment.mix import Mix, MixKind, draw_mix
-from synth.augment.views import DSA_FAMILIES, Augmentation, View, dsa, parse_families
+from synth.augment.views import Augmentation, View, dsa, parse_families
 
 __all__ = [
     "DSA_FAMILIES",

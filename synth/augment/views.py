@@ -7,10 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from synth.augment.families import FAMILIES
-
-# The six families of DSA, in its order of naming.
-DSA_FAMILIES = ("colour", "crop", "cutout", "flip", "scale", "rotate")
+from synth.augment.dsa_families import DSA_FAMILIES, FAMILIES
 
 
 @dataclass(frozen=True)

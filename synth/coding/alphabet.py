@@ -13,6 +13,7 @@ from synth.coding.lzma_symbols import Array
 PROBABILITY_BITS = 16
 
 _HALF = 1 << (PROBABILITY_BITS - 1)
+
 _THIRD = 3 * (1 << PROBABILITY_BITS) // 10
 
 

@@ -27,6 +27,7 @@ from synth.coding.pixels import Pixels
 from synth.coding.rounded import Rounded
 
 MAGIC = b"LIMI"
+
 VERSION = 1
 
 CODINGS: dict[str, type[ImageCoding]] = {
@@ -41,7 +42,9 @@ CODINGS: dict[str, type[ImageCoding]] = {
 DECODED_LIMIT = 1 << 30
 
 _PREFIX = struct.Struct("<4sBH")
+
 _CHECKSUM_BYTES = 8
+
 _AGAIN = "fetch or encode it again"
 
 

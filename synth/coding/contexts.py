@@ -53,14 +53,17 @@ _BANDS = ((1, 0, 2), (0, 1, 2), (1, 1, 1), (2, 0, 1), (0, 2, 1))
 
 # Of the same frequency in the blocks above and to the left, and in the channel before.
 _BLOCKS = ((1, 0, 2), (0, 1, 2))
+
 _CHANNEL = 2
 
 # Edges of the mean magnitude of the neighbours, in sixteenths, and of the frequency.
 _MAGNITUDES = np.array([0, 2, 4, 6, 10, 16, 26])
+
 _RADII = np.array([0, 2, 6, 14, 24])
 
 # Edges of the mean magnitude in earlier images, in twentieths; above them: no earlier image.
 _SIZES = np.array([0, 2, 5, 10, 20, 40])
+
 _NO_IMAGE = len(_SIZES) + 1
 
 # Edges of the magnitude of their mean, in twentieths.
@@ -159,6 +162,7 @@ _PIXELS = ((0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 1, -1), (0, 0, 2), (0, 2, 0), (1
 
 # Edges of the mean level of earlier images, in per cent; finely and coarsely.
 _FINE = np.array([2, 12, 30, 50, 70, 88, 98])
+
 _COARSE = np.array([6, 35, 65, 94])
 
 

@@ -12,18 +12,12 @@ from torch import Tensor, nn
 
 from synth.compiling import CompiledNetwork, Network
 from synth.cuda_graphs import GraphCache, GraphRecorder, Record
-from synth.images import Images
 from synth.losses import MAX_LOSS, cosine_loss, soft_cross_entropy
 from synth.precision import Precision, forward
 from synth.training.batches import Batch, split_parts
 from synth.training.discriminator import Discriminator, discriminator_loss
 from synth.training.sharpness import Sharpness, sharpness_aware_backward
 from synth.training.temperatures import Annealing, calibrated_temperature
-
-# Largest inference batch: images, and float32 values (4 MB on a CPU, 128 MB on a GPU).
-_MAX_IMAGES = 1000
-
-_VALUES_ON_CPU, _VALUES_ON_GPU = 1 << 20, 1 << 25
 
 # Eager batches before a capture: every training captures its own graphs.
 _EAGER_RUNS = 10
@@ -318,33 +312,3 @@ def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
     raise ValueError(f"optimizer is {settings.optimizer!r}; choose sgd, adam or adamw")
-
-
-@torch.no_grad()
-def predict(
-    network: Callable[[Tensor], Tensor], images: Images, batch_size: int | None = None
-) -> Tensor:
-    """Outputs [n, k] on `images` [n, c, h, w], `batch_size` at once, without gradients."""
-    return torch.cat(
-        [network(part) for part in images.split(batch_size or _inference_batch(images))]
-    )
-
-
-@torch.no_grad()
-def predict_classes(network: Callable[[Tensor], Tensor], images: Images) -> Tensor:
-    """As `predict`, but the classes [n] of the largest outputs alone."""
-    return torch.cat(
-        [network(part).argmax(dim=1) for part in images.split(_inference_batch(images))]
-    )
-
-
-def _inference_batch(images: Images) -> int:
-    """Images in one forward pass without gradients: fewer of large ones."""
-    values = _VALUES_ON_CPU if images.device.type == "cpu" else _VALUES_ON_GPU
-    return max(1, min(_MAX_IMAGES, values // images.shape[1:].numel()))
-
-
-def accuracy(network: nn.Module, images: Images, labels: Tensor) -> float:
-    """Top-1 accuracy of `network` in evaluation mode, a fraction in [0, 1]."""
-    network.eval()
-    return float((predict_classes(network, images) == labels).float().mean())

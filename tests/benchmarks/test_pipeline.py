@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from distill.recipes.loading import load_recipe
-from distill.stages.stage_list import planned
+from distill.stages.loading import planned
 from tests.distill.cases import write_recipe
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -14,7 +14,8 @@ from synth.recovery import (
     recover_images,
 )
 from synth.training.batches import shuffled_batches
-from synth.training.loop import TrainSettings, accuracy, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy
 
 SIZE = (12, 12)
 

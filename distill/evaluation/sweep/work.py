@@ -11,13 +11,13 @@ from distill.evaluation.students import EvaluatedSet, trained_student
 from distill.evaluation.sweep.jobs import FULL, HARD, SYNTHETIC, Outcome, SweepJob
 from distill.run.context import Context
 from distill.sets.cost import full_files, receiver_files, teacher_passes
-from distill.sets.encode import encode_one, full_votes
+from distill.sets.label_encoding import encode_one, full_votes
 from distill.sets.network_labels import LabelSources
 from distill.sets.set_file import SetFile, read_set
 from distill.store.hdf5 import smallest_unsigned
 from distill.teachers.loading import find_label_sources
 from projectors import file_bytes
-from synth.training.loop import accuracy
+from synth.training.prediction import accuracy
 
 
 def random_file(folder: Path, seed: int) -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from distill.recipes.keys import (
+from distill.recipes.key_types import (
     BatchSize,
     Compile,
     Count,

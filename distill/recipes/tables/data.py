@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distill.recipes.keys import Count, Table, split_commas
+from distill.recipes.key_types import Count, Table, split_commas
 
 
 class DataTable(Table):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from distill.recipes.keys import CodecText, Count, Table
+from distill.recipes.key_types import CodecText, Count, Table
 
 
 class EncodeTable(Table):

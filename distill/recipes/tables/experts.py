@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distill.recipes.keys import (
+from distill.recipes.key_types import (
     Compile,
     Count,
     FreshNetwork,

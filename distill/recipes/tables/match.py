@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
-from distill.recipes.keys import (
+from distill.recipes.key_types import (
     CodingText,
     Compile,
     Count,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.recipes.keys import Count, NotNegative, NotNegativeCount, Positive, Table
+from distill.recipes.key_types import Count, NotNegative, NotNegativeCount, Positive, Table
 
 
 class ProjectorTable(Table):

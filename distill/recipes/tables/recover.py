@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from distill.recipes.keys import (
+from distill.recipes.key_types import (
     Count,
     MakerTable,
     NameList,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from distill.recipes.keys import Count, Positive, Table
+from distill.recipes.key_types import Count, Positive, Table
 
 
 class RefineTable(Table):

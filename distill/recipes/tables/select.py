@@ -6,7 +6,7 @@ from typing import Literal
 
 from typing_extensions import override
 
-from distill.recipes.keys import Count, MakerTable, SelectMethod, Share
+from distill.recipes.key_types import Count, MakerTable, SelectMethod, Share
 
 
 class SelectTable(MakerTable):

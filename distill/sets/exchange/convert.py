@@ -13,7 +13,7 @@ from distill.data import AnyPreprocess, Preprocess, RealData, ZCAPreprocess, fit
 from distill.errors import RecipeError, WorkError, suggestion
 from distill.recipes.build import build_data
 from distill.recipes.loading import check_recipe
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.sets.exchange.import_layouts import ImportedSet
 from distill.sets.exchange.published import STATISTICS
 from distill.sets.set_file import SetFile

@@ -12,7 +12,7 @@ from distill.errors import RecipeError, WorkError
 from distill.recipes.build import build_coding
 from distill.recipes.tables.match import MatchTable
 from distill.run.context import Context
-from distill.sets.coded import best_coder
+from distill.sets.coded_set import best_coder
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import SetFile
 from synth.coding import CodingError, ImageCoding, pack_images

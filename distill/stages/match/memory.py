@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.names import GRADIENTS
 from distill.recipes.build import build_network, build_views
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.run.dry_run import Cost, run_dry
 from distill.stages.units.shapes import DataShape, meta_network, synthetic_shape
 from synth.matching.directional import DirectionalForm, Eager, choose_form

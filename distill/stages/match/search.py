@@ -18,7 +18,7 @@ import torch
 from distill.data import RealData
 from distill.errors import RecipeError
 from distill.recipes.build import build_views
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
 from distill.run.context import Context, scratch_context
@@ -29,7 +29,8 @@ from synth.formation import SMALLEST_CELL, encode_images
 from synth.images import HardLogits, gather
 from synth.matching.start import class_labels
 from synth.training.batches import shuffled_batches
-from synth.training.loop import TrainSettings, accuracy, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy
 
 # From about 1 to 3 bits a pixel, and frequencies about as fine.
 CODINGS = (

@@ -7,7 +7,7 @@ from contextlib import closing
 from torch import Tensor
 
 from distill.errors import InterruptedRunError, WorkError
-from distill.recipes.recipe import window_epochs
+from distill.recipes.schema import window_epochs
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE

@@ -29,7 +29,7 @@ from synth.matching.start import (
 )
 from synth.matching.state import MatchState, initial_state
 from synth.parameters import load_vector
-from synth.training.loop import predict, predict_classes
+from synth.training.prediction import predict, predict_classes
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,7 @@ from distill.recipes.tables.recover import RecoverTable
 from distill.run.load import step_count
 from distill.stages.mosaics import mosaic_units
 from distill.stages.units.networks import STEPS, Units
-from distill.stages.units.unit import (
-    Part,
-    Task,
-    Unit,
-    exhaust,
-    fixed_generator,
-)
+from distill.stages.units.unit import Part, Task, Unit, exhaust, fixed_generator
 from synth.recovery import (
     RecoverProblem,
     RecoverSettings,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import projectors
 from distill.recipes.build import build_network, build_views, projector_parts
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.recipes.tables.projector import ProjectorTable
 from distill.run.dry_run import Cost, run_dry
 from distill.run.load import step_count
@@ -23,7 +23,8 @@ from synth.augment import Augmentation
 from synth.committee.vote import Committee
 from synth.losses import soft_cross_entropy
 from synth.training.batches import Batch, shuffled_batches
-from synth.training.loop import TrainSettings, predict, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import predict
 
 # Steps in one call to time.
 STEPS = 2

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from distill.recipes.build import build_data, build_network, relabel_views
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.recipes.tables.data import DataTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.store.hdf5 import smallest_unsigned

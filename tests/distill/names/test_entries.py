@@ -25,7 +25,7 @@ from distill.names import (
     resolve,
     selection,
 )
-from distill.recipes.recipe import TABLES
+from distill.recipes.schema import TABLES
 from distill.recipes.tables.match import MatchTable
 from distill.sets.exchange.projector import ExportRequest
 from projectors.codecs import CODECS as REGISTERED

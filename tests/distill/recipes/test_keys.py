@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from distill.names import recipe_names
 from distill.recipes.loading import check_recipe, recipe_text
-from distill.recipes.recipe import TABLES
+from distill.recipes.schema import TABLES
 
 _MACHINE = "how a machine computes, not what: float32 is what a CPU does best"
 _CHECKPOINTS = "decides what an interruption costs, and nothing that comes out"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from distill.errors import RecipeError, suggestion
 from distill.recipes.loading import check_recipe, load_recipe, recipe_text
-from distill.recipes.recipe import TABLES
+from distill.recipes.schema import TABLES
 from distill.recipes.tables.evaluate import EvaluateTable
 from tests.distill.cases import TINY, write_recipe
 

@@ -13,14 +13,8 @@ import torch
 
 import distill
 from distill.errors import WorkError
-from distill.sets.set_file import (
-    add_measured,
-    add_votes,
-    code_images,
-    read_set,
-    write_set,
-)
-from distill.stages.stage_list import STAGES
+from distill.sets.set_file import add_measured, add_votes, code_images, read_set, write_set
+from distill.stages.loading import STAGES
 from distill.store.hdf5 import digest_content, put
 from synth.coding import (
     CodingError,
@@ -168,7 +162,7 @@ def test_payload_that_promises_too_much_is_refused_before_it_is_decoded(tmp_path
     path = tmp_path / "set.h5"
     write_set(path, make_coded())
     damage(path, lambda _: forge(b'{"coding":"rounded","shape":[6,1,1048576,1048576]}', b""))
-    monkeypatch.setattr("distill.sets.coded.unpack_images", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr("distill.sets.coded_set.unpack_images", lambda _: pytest.fail("decoded"))
     with pytest.raises(WorkError, match="at most 1,073,741,824 values"):
         read_set(path)
 

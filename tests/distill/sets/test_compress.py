@@ -10,7 +10,7 @@ import torch
 import distill
 from distill.errors import WorkError
 from distill.recipes.build import build_coding
-from distill.sets.coded import class_runs, coding_spec, pack_labels, unpack_labels
+from distill.sets.coded_set import class_runs, coding_spec, pack_labels, unpack_labels
 from distill.sets.compress import LABEL_SHARE, _ways, compress_set
 from distill.sets.cost import count_bytes, hard_bytes
 from distill.sets.set_file import read_set, write_set

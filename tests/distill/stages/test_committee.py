@@ -13,7 +13,7 @@ from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.sets.set_file import read_set
 from distill.store.committee import read_committee
 from distill.teachers import priors as votes
-from synth.training.loop import accuracy
+from synth.training.prediction import accuracy
 from tests.distill.cases import TINY, contents, outputs_of, read_json, write_recipe
 
 MEMBERS = ["convnet2:width=8:norm=batch", "vgg11:width=4:norm=batch", "resnet18:width=4"]

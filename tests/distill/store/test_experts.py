@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from distill.__main__ import run
 from distill.errors import WorkError
 from distill.recipes.loading import load_recipe
-from distill.recipes.recipe import kept_epochs
+from distill.recipes.schema import kept_epochs
 from distill.store.experts import (
     Trajectory,
     check_snapshots,

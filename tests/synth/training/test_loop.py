@@ -16,7 +16,8 @@ from synth.matching.start import class_labels
 from synth.networks import MLP
 from synth.parameters import parameter_vector
 from synth.training.batches import Batch, shuffled_batches, split_batches, split_parts
-from synth.training.loop import TrainSettings, accuracy, predict, train
+from synth.training.loop import TrainSettings, train
+from synth.training.prediction import accuracy, predict
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from distill.errors import RecipeError
 from distill.plan import make_plan
 from distill.plan.sizes import set_file
 from distill.recipes.loading import check_recipe, load_recipe
-from distill.recipes.recipe import TABLES, Recipe
+from distill.recipes.schema import TABLES, Recipe
 from distill.recipes.stages import MAKERS, STAGE_ENTRIES
 from distill.run import artefacts
-from distill.stages.stage_list import STAGES, check_stages, planned
+from distill.stages.loading import STAGES, check_stages, planned
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import data_shape
 from distill.stages.units.unit import NotPricedError, Unit

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.sets.votes import ViewPlan, drawn_arrays, read_drawn
+from distill.sets.soft_labels import ViewPlan, drawn_arrays, read_drawn
 from distill.store.hdf5 import get_json, put, put_json, read_array
 from synth.augment import MixKind
 from synth.committee.relabel import StoredMixes

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Sequence
 
 from distill.errors import WorkError
-from distill.recipes.recipe import Recipe
+from distill.recipes.schema import Recipe
 from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 from distill.stages.stage import Stage
 

@@ -11,11 +11,11 @@ from distill.errors import WorkError
 from distill.machine import available_bytes
 from distill.recipes.build import build_codec
 from distill.recipes.specs import CodecSpec, parse_codec
-from distill.sets.encoded import EncodedVotes, digest_views
+from distill.sets.encoded_labels import EncodedVotes, digest_views
 from distill.sets.network_labels import LabelSources, decode_network, encode_network, is_network
 from distill.sets.set_file import SetFile
+from distill.sets.soft_labels import DrawnViews
 from distill.sets.views import Size, expand_views, mix_of, seed_gives, take_views
-from distill.sets.votes import DrawnViews
 from projectors import ProjectorError
 from projectors.codecs import CodecError, Labels, LabelSpec, Pruned, decode, get_codec, unpack
 from synth.committee.relabel import StoredVotes

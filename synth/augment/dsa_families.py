@@ -161,3 +161,6 @@ FAMILIES: dict[str, Family] = {
     "rotate": Family(1, _draw_rotate, _act_rotate),
     "resize": Family(4, _draw_resize, _act_resize),
 }
+
+# The six families of DSA, in its order of naming.
+DSA_FAMILIES = ("colour", "crop", "cutout", "flip", "scale", "rotate")

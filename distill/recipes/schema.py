@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 
 from distill.errors import RecipeError, WorkError
 from distill.names import selection
-from distill.recipes.keys import (
+from distill.recipes.key_types import (
     LABEL_SOURCES as LABEL_SOURCES,
 )
-from distill.recipes.keys import (
+from distill.recipes.key_types import (
     LabelSource as LabelSource,
 )
-from distill.recipes.keys import (
+from distill.recipes.key_types import (
     MakerTable,
     Table,
 )
