@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from distill.evaluation.jobs import STUDENTS, WHOLE, StudentJob, plan_jobs, plan_plain, plan_trials
+from distill.evaluation.coded import CANDIDATES, CodedReal, plan_coded, plan_search
+from distill.evaluation.jobs import (
+    CODED,
+    STUDENTS,
+    WHOLE,
+    StudentJob,
+    plan_jobs,
+    plan_plain,
+    plan_trials,
+)
 from distill.evaluation.protocols import job_settings, protocol_name
 from distill.evaluation.results import judge
 from distill.recipes.build import relabel_views
@@ -21,13 +31,17 @@ from distill.run.context import Context
 from distill.run.load import step_count
 from distill.sets.set_file import SET_KIND, add_measured
 from distill.stages.stage import Stage, output_file, vote_keys
+from distill.stages.units.coded import fitting_ipc, packing, set_bytes
 from distill.stages.units.networks import Units, seen_by
 from distill.stages.units.shapes import parameter_count, synthetic_shape
-from distill.stages.units.unit import NotPricedError, Part, Task, Unit, exhaust, fixed_generator
+from distill.stages.units.unit import Part, Task, Unit, exhaust, fixed_generator
 from distill.store.files import write_json
 from distill.store.hdf5 import digest_attribute
 from projectors import Projector
 from synth.committee.relabel import labelled_online
+
+# How often images are coded until as many of them as fit are found.
+_PACKED = 5
 
 
 def run_evaluate(context: Context, table: EvaluateTable) -> None:
@@ -41,8 +55,6 @@ def run_evaluate(context: Context, table: EvaluateTable) -> None:
 
 def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
     """Students, which are independent of each other."""
-    if table.equal_bytes:
-        raise NotPricedError("the control of evaluate.equal_bytes is not priced")
     recipe = units.recipe
     sources = {
         "hard": True,
@@ -58,11 +70,55 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
     )
     # Students that differ in their seed alone take the same time.
     jobs = plan_jobs(table.students, 1, table.labels, available, online)
-    jobs += plan_plain(jobs) if table.scores else []
+    coded = coded_work(units, table, jobs) if table.equal_bytes else CodedWork([], [], [])
+    plain = plan_plain(jobs) if table.scores else []
+    jobs += coded.controls
     whole_seeds = table.seeds if table.whole_seeds is None else min(table.whole_seeds, table.seeds)
-    counts = [(job, whole_seeds if job.group == WHOLE else table.seeds) for job in jobs]
-    counts += [(job, 1) for job in plan_trials(jobs, table.lr_factors)]
-    return [Task(count, student_parts(units, table, job)) for job, count in counts if count]
+    counts = [(job, whole_seeds if job.group == WHOLE else table.seeds) for job in jobs + plain]
+    counts += [(job, 1) for job in (*plan_trials(jobs, table.lr_factors), *coded.search)]
+    tasks = [Task(n, student_parts(units, table, job), mapped=True) for job, n in counts if n]
+    return tasks + [Task(1, (part,)) for part in coded.packing]
+
+
+@dataclass(frozen=True)
+class CodedWork:
+    """The control at equal bytes: its students, those of its search, and the coding of images."""
+
+    controls: list[StudentJob]
+    search: list[StudentJob]
+    packing: list[Part[Unit]]
+
+
+def coded_work(units: Units, table: EvaluateTable, jobs: list[StudentJob]) -> CodedWork:
+    """What the control costs, with images as small as those of other data under each coding.
+
+    Args:
+        units: of the recipe.
+        table: [evaluate] of it.
+        jobs: of one seed.
+    """
+    offered: dict[str, list[CodedReal]] = {}
+    for source in {job.labels: None for job in jobs if job.group == STUDENTS}:
+        budget = set_bytes(units.recipe, units.shape, source)
+        fitted = [CodedReal(spec, fitting_ipc(spec, budget, units.shape), 0) for spec in CANDIDATES]
+        offered[source] = sorted(fitted, key=lambda real: real.ipc)
+    # Which of them wins is not known before: one with as many images as half of them.
+    chosen = {
+        (job.student, job.labels): offered[job.labels][len(CANDIDATES) // 2]
+        for job in jobs
+        if job.group == STUDENTS
+    }
+    classes, used = units.shape.classes, {(source, real) for (_, source), real in chosen.items()}
+    parts = [
+        Part(_PACKED, packing(units, real.coding, real.ipc * classes))
+        for reals in offered.values()
+        for real in reals
+    ]
+    parts += [
+        Part(2 * table.seeds, packing(units, real.coding, real.ipc * classes)) for _, real in used
+    ]
+    search = [job for job, _ in plan_search(jobs, table.epochs, offered)]
+    return CodedWork(plan_coded(jobs, chosen), search, parts)
 
 
 def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[Part[Unit], ...]:
@@ -71,12 +127,14 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     relabel = recipe.relabel or RelabelTable()
     whole = job.group == WHOLE
     count = shape.train if whole else synthetic_shape(recipe, shape).seen
+    count = shape.classes * job.ipc if job.ipc is not None else count
     # Votes in full, or decoded.
     stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
     batch = min(relabel.batch_size if stored else table.batch_size, count)
     settings = job_settings(table, job, temperature=relabel.temperature)
     steps = settings.epochs * step_count(count, batch)
-    online = job.labels in ("votes", "projector") and not stored and not whole
+    unlabelled = stored or job.group in (WHOLE, CODED)
+    online = job.labels in ("votes", "projector") and not unlabelled
     # Views that are labelled online are drawn with the labels.
     families, dsa = "none", False
     if job.views and not online:
@@ -86,7 +144,11 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     step = units.training_step(job.student, batch, families, settings, one_per_batch=dsa)
     tested = units.predictions(job.student, shape.validation if job.trial else shape.test)
     parts = (Part(steps, step), tested)
-    return (*parts, Part(steps, online_labels(units, job.labels, batch))) if online else parts
+    if not online:
+        return parts
+    # Students of a seed see the same views, and a process remembers their labels.
+    seen = f"labels of {job.group} by {job.labels}, {'views' if job.views else 'plain'}"
+    return (*parts, Part(steps, online_labels(units, job.labels, batch), seen))
 
 
 def online_labels(units: Units, source: str, batch: int) -> Unit:

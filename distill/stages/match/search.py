@@ -45,7 +45,7 @@ CODINGS = (
 FACTORS = (1, 2)
 
 # Batches of a short training, and images of a batch.
-_BATCHES, _BATCH = 400, 100
+_BATCHES, SHORT_BATCH = 400, 100
 
 # As many images are taken to fit when one more in so many does not.
 _TOLERANCE = 50
@@ -118,24 +118,24 @@ def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -
             f"match.budget_bytes is {table.budget_bytes:,}, but under no coding that is known here "
             "does an image of each class fit; allow more bytes"
         )
-    chosen = best[1]
-    changes: dict[str, Any] = {
-        "images": chosen.images,
-        "ipc": chosen.ipc,
-        "factor": chosen.factor,
-    }
-    # A recipe for few images trains on all of them at once.
-    seen = chosen.ipc * chosen.factor**2 * context.classes
-    if table.batch_size is None and seen > _BATCH:
-        changes["batch_size"] = _BATCH
-    return table.model_copy(update=changes)
+    return with_candidate(table, best[1], context.classes)
+
+
+def with_candidate(table: MatchTable, candidate: Candidate, classes: int) -> MatchTable:
+    """The table with a candidate, and a batch size where there are many images.
+
+    A recipe for few images trains on all of them at once.
+    """
+    seen = candidate.ipc * candidate.factor**2 * classes
+    batch = {"batch_size": SHORT_BATCH} if table.batch_size is None and seen > SHORT_BATCH else {}
+    return _with(table, candidate).model_copy(update=batch)
 
 
 def _candidates(context: Context, table: MatchTable) -> Iterator[Candidate]:
     """As many real images as fit in each way; none where not one per class does."""
     smallest = int(torch.bincount(context.data.train.labels, minlength=context.classes).min())
     codings = CODINGS if "images" in table.search else (table.images,)
-    for factor, spec in product(_factors(context, table), codings):
+    for factor, spec in product(searched_factors(table, context.data.size), codings):
 
         def size(ipc: int, spec: str = spec, factor: int = factor) -> int | None:
             return _bytes_over(context, table, Candidate(spec, ipc, factor))
@@ -148,11 +148,16 @@ def _candidates(context: Context, table: MatchTable) -> Iterator[Candidate]:
             yield Candidate(spec, fitting, factor)
 
 
-def _factors(context: Context, table: MatchTable) -> tuple[int, ...]:
+def searched_factors(table: MatchTable, size: tuple[int, int]) -> tuple[int, ...]:
+    """The formation factors that are tried for images of (h, w) pixels."""
     if "factor" not in table.search:
         return (table.factor,)
-    side = min(context.data.size)
-    return tuple(factor for factor in FACTORS if side // factor >= 2 * SMALLEST_CELL)
+    return tuple(factor for factor in FACTORS if min(size) // factor >= 2 * SMALLEST_CELL)
+
+
+def short_epochs(count: int) -> int:
+    """Epochs of a short training on `count` images."""
+    return max(1, _BATCHES * SHORT_BATCH // max(count, SHORT_BATCH))
 
 
 def _fits(over: int | None) -> bool:
@@ -213,13 +218,12 @@ def _held_out(context: Context, table: MatchTable, candidate: Candidate) -> floa
     network = context.network(spec, "match", "search")
     generator = context.generator("match", "search student")
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
-    epochs = max(1, _BATCHES * _BATCH // max(len(seen), _BATCH))
     lr = (context.recipe.evaluate or EvaluateTable.model_construct()).lr
-    with context.threads(min(len(seen), _BATCH), network):
+    with context.threads(min(len(seen), SHORT_BATCH), network):
         for _ in train(
             network,
-            lambda epoch: shuffled_batches(seen, soft, _BATCH, views, generator),
-            TrainSettings(epochs, lr),
+            lambda epoch: shuffled_batches(seen, soft, SHORT_BATCH, views, generator),
+            TrainSettings(short_epochs(len(seen)), lr),
         ):
             context.stop.check()
     return accuracy(network, *context.split("validation"))

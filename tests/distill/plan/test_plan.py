@@ -257,10 +257,11 @@ def test_clock_scales_a_batch_that_is_too_large_and_measures_once(monkeypatch):
     unit = fixed_unit(1000, now=now, sizes=sizes)
     found = clock.time(unit)
     assert found.seconds == pytest.approx(50.0)
-    assert (found.measured_batch, found.basis) == (4, "scaled")
+    # A second size shows that nothing of a call is overhead.
+    assert (found.measured_batch, found.basis) == (16, "scaled")
     assert (found.flops, found.peak_bytes) == (100_000, 8_000)
     assert clock.time(unit) is found
-    assert sizes == [4]
+    assert sizes == [4, 16]
 
 
 def test_clock_takes_the_wanted_batch_where_it_can():
@@ -327,7 +328,7 @@ CALIBRATED = Calibration(
 def test_calibration_prices_the_same_unit_or_others_by_operations(
     what, batch, flops, seconds, basis
 ):
-    found = CALIBRATED.price(what, "3x32x32 in 10 classes", batch, Cost(flops, 77))
+    found = CALIBRATED.price(what, "3x32x32 in 10 classes", batch, Cost(flops, 77), None)
     # Steps of a and b do 100,000 and 33,333 operations a second: medians are taken of rates.
     if basis == "by operations":
         rates = [100_000, 100_000 / 3] if what.startswith("step") else [100_000, 100_000 / 3, 1000]
