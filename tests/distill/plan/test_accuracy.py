@@ -24,14 +24,16 @@ SMALL = (
 COMPILED = (
     SMALL[: SMALL.index("[committee]")]
     .replace("[experts]", '[experts]\ncompile = "on"')
+    .replace("epochs = 6", "epochs = 40")
     .replace("[match]", '[match]\ncompile = "on"')
     + '[evaluate]\nstudents = ["convnet3:width=32"]\nseeds = 2\nepochs = 100\nwhole_epochs = 3\n'
     + 'compile = "on"\n'
 )
 # Images in few bytes, found by a search, and the control at the same bytes.
 BYTES = (
-    SMALL[: SMALL.index("[committee]")]
-    .replace("[match]", '[match]\nbudget_bytes = 1000\nsearch = ["images", "ipc", "factor"]')
+    SMALL[: SMALL.index("[committee]")].replace(
+        "[match]", '[match]\nbudget_bytes = 1000\nsearch = ["images", "ipc", "factor"]'
+    )
     + '[evaluate]\nstudents = ["convnet2:width=8"]\nseeds = 2\nepochs = 30\nwhole_epochs = 3\n'
     + 'labels = ["hard"]\nequal_bytes = true\n'
 )

@@ -463,7 +463,7 @@ def test_json_has_one_shape(tmp_path, command):
     assert outcome.err == ""
     found = json.loads(outcome.out)
     assert set(found) == {
-        "recipe", "data", "parameters", "disk", "images", "labels", "memory", "time"
+        "recipe", "data", "parameters", "disk", "images", "labels", "budget", "memory", "time"
     }  # fmt: skip
     assert found["recipe"] == "tiny"
     assert found["images"]["images"] == 2 * 10 * 64 * 4

@@ -77,8 +77,14 @@ def test_every_worker_compiles_once():
 
 @pytest.mark.parametrize(
     ("workers", "flops", "count", "expected"),
-    [("auto", 1e12, 4, 3), ("auto", 1e12, 2, 2), ("auto", 1e3, 4, 1), (1, 1e12, 4, 1)]
-    + [(8, 1e3, 4, 4), (None, 1e12, 4, None)],
+    [
+        ("auto", 1e12, 4, 3),
+        ("auto", 1e12, 2, 2),
+        ("auto", 1e3, 4, 1),
+        (1, 1e12, 4, 1),
+        (8, 1e3, 4, 4),
+        (None, 1e12, 4, None),
+    ],
 )
 def test_workers_are_those_of_a_run(workers, flops, count, expected, monkeypatch):
     monkeypatch.setattr("distill.machine.core_count", lambda: 3)
