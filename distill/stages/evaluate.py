@@ -37,7 +37,7 @@ from distill.stages.units.shapes import parameter_count, synthetic_shape
 from distill.stages.units.unit import Part, Task, Unit, exhaust, fixed_generator
 from distill.store.files import write_json
 from distill.store.hdf5 import digest_attribute
-from projectors import Projector
+from projectors import Deployed
 from synth.committee.relabel import labelled_online
 
 # How often images are coded until as many of them as fit are found.
@@ -165,7 +165,7 @@ def online_labels(units: Units, source: str, batch: int) -> Unit:
         name, parameters = units.projector_name, parameter_count(units.projector.visual)
 
     def work(size: int) -> tuple[Callable[[], object], int]:
-        label = units.committee.vote if votes else _labeller(units.projector)
+        label = units.committee.vote if votes else _labeller(units.deployed)
         images = units.images(size)
         return lambda: exhaust(labelled_online(images, label, len(images), views, generator)), 1
 
@@ -174,12 +174,12 @@ def online_labels(units: Units, source: str, batch: int) -> Unit:
         if votes:
             units.meta_committee().vote(seen)
         else:
-            _labeller(copy.deepcopy(units.projector).to("meta"))(seen)
+            _labeller(Deployed(copy.deepcopy(units.projector).to("meta")))(seen)
 
     return units.unit(f"online labels of {name}", batch, work, dry, parameters)
 
 
-def _labeller(projector: Projector) -> Callable[[Tensor], Tensor]:
+def _labeller(projector: Deployed) -> Callable[[Tensor], Tensor]:
     @torch.no_grad()
     def label(images: Tensor) -> Tensor:
         return projector.logits(images)

@@ -18,7 +18,7 @@ from distill.run.dry_run import Cost, run_dry
 from distill.run.load import step_count
 from distill.stages.units.shapes import DataShape, meta_network, parameter_count
 from distill.stages.units.unit import Part, Unit, Work, fixed_generator
-from projectors import Projector
+from projectors import Deployed, Projector
 from synth.augment import Augmentation
 from synth.committee.vote import Committee
 from synth.losses import soft_cross_entropy
@@ -94,6 +94,11 @@ class Units:
             head=head,
         )
         return projector.to(self.device)
+
+    @cached_property
+    def deployed(self) -> Deployed:
+        """The same projector as it labels for students, its adapters merged."""
+        return Deployed(self.projector)
 
     @property
     def projector_name(self) -> str:

@@ -29,10 +29,10 @@ COMPILED = (
     + '[evaluate]\nstudents = ["convnet3:width=32"]\nseeds = 2\nepochs = 100\nwhole_epochs = 3\n'
     + 'compile = "on"\n'
 )
-# Images in few bytes, found by a search, and the control at the same bytes.
+# Images in few bytes, and the control at the same bytes.
 BYTES = (
     SMALL[: SMALL.index("[committee]")].replace(
-        "[match]", '[match]\nbudget_bytes = 1000\nsearch = ["images", "ipc", "factor"]'
+        "[match]\nipc = 1", '[match]\nipc = 5\nimages = "rounded:depth=1"\nbudget_bytes = 1000'
     )
     + '[evaluate]\nstudents = ["convnet2:width=8"]\nseeds = 2\nepochs = 30\nwhole_epochs = 3\n'
     + 'labels = ["hard"]\nequal_bytes = true\n'
@@ -91,7 +91,7 @@ def outside_a_quarter(ratios):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [SMALL, COMPILED], ids=["eager", "compiled"])
+@pytest.mark.parametrize("text", [SMALL, COMPILED, BYTES], ids=["eager", "compiled", "bytes"])
 def test_seconds_of_every_stage_are_within_a_quarter(text, tmp_path):
     recipe = write_recipe(tmp_path, text)
     found = child(tmp_path, "-c", TIMES, str(recipe), str(tmp_path / "run"))

@@ -61,13 +61,14 @@ def test_images_that_fit_are_at_least_one_and_at_most_what_there_is():
 
 
 def test_a_set_is_as_large_as_its_budget_or_its_images_and_labels(tmp_path):
-    recipe = load_recipe(str(write_recipe(tmp_path)))
+    path = str(write_recipe(tmp_path))
+    recipe = load_recipe(path)
     shape = data_shape(recipe.data)
     assert set_bytes(recipe, shape, "hard") == 10 * 64 * 4 + 10
     assert set_bytes(recipe, shape, "learned") == 10 * 64 * 4 + 10 * 10 * 4
-    coded = load_recipe(str(tmp_path / "recipe.toml"), ["match.images=rounded:depth=1"])
+    coded = load_recipe(path, ["match.images=rounded:depth=1"])
     assert set_bytes(coded, shape, "hard") == int(10 * 64 * 0.24 / 8) + 10
-    budget = load_recipe(str(tmp_path / "recipe.toml"), ["match.budget_bytes=500"])
+    budget = load_recipe(path, ["match.budget_bytes=500"])
     assert set_bytes(budget, shape, "hard") == 500
 
 
@@ -97,13 +98,14 @@ def test_a_search_leaves_one_of_its_candidates():
 
 def test_matching_pays_for_its_coding_at_every_outer_step(tmp_path):
     keys = ["match.images=rounded:depth=2", "match.budget_bytes=600"]
-    recipe = load_recipe(str(write_recipe(tmp_path, BUDGET)), keys)
+    path = str(write_recipe(tmp_path, BUDGET))
+    recipe = load_recipe(path, keys)
     units = units_of(recipe)
     inner, coded = match_units(units, recipe.match)
     assert coded.parts[0].times == recipe.match.iterations == 6
     assert inner.parts[0].times == 6 * 3
     assert Clock(units.shape, CPU).time(coded.parts[0].unit).seconds > 0
-    plain = load_recipe(str(tmp_path / "recipe.toml"))
+    plain = load_recipe(path)
     assert len(match_units(units_of(plain), plain.match)) == 1
 
 
