@@ -9,10 +9,11 @@ import pytest
 
 from tests.distill.cases import TINY, read_json, write_recipe
 
-# Enough work that every stage takes a second or more, and loads that are not the tiny run's.
+# Enough work that every stage takes some seconds, so that reading data, which no plan prices, is
+# little of it; and loads that are not the tiny run's.
 SMALL = (
     TINY.replace("size = 8\nsubset = 100", "size = 16\nsubset = 600")
-    .replace("epochs = 3\nbatch_size = 20", "epochs = 6\nbatch_size = 40")
+    .replace("epochs = 3\nbatch_size = 20", "epochs = 15\nbatch_size = 40")
     .replace('network = "convnet2:width=4"', 'network = "convnet3:width=32"')
     .replace("iterations = 6", "iterations = 60")
     .replace("inner_steps = 3", "inner_steps = 10")
@@ -24,7 +25,7 @@ SMALL = (
 COMPILED = (
     SMALL[: SMALL.index("[committee]")]
     .replace("[experts]", '[experts]\ncompile = "on"')
-    .replace("epochs = 6", "epochs = 40")
+    .replace("epochs = 15", "epochs = 40")
     .replace("[match]", '[match]\ncompile = "on"')
     + '[evaluate]\nstudents = ["convnet3:width=32"]\nseeds = 2\nepochs = 100\nwhole_epochs = 3\n'
     + 'compile = "on"\n'
