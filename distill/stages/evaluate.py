@@ -13,6 +13,7 @@ from torch import Tensor
 from distill.evaluation.coded import CANDIDATES, CodedReal, plan_coded, plan_search
 from distill.evaluation.jobs import (
     CODED,
+    RANDOM,
     STUDENTS,
     WHOLE,
     StudentJob,
@@ -126,8 +127,11 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     recipe, shape = units.recipe, units.shape
     relabel = recipe.relabel or RelabelTable()
     whole = job.group == WHOLE
-    count = shape.train if whole else synthetic_shape(recipe, shape).seen
-    count = shape.classes * job.ipc if job.ipc is not None else count
+    synthetic = synthetic_shape(recipe, shape)
+    # Of random real images there are as many as the set stores.
+    count = synthetic.stored if job.group == RANDOM else synthetic.seen
+    if whole or job.ipc is not None:
+        count = shape.train if job.ipc is None else shape.classes * job.ipc
     # Votes in full, or decoded.
     stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
     batch = min(relabel.batch_size if stored else table.batch_size, count)

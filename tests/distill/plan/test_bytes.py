@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from distill.evaluation.coded import CANDIDATES
+from distill.evaluation.jobs import RANDOM, STUDENTS, StudentJob
 from distill.plan import make_plan
 from distill.plan.clock import Clock
 from distill.recipes.build import build_coding, build_data
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.match import MatchTable
 from distill.sets.coded_set import best_coder
-from distill.stages.evaluate import evaluate_units
+from distill.stages.evaluate import evaluate_units, student_parts
 from distill.stages.match.search import CODINGS, searched_factors
 from distill.stages.match.units import match_units, planned_search, search_units
 from distill.stages.units.coded import fitting_ipc, packing, set_bytes
@@ -121,6 +122,17 @@ def test_the_control_at_equal_bytes_has_a_search_and_students_of_every_seed(tmp_
     packed = [task for task in with_control if not task.mapped]
     assert len(packed) == len(CANDIDATES) + 1
     assert all(task.parts[0].unit.what.startswith("packing of") for task in packed)
+
+
+def test_random_images_are_as_many_as_are_stored(tmp_path):
+    recipe = load_recipe(str(write_recipe(tmp_path, BUDGET)), ["match.factor=2", "match.ipc=2"])
+    units = units_of(recipe)
+    batches = {
+        group: student_parts(units, recipe.evaluate, StudentJob(group, "mlp", "hard", 0))[0].unit
+        for group in (STUDENTS, RANDOM)
+    }
+    assert batches[STUDENTS].batch == 2 * 10 * 4
+    assert batches[RANDOM].batch == 2 * 10
 
 
 def test_images_are_packed_to_be_timed():
