@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +32,8 @@ from distill.plan.sizes import (
     network_specs,
     set_file,
 )
-from distill.plan.stage_memory import stage_memory
-from distill.plan.times import StageTime, stage_times, timed_tasks
+from distill.plan.stage_memory import StageMemory, stage_memory
+from distill.plan.times import StageTime, stage_times, time_of
 from distill.recipes.build import choose_device
 from distill.recipes.checks import check_names
 from distill.recipes.compiling import resolve_compile, without_compilation
@@ -95,12 +96,9 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
     matching = _matching(recipe, shape)
     units, clock = Units(recipe, shape, device), Clock(shape, device, other)
     started = time.perf_counter()
-    stages, process, search = {}, {}, None
+    stages, process = {}, {}
     with closing(clock.companions):
-        if asked.match is not None and asked.match.search:
-            search = timed_tasks(
-                search_units(Units(asked, shape, device), asked.match), clock, engine
-            )
+        search = _search(Units(asked, shape, device), clock, engine)
         for stage, stage_time in stage_times(units, clock, engine):
             # A run has the same libraries loaded when it reaches this stage.
             stages[stage.name], process[stage.name] = stage_time, resident_bytes()
@@ -113,7 +111,6 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
         "file": None if machines.calibration is None else str(machines.calibration),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    on_cpu = source["device"] == "cpu"
     return {
         "recipe": recipe.name,
         "data": {"source": recipe.data.source, **asdict(shape)},
@@ -124,12 +121,27 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
         "budget": _budget(recipe),
         "memory": {
             **matching,
-            "stages": {
-                name: {**asdict(used), "peak": used.device + (used.host if on_cpu else 0)}
-                for name, used in stage_memory(units, stages, process).items()
-            },
+            "stages": _peaks(
+                stage_memory(units, stages, process), on_cpu=source["device"] == "cpu"
+            ),
         },
         "time": {"calibration": source, **_time(stages, search, machines)},
+    }
+
+
+def _search(units: Units, clock: Clock, engine: Local) -> StageTime | None:
+    """The time of a search within a budget; None where the recipe asks for none."""
+    table = units.recipe.match
+    if table is None or not table.search:
+        return None
+    return time_of(partial(search_units, units, table), clock, engine)
+
+
+def _peaks(stages: dict[str, StageMemory], *, on_cpu: bool) -> dict[str, Any]:
+    """Bytes of each stage on the host, on the device, and at its peak."""
+    return {
+        name: {**asdict(used), "peak": used.device + (used.host if on_cpu else 0)}
+        for name, used in stages.items()
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from distill.machine import resident_bytes
 from distill.plan.calibration import Timed
@@ -78,13 +79,20 @@ def stage_times(
     """
     for stage in planned(units.recipe):
         if only in (None, stage.name):
-            yield stage, _stage_time(stage, units, clock, engine)
+            table = units.recipe.table(stage.entry.table)
+            yield stage, time_of(partial(stage.units, units, table), clock, engine)
 
 
-def _stage_time(stage: Stage, units: Units, clock: Clock, engine: Local) -> StageTime:
+def time_of(tasks: Callable[[], Sequence[Task[Unit]]], clock: Clock, engine: Local) -> StageTime:
+    """The time of tasks, or why it is not known.
+
+    Args:
+        tasks: states them; may raise NotPricedError or ProjectorError.
+        clock: times their units.
+        engine: does what is mapped.
+    """
     try:
-        tasks = stage.units(units, units.recipe.table(stage.entry.table))
-        return timed_tasks(tasks, clock, engine)
+        return timed_tasks(tasks(), clock, engine)
     except (NotPricedError, ProjectorError) as error:
         return StageTime((), f"not measured: {error}")
 

@@ -223,5 +223,6 @@ def test_the_plan_says_how_many_workers_a_stage_has(tmp_path, command):
     }  # fmt: skip
     experts = stages["experts"]
     work = sum(part["times"] * part["seconds"] for part in experts["parts"])
-    assert experts["seconds"] < work + 5
+    # Two equal tasks, and the start of two workers.
+    assert experts["seconds"] > 0.99 * work / 2
     assert "experts, 2 workers" in command("plan", recipe, "--workers", "2").out
