@@ -40,8 +40,8 @@ BYTES = (
 # On one thread, a stage's seconds are those that the processor spent on it: what other processes
 # take from a shared machine is in neither the plan nor this. The machine's speed drifts too, so
 # each stage is priced right before it runs and right after. A compiler is a process of its own, and
-# what the plan has compiled must not be there already. Data are read once in a run and here for every
-# stage, so what a second run takes, which finds the stage done, is left out.
+# what the plan has compiled must not be there already. Data are read once in a run and here for
+# every stage, so what a second run takes, which finds the stage done, is left out.
 TIMES = """
 import json, os, sys, torch
 from pathlib import Path
