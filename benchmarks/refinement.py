@@ -5,7 +5,8 @@
     distill select digits-herding --set data.validation=0.4 --set select.method=random \
         --set select.ipc=42 --set select.features=pixels --out runs/real
     python benchmarks/refinement.py refinement-distilled runs/digits 250,400,700
-    python benchmarks/refinement.py refinement-real runs/real 1500,2500,4000 --epochs 40
+    python benchmarks/refinement.py refinement-real runs/real 1500,2500,4000 \
+        --epochs 20 --seeds 3 --networks 1
 
 The set is compressed into each number of bytes by three rules: without refinement, refined by the
 squared error of pixels, and by that of the features of randomly initialised networks. Students are
@@ -33,22 +34,22 @@ from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.context import Context, scratch_context
 from distill.run.interrupt import listen
 from distill.sets.coded_set import coding_spec
-from distill.sets.compress import REFINE_STEPS, Distance, compress_set, squared_error
+from distill.sets.compress import Distance, compress_set, squared_error
 from distill.sets.set_file import SetFile, read_set, set_path
 from synth.formation import decode_images
 from synth.networks import ConvNet
 
-# Networks whose features are compared.
-_NETWORKS, _WIDTH = 3, 32
+# Gradient steps, and the width of the networks whose features are compared.
+_STEPS, _WIDTH = 30, 32
 
 
-def feature_error(content: SetFile, seed: int) -> Callable[[Tensor, int], Distance]:
+def feature_error(content: SetFile, count: int, seed: int) -> Callable[[Tensor, int], Distance]:
     """The squared error of features of what students see, relative to their spread.
 
     Features as Distribution Matching takes them (Zhao and Bilen 2023), of each image.
     """
     generator = Generator().manual_seed(seed)
-    networks = [_network(content, generator) for _ in range(_NETWORKS)]
+    networks = [_network(content, generator) for _ in range(count)]
 
     def distance(pixels: Tensor, factor: int) -> Distance:
         def features(stored: Tensor) -> list[Tensor]:
@@ -77,20 +78,24 @@ def _network(content: SetFile, generator: Generator) -> ConvNet:
     return network.requires_grad_(False)
 
 
-def rules(content: SetFile) -> dict[str, tuple[int, Callable[[Tensor, int], Distance]]]:
+def rules(
+    content: SetFile, networks: int
+) -> dict[str, tuple[int, Callable[[Tensor, int], Distance]]]:
     """Steps and distance of each rule."""
     return {
         "plain": (0, squared_error),
-        "pixels": (REFINE_STEPS, squared_error),
-        "features": (REFINE_STEPS, feature_error(content, 0)),
+        "pixels": (_STEPS, squared_error),
+        "features": (_STEPS, feature_error(content, networks, 0)),
     }
 
 
-def measure(context: Context, content: SetFile, budget: int, seeds: int) -> dict[str, Any]:
+def measure(
+    context: Context, content: SetFile, budget: int, options: argparse.Namespace
+) -> dict[str, Any]:
     """Accuracies of students by rule, with coding, errors, bytes and seconds."""
     table = context.recipe.table("evaluate")
     found: dict[str, Any] = {}
-    for name, (steps, distance) in rules(content).items():
+    for name, (steps, distance) in rules(content, options.networks).items():
         started = time.monotonic()
         made = compress_set(content, budget, steps, distance)
         seconds = time.monotonic() - started
@@ -102,7 +107,7 @@ def measure(context: Context, content: SetFile, budget: int, seeds: int) -> dict
                 judged,
                 StudentJob(STUDENTS, table.students[0], "hard", seed, trial=True),
             ).accuracy
-            for seed in range(seeds)
+            for seed in range(options.seeds)
         ]
         found[name] = {
             "coding": coding_spec(made.coding),
@@ -125,9 +130,7 @@ def measure_set(path: Path, budgets: list[int], options: argparse.Namespace) -> 
     recipe = with_evaluation(check_recipe(content.manifest["recipe"], str(path)), changes)
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
         context = scratch_context(Path(scratch), path, recipe, "cpu", True, stop)
-        found = {
-            str(budget): measure(context, content, budget, options.seeds) for budget in budgets
-        }
+        found = {str(budget): measure(context, content, budget, options) for budget in budgets}
         return {
             "recipe": content.manifest["recipe"],
             "images": len(content.images),
@@ -144,6 +147,7 @@ def main() -> None:
     parser.add_argument("budgets", help="numbers of bytes, comma-separated")
     parser.add_argument("--student", default="convnet3:width=32")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--networks", type=int, default=3, help="whose features are compared")
     parser.add_argument("--epochs", type=int, default=300)
     options = parser.parse_args()
     result = {
@@ -151,6 +155,7 @@ def main() -> None:
         "student": options.student,
         "seeds": list(range(options.seeds)),
         "epochs": options.epochs,
+        "networks": options.networks,
         "labels": "hard",
         **measure_set(options.run, [int(part) for part in options.budgets.split(",")], options),
     }

@@ -2,7 +2,7 @@
 
 Each way to keep images that has a scale from fine to coarse (a depth, a number of colours, a step)
 takes the finest that fits into the budget; of these ways, the one wins whose decoded images are
-nearest in mean squared error. Finer settings of it are then refined until they fit, see
+nearest in mean squared error. If asked to, finer settings of it are refined until they fit, see
 `synth.coding.refine`, and the nearest is kept. See `docs/methods/bytes.md`.
 """
 
@@ -28,6 +28,7 @@ from distill.sets.coded_set import (
     unpack_labels,
 )
 from distill.sets.cost import count_bytes
+from distill.sets.dataset import DistilledSet
 from distill.sets.set_file import SetFile, code_images, read_set, set_path, write_set
 from synth.coding import ImageCoding, Pixels, Shape, pack_images
 from synth.coding.refine import Refinement, nearest_that_fits, refine
@@ -51,9 +52,6 @@ _USUAL, _MOST = 64, 1024
 _SLOPES = (0.0, 0.5)
 
 _BLOCKS = (8, 7, 6, 5, 4)
-
-# Gradient steps of a refinement; more bring little.
-REFINE_STEPS = 30
 
 # Refinement begins at a setting that is finer by this share of a way, and goes on in such strides:
 # a quarter of a doubling of the steps of frequencies, one depth, one number of colours.
@@ -110,7 +108,7 @@ def squared_error(pixels: Tensor, factor: int) -> Distance:
 def compress_set(
     content: SetFile,
     budget: int,
-    steps: int = REFINE_STEPS,
+    steps: int = 0,
     distance: Callable[[Tensor, int], Distance] = squared_error,
 ) -> Compressed:
     """Keep a set in at most `budget` bytes of everything.
@@ -293,7 +291,31 @@ def _start(coding: ImageCoding, pixels: Tensor) -> Tensor:
     return coding.start(pixels if isinstance(coding, Pixels) else pixels.clamp(0, 1))
 
 
-def compress_file(path: Path, budget: int, out: Path, steps: int = REFINE_STEPS) -> dict[str, Any]:
+def compress_given(given: object, budget: object, steps: object = 0) -> Compressed:
+    """Compress what a user of Python gives; see `distill.compress`.
+
+    Raises:
+        WorkError: for an argument of another kind, and as `compress_set`.
+    """
+    if isinstance(given, DistilledSet):
+        content = given.content
+    elif isinstance(given, (str, Path)):
+        content = read_set(set_path(Path(given)))
+    else:
+        raise WorkError(
+            f"compress got a {type(given).__name__}; give a set.h5, the folder of a run, or what "
+            "distill.load gave"
+        )
+    return compress_set(content, _whole("budget_bytes", budget, 1), _whole("steps", steps, 0))
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise WorkError(f"{name} is {value!r}; give a whole number of at least {least}")
+    return value
+
+
+def compress_file(path: Path, budget: int, out: Path, steps: int = 0) -> dict[str, Any]:
     """Write a set in few bytes; returns what `distill compress --json` prints.
 
     Args:

@@ -32,7 +32,7 @@ _RULE = Adam(mean_decay=0.8, square_decay=0.95)
 # Steps shrink by half a cosine from the first one to this share of it.
 _LAST_SHARE = 0.1
 
-# States whose estimate is above the budget by more are not worth trimming.
+# States that take more than the limit by this factor are not worth trimming.
 _OVER = 1.02
 
 # Halvings of the way from a refined state back to the originals.
@@ -142,6 +142,8 @@ def nearest_that_fits(
     originals, best = coding.start(images), None
     for state in states:
         if state.bits > 8 * limit * _OVER or (best is not None and state.distance >= best[0]):
+            continue
+        if len(pack_images(coding, state.parameters, coder)) > limit * _OVER:
             continue
         try:
             kept = trim(coding, state.parameters, limit, coder)
