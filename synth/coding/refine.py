@@ -32,8 +32,8 @@ _RULE = Adam(mean_decay=0.8, square_decay=0.95)
 # Steps shrink by half a cosine from the first one to this share of it.
 _LAST_SHARE = 0.1
 
-# States that take more than the limit by this factor are not worth trimming.
-_OVER = 1.02
+# States that take more than the limit by this factor, and by so many bytes, are not trimmed.
+_OVER, _OVER_BYTES = 1.02, 16
 
 # Halvings of the way from a refined state back to the originals.
 _HALVINGS = 7
@@ -143,7 +143,7 @@ def nearest_that_fits(
     for state in states:
         if state.bits > 8 * limit * _OVER or (best is not None and state.distance >= best[0]):
             continue
-        if len(pack_images(coding, state.parameters, coder)) > limit * _OVER:
+        if len(pack_images(coding, state.parameters, coder)) > limit * _OVER + _OVER_BYTES:
             continue
         try:
             kept = trim(coding, state.parameters, limit, coder)
