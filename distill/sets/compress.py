@@ -54,7 +54,7 @@ _SLOPES = (0.0, 0.5)
 _BLOCKS = (8, 7, 6, 5, 4)
 
 # Refinement begins at a setting that is finer by this share of a way, and goes on in such strides:
-# a quarter of a doubling of the steps of frequencies, one depth, one number of colours.
+# a fifth of the steps of frequencies, one depth, one number of colours.
 _STRIDE = 1 / 40
 
 # Decoded pixels [n, c, h, w] -> how far they are from the originals, a scalar.
