@@ -197,6 +197,27 @@ def projector_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def refinement_table(result: dict[str, Any]) -> list[str]:
+    """Students on a set in few bytes, with and without refinement, as Markdown."""
+    lines = [
+        "| bytes | without | by pixels | by features | squared error by pixels | by features |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for budget, rules in result["budgets"].items():
+        cells = [f"{int(budget):,}", *(percent(rule) for rule in rules.values())]
+        plain = rules["plain"]["squared_error"]
+        for name in ("pixels", "features"):
+            cells.append(f"{100 * (rules[name]['squared_error'] / plain - 1):+.0f} %")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"{result['images']} images, {len(result['seeds'])} students (`{result['student']}`, "
+        f"{result['epochs']} epochs, hard labels) on {result['validation_images']} held-out "
+        f"training images; features of {result['networks']} random network(s).",
+    ]
+    return lines
+
+
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
@@ -271,6 +292,7 @@ KINDS = {
     "projectors": projector_table,
     "stages": pipeline_table,
     "ratio": workers_table,
+    "budgets": refinement_table,
 }
 
 
