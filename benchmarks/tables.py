@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cost_tables import (
+    TIMES,
     epochs_table,
     gradient_table,
     pipeline_table,
@@ -73,7 +74,8 @@ def machine_words(machine: dict[str, Any]) -> str:
 
 def made_by(result: dict[str, Any], link: str) -> str:
     """How a result was made, the end of a table's legend; the file has the whole command."""
-    made = result["made"]["seconds"] if "made" in result else result
+    parts = result.get("made", {"": result})
+    made = next((parts[name] for name in TIMES if name in parts), None) or parts[""]
     command = textwrap.shorten(made["command"], 100, placeholder=" ...")
     seed = f", seed {made['seed']}" if "seed" in made else ""
     return f"`{command}`{seed}, {machine_words(made['machine'])}, {made['date']}: {link}."
@@ -287,6 +289,7 @@ KINDS = {
     "first_epoch_seconds": epochs_table,
     "differences": precision_table,
     "peak_bytes": gradient_table,
+    "seconds_one_thread": gradient_table,
     "variants": ablation_table,
     "sweep": curve_table,
     "projectors": projector_table,
