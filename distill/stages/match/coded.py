@@ -12,7 +12,7 @@ from distill.errors import RecipeError, WorkError
 from distill.recipes.build import build_coding
 from distill.recipes.tables.match import MatchTable
 from distill.run.context import Context
-from distill.sets.coded_set import best_coder
+from distill.sets.coded_set import OVER_ESTIMATE, best_coder
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import SetFile
 from synth.coding import CodingError, ImageCoding, pack_images
@@ -20,9 +20,6 @@ from synth.coding.trim import trim
 from synth.formation import decode_images
 from synth.matching.rate import Rate
 from synth.matching.start import class_labels
-
-# What a coder takes beside the estimate that is learned with; `trim` sees to the rest.
-_OVER_ESTIMATE = {"arithmetic": 1.005, "lzma": 1.35}
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class CodedImages:
                 f"grey ones take {around:,}; allow more bytes, or lower match.ipc"
             )
         header = around - len(self.coding.pack(grey, self.coder))
-        return Rate(self.coding.bits, 8 * (room - header) / _OVER_ESTIMATE[self.coder])
+        return Rate(self.coding.bits, 8 * (room - header) / OVER_ESTIMATE[self.coder])
 
     def finish(self, parameters: Tensor, room: int | None) -> tuple[Tensor, bytes]:
         """Parameters whose coded images take at most `room` bytes, and these bytes.
