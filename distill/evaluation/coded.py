@@ -89,7 +89,8 @@ def herded_draw(context: Context) -> Draw:
 
     def draw(per_class: int) -> Images:
         # Powers of two, so that a search for their number does not choose anew for every guess.
-        count = min(1 << (per_class - 1).bit_length(), most_per_class(context, 1))
+        most = most_per_class(context, 1)
+        count = max(per_class, min(1 << (per_class - 1).bit_length(), most))
         places = context.once("herded", partial(_herded, context, count), count)
         images, _ = context.split("train")
         return select_images(images, places[:, :per_class].flatten())

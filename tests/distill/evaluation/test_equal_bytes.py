@@ -53,8 +53,7 @@ def test_controls_have_the_form_of_random_and_the_test_images_choose_nothing(
         assert name == f"convnet3:width={stats['width']}"
         assert len(stats["runs"]) == 2
         assert stats["bits"] in BITS
-        assert 0 < stats["bytes"] <= counted["totals"][source]
-    assert networks["hard"][1]["width"] < networks["learned"][1]["width"]
+        assert 0.7 * counted["totals"][source] < stats["bytes"] <= counted["totals"][source]
     said = found["protocol"]
     assert said["coded"]["candidates"] == list(CODINGS)
     assert said["coded"]["factors"] == [1, 2]
@@ -68,9 +67,9 @@ def test_table_and_report_show_the_controls(run_copy, command):
         "--epochs", "1", "--whole-epochs", "1", "--quiet",
     )  # fmt: skip
     for line in (
-        r"control: coded    convnet2:width=4 .* seeds\), [\d,]+ images as \w+.*: \d+ bytes",
-        r"control: herded   convnet2:width=4 .* seeds\), [\d,]+ images as \w+.*: \d+ bytes",
-        r"control: network  convnet3:width=\d+ .* of all images, [48] bits a weight: \d+ bytes",
+        r"control: coded    convnet2:width=4 .* seeds\), [\d,]+ images as \w+.*: [\d,]+ bytes",
+        r"control: herded   convnet2:width=4 .* seeds\), [\d,]+ images as \w+.*: [\d,]+ bytes",
+        r"control: network  convnet3:width=\d+ .* of all images, [48] bits a weight: [\d,]+ bytes",
     ):
         assert re.search(line, shown.out)
     assert " in all with the labels of the fewest bytes" in shown.out

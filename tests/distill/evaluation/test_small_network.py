@@ -45,7 +45,9 @@ def test_weights_lie_on_a_grid_of_so_many_bits(bits, coder, monkeypatch):
     before = {name: value.clone() for name, value in network.state_dict().items()}
     size = round_weights(network, bits)
     weights = sum(value.numel() for value in before.values() if value.dim() > 1)
-    assert weights * bits / 8 * 0.9 < size < weights * bits / 8 + 1000
+    # Without the extra, a header and tables of frequencies take a kilobyte.
+    most = 450 if coder == "arithmetic" else 1200
+    assert weights * bits / 8 * 0.9 < size < weights * bits / 8 + most
     for name, value in network.state_dict().items():
         rows = value.flatten(1) if value.dim() > 1 else value[None]
         found = min(len(row.unique()) for row in (rows if len(rows) <= rows.shape[1] else rows.T))
