@@ -15,7 +15,7 @@ def gradient_table(result: dict[str, Any]) -> list[str]:
 
     Times are multiples of those of the first of ANCHORS that was measured.
     """
-    peaks, errors = result["peak_bytes"], result["errors"]
+    peaks, errors = result.get("peak_bytes", {}), result.get("errors", {})
     heads, columns = [], []
     rows: dict[str, None] = {}
     for part, words in TIMES.items():
@@ -35,13 +35,16 @@ def gradient_table(result: dict[str, Any]) -> list[str]:
     lines += [
         f"| {name} | {' | '.join(column.get(name, '–') for column in columns)} |" for name in rows
     ]
-    made = result["made"]["seconds"]
+    made = result["made"].get("seconds", result["made"].get("seconds_one_thread"))
     problem = made["problem"]
-    memory = "what the allocator reserves" if "gpu" in made["machine"] else "growth of the process"
+    words = f"{made['threads']} thread(s)"
+    if peaks:
+        gpu = "gpu" in made["machine"]
+        words += f"; MiB: {'what the allocator reserves' if gpu else 'growth of the process'}"
+    images = "x".join(str(side) for side in problem["images"][1:])
     lines += [
         "",
-        f"ConvNet of width {problem['width']}, batch {problem['batch']}, 3x32x32 images, "
-        f"{made['threads']} thread(s); MiB: {memory}.",
+        f"ConvNet of width {problem['width']}, batch {problem['batch']}, {images} images, {words}.",
     ]
     return lines
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cost_tables import (
+    TIMES,
     epochs_table,
     gradient_table,
     pipeline_table,
@@ -73,7 +74,8 @@ def machine_words(machine: dict[str, Any]) -> str:
 
 def made_by(result: dict[str, Any], link: str) -> str:
     """How a result was made, the end of a table's legend; the file has the whole command."""
-    made = result["made"]["seconds"] if "made" in result else result
+    parts = result.get("made", {"": result})
+    made = next((parts[name] for name in TIMES if name in parts), None) or parts[""]
     command = textwrap.shorten(made["command"], 100, placeholder=" ...")
     seed = f", seed {made['seed']}" if "seed" in made else ""
     return f"`{command}`{seed}, {machine_words(made['machine'])}, {made['date']}: {link}."
@@ -197,6 +199,27 @@ def projector_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def refinement_table(result: dict[str, Any]) -> list[str]:
+    """Students on a set in few bytes, with and without refinement, as Markdown."""
+    lines = [
+        "| bytes | without | by pixels | by features | squared error by pixels | by features |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for budget, rules in result["budgets"].items():
+        cells = [f"{int(budget):,}", *(percent(rule) for rule in rules.values())]
+        plain = rules["plain"]["squared_error"]
+        for name in ("pixels", "features"):
+            cells.append(f"{100 * (rules[name]['squared_error'] / plain - 1):+.0f} %")
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"{result['images']} images, {len(result['seeds'])} students (`{result['student']}`, "
+        f"{result['epochs']} epochs, hard labels) on {result['validation_images']} held-out "
+        f"training images; features of {result['networks']} random network(s).",
+    ]
+    return lines
+
+
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
@@ -266,11 +289,13 @@ KINDS = {
     "first_epoch_seconds": epochs_table,
     "differences": precision_table,
     "peak_bytes": gradient_table,
+    "seconds_one_thread": gradient_table,
     "variants": ablation_table,
     "sweep": curve_table,
     "projectors": projector_table,
     "stages": pipeline_table,
     "ratio": workers_table,
+    "budgets": refinement_table,
 }
 
 

@@ -26,9 +26,17 @@ from distill.commands.options import as_json, debug
     required=True,
     help="The new set; SET stays as it is.",
 )
+@click.option(
+    "--steps",
+    type=click.IntRange(0),
+    default=0,
+    help="Gradient steps that bring the pixels nearer in the same bytes; 30 are enough.",
+)
 @as_json
 @debug
-def compress(set_path: Path, budget: int, out: Path, as_json: bool, debug: bool) -> None:
+def compress(
+    set_path: Path, budget: int, out: Path, steps: int, as_json: bool, debug: bool
+) -> None:
     """Keep SET (a set.h5, or the folder of a run) in at most N bytes of images and labels.
 
     Of the ways to keep images, the one is taken that comes nearest to them within the budget. Hard
@@ -40,7 +48,7 @@ def compress(set_path: Path, budget: int, out: Path, as_json: bool, debug: bool)
     """
     from distill.sets.compress import compress_file
 
-    found = compress_file(set_path, budget, out)
+    found = compress_file(set_path, budget, out, steps)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

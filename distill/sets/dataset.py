@@ -29,9 +29,11 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         votes: the voted label of every view, in full or decoded from the first codec of the set,
             or None.
         manifest: class names, student lr, augmentation, seed, recipe, measured accuracy.
+        content: what the file holds, as it is stored.
     """
 
     def __init__(self, content: SetFile) -> None:
+        self.content = content
         self.images: Images = content.seen_images
         self.hard = content.seen_hard
         self.votes: StoredVotes | None = _votes(content)

@@ -10,15 +10,13 @@ from distill.errors import RecipeError, WorkError
 from distill.recipes.tables.match import MatchTable
 from distill.run.context import Context
 from distill.sets.coded_images import CodedImages, code_images
+from distill.sets.coded_set import OVER_ESTIMATE
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import SetFile
 from synth.coding import CodingError
 from synth.coding.trim import trim
 from synth.matching.rate import Rate
 from synth.matching.start import class_labels
-
-# What a coder takes beside the estimate that is learned with; `trim` sees to the rest.
-_OVER_ESTIMATE = {"arithmetic": 1.005, "lzma": 1.35}
 
 
 def coded_images(context: Context, table: MatchTable) -> CodedImages | None:
@@ -43,7 +41,7 @@ def rate_within(coded: CodedImages, room: int) -> Rate:
             f"ones take {around:,}; allow more bytes, or lower match.ipc"
         )
     header = around - len(coding.pack(grey, coded.coder))
-    return Rate(coding.bits, 8 * (room - header) / _OVER_ESTIMATE[coded.coder])
+    return Rate(coding.bits, 8 * (room - header) / OVER_ESTIMATE[coded.coder])
 
 
 def pack_within(coded: CodedImages, parameters: Tensor, room: int | None) -> tuple[Tensor, bytes]:

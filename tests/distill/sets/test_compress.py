@@ -48,6 +48,58 @@ def test_more_bytes_bring_the_images_nearer():
     assert errors[-1] < 1e-9 < errors[-2]
 
 
+@pytest.mark.parametrize("budget", [150, 250, 400, 700])
+def test_refinement_brings_images_nearer_within_the_budget(budget):
+    content = replace(make_set(classes=5, ipc=4), learned=None)
+    plain, refined = compress_set(content, budget), compress_set(content, budget, steps=20)
+    assert refined.bytes["total"] <= budget
+    assert plain.error == plain.plain_error == refined.plain_error
+    assert refined.error <= plain.error
+    if refined.coding == plain.coding:
+        assert refined.content.coded == plain.content.coded
+    else:
+        assert refined.error < plain.error
+
+
+def test_refinement_helps_where_there_are_many_settings():
+    content = smooth_set()
+    plain, refined = compress_set(content, 450), compress_set(content, 450, steps=30)
+    assert refined.error < 0.95 * plain.error
+    assert refined.coding.step < plain.coding.step
+    assert max(refined.bytes["total"], plain.bytes["total"]) <= 450
+    assert refined.content.images.shape == content.images.shape
+
+
+def test_what_refinement_makes_worse_is_left_as_it_was():
+    """A distance that only the plain coding meets keeps it."""
+    content = smooth_set()
+    plain = compress_set(content, 300)
+    wanted = unpack_images(plain.content.coded)[0]
+    kept = compress_set(
+        content, 300, 2, lambda pixels, factor: lambda found: (found - wanted).square().mean()
+    )
+    assert kept.content.coded == plain.content.coded
+    assert kept.error == kept.plain_error
+
+
+def test_without_the_arithmetic_coder_the_budget_is_kept_too(monkeypatch):
+    for name in ("compress", "coded_set"):
+        monkeypatch.setattr(f"distill.sets.{name}.best_coder", lambda: "lzma")
+    made = compress_set(smooth_set(), 450, steps=5)
+    assert made.bytes["total"] <= 450
+    assert made.error <= made.plain_error
+
+
+def smooth_set():
+    """60 images of 8x8 in which neighbours are alike, black at one border."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(60, 1, 3, 3, generator=generator)
+    pixels = torch.nn.functional.interpolate(coarse, (8, 8), mode="bilinear")
+    pixels[..., 0] = 0
+    content = make_set(classes=5, ipc=12)
+    return replace(content, images=content.preprocess(pixels), learned=None)
+
+
 def test_budget_that_cannot_be_met_gets_one_line(finished, refused, tmp_path):
     line = refused(1, "compress", finished, "--bytes", "10", "--out", tmp_path / "small.h5")
     assert "a budget of 10 bytes, but these 10 images take at least" in line
@@ -79,6 +131,52 @@ def test_python_gives_the_same_set(finished, command, tmp_path):
     made.save(tmp_path / "a.h5")
     command("compress", finished, "--bytes", "600", "--out", tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_loaded_set_is_compressed_like_its_file(finished):
+    loaded = distill.load(finished)
+    for given in (loaded, str(finished), finished / "set.h5"):
+        made = distill.compress(given, 600, steps=2)
+        assert made.content.coded == distill.compress(finished, 600, steps=2).content.coded
+    again = distill.compress(loaded, 400)
+    assert again.bytes["total"] <= 400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((b"runs", 600), "compress got a bytes; give a set.h5, the folder of a run, or what"),
+        ((None, 600), "compress got a NoneType; give"),
+        (("nowhere", 600), "nowhere"),
+        (("{set}", 0), "budget_bytes is 0; give a whole number of at least 1"),
+        (("{set}", "600"), "budget_bytes is '600'; give a whole number"),
+        (("{set}", 600.5), "budget_bytes is 600.5; give a whole number"),
+        (("{set}", True), "budget_bytes is True; give a whole number"),
+        (("{set}", 600, -1), "steps is -1; give a whole number of at least 0"),
+        (("{set}", 600, "3"), "steps is '3'; give a whole number of at least 0"),
+        (("{set}", 10), "a budget of 10 bytes, but these 10 images take at least"),
+    ],
+)
+def test_wrong_arguments_get_one_line(arguments, line, finished):
+    given, budget, *steps = arguments
+    given = str(finished) if given == "{set}" else given
+    with pytest.raises(WorkError) as caught:
+        distill.compress(given, budget, **({"steps": steps[0]} if steps else {}))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_command_refines_where_asked_to(finished, command, refused, tmp_path):
+    words = ("compress", finished, "--bytes", "600", "--json", "--out")
+    plain = json.loads(command(*words, tmp_path / "a.h5").out)
+    refined = json.loads(command(*words, tmp_path / "b.h5", "--steps", "20").out)
+    assert plain["error"] == plain["plain_error"] == refined["plain_error"]
+    assert refined["error"] <= plain["error"]
+    assert max(refined["total"], plain["total"]) <= 600
+    assert "is not in the range x>=0" in refused(2, *words, tmp_path / "c.h5", "--steps", "-1")
+    assert "a budget of 10 bytes" in refused(
+        1, "compress", finished, "--bytes", "10", "--steps", "3", "--out", tmp_path / "d.h5"
+    )
 
 
 def test_formation_is_kept_and_the_error_is_that_of_the_images_seen():
