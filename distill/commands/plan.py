@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device
+from distill.commands.options import as_json, debug, device, workers
 
 
 @click.command()
@@ -21,6 +21,14 @@ from distill.commands.options import as_json, debug, device
     metavar="TABLE.KEY=VALUE",
     help="Override a key of the recipe; may be given several times.",
 )
+@click.option(
+    "--bytes",
+    "budget",
+    metavar="N",
+    type=click.IntRange(1),
+    help="The budget of the set in bytes, as `distill run --bytes` has it.",
+)
+@workers
 @click.option("--nodes", type=click.IntRange(1), default=1, help="Machines to spread the work on.")
 @click.option("--gpus", type=click.IntRange(1), default=1, help="Devices of each machine.")
 @click.option(
@@ -39,6 +47,7 @@ from distill.commands.options import as_json, debug, device
 def plan(
     recipe: str,
     overrides: tuple[str, ...],
+    budget: int | None,
     device: str | None,
     as_json: bool,
     debug: bool,
@@ -46,12 +55,14 @@ def plan(
 ) -> None:
     """Say what RECIPE would cost: parameters, disk, memory and time, before anything is run.
 
-    Times are extrapolated from a calibration on this machine, which takes up to half a minute, or
-    from a file that another machine wrote. The data of the papers need not be there.
+    Times are extrapolated from a calibration on this machine, which takes up to half a minute (and
+    a minute more where networks are compiled), or from a file that another machine wrote. The data
+    of the papers need not be there.
 
     \b
     Example:
       distill plan digits --set match.ipc=10
+      distill plan digits --bytes 2000 --workers 1
       distill plan imagenet-1k-ipc50 --calibrate h100.json          # where the GPU is
       distill plan imagenet-1k-ipc50 --calibration h100.json --nodes 8 --gpus 8
     """
@@ -61,7 +72,7 @@ def plan(
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
-    resolved = load_recipe(recipe, list(overrides))
+    resolved = load_recipe(recipe, list(overrides), budget=budget)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     estimate = make_plan(resolved, Machines(**machines))
@@ -85,6 +96,8 @@ def _lines(estimate: dict[str, Any]) -> Iterator[str]:
     for name, size in (*estimate["images"].items(), *estimate["labels"].items()):
         if size:
             yield f"  {_bytes(size):>12}  {name}"
+    if estimate["budget"] is not None:
+        yield from _budget_lines(estimate["budget"])
     if "matching" in estimate["memory"]:
         yield "\nmemory of matching, tensors alone (the process, and what kernels use, come on top)"
         for name, size in estimate["memory"]["matching"].items():
@@ -96,6 +109,19 @@ def _lines(estimate: dict[str, Any]) -> Iterator[str]:
         sizes = f"{_bytes(stage['host']):>12}  {_bytes(stage['device']):>14}"
         yield f"  {_bytes(stage['peak']):>12}  {sizes}  {name}"
     yield from _time_lines(estimate["time"])
+
+
+def _budget_lines(budget: dict[str, Any]) -> Iterator[str]:
+    tiles = f", factor {budget['factor']}" if budget["factor"] > 1 else ""
+    yield (
+        f"  {budget['bytes']:,} bytes is the budget of everything: {budget['ipc']} images a class "
+        f"kept as {budget['images']}{tiles}"
+    )
+    if budget["searched"]:
+        yield (
+            f"  match.{', match.'.join(budget['searched'])} here as a search in the run may choose "
+            "them; all that follows from them is rough"
+        )
 
 
 def _remark(entry: dict[str, Any]) -> str:
@@ -115,11 +141,11 @@ def _time_lines(times: dict[str, Any]) -> Iterator[str]:
     yield f"\ntime, extrapolated from {where} ({source['device']})"
     many = f"{f'{devices} devices':>12}  " if devices > 1 else ""
     yield f"  {'one device':>12}  {many}{'units known':<14} stage"
-    for name, stage in times["stages"].items():
-        known = stage.get("reason") or name
-        yield f"  {_both(stage, devices)}{stage['basis']:<14} {name}" + (
-            f" ({known})" if known != name else ""
-        )
+    searched = {"search": times["search"]} if "search" in times else {}
+    for name, stage in (*searched.items(), *times["stages"].items()):
+        shared = f", {stage['workers']} workers" if (stage["workers"] or 1) > 1 else ""
+        reason = f" ({stage['reason']})" if "reason" in stage else ""
+        yield f"  {_both(stage, devices)}{stage['basis']:<14} {name}{shared}{reason}"
         for part in stage["parts"]:
             yield f"{'':18}{_part(part)}"
     yield f"  {_both(times, devices)}in all"
@@ -141,9 +167,10 @@ def _part(part: dict[str, Any]) -> str:
         "scaled": f"measured {part['units']} at batch {part['measured_batch']}, scaled",
         "by operations": f"not measured: {part['flops']:.2g} operations at the rate of others",
     }
+    compiling = f", {part['compiling']:.0f} s to compile" if part["compiling"] else ""
     return (
         f"{part['times']:,} x {1000 * part['seconds']:.3g} ms, {part['what']}, batch "
-        f"{part['batch']} ({known[part['basis']]})"
+        f"{part['batch']} ({known[part['basis']]}{compiling})"
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,12 +32,15 @@ from distill.plan.sizes import (
     network_specs,
     set_file,
 )
-from distill.plan.stage_memory import stage_memory
-from distill.plan.times import StageTime, stage_times
+from distill.plan.stage_memory import StageMemory, stage_memory
+from distill.plan.times import StageTime, stage_times, time_of
 from distill.recipes.build import choose_device
 from distill.recipes.checks import check_names
+from distill.recipes.compiling import resolve_compile, without_compilation
 from distill.recipes.schema import Recipe
+from distill.run.engines import Local
 from distill.stages.match.memory import matching_peaks
+from distill.stages.match.units import planned_search, search_units
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 
@@ -49,12 +54,14 @@ class Machines:
     Attributes:
         nodes: machines.
         gpus: devices of each.
+        workers: processes that train networks at once, as `distill run --workers` has it.
         calibration: a file of times that were measured on one such device; None measures here.
         calibrate: a file to which the times that were measured here are written, or None.
     """
 
     nodes: int = 1
     gpus: int = 1
+    workers: int | Literal["auto"] = "auto"
     calibration: Path | None = None
     calibrate: Path | None = None
 
@@ -64,18 +71,25 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
 
     Counts and bytes are exact, or nearly so where HDF5 adds its own; memory comes from a dry run
     without values; times are extrapolated from units of work that are timed here, in less than
-    half a minute, or that a calibration file holds.
+    half a minute, or that a calibration file holds. Where networks are worth compiling, they are
+    compiled to be timed, which takes up to a minute more.
+
+    How many images fit under a coding is only known from the data, and which coding a search takes
+    only after it; both are then rough.
 
     Raises:
         RecipeError: for an unknown name or an invalid value, as `distill run` raises it.
-        WorkError: if the data have to be read and cannot, the network cannot be matched, or the
-            calibration cannot be read.
+        WorkError: if the data have to be read and cannot, the network cannot be matched, the
+            calibration cannot be read, or no worker can be started.
     """
     machines = machines or Machines()
     check_names(recipe)
     other = read_calibration(machines.calibration) if machines.calibration is not None else None
+    engine = _engine(machines, other)
+    engine.get_ready()
     device = choose_device("cpu" if other is not None else recipe.device)
     shape = data_shape(recipe.data)
+    asked, recipe = recipe, _resolved(recipe, shape, device, other)
     parameters = {
         spec: parameter_count(meta_network(spec, shape)) for spec in network_specs(recipe)
     }
@@ -83,9 +97,11 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
     units, clock = Units(recipe, shape, device), Clock(shape, device, other)
     started = time.perf_counter()
     stages, process = {}, {}
-    for stage, stage_time in stage_times(units, clock):
-        # A run has the same libraries loaded when it reaches this stage.
-        stages[stage.name], process[stage.name] = stage_time, resident_bytes()
+    with closing(clock.companions):
+        search = _search(Units(asked, shape, device), clock, engine)
+        for stage, stage_time in stage_times(units, clock, engine):
+            # A run has the same libraries loaded when it reaches this stage.
+            stages[stage.name], process[stage.name] = stage_time, resident_bytes()
     here = Calibration(_device_name(device), torch.get_num_threads(), clock.measured)
     if machines.calibrate is not None:
         write_calibration(machines.calibrate, here)
@@ -95,7 +111,6 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
         "file": None if machines.calibration is None else str(machines.calibration),
         "seconds": round(time.perf_counter() - started, 3),
     }
-    on_cpu = source["device"] == "cpu"
     return {
         "recipe": recipe.name,
         "data": {"source": recipe.data.source, **asdict(shape)},
@@ -103,15 +118,62 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
         "disk": _disk(units),
         "images": image_bytes(recipe, shape),
         "labels": label_bytes(recipe, shape),
+        "budget": _budget(recipe),
         "memory": {
             **matching,
-            "stages": {
-                name: {**asdict(used), "peak": used.device + (used.host if on_cpu else 0)}
-                for name, used in stage_memory(units, stages, process).items()
-            },
+            "stages": _peaks(
+                stage_memory(units, stages, process), on_cpu=source["device"] == "cpu"
+            ),
         },
-        "time": {"calibration": source, **_time(stages, machines)},
+        "time": {"calibration": source, **_time(stages, search, machines)},
     }
+
+
+def _search(units: Units, clock: Clock, engine: Local) -> StageTime | None:
+    """The time of a search within a budget; None where the recipe asks for none."""
+    table = units.recipe.match
+    if table is None or not table.search:
+        return None
+    return time_of(partial(search_units, units, table), clock, engine)
+
+
+def _peaks(stages: dict[str, StageMemory], *, on_cpu: bool) -> dict[str, Any]:
+    """Bytes of each stage on the host, on the device, and at its peak."""
+    return {
+        name: {**asdict(used), "peak": used.device + (used.host if on_cpu else 0)}
+        for name, used in stages.items()
+    }
+
+
+def _engine(machines: Machines, other: Calibration | None) -> Local:
+    """What does independent jobs: here as a run has it, elsewhere by the cores of that machine."""
+    if other is None or machines.workers != "auto":
+        return Local(machines.workers)
+    return Local(other.threads if other.device == "cpu" else None)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A `TrainingData` of a shape alone."""
+
+    train: range
+    channels: int
+    size: tuple[int, int]
+    classes: int
+
+
+def _resolved(
+    recipe: Recipe, shape: DataShape, device: torch.device, other: Calibration | None
+) -> Recipe:
+    """The recipe as a run resolves it, as far as that is known without the data."""
+    if recipe.match is not None and recipe.match.search:
+        found = planned_search(recipe.match, shape)
+        recipe = recipe.model_copy(update={"match": found})
+    on_cpu = device.type == "cpu" and (other is None or other.device == "cpu")
+    if not on_cpu:
+        return without_compilation(recipe)
+    counted = _Counted(range(shape.train), shape.channels, shape.size, shape.classes)
+    return resolve_compile(recipe, counted, device, {}, lambda line: None)
 
 
 def _matching(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
@@ -122,6 +184,20 @@ def _matching(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
         return {"gradient": recipe.match.gradient, "matching": matching_peaks(recipe, shape)}
     except ValueError as error:
         raise WorkError(f"match: {error}") from None
+
+
+def _budget(recipe: Recipe) -> dict[str, Any] | None:
+    """The bytes that the set may take, and how its images are kept in them; None without one."""
+    table = recipe.match
+    if table is None or table.budget_bytes is None:
+        return None
+    return {
+        "bytes": table.budget_bytes,
+        "images": table.images,
+        "ipc": table.ipc,
+        "factor": table.factor,
+        "searched": list(table.search),
+    }
 
 
 def _device_name(device: torch.device) -> str:
@@ -153,15 +229,21 @@ def _projector(units: Units) -> dict[str, Any]:
     return {"bytes": size.shipped, "external": size.external}
 
 
-def _time(stages: dict[str, StageTime], machines: Machines) -> dict[str, Any]:
+def _time(
+    stages: dict[str, StageTime], search: StageTime | None, machines: Machines
+) -> dict[str, Any]:
     devices = machines.nodes * machines.gpus
     priced = {name: _stage(stage, devices) for name, stage in stages.items()}
-    known = all(stage["seconds"] is not None for stage in priced.values())
+    # One device searches; all wait for what it finds.
+    before = {} if search is None else {"search": _stage(search, 1)}
+    everything = [*before.values(), *priced.values()]
+    known = all(stage["seconds"] is not None for stage in everything)
     totals = {
-        key: sum(stage[key] for stage in priced.values()) if known else None
+        key: sum(stage[key] for stage in everything) if known else None
         for key in ("seconds", "wall_seconds")
     }
-    return {"nodes": machines.nodes, "gpus": machines.gpus, **totals, "stages": priced}
+    count = {"nodes": machines.nodes, "gpus": machines.gpus}
+    return {**count, **totals, **before, "stages": priced}
 
 
 def _stage(stage: StageTime, devices: int) -> dict[str, Any]:
@@ -174,6 +256,7 @@ def _stage(stage: StageTime, devices: int) -> dict[str, Any]:
         "seconds": stage.seconds,
         "wall_seconds": stage.wall_seconds(devices),
         "tasks": sum(task.count for task in stage.tasks),
+        "workers": stage.workers,
         "basis": weakest([unit.basis for unit in totals]),
         "parts": parts,
     }

@@ -35,8 +35,12 @@ class Timed:
         peak_bytes: the most bytes of tensors that are alive while it runs.
         measured_batch: the batch size that was measured; another one is extrapolated linearly.
         units: how many were timed after the warm-up, 0 if none was.
-        basis: "measured"; "scaled" from another batch size; or "by operations", from other units
-            at their operations a second.
+        basis: "measured"; "scaled" from another batch size, or to what compilation gained
+            elsewhere; or "by operations", from other units at their operations a second.
+        workers: processes that did such work at the same time, on one thread each; None for one
+            alone with as many threads as its batch keeps busy.
+        compiling: seconds that the first unit in a process takes longer, to compile; 0 for a unit
+            that is not compiled.
     """
 
     what: str
@@ -48,6 +52,8 @@ class Timed:
     measured_batch: int = 0
     units: int = 0
     basis: str = MEASURED
+    workers: int | None = None
+    compiling: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -69,20 +75,22 @@ class Calibration:
     threads: int
     units: tuple[Timed, ...]
 
-    def price(self, what: str, images: str, batch: int, cost: Cost) -> Timed:
+    def price(self, what: str, images: str, batch: int, cost: Cost, workers: int | None) -> Timed:
         """The time of a unit: its own, that at another batch size, or one from other units' FLOP/s.
+
+        Of its own times, those that were measured with as many workers come first.
 
         Raises:
             NotPricedError: for work without operations that was not timed.
             WorkError: if no timed unit counts operations.
         """
-        wanted = Timed(what, images, batch, 0.0, cost.flops, cost.peak_bytes)
+        wanted = Timed(what, images, batch, 0.0, cost.flops, cost.peak_bytes, workers=workers)
         same = [unit for unit in self.units if (unit.what, unit.images) == (what, images)]
         if not same and not cost.flops:
             raise NotPricedError(f"the calibration has no {what}, which no other unit can price")
         if not same:
             return by_operations(self.units, wanted)
-        nearest = min(same, key=lambda unit: abs(unit.batch - batch))
+        nearest = min(same, key=lambda unit: (unit.workers != workers, abs(unit.batch - batch)))
         basis = nearest.basis if nearest.batch == batch else SCALED
         return replace(
             wanted,
@@ -90,6 +98,7 @@ class Calibration:
             measured_batch=nearest.measured_batch,
             units=nearest.units,
             basis=basis,
+            compiling=nearest.compiling,
         )
 
 
@@ -163,11 +172,19 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def _checked(unit: Timed) -> Timed:
-    numbers = (unit.batch - 1, unit.seconds, unit.flops, unit.peak_bytes, unit.units)
+    numbers = (
+        unit.batch - 1,
+        unit.seconds,
+        unit.flops,
+        unit.peak_bytes,
+        unit.units,
+        unit.compiling,
+        unit.workers or 0,
+    )
     if unit.basis not in BASES or any(not 0 <= number < float("inf") for number in numbers):
         raise ValueError
     return unit
 
 
-def _key(unit: Timed) -> tuple[str, str, int]:
-    return (unit.what, unit.images, unit.batch)
+def _key(unit: Timed) -> tuple[str, str, int, int | None]:
+    return (unit.what, unit.images, unit.batch, unit.workers)

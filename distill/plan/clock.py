@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from distill.machine import threads_for
-from distill.plan.calibration import MEASURED, SCALED, Calibration, Timed, by_operations
+from distill.plan.calibration import (
+    BY_OPERATIONS,
+    MEASURED,
+    SCALED,
+    Calibration,
+    Timed,
+    by_operations,
+)
+from distill.plan.companions import Companions
 from distill.run.dry_run import Cost, run_dry
+from distill.run.engines import torch_threads
 from distill.stages.units.shapes import DataShape
 from distill.stages.units.unit import Unit
 
@@ -29,6 +40,13 @@ HURRY_SECONDS = 20.0
 PROBE_SECONDS = 5.0
 
 _LEAST_CALLS, _MOST_CALLS = 3, 40
+
+# Once compilations have taken this long, what others gained by theirs prices the remaining ones.
+COMPILING_SECONDS = 60.0
+
+# Share of the eager time that a compiled step takes, and seconds of its compilation, where none
+# was measured.
+_COMPILED_SHARE, _COMPILED_AFTER = 0.6, 20.0
 
 # Images of the probe, the first call of a unit.
 _PROBE_IMAGES = 4
@@ -52,12 +70,18 @@ class Clock:
         shape: of the data.
         device: where the work is done.
         calibration: another machine's times, used instead of measuring here.
+        companions: keep the other cores busy while the work of several workers is timed.
     """
 
     shape: DataShape
     device: torch.device
     calibration: Calibration | None = None
-    _known: dict[tuple[str, int], Timed] = field(default_factory=dict)
+    companions: Companions = field(default_factory=Companions)
+    _known: dict[tuple[str, int, int | None], Timed] = field(default_factory=dict)
+    _costs: dict[tuple[str, int], Cost] = field(default_factory=dict)
+    _gained: list[float] = field(default_factory=list)
+    _compiled: list[float] = field(default_factory=list)
+    _compiling: float = 0.0
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -65,56 +89,121 @@ class Clock:
         """The units that were timed."""
         return tuple(timed for timed in self._known.values() if timed.units)
 
-    def time(self, unit: Unit) -> Timed:
+    def time(self, unit: Unit, workers: int | None = None) -> Timed:
         """Time a unit at its batch size, with the threads that the stages would take.
+
+        Args:
+            unit: of work.
+            workers: that do such work at the same time, on one thread each; None for this process
+                alone, with the threads that the batch keeps busy.
 
         Raises:
             NotPricedError: if the calibration cannot price such a unit.
+            WorkError: if no workers can be started.
         """
         batch = unit.batch
-        key = (unit.what, batch)
+        what = f"{unit.what}, compiled" if unit.compiled is not None else unit.what
+        key = (what, batch, workers)
         if key not in self._known:
-            cost = unit.cost(batch)
+            cost = self.cost(unit)
             if self.calibration is not None:
-                timed = self.calibration.price(unit.what, self.shape.description, batch, cost)
+                images = self.shape.description
+                timed = self.calibration.price(what, images, batch, cost, workers)
             else:
-                with threads_for(batch * self.shape.pixels, unit.parameters, self.device):
-                    timed = self._measure(unit, cost)
+                pixels = batch * self.shape.pixels
+                with (
+                    self._as_workers(workers),
+                    threads_for(pixels, unit.parameters, self.device),
+                ):
+                    timed = self._compile(unit, self._measure(unit, cost))
+                timed = replace(timed, what=what, workers=workers)
             self._known[key] = timed
         return self._known[key]
+
+    def cost(self, unit: Unit) -> Cost:
+        """What one unit needs, without doing it."""
+        key = (unit.what, unit.batch)
+        if key not in self._costs:
+            self._costs[key] = unit.cost(unit.batch)
+        return self._costs[key]
+
+    @contextmanager
+    def _as_workers(self, workers: int | None) -> Iterator[None]:
+        """One thread, and the other workers busy."""
+        with torch_threads(None if workers is None else 1):
+            self.companions.busy((workers or 1) - 1)
+            try:
+                yield
+            finally:
+                self.companions.busy(0)
+
+    def _compile(self, unit: Unit, eager: Timed) -> Timed:
+        """The time of a unit whose networks are compiled; of any other, `eager`.
+
+        The work is compiled at the batch size that was measured, unless others have taken all the
+        time for that, or the unit is too large to be measured at all. It is compiled twice: a run
+        here will find in torch's cache on the disk what the first time left there.
+        """
+        if unit.compiled is None:
+            return eager
+        if not eager.units or self._compiling > COMPILING_SECONDS:
+            share = statistics.median(self._gained or [_COMPILED_SHARE])
+            compiling = statistics.median(self._compiled or [_COMPILED_AFTER])
+            basis = eager.basis if eager.basis == BY_OPERATIONS else SCALED
+            return replace(eager, seconds=eager.seconds * share, compiling=compiling, basis=basis)
+        started = time.monotonic()
+        for _ in range(2):
+            torch.compiler.reset()
+            call, units = unit.compiled(eager.measured_batch)
+            first = _processor_seconds(call)
+        self._compiling += time.monotonic() - started
+        seconds = [self._seconds(call) for _ in range(_LEAST_CALLS)]
+        while len(seconds) < _MOST_CALLS and sum(seconds) < BUDGET_SECONDS:
+            seconds.append(self._seconds(call))
+        once = statistics.median(seconds)
+        took = once / units * eager.batch / eager.measured_batch
+        self._gained.append(took / eager.seconds)
+        self._compiled.append(max(first - once, 0.0))
+        return replace(
+            eager, seconds=took, units=len(seconds) * units, compiling=self._compiled[-1]
+        )
 
     def _measure(self, unit: Unit, cost: Cost) -> Timed:
         batch = unit.batch
         timed = Timed(unit.what, self.shape.description, batch, 0.0, cost.flops, cost.peak_bytes)
-        used = min(batch, _PROBE_IMAGES)
+        probed = used = min(batch, _PROBE_IMAGES)
         rate = max((t.flops / t.seconds for t in self.measured if t.seconds > 0), default=0.0)
         rate = max(rate, _SLOWEST.get(self.device.type, 1e10))
         if cost.flops * used / batch > PROBE_SECONDS * rate:
             known = [unit for unit in self.measured if unit.flops] or [self._convolution]
             return by_operations(known, timed)
-        hurry = time.monotonic() - self._started > HURRY_SECONDS
+        hurry = time.monotonic() - self._started - self._compiling > HURRY_SECONDS
         call, units = unit.work(used)
         call()
         seconds = [self._seconds(call)]
+        probe = seconds[0] / units
         larger = self._affordable(batch, cost, used, seconds[0], units)
         if larger > used:
             used, seconds = larger, []
             call, units = unit.work(used)
             if not hurry:
                 call()
+        # A call that was not expected to fit is made twice at most, the first time to warm up.
+        hurry = hurry or (larger < batch and probe * larger / probed * units > 2 * CALL_SECONDS)
         least, most = (1, 1) if hurry else (_LEAST_CALLS, _MOST_CALLS)
         while len(seconds) < least or (len(seconds) < most and sum(seconds) < BUDGET_SECONDS):
             seconds.append(self._seconds(call))
-        return Timed(
-            unit.what,
-            self.shape.description,
-            batch,
-            statistics.median(seconds) / units * batch / used,
-            cost.flops,
-            cost.peak_bytes,
-            used,
-            len(seconds) * units,
-            MEASURED if used == batch else SCALED,
+        once = statistics.median(seconds) / units
+        slope = once / used
+        if used > probed and self.device.type != "cuda":
+            # What a call takes for any number of images is not scaled with them.
+            slope = min(max((once - probe) / (used - probed), 0.0), slope)
+        return replace(
+            timed,
+            seconds=once + slope * (batch - used),
+            measured_batch=used,
+            units=len(seconds) * units,
+            basis=MEASURED if used == batch else SCALED,
         )
 
     def _affordable(self, batch: int, cost: Cost, used: int, seconds: float, units: int) -> int:
@@ -133,7 +222,10 @@ class Clock:
             return min(batch, int(batch * _GPU_SECONDS * rate / (cost.flops * units)))
         # The probe's fixed overhead is scaled with the batch here, so twice as many are allowed.
         affordable = int(used * CALL_SECONDS / max(seconds, 1e-9))
-        return batch if 2 * affordable >= batch else affordable
+        if 2 * affordable >= batch:
+            return batch
+        # A second size shows how much of the probe was overhead, if it takes two seconds at most.
+        return max(affordable, min(batch, 4 * used)) if seconds <= 2 * CALL_SECONDS else affordable
 
     @cached_property
     def _convolution(self) -> Timed:
@@ -163,3 +255,13 @@ class Clock:
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+def _processor_seconds(call: Callable[[], object]) -> float:
+    """What a call takes of the processor, in this process and in those that it waits for.
+
+    A compiler is such a process. Other work of the machine is left out.
+    """
+    started = sum(os.times()[:4])
+    call()
+    return sum(os.times()[:4]) - started

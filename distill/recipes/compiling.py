@@ -6,13 +6,12 @@ it decided at first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, Protocol
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.data import RealData
 from distill.machine import prepare_compiler
 from distill.recipes.build import build_network
 from distill.recipes.schema import Recipe
@@ -30,9 +29,33 @@ _PASSES = 3
 _STEP_PASSES = 9
 
 
+class TrainingData(Protocol):
+    """What is known of real images where only their shape counts: the data, or a plan's counts."""
+
+    @property
+    def train(self) -> Sized:
+        """The images that networks train on."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Those of an image."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        ...
+
+
 def resolve_compile(
     recipe: Recipe,
-    data: RealData,
+    data: TrainingData,
     device: torch.device,
     earlier: Mapping[str, Any],
     say: Callable[[str], None],
@@ -96,7 +119,7 @@ def _with_compile(recipe: Recipe, decide: Callable[[str, str], str]) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _forward_flops(spec: str, data: RealData) -> float:
+def _forward_flops(spec: str, data: TrainingData) -> float:
     """Floating-point operations of a network for one image."""
     with torch.device("meta"):
         network = build_network(spec, data.channels, data.size, data.classes, 0).eval()
@@ -106,15 +129,15 @@ def _forward_flops(spec: str, data: RealData) -> float:
     return float(counter.get_total_flops())
 
 
-def _experts(recipe: Recipe, data: RealData) -> float:
+def _experts(recipe: Recipe, data: TrainingData) -> float:
     table = recipe.experts
     if table is None:
         return 0.0
-    seen = table.count * table.epochs * len(data.train.labels)
+    seen = table.count * table.epochs * len(data.train)
     return _PASSES * seen * _forward_flops(table.network, data)
 
 
-def _match(recipe: Recipe, data: RealData) -> float:
+def _match(recipe: Recipe, data: TrainingData) -> float:
     # Automatic differentiation through `higher` is not compiled.
     if recipe.match is None or recipe.experts is None or recipe.match.gradient == "unrolled":
         return 0.0
@@ -124,28 +147,28 @@ def _match(recipe: Recipe, data: RealData) -> float:
     return _STEP_PASSES * seen * _forward_flops(recipe.experts.network, data)
 
 
-def _committee(recipe: Recipe, data: RealData) -> float:
+def _committee(recipe: Recipe, data: TrainingData) -> float:
     table = recipe.committee
     if table is None:
         return 0.0
-    images = len(data.train.labels)
+    images = len(data.train)
     return sum(
         _PASSES * table.training(spec).epochs * images * _forward_flops(spec, data)
         for spec in table.members
     )
 
 
-def _students(recipe: Recipe, data: RealData) -> float:
+def _students(recipe: Recipe, data: TrainingData) -> float:
     table = recipe.evaluate
     if table is None:
         return 0.0
     stored = recipe.maker.ipc * data.classes * getattr(recipe.maker, "factor", 1) ** 2
     seen = table.seeds * 2 * len(table.labels) * table.epochs * stored
-    seen += (table.whole_seeds or table.seeds) * table.whole_epochs * len(data.train.labels)
+    seen += (table.whole_seeds or table.seeds) * table.whole_epochs * len(data.train)
     return sum(_PASSES * seen * _forward_flops(spec, data) for spec in table.students)
 
 
-_WORK: dict[str, Callable[[Recipe, RealData], float]] = {
+_WORK: dict[str, Callable[[Recipe, TrainingData], float]] = {
     "experts": _experts,
     "match": _match,
     "committee": _committee,

@@ -13,7 +13,7 @@ from distill.run.engines import Load
 from synth.losses import soft_cross_entropy
 
 # A step of a small network takes as long as this many operations, however few it has.
-_STEP_FLOPS = 1e8
+STEP_FLOPS = 1e8
 
 
 def training_load(
@@ -29,7 +29,7 @@ def training_load(
         steps: how many.
     """
     cost = _step_cost(spec, image, classes, batch)
-    return Load(steps * (cost.flops + _STEP_FLOPS), cost.peak_bytes)
+    return Load(steps * (cost.flops + STEP_FLOPS), cost.peak_bytes)
 
 
 def together(loads: Iterable[Load]) -> Load:

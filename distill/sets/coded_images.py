@@ -95,6 +95,11 @@ def code_images(context: Context, spec: str, ipc: int, factor: int) -> CodedImag
     return CodedImages(coding, context.preprocess, factor, best_coder())
 
 
+def usable_factors(size: tuple[int, int]) -> tuple[int, ...]:
+    """Those of `FACTORS` that leave images of (h, w) pixels cells of more than the fewest."""
+    return tuple(n for n in FACTORS if n == 1 or min(size) // n >= 2 * SMALLEST_CELL)
+
+
 def usable_ways(
     context: Context, codings: Sequence[str] = CODINGS, factors: Sequence[int] | None = None
 ) -> list[tuple[str, int]]:
@@ -103,11 +108,10 @@ def usable_ways(
     Args:
         context: real images.
         codings: specs to choose from.
-        factors: None for those of `FACTORS` that leave cells of more than the fewest pixels.
+        factors: None for those of `usable_factors`.
     """
-    side = min(context.data.size)
     if factors is None:
-        factors = [n for n in FACTORS if n == 1 or side // n >= 2 * SMALLEST_CELL]
+        factors = usable_factors(context.data.size)
     allowed = [spec for spec in codings if _allowed(context, spec)]
     return [(spec, factor) for factor, spec in product(factors, allowed)]
 

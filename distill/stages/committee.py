@@ -154,12 +154,13 @@ def committee_units(units: Units, table: CommitteeTable) -> list[Task[Unit]]:
     for spec in table.members:
         own = table.training(spec)
         if is_trained(spec):
-            tasks.append(Task(1, (units.predictions(spec, shape.validation),)))
+            tasks.append(Task(1, (units.predictions(spec, shape.validation),), mapped=True))
             continue
         batch = min(own.batch_size, shape.train)
         step = units.training_step(spec, batch, own.augmentation, _settings(table, spec))
         steps = Part(own.epochs * step_count(shape.train, batch), step)
-        tasks.append(Task(1, (steps, units.predictions(spec, shape.validation, own.epochs))))
+        tested = units.predictions(spec, shape.validation, own.epochs)
+        tasks.append(Task(1, (steps, tested), mapped=True))
     return tasks
 
 

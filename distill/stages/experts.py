@@ -118,7 +118,7 @@ def experts_units(units: Units, table: ExpertsTable) -> list[Task[Unit]]:
     step = units.training_step(table.network, batch, families, _settings(table), one_per_batch=True)
     steps = Part(table.epochs * step_count(shape.train, batch), step)
     tested = units.predictions(table.network, shape.validation, table.epochs)
-    return [Task(table.count, (steps, tested))]
+    return [Task(table.count, (steps, tested), mapped=True)]
 
 
 def _snapshot_bytes(units: Units, table: ExpertsTable) -> int:

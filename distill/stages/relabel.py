@@ -98,7 +98,7 @@ def relabel_units(units: Units, table: RelabelTable) -> list[Task[Unit]]:
     count = synthetic_shape(units.recipe, units.shape).seen
     batch = min(table.batch_size, count)
     vote = _stored_vote(units, table, batch)
-    return [Task(table.epochs, (Part(step_count(count, batch), vote),))]
+    return [Task(table.epochs, (Part(step_count(count, batch), vote),), mapped=True)]
 
 
 def _stored_vote(units: Units, table: RelabelTable, batch: int) -> Unit:

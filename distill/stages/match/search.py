@@ -23,7 +23,13 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
 from distill.run.context import Context, scratch_context
 from distill.run.interrupt import Stop
-from distill.sets.coded_images import CODINGS, largest, most_per_class, usable_ways
+from distill.sets.coded_images import (
+    CODINGS,
+    largest,
+    most_per_class,
+    usable_factors,
+    usable_ways,
+)
 from distill.stages.match.coded import bytes_besides, coded_images, image_budget, rate_within
 from synth.formation import decode_images, encode_images
 from synth.images import HardLogits, Images, gather
@@ -33,7 +39,7 @@ from synth.training.loop import TrainSettings, train
 from synth.training.prediction import accuracy
 
 # Batches of a short training, and images of a batch.
-_BATCHES, _BATCH = 400, 100
+_BATCHES, SHORT_BATCH = 400, 100
 
 
 @dataclass(frozen=True)
@@ -103,25 +109,24 @@ def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -
             f"match.budget_bytes is {table.budget_bytes:,}, but under no coding that is known here "
             "does an image of each class fit; allow more bytes"
         )
-    chosen = best[1]
-    changes: dict[str, Any] = {
-        "images": chosen.images,
-        "ipc": chosen.ipc,
-        "factor": chosen.factor,
-    }
-    # A recipe for few images trains on all of them at once.
-    seen = chosen.ipc * chosen.factor**2 * context.classes
-    if table.batch_size is None and seen > _BATCH:
-        changes["batch_size"] = _BATCH
-    return table.model_copy(update=changes)
+    return with_candidate(table, best[1], context.classes)
+
+
+def with_candidate(table: MatchTable, candidate: Candidate, classes: int) -> MatchTable:
+    """The table with a candidate, and a batch size where there are many images.
+
+    A recipe for few images trains on all of them at once.
+    """
+    seen = candidate.ipc * candidate.factor**2 * classes
+    batch = {"batch_size": SHORT_BATCH} if table.batch_size is None and seen > SHORT_BATCH else {}
+    return _with(table, candidate).model_copy(update=batch)
 
 
 def _candidates(context: Context, table: MatchTable) -> Iterator[Candidate]:
     """As many real images as fit in each way; none where not one per class does."""
     codings = CODINGS if "images" in table.search else (table.images,)
-    factors = None if "factor" in table.search else (table.factor,)
     budget = table.budget_bytes or 0
-    for spec, factor in usable_ways(context, codings, factors):
+    for spec, factor in usable_ways(context, codings, searched_factors(table, context.data.size)):
 
         def size(ipc: int, spec: str = spec, factor: int = factor) -> int:
             context.stop.check()
@@ -134,6 +139,16 @@ def _candidates(context: Context, table: MatchTable) -> Iterator[Candidate]:
             fitting = table.ipc if table.ipc <= most and size(table.ipc) <= budget else 0
         if fitting:
             yield Candidate(spec, fitting, factor)
+
+
+def searched_factors(table: MatchTable, size: tuple[int, int]) -> tuple[int, ...]:
+    """The formation factors that are tried for images of (h, w) pixels."""
+    return usable_factors(size) if "factor" in table.search else (table.factor,)
+
+
+def short_epochs(count: int) -> int:
+    """Epochs of a short training on `count` images."""
+    return max(1, _BATCHES * SHORT_BATCH // max(count, SHORT_BATCH))
 
 
 def _with(table: MatchTable, candidate: Candidate) -> MatchTable:
@@ -166,13 +181,12 @@ def _held_out(context: Context, table: MatchTable, candidate: Candidate) -> floa
     network = context.network(spec, "match", "search")
     generator = context.generator("match", "search student")
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
-    epochs = max(1, _BATCHES * _BATCH // max(len(seen), _BATCH))
     lr = (context.recipe.evaluate or EvaluateTable.model_construct()).lr
-    with context.threads(min(len(seen), _BATCH), network):
+    with context.threads(min(len(seen), SHORT_BATCH), network):
         for _ in train(
             network,
-            lambda epoch: shuffled_batches(seen, soft, _BATCH, views, generator),
-            TrainSettings(epochs, lr),
+            lambda epoch: shuffled_batches(seen, soft, SHORT_BATCH, views, generator),
+            TrainSettings(short_epochs(len(seen)), lr),
         ):
             context.stop.check()
     return accuracy(network, *context.split("validation"))

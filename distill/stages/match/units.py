@@ -8,13 +8,28 @@ from functools import partial
 import torch
 
 from distill.recipes.build import build_gradient, build_views
+from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
+from distill.run.dry_run import Cost
+from distill.run.load import step_count
+from distill.sets.coded_images import CODINGS
 from distill.stages.match.memory import inner_step_cost
+from distill.stages.match.search import (
+    SHORT_BATCH,
+    Candidate,
+    searched_factors,
+    short_epochs,
+    with_candidate,
+)
+from distill.stages.units.coded import PACKED, coding_of, fitting_ipc, packing
 from distill.stages.units.networks import Units
-from distill.stages.units.shapes import synthetic_shape
+from distill.stages.units.shapes import DataShape, synthetic_shape
 from distill.stages.units.unit import Part, Task, Unit, fixed_generator
+from synth.formation import decode_images
 from synth.matching.gradients import matching_gradient
+from synth.matching.rate import Rate, rate_step
 from synth.parameters import parameter_vector
+from synth.training.loop import TrainSettings
 
 
 def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
@@ -23,6 +38,8 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
     count = synthetic_shape(units.recipe, units.shape).seen
     step = _inner_step(units, table, min(table.batch_size or count, count))
     tasks = [Task(table.segments, (Part(table.iterations * table.inner_steps, step),))]
+    if table.coded:
+        tasks.append(Task(1, (Part(table.iterations, _coded_step(units, table)),)))
     # Both starts ask every finished expert about images: all real ones, or the chosen ones.
     if table.init == "correct":
         asked = units.predictions(experts.network, units.shape.train)
@@ -32,16 +49,94 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
     return tasks
 
 
+def _coded_step(units: Units, table: MatchTable) -> Unit:
+    """What an outer step takes longer where a coding's numbers are learned.
+
+    Both directions of decoding and, within a budget, a step down the bits.
+    """
+    shape = units.shape
+    stored = synthetic_shape(units.recipe, shape).stored
+
+    def work(size: int) -> tuple[Callable[[], object], int]:
+        coding = coding_of(units, table.images, size)
+        start = coding.start(units.images(size).clamp(0, 1))
+        rate = Rate(coding.bits, float(coding.bits(start).detach()))
+        multiplier = torch.zeros((), device=start.device)
+
+        def call() -> None:
+            parameters = start.detach().requires_grad_()
+            seen = decode_images(coding.decode(parameters), table.factor)
+            (slope,) = torch.autograd.grad(seen.square().sum(), parameters)
+            if table.budget_bytes is not None:
+                rate_step(start, start - 1e-3 * slope, multiplier, rate)
+
+        return call, 1
+
+    def cost(size: int) -> Cost:
+        # Numbers and images, their gradients, and the rule's two moments.
+        return Cost(0, 4 * 6 * size * table.factor**2 * shape.pixels)
+
+    return Unit(f"outer step of images kept as {table.images}", stored, work, cost)
+
+
+def search_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
+    """Short trainings, one for each way to keep images that `match.search` tries."""
+    lr = (units.recipe.evaluate or EvaluateTable.model_construct()).lr
+    spec, shape = units.recipe.matching()[0].network, units.shape
+    parts = []
+    for candidate in planned_candidates(table, shape):
+        count = candidate.ipc * candidate.factor**2 * shape.classes
+        batch, epochs = min(count, SHORT_BATCH), short_epochs(count)
+        step = units.training_step(
+            spec,
+            batch,
+            units.recipe.data.augmentation,
+            TrainSettings(epochs, lr),
+            one_per_batch=True,
+        )
+        packed = packing(units, candidate.images, candidate.ipc * shape.classes)
+        parts += [
+            Part(epochs * step_count(count, batch), step),
+            units.predictions(spec, shape.validation),
+            Part(PACKED, packed),
+        ]
+    return [Task(1, tuple(parts))]
+
+
+def planned_candidates(table: MatchTable, shape: DataShape) -> list[Candidate]:
+    """About what a search tries, without the data that say how many images fit."""
+    budget = table.budget_bytes or 0
+    found = []
+    for factor in searched_factors(table, shape.size):
+        for spec in CODINGS if "images" in table.search else (table.images,):
+            fitting = fitting_ipc(spec, budget, shape, factor**2)
+            ipc = fitting if "ipc" in table.search else table.ipc
+            found.append(Candidate(spec, ipc, factor))
+    return found
+
+
+def planned_search(table: MatchTable, shape: DataShape) -> MatchTable:
+    """The table as a search may leave it: which candidate wins is known after it alone.
+
+    Taken is the one that has more images than half of the others.
+    """
+    tried = planned_candidates(table, shape)
+    seen = sorted(tried, key=lambda one: one.ipc * one.factor**2)
+    return with_candidate(table, seen[len(seen) // 2], shape.classes)
+
+
 def _inner_step(units: Units, table: MatchTable, batch: int) -> Unit:
     """One inner step of matching with its share of the gradient."""
     recipe = units.recipe
-    spec, gradient = recipe.matching()[0].network, build_gradient(table)
+    spec = recipe.matching()[0].network
     views = build_views(recipe.data.augmentation, one_per_batch=True)
     # Enough steps for the mean: "sqrt" takes most of them twice only if there are several.
     steps = min(table.inner_steps, 9 if table.snapshots == "sqrt" else 4) * units.repeats
 
-    def work(size: int) -> tuple[Callable[[], object], int]:
-        network, generator = units.network(spec), fixed_generator()
+    def work(size: int, *, compiled: bool = False) -> tuple[Callable[[], object], int]:
+        chosen = table.model_copy(update={"compile": "on" if compiled else "off"})
+        network, gradient = units.network(spec), build_gradient(chosen)
+        generator = fixed_generator()
         start = parameter_vector(network)
         move = torch.randn(len(start), generator=fixed_generator()).to(start.device)
         images, labels = units.images(size), units.labels(size)
@@ -60,4 +155,5 @@ def _inner_step(units: Units, table: MatchTable, batch: int) -> Unit:
 
     name = f"inner step of {spec}, {table.gradient}, {recipe.data.augmentation}"
     cost = partial(inner_step_cost, recipe, units.shape)
-    return Unit(name, batch, work, cost, units.size([spec]))
+    compiled = partial(work, compiled=True) if table.compiled else None
+    return Unit(name, batch, work, cost, units.size([spec]), compiled)

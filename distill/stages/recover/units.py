@@ -37,7 +37,7 @@ def recover_units(units: Units, table: RecoverTable) -> list[Task[Unit]]:
     share = round(steps * table.drawn / len(pool))
     parts = tuple(Part(share, _recover_step(units, spec, batch, table)) for spec in pool)
     mosaics = mosaic_units(units, table) if table.init == "mosaics" else []
-    return [Task(calls, parts), *mosaics]
+    return [Task(calls, parts, mapped=True), *mosaics]
 
 
 def _recover_step(units: Units, spec: str, batch: int, table: RecoverTable) -> Unit:

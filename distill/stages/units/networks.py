@@ -18,7 +18,7 @@ from distill.run.dry_run import Cost, run_dry
 from distill.run.load import step_count
 from distill.stages.units.shapes import DataShape, meta_network, parameter_count
 from distill.stages.units.unit import Part, Unit, Work, fixed_generator
-from projectors import Projector
+from projectors import Deployed, Projector
 from synth.augment import Augmentation
 from synth.committee.vote import Committee
 from synth.losses import soft_cross_entropy
@@ -95,6 +95,11 @@ class Units:
         )
         return projector.to(self.device)
 
+    @cached_property
+    def deployed(self) -> Deployed:
+        """The same projector as it labels for students, its adapters merged."""
+        return Deployed(self.projector)
+
     @property
     def projector_name(self) -> str:
         """The projector in words."""
@@ -122,9 +127,9 @@ class Units:
         views = build_views(families, one_per_batch=one_per_batch)
         # A rate at which random labels do not diverge: only the time counts. A call is one
         # epoch of an endless training.
-        endless = replace(settings, epochs=sys.maxsize, lr=1e-6, annealing=None, compiled=False)
+        endless = replace(settings, epochs=sys.maxsize, lr=1e-6, annealing=None)
 
-        def work(size: int) -> tuple[Callable[[], object], int]:
+        def work(size: int, *, compiled: bool = False) -> tuple[Callable[[], object], int]:
             network, generator = self.network(spec), fixed_generator()
             images, labels = self.images(STEPS * size), self.labels(STEPS * size)
 
@@ -132,7 +137,7 @@ class Units:
                 for _ in range(self.repeats):
                     yield from shuffled_batches(images, labels, size, views, generator)
 
-            epochs = train(network, batches, endless)
+            epochs = train(network, batches, replace(endless, compiled=compiled))
             return lambda: next(epochs), STEPS * self.repeats
 
         def dry(size: int) -> None:
@@ -146,7 +151,8 @@ class Units:
         name = f"training step of {spec}, {settings.optimizer}, {families}"
         name += ", sharpness-aware" if settings.sharpness is not None else ""
         name += f", {settings.precision}" if settings.precision != "float32" else ""
-        return self.unit(name, batch, work, dry, self.size([spec]))
+        unit = self.unit(name, batch, work, dry, self.size([spec]))
+        return replace(unit, compiled=partial(work, compiled=True)) if settings.compiled else unit
 
     def predictions(self, spec: str, count: int, times: int = 1) -> Part[Unit]:
         """Predictions of a network for `count` images, `times` over."""

@@ -31,6 +31,8 @@ class Unit:
         work: batch size -> a call to time, and how many units it does.
         cost: batch size -> what one unit needs, without doing it.
         parameters: of the networks in it, which decide the number of threads.
+        compiled: like `work`, but with compiled networks, whose first call compiles; None where
+            the recipe compiles none.
     """
 
     what: str
@@ -38,22 +40,38 @@ class Unit:
     work: Work
     cost: Callable[[int], Cost]
     parameters: int = 0
+    compiled: Work | None = None
 
 
 @dataclass(frozen=True)
 class Part(Generic[U]):
-    """`times` units of work of one kind, one after the other."""
+    """`times` units of work of one kind, one after the other.
+
+    Attributes:
+        times: how many.
+        unit: of work.
+        once: what a process remembers of it, in words: the same part of another task, at the same
+            place among its equals, then costs nothing; "" for nothing.
+    """
 
     times: int
     unit: U
+    once: str = ""
 
 
 @dataclass(frozen=True)
 class Task(Generic[U]):
-    """`count` equal and independent pieces of work."""
+    """`count` equal and independent pieces of work.
+
+    Attributes:
+        count: how many.
+        parts: of one of them.
+        mapped: whether workers do them, several at once, see `Context.map`.
+    """
 
     count: int
     parts: tuple[Part[U], ...]
+    mapped: bool = False
 
 
 def fixed_generator() -> Generator:
