@@ -5,14 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from distill.evaluation.coded import CANDIDATES, CodedReal, plan_coded, plan_search
+from distill.evaluation.coded import (
+    FINALISTS,
+    SEARCH_SHARE,
+    CodedReal,
+    plan_coded,
+    plan_search,
+)
 from distill.evaluation.jobs import (
     CODED,
+    CODED_REAL,
+    HERDED,
     RANDOM,
     STUDENTS,
     WHOLE,
@@ -21,8 +30,16 @@ from distill.evaluation.jobs import (
     plan_plain,
     plan_trials,
 )
-from distill.evaluation.protocols import job_settings, protocol_name
+from distill.evaluation.protocols import job_settings, on_whole, protocol_name
 from distill.evaluation.results import judge
+from distill.evaluation.small_network import (
+    BITS,
+    WIDEST,
+    SmallNetwork,
+    network_spec,
+    plan_bits,
+    plan_networks,
+)
 from distill.recipes.build import relabel_views
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -30,19 +47,22 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
 from distill.run.context import Context
 from distill.run.load import step_count
+from distill.sets.coded_images import CODINGS, largest, usable_factors
 from distill.sets.set_file import SET_KIND, add_measured
 from distill.stages.stage import Stage, output_file, vote_keys
-from distill.stages.units.coded import fitting_ipc, packing, set_bytes
+from distill.stages.units.coded import PACKED, fitting_ipc, packing, set_bytes
 from distill.stages.units.networks import Units, seen_by
-from distill.stages.units.shapes import parameter_count, synthetic_shape
+from distill.stages.units.shapes import (
+    DataShape,
+    meta_network,
+    parameter_count,
+    synthetic_shape,
+)
 from distill.stages.units.unit import Part, Task, Unit, exhaust, fixed_generator
 from distill.store.files import write_json
 from distill.store.hdf5 import digest_attribute
 from projectors import Deployed
 from synth.committee.relabel import labelled_online
-
-# How often images are coded until as many of them as fit are found.
-_PACKED = 5
 
 
 def run_evaluate(context: Context, table: EvaluateTable) -> None:
@@ -83,7 +103,7 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
 
 @dataclass(frozen=True)
 class CodedWork:
-    """The control at equal bytes: its students, those of its search, and the coding of images."""
+    """The controls at equal bytes: students, those that choose for them, the coding of images."""
 
     controls: list[StudentJob]
     search: list[StudentJob]
@@ -91,53 +111,76 @@ class CodedWork:
 
 
 def coded_work(units: Units, table: EvaluateTable, jobs: list[StudentJob]) -> CodedWork:
-    """What the control costs, with images as small as those of other data under each coding.
+    """What the controls cost, with images as small as those of other data under each coding.
 
     Args:
         units: of the recipe.
         table: [evaluate] of it.
         jobs: of one seed.
     """
+    shape, ways = units.shape, list(product(CODINGS, usable_factors(units.shape.size)))
+    keys = [(job.student, job.labels) for job in jobs if job.group == STUDENTS]
     offered: dict[str, list[CodedReal]] = {}
-    for source in {job.labels: None for job in jobs if job.group == STUDENTS}:
-        budget = set_bytes(units.recipe, units.shape, source)
-        fitted = [CodedReal(spec, fitting_ipc(spec, budget, units.shape), 0) for spec in CANDIDATES]
-        offered[source] = sorted(fitted, key=lambda real: real.ipc)
-    # Which of them wins is not known before: one with as many images as half of them.
-    chosen = {
-        (job.student, job.labels): offered[job.labels][len(CANDIDATES) // 2]
-        for job in jobs
-        if job.group == STUDENTS
-    }
-    classes, used = units.shape.classes, {(source, real) for (_, source), real in chosen.items()}
+    networks: dict[str, list[SmallNetwork]] = {}
+    for source in dict.fromkeys(source for _, source in keys):
+        budget = set_bytes(units.recipe, shape, source)
+        fitted = [
+            CodedReal(spec, fitting_ipc(spec, budget, shape, factor**2), 0, factor)
+            for spec, factor in ways
+        ]
+        offered[source] = sorted(fitted, key=lambda real: real.per_class)
+        networks[source] = [_fitting_network(shape, bits, budget) for bits in BITS]
+    # Which of them win is not known before: those with as many images as half of them.
+    middle = len(ways) // 2
+    first = middle - FINALISTS // 2
+    finalists = {key: offered[key[1]][first : first + FINALISTS] for key in keys}
+    chosen = {key: offered[key[1]][middle] for key in keys}
+    short = max(1, table.epochs // SEARCH_SHARE)
+    search = plan_search(jobs, {key: offered[key[1]] for key in keys}, short)
+    search += plan_search(jobs, finalists)
+    trials = [job for job, _ in search]
+    trials += [job for job, _ in plan_bits(jobs, table.whole_epochs, networks)]
+    controls = [
+        *plan_coded(jobs, CODED, chosen),
+        *plan_coded(jobs, HERDED, chosen),
+        *plan_networks(jobs, {source: found[0] for source, found in networks.items()}),
+    ]
+    packed = [(PACKED, real) for reals in offered.values() for real in reals]
+    used = {(source, real): None for (_, source), real in chosen.items()}
+    packed += [(2 * table.seeds + PACKED, real) for _, real in used]
     parts = [
-        Part(_PACKED, packing(units, real.coding, real.ipc * classes))
-        for reals in offered.values()
-        for real in reals
+        Part(times, packing(units, real.coding, real.ipc * shape.classes)) for times, real in packed
     ]
-    parts += [
-        Part(2 * table.seeds, packing(units, real.coding, real.ipc * classes)) for _, real in used
-    ]
-    search = [job for job, _ in plan_search(jobs, table.epochs, offered)]
-    return CodedWork(plan_coded(jobs, chosen), search, parts)
+    return CodedWork(controls, trials, parts)
+
+
+def _fitting_network(shape: DataShape, bits: int, budget: int) -> SmallNetwork:
+    """About the widest network whose weights fit."""
+
+    def size(width: int) -> int:
+        return parameter_count(meta_network(network_spec(width), shape)) * bits // 8
+
+    return SmallNetwork(max(1, largest(size, budget, WIDEST)), bits)
 
 
 def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[Part[Unit], ...]:
     """Training and testing one student."""
     recipe, shape = units.recipe, units.shape
     relabel = recipe.relabel or RelabelTable()
-    whole = job.group == WHOLE
+    whole = on_whole(job)
     synthetic = synthetic_shape(recipe, shape)
     # Of random real images there are as many as the set stores.
     count = synthetic.stored if job.group == RANDOM else synthetic.seen
-    if whole or job.ipc is not None:
-        count = shape.train if job.ipc is None else shape.classes * job.ipc
+    if whole:
+        count = shape.train
+    elif job.ipc is not None:
+        count = shape.classes * job.ipc * job.factor**2
     # Votes in full, or decoded.
     stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
     batch = min(relabel.batch_size if stored else table.batch_size, count)
     settings = job_settings(table, job, temperature=relabel.temperature)
     steps = settings.epochs * step_count(count, batch)
-    unlabelled = stored or job.group in (WHOLE, CODED)
+    unlabelled = stored or whole or job.group in CODED_REAL
     online = job.labels in ("votes", "projector") and not unlabelled
     # Views that are labelled online are drawn with the labels.
     families, dsa = "none", False

@@ -12,16 +12,16 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
 from distill.run.dry_run import Cost
 from distill.run.load import step_count
+from distill.sets.coded_images import CODINGS
 from distill.stages.match.memory import inner_step_cost
 from distill.stages.match.search import (
-    CODINGS,
     SHORT_BATCH,
     Candidate,
     searched_factors,
     short_epochs,
     with_candidate,
 )
-from distill.stages.units.coded import coding_of, fitting_ipc, packing
+from distill.stages.units.coded import PACKED, coding_of, fitting_ipc, packing
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, synthetic_shape
 from distill.stages.units.unit import Part, Task, Unit, fixed_generator
@@ -98,8 +98,7 @@ def search_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
         parts += [
             Part(epochs * step_count(count, batch), step),
             units.predictions(spec, shape.validation),
-            # Doubled until they do not fit, then bisected to a fiftieth.
-            Part(candidate.ipc.bit_length() + 6, packed),
+            Part(PACKED, packed),
         ]
     return [Task(1, tuple(parts))]
 

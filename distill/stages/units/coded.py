@@ -31,6 +31,9 @@ _BITS = {
 # Of a coding that is not in the table.
 _USUAL_BITS = 0.5
 
+# How often images are coded until as many of them as fit are found.
+PACKED = 5
+
 
 def fitting_ipc(spec: str, budget: int, shape: DataShape, tiles: int = 1) -> int:
     """About as many stored images per class as fit into a budget, at least one.

@@ -5,16 +5,17 @@ import json
 import pytest
 import torch
 
-from distill.evaluation.coded import CANDIDATES
+from distill.evaluation.coded import FINALISTS
 from distill.evaluation.jobs import RANDOM, STUDENTS, StudentJob
 from distill.plan import make_plan
 from distill.plan.clock import Clock
 from distill.recipes.build import build_coding, build_data
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.match import MatchTable
+from distill.sets.coded_images import CODINGS, FACTORS
 from distill.sets.coded_set import best_coder
 from distill.stages.evaluate import evaluate_units, student_parts
-from distill.stages.match.search import CODINGS, searched_factors
+from distill.stages.match.search import searched_factors
 from distill.stages.match.units import match_units, planned_search, search_units
 from distill.stages.units.coded import fitting_ipc, packing, set_bytes
 from distill.stages.units.networks import Units
@@ -42,7 +43,7 @@ def units_of(recipe):
     return Units(recipe, data_shape(recipe.data), CPU)
 
 
-@pytest.mark.parametrize("spec", sorted({*CANDIDATES, *CODINGS}))
+@pytest.mark.parametrize("spec", CODINGS)
 def test_images_that_fit_are_about_those_of_real_data(spec):
     table = load_recipe("digits").data
     data, shape = build_data(table), data_shape(table)
@@ -110,17 +111,19 @@ def test_matching_pays_for_its_coding_at_every_outer_step(tmp_path):
     assert len(match_units(units_of(plain), plain.match)) == 1
 
 
-def test_the_control_at_equal_bytes_has_a_search_and_students_of_every_seed(tmp_path):
+def test_the_controls_at_equal_bytes_have_a_search_and_students_of_every_seed(tmp_path):
     recipe = load_recipe(str(write_recipe(tmp_path, BUDGET)))
     units = units_of(recipe)
     with_control = evaluate_units(units, recipe.evaluate)
     plain = recipe.evaluate.model_copy(update={"equal_bytes": False})
     before = sum(task.count for task in evaluate_units(units, plain) if task.mapped)
     mapped = sum(task.count for task in with_control if task.mapped)
-    # A short training for each coding and student, and the control of both seeds.
-    assert mapped - before == 2 * len(CANDIDATES) + 2 * 2
+    # For each student a short training in each way, whole ones of the best, and coded images, random
+    # and herded, of both seeds; a short training for either number of bits, and both networks.
+    ways = len(CODINGS) * len(FACTORS)
+    assert mapped - before == 2 * (ways + FINALISTS + 2 * 2) + 2 + 2
     packed = [task for task in with_control if not task.mapped]
-    assert len(packed) == len(CANDIDATES) + 1
+    assert len(packed) == ways + 1
     assert all(task.parts[0].unit.what.startswith("packing of") for task in packed)
 
 
