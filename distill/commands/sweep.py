@@ -102,13 +102,13 @@ def sweep(
 ) -> None:
     """Train students on SET under every codec: bytes of labels against accuracy.
 
-    With --images, under every way to keep images: bytes of everything against accuracy, beside
-    coded real images in as many bytes. Without it:
+    With --images: under every way to keep images, bytes of everything against accuracy, beside
+    coded real images in as many bytes.
 
-    Full and hard labels, and random real images under the same labels, are always part of it. The
-    number of workers does not change the numbers. The columns are bytes of labels and views; the
-    same in a compressed archive; bytes to fetch elsewhere; and images passed through a teacher,
-    once to make the labels and in the training of each student.
+    In a sweep of codecs, full and hard labels are always there, and random real images under the
+    same labels. The columns are bytes of labels and views; the same in a compressed archive; bytes
+    to fetch elsewhere; and images passed through a teacher, once to make the labels and in the
+    training of each student. The number of workers does not change the numbers.
 
     \b
     Examples:
@@ -118,16 +118,14 @@ def sweep(
     """
     names = _names(codecs)
     given = {key: value for key, value in changes.items() if value is not None}
-    of_images = [codings, images_per_class, given.get("whole_epochs")]
-    if not images and any(value is not None for value in of_images):
-        raise click.UsageError("--codings, --images-per-class and --whole-epochs need --images")
-    if paper and not images:
+    of_images = (codings, images_per_class, given.get("whole_epochs"))
+    _check_kind(of_images, images=images, paper=paper)
+    if paper:
         _show_paper(names, as_json)
         return
-    if images and (set_path is None or out is None or paper or not _names(codings)):
-        raise click.UsageError("with --images give SET, --codings and --out, and no --paper")
     if set_path is None or out is None or not (names or images):
-        raise click.UsageError("give SET, --codecs and --out, or --paper")
+        wanted = "--images, --codings and --out" if images else "--codecs and --out, or --paper"
+        raise click.UsageError(f"give SET, {wanted}")
     from distill.run.engines import build_engine
 
     chosen = build_engine(engine, workers, address)
@@ -144,6 +142,20 @@ def sweep(
     result = sweep_set(set_path, options, given, out, engine=chosen, device=device, quiet=quiet)
     lines = table_lines(result) if images else _lines(result)
     click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines))
+
+
+def _check_kind(of_images: tuple[Any, ...], *, images: bool, paper: bool) -> None:
+    """Refuse options of another kind of sweep.
+
+    Args:
+        of_images: values of the options that only `--images` reads, `--codings` first.
+        images: whether it was given.
+        paper: whether `--paper` was given.
+    """
+    if images and (paper or not _names(of_images[0])):
+        raise click.UsageError("with --images give SET, --codings and --out, and no --paper")
+    if not images and any(value is not None for value in of_images):
+        raise click.UsageError("--codings, --images-per-class and --whole-epochs need --images")
 
 
 def _names(listed: str | None) -> list[str]:

@@ -29,6 +29,7 @@ from distill.sets.compress import code_set
 from distill.sets.cost import count_bytes
 from distill.sets.network_labels import LabelSources
 from distill.sets.set_file import SetFile, read_set, write_set
+from projectors.codecs import Labels, Quantised
 from tests.distill.cases import STUDENT, contents
 
 CODINGS = "rounded:depth=2,frequency:step=0.4"
@@ -46,7 +47,7 @@ def test_every_coding_with_every_number_of_images_and_the_set_as_it_is():
 
 @pytest.fixture
 def points():
-    """A student's curve: bytes and accuracy by coding, and another's with all equal."""
+    """A student's curve, bytes and accuracy by coding, and a worse student's single point."""
     values = {
         STORED: (900, 0.90),
         "rounded:depth=1": (100, 0.50),
@@ -59,7 +60,7 @@ def points():
     jobs = plan_image_sweep(options, 2, ["a", "b"], 2)
     outcomes = {}
     for job in jobs:
-        size, accuracy = values[job.coding] if job.student == "a" else (100, 0.5)
+        size, accuracy = values[job.coding] if job.student == "a" else (150, 0.4)
         accuracy += 0.02 * job.seed
         outcomes[job.name] = ImageOutcome(accuracy, 0.4, size - 20, 7, size, 0, 0.1)
     return image_curve(jobs, outcomes)
@@ -76,13 +77,13 @@ def test_curve_goes_from_the_fewest_bytes_and_what_others_beat_stays_in_it(point
         "palette", "rounded:depth=3", "pixels",
     ]  # fmt: skip
     assert not any(point.dominated for point in points if point.student == "b")
-    assert budgets(points, "all") == [100, 200, 300, 900, 950]
+    assert budgets(points, "all") == [100, 150, 200, 300, 900, 950]
     assert budgets(points, "ends") == [100, 950]
 
 
 def shown(points):
     real = {"mean": 0.7, "std": 0.0, "runs": [0.7], "images": 20, "coding": "palette", "bytes": 97}
-    coded = {student: {"100": real, "200": real} for student in ("a", "b")}
+    coded = {student: {"100": real, "150": real, "200": real} for student in ("a", "b")}
     rows = [vars(point) for point in with_gains(points, coded)]
     return {"points": rows, "controls": {"coded": coded, "whole": {"a": {"hard": real}}}}
 
@@ -98,7 +99,7 @@ def test_table_has_every_point_beside_its_control(points):
     first = [cell.strip() for cell in lines[2].split("|")]
     assert first[1:6] == ["a", "rounded:depth=1", "2", "hard", "100"]
     assert first[9:13] == ["51.00 ± 1.41", "70.00 (20 by palette)", "-19.00", "yes"]
-    # Six of the second student's, which has the same bytes everywhere, and two of the first's.
+    # Six of the second student's, which has the same bytes everywhere, and one of the first's.
     assert lines[-2:] == [
         "All real images, a: 70.00 %.",
         "8 of 12 points are no better than coded real images.",
@@ -111,7 +112,7 @@ def test_picture_is_the_same_for_the_same_points_and_says_what_they_are(points, 
         draw_image_curves(result, tmp_path / name)
     text = (tmp_path / "a.svg").read_text("utf-8")
     assert text == (tmp_path / "b.svg").read_text("utf-8")
-    assert text.count("<title>") == len(points) + 4
+    assert text.count("<title>") == len(points) + 6
     assert (
         "<title>rounded:depth=2, 2 a class, hard labels: 71.00 ± 1.41 %, 200 bytes (180 of images, "
         "7 of labels), on the Pareto front; +1.00 points to coded real images</title>"
@@ -191,14 +192,20 @@ def by_kind(result):
     return {(row["coding"], row["labels"]): row for row in result["points"]}
 
 
+def evaluate(command, run, labels, *more):
+    outcome = command("evaluate", run, "--labels", labels, *QUICK, *more)
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
 def test_curve_of_a_tiny_set_is_what_evaluate_measures(sweep, run_copy, command, tmp_path):
+    assert command("encode", run_copy, "--codec", "topk:k=2", "--quiet").code == 0
     found = sweep("out")
     rows = by_kind(found)
     assert len(rows) == len(found["points"]) == 3 * 4
-    outcome = command("evaluate", run_copy, "--labels", "hard,votes", "--equal-bytes", *QUICK)
-    evaluated = json.loads(outcome.out)
+    evaluated = evaluate(command, run_copy, "hard,votes,topk:k=2", "--equal-bytes")
     totals, measured = evaluated["bytes"]["totals"], evaluated["students"][STUDENT]
-    for labels, source in (("hard", "hard"), ("full-fp16", "votes")):
+    for labels, source in (("hard", "hard"), ("full-fp16", "votes"), ("topk:k=2", "topk:k=2")):
         row = rows[STORED, labels]
         assert row["runs"] == measured[source]["runs"]
         assert row["bytes"] == totals[source]
@@ -221,6 +228,19 @@ def test_curve_of_a_tiny_set_is_what_evaluate_measures(sweep, run_copy, command,
     assert rows[STORED, "hard"]["error"] == 0
     table = (tmp_path / "out" / TABLE).read_text("utf-8").splitlines()
     assert len([line for line in table if line.startswith("| convnet2")]) == 12
+
+
+def test_students_are_trained_on_the_images_and_labels_that_are_counted(sweep, run_copy, command):
+    rows = by_kind(sweep("out", codecs="learned+quantised:step=2"))
+    content = read_set(run_copy / "set.h5")
+    payload = Quantised(2.0).encode(Labels(content.learned[None]))
+    for coding in CODINGS.split(","):
+        coded = replace(content, learned=unpack_labels(payload), coded_labels=payload)
+        write_set(run_copy / "set.h5", code_set(coded, coding).content)
+        evaluated = evaluate(command, run_copy, "learned")
+        row = rows[coding, "learned+quantised:step=2"]
+        assert row["runs"] == evaluated["students"][STUDENT]["learned"]["runs"]
+        assert row["bytes"] == evaluated["bytes"]["total"]
 
 
 def test_a_sweep_of_images_goes_on_and_does_not_depend_on_its_workers(sweep, tmp_path):
@@ -250,7 +270,7 @@ def test_a_sweep_of_images_goes_on_and_does_not_depend_on_its_workers(sweep, tmp
     assert {k: v for k, v in two.items() if k != LOG} == {
         k: v for k, v in before.items() if k != LOG
     }
-    # More codings go on from the same rows.
+    # Another sweep of the same set goes on from the same rows.
     count = len(again)
     more = sweep("one", "--controls", "ends", codecs="hard")
     assert by_kind(more)[STORED, "hard"]["runs"] == by_kind(one)[STORED, "hard"]["runs"]
@@ -281,7 +301,9 @@ def test_parts_of_a_set_are_the_first_images_of_each_class(three, run_copy, comm
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--codings", "rounded"), "no --paper"),
+        (("--codings", "rounded"), "give SET, --images, --codings and --out"),
+        (("--out", "o"), "with --images give SET, --codings and --out, and no --paper"),
+        (("--codings", "rounded", "--out", "o", "--paper"), "and no --paper"),
         (("--codings", "roundet", "--out", "o"), "there is no coding 'roundet'"),
         (("--codings", "rounded:depth=99", "--out", "o"), "coding rounded:depth=99: depth is 99"),
         (("--codings", "rounded", "--images-per-class", "1,0", "--out", "o"), "'0' is no whole"),
@@ -316,7 +338,9 @@ def test_labels_that_the_set_lacks_are_refused(run_copy, refused, tmp_path):
 
 def test_students_of_a_part_do_not_see_votes_on_other_images(run_copy, sweep, tmp_path):
     """The committee votes on the images as they are decoded."""
-    sweep("out", codecs="full-fp16")
+    # Parts that were made without votes get them when they are asked for.
+    sweep("out", "--controls", "ends", codecs="hard")
+    sweep("out", "--controls", "ends", codecs="full-fp16")
     votes = {
         coding: read_set(kept_file(tmp_path / "out", coding, 1)).votes
         for coding in (STORED, "rounded:depth=2", "frequency:step=0.4")
