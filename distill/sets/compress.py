@@ -79,7 +79,8 @@ def compress_set(content: SetFile, budget: int) -> Compressed:
     Raises:
         WorkError: if even the coarsest coding takes more.
     """
-    pixels = _pixels(content)
+    stored = content.images if content.refined is None else content.refined
+    pixels = content.preprocess.inverse(gather(stored)).detach()
     labelled = _with_labels(replace(content, refined=None), int(budget * LABEL_SHARE))
     # Everything but the images.
     besides = _total(replace(labelled, coded=b""))
@@ -102,37 +103,7 @@ def compress_set(content: SetFile, budget: int) -> Compressed:
             "or smaller images"
         )
     error, payload, coding = best
-    return _compressed(labelled, payload, coding, error)
-
-
-def code_set(content: SetFile, spec: str) -> Compressed:
-    """Keep the images of a set by a given coding; hard and learned labels stay as they are.
-
-    Voted labels are left out. Images that a tower refined take the place of the stored ones.
-
-    Args:
-        content: any set.
-        spec: of the coding.
-
-    Raises:
-        RecipeError: for a coding that does not exist, or that the images do not allow.
-    """
-    pixels = _pixels(content)
-    n, c, h, w = pixels.shape
-    groups = class_runs(content.hard, len(content.manifest["class_names"]))
-    coding = build_coding(spec, (n, c, h, w), groups)
-    payload = _pack(coding, pixels, best_coder())
-    return _compressed(content, payload, coding, _error(coding, pixels, content.factor))
-
-
-def _pixels(content: SetFile) -> Tensor:
-    """The stored images [n, c, h, w] that students see, as pixels."""
-    stored = content.images if content.refined is None else content.refined
-    return content.preprocess.inverse(gather(stored)).detach()
-
-
-def _compressed(content: SetFile, payload: bytes, coding: ImageCoding, error: float) -> Compressed:
-    coded = code_images(content, payload)
+    coded = code_images(labelled, payload)
     return Compressed(coded, coding, error, {**count_bytes(coded), "total": _total(coded)})
 
 
@@ -252,3 +223,23 @@ def compress_file(path: Path, budget: int, out: Path) -> dict[str, Any]:
         "total": made.bytes["total"],
         "bytes": made.bytes,
     }
+
+
+def code_set(content: SetFile, spec: str) -> SetFile:
+    """The set with its images under a given coding; hard and learned labels stay as they are.
+
+    Voted labels are left out. Images that a tower refined take the place of the stored ones.
+
+    Args:
+        content: any set.
+        spec: of the coding.
+
+    Raises:
+        RecipeError: for a coding that does not exist, or that the images do not allow.
+    """
+    stored = content.images if content.refined is None else content.refined
+    pixels = content.preprocess.inverse(gather(stored)).detach()
+    n, c, h, w = pixels.shape
+    groups = class_runs(content.hard, len(content.manifest["class_names"]))
+    coding = build_coding(spec, (n, c, h, w), groups)
+    return code_images(content, _pack(coding, pixels, best_coder()))

@@ -74,7 +74,7 @@ def _kept(
     if coding == STORED:
         made, votes = replace(content, encoded={}, measured=None, votes=None), content.votes
     else:
-        made = code_set(first_images(content, ipc), coding).content
+        made = code_set(first_images(content, ipc), coding)
     if voted and votes is None:
         table = context.recipe.relabel or RelabelTable()
         committee = load_committee(context)
