@@ -42,7 +42,7 @@ from distill.commands.options import (
     "--equal-bytes",
     is_flag=True,
     default=None,
-    help="Also train on as many coded random real images as fit into the set's bytes.",
+    help="Also train controls in as many bytes as the set: coded real images, a small network.",
 )
 @click.option(
     "--scores",
@@ -115,9 +115,15 @@ def table_lines(result: dict[str, Any]) -> list[str]:
 
 
 def _accuracy(stats: dict[str, Any]) -> str:
-    """A mean with its spread and interval, in percent."""
+    """A mean with its spread and interval, in percent, and what the control took where counted."""
     text = f"{100 * stats['mean']:6.2f} ± {100 * stats['std']:.2f} %"
     if stats["interval"] is not None:
         low, high = (100 * bound for bound in stats["interval"])
         text += f"  95 %: {low:.2f} to {high:.2f}"
-    return text + f"  ({len(stats['runs'])} seeds)"
+    text += f"  ({len(stats['runs'])} seeds)"
+    if "coding" in stats:
+        formed = f", {stats['factor'] ** 2} in one" if stats["factor"] > 1 else ""
+        text += f", {stats['images']:,} images as {stats['coding']}{formed}"
+    elif "bits" in stats:
+        text += f", of all images, {stats['bits']} bits a weight"
+    return text + (f": {stats['bytes']:,} bytes" if "bytes" in stats else "")

@@ -1,8 +1,8 @@
-"""The control at equal bytes: random real images, coded, as many as fit into the bytes of a set.
+"""Coded real images, as many as fit into the bytes of a set: drawn at random, and herded.
 
-The coding is chosen for each student and label source on the validation split, by a short training
-on the images of seed 0 under each of `CANDIDATES`; the test split chooses nothing. The search is
-the same for every set.
+How they are kept is chosen for each student and label source on the validation split, by a short
+training on the random images of seed 0 in each way; the test split chooses nothing. The herded
+ones are kept as the random ones are.
 """
 
 from __future__ import annotations
@@ -13,37 +13,35 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from distill.errors import RecipeError
+from distill.data import select_images
 from distill.evaluation.jobs import CODED, STUDENTS, StudentJob
-from distill.recipes.build import build_coding
-from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.specs import parse_coding
 from distill.run.context import Context
-from distill.sets.coded_set import best_coder
-from distill.sets.cost import hard_bytes
-from synth.coding import Shape, pack_images
-from synth.images import Images, gather
-
-# From one bit a pixel to about five, and frequencies about as fine; real images of 28x28 take 33
-# bytes under the first.
-CANDIDATES = (
-    "rounded:depth=1",
-    "rounded:depth=2",
-    "palette:colours=4",
-    "frequency:step=0.2",
-    "frequency:step=0.4",
-    "frequency:step=0.8",
+from distill.sets.coded_images import (
+    CodedImages,
+    code_images,
+    largest,
+    most_per_class,
+    usable_ways,
 )
+from distill.sets.coded_set import coding_spec
+from distill.sets.cost import hard_bytes
+from distill.sets.set_file import SetFile
+from synth.coding import open_images
+from synth.images import Images
+from synth.matching.start import class_labels
+from synth.selection import Pixels, choose_per_class, herding
 
 # A training of the search has one epoch for this many of a student's.
 SEARCH_SHARE = 5
 
-# Images per class that the search for their number starts from.
-_FIRST = 8
-
 # How near the number of images comes to the largest that fits: in the search, and in the end.
 _ROUGH, _FINE = 0.05, 0.01
+
+# Of real images per class: images in class order. Fewer are the first of more of each class.
+Draw = Callable[[int], Images]
 
 
 @dataclass(frozen=True)
@@ -52,141 +50,155 @@ class CodedReal:
 
     Attributes:
         coding: spec.
-        ipc: images per class.
-        bytes: that they take with their labels and what reads them; of the largest seed's.
+        ipc: stored images per class.
+        bytes: that they take with their labels and what reads them; of the largest draw's.
+        factor: factor^2 real images are formed in each stored one.
     """
 
     coding: str
     ipc: int
     bytes: int
+    factor: int = 1
+
+    @property
+    def per_class(self) -> int:
+        """Real images per class, which are those that students see."""
+        return self.ipc * self.factor**2
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """What is stated beside the accuracy, but the number of images."""
+        return {"coding": self.coding, "factor": self.factor, "bytes": self.bytes}
 
 
-def real_images(
-    context: Context, ipc: int, generator: Generator, spec: str
-) -> tuple[Images, Tensor]:
-    """Random real images, normalised, and their labels; with a coding, as its receiver gets them.
+def random_draw(context: Context, seed: int) -> Draw:
+    """Random real images of a seed, normalised."""
 
-    Args:
-        context: real images.
-        ipc: images per class.
-        generator: of the draw; fewer images are the first ones of more.
-        spec: of the coding, "" for none.
+    def draw(per_class: int) -> Images:
+        generator = context.generator("evaluate", "random images", seed)
+        return context.random_real(per_class, generator)[0]
+
+    return draw
+
+
+def herded_draw(context: Context) -> Draw:
+    """Real images whose mean stays nearest to that of their class, by their normalised pixels.
+
+    They are the same for every seed.
     """
-    images, labels = context.random_real(ipc, generator)
-    if not spec:
-        return images, labels
-    pixels = _pixels(context, gather(images))
-    coding = build_coding(spec, shape_of(pixels), context.classes)
+
+    def draw(per_class: int) -> Images:
+        # Powers of two, so that a search for their number does not choose anew for every guess.
+        most = most_per_class(context, 1)
+        count = max(per_class, min(1 << (per_class - 1).bit_length(), most))
+        places = context.once("herded", partial(_herded, context, count), count)
+        images, _ = context.split("train")
+        return select_images(images, places[:, :per_class].flatten())
+
+    return draw
+
+
+def _herded(context: Context, count: int) -> Tensor:
+    """Places [k, count] of real images in the order of herding."""
+    images, labels = context.split("train")
+    places = choose_per_class(Pixels(images), labels.cpu(), context.classes, count, herding)
+    return places.view(context.classes, count)
+
+
+def coded_real(context: Context, draw: Draw, job: StudentJob) -> tuple[Tensor, Tensor]:
+    """The images of a job of coded real images, as its student sees them, and their labels."""
+    ipc = job.ipc or 1
+    coded = code_images(context, job.coding, ipc, job.factor)
+    per_class = ipc * job.factor**2
     with torch.no_grad():
-        return context.preprocess(coding.decode(coding.start(pixels))), labels
+        seen = coded.seen(coded.start_real(draw(per_class)))
+    return seen, class_labels(context.classes, per_class).to(context.device)
 
 
-def shape_of(images: Tensor) -> Shape:
-    """[n, c, h, w]."""
-    n, c, h, w = images.shape
-    return n, c, h, w
+def own_way(content: SetFile) -> tuple[str, int] | None:
+    """The coding and the formation factor of a set, if its images are coded."""
+    if content.coded is None:
+        return None
+    return coding_spec(open_images(content.coded)[0]), content.factor
 
 
-def _pixels(context: Context, images: Tensor) -> Tensor:
-    return context.preprocess.inverse(images).clamp(0, 1)
+def offered_ways(context: Context, own: tuple[str, int] | None) -> list[tuple[str, int]]:
+    """The ways to keep images that a search may choose, with that of the set."""
+    ways = usable_ways(context)
+    known = [(parse_coding(spec), factor) for spec, factor in ways]
+    if own is None or (parse_coding(own[0]), own[1]) in known:
+        return ways
+    return ways + usable_ways(context, own[:1], own[1:])
 
 
-def candidates(context: Context, budget: int, shared: int) -> list[CodedReal]:
-    """Each of `CANDIDATES` that the images allow, with as many as fit of the images of seed 0.
+def candidates(
+    context: Context, budget: int, shared: int, own: tuple[str, int] | None = None
+) -> list[CodedReal]:
+    """Each way to keep images, with as many as fit of the random images of seed 0.
 
-    Where not even one image per class fits under any, the smallest is used: the control then takes
+    Where not even one image per class fits in any, the smallest is used: the control then takes
     more bytes than the set, and reports them.
 
     Args:
         context: real images and seeds.
         budget: bytes of everything.
         shared: bytes of what reads the images, which are the same for the set.
+        own: the way of the set, which is tried too.
     """
-    c, h, w = context.data.channels, *context.data.size
-    fitted = []
-    for spec in CANDIDATES:
-        try:
-            build_coding(spec, (1, c, h, w))
-        except RecipeError:
-            continue
-        first = CodedReal(spec, _FIRST, 0)
-        fitted.append(fit(context, first, budget, shared, seeds=1, tolerance=_ROUGH))
+    draws = [random_draw(context, 0)]
+    fitted = [
+        fit(context, draws, CodedReal(spec, 8, 0, factor), budget, shared, tolerance=_ROUGH)
+        for spec, factor in offered_ways(context, own)
+        if most_per_class(context, factor)
+    ]
     within = [real for real in fitted if real.bytes <= budget]
     return within or [min(fitted, key=lambda real: real.bytes)]
 
 
 def fit(
     context: Context,
+    draws: Sequence[Draw],
     first: CodedReal,
     budget: int,
     shared: int,
     *,
-    seeds: int,
     tolerance: float = _FINE,
 ) -> CodedReal:
-    """As many random real images per class as fit under a coding, for each of the seeds.
+    """As many real images per class as fit in one way, of each of some draws.
 
-    At least one, and at most those of the smallest class.
+    At least one stored image, and at most what the smallest class suffices for.
 
     Args:
-        context: real images and seeds.
-        first: the coding, and images per class to try first.
+        context: real images.
+        draws: of images that must all fit.
+        first: the way to keep them, and stored images per class to try first.
         budget: bytes of everything.
         shared: bytes of what reads the images.
-        seeds: draws of images that must all fit.
         tolerance: see `largest`.
     """
-    labels = context.split("train")[1]
-    most = int(torch.bincount(labels, minlength=context.classes).min())
     sizes: dict[tuple[int, int], int] = {}
 
-    def size(ipc: int, seed: int) -> int:
-        if (ipc, seed) not in sizes:
+    def size(ipc: int, place: int) -> int:
+        if (ipc, place) not in sizes:
             context.stop.check()
-            sizes[ipc, seed] = shared + _bytes(context, first.coding, ipc, seed)
-        return sizes[ipc, seed]
+            coded = code_images(context, first.coding, ipc, first.factor)
+            taken = _bytes(context, coded, draws[place], ipc)
+            sizes[ipc, place] = shared + taken
+        return sizes[ipc, place]
 
-    guess = first.ipc
-    for seed in range(seeds):
-        most = largest(partial(size, seed=seed), budget, most, first=guess, tolerance=tolerance)
+    most, guess = most_per_class(context, first.factor), first.ipc
+    for place in range(len(draws)):
+        own = partial(size, place=place)
+        most = max(1, largest(own, budget, most, first=guess, tolerance=tolerance))
         guess = most
-    return CodedReal(first.coding, most, max(size(most, seed) for seed in range(seeds)))
+    taken = max(size(most, place) for place in range(len(draws)))
+    return replace(first, ipc=most, bytes=taken)
 
 
-def _bytes(context: Context, spec: str, ipc: int, seed: int) -> int:
+def _bytes(context: Context, coded: CodedImages, draw: Draw, ipc: int) -> int:
     """Bytes of coded images and of their classes."""
-    generator = context.generator("evaluate", "random images", seed)
-    images, labels = context.random_real(ipc, generator)
-    pixels = _pixels(context, gather(images)).cpu()
-    coding = build_coding(spec, shape_of(pixels), context.classes)
-    payload = pack_images(coding, coding.start(pixels), best_coder())
-    return len(payload) + hard_bytes(labels.cpu(), context.classes)
-
-
-def largest(
-    size: Callable[[int], int], budget: int, most: int, *, first: int, tolerance: float
-) -> int:
-    """The largest count of at most `most` whose size fits; 1 where none does.
-
-    Args:
-        size: count -> bytes, about proportional to the count.
-        budget: bytes.
-        most: largest count, at least 1.
-        first: count to try first.
-        tolerance: share of the count by which it may be too small; below 1 / tolerance, it is
-            the largest.
-    """
-    low, high = 0, most + 1
-    guess = min(first, most)
-    while high - low > max(1, int(low * tolerance)):
-        taken = size(guess)
-        if taken <= budget:
-            low = guess
-        else:
-            high = guess
-        # In proportion to the bytes of this guess, within the bounds.
-        guess = min(max(guess * budget // taken, low + 1), high - 1)
-    return max(low, 1)
+    payload = coded.pack(coded.start_real(draw(ipc * coded.factor**2)))
+    return len(payload) + hard_bytes(class_labels(context.classes, ipc), context.classes)
 
 
 def plan_search(
@@ -199,18 +211,9 @@ def plan_search(
         epochs: of its students.
         offered: candidates by label source.
     """
+    short = max(1, epochs // SEARCH_SHARE)
     return [
-        (
-            replace(
-                job,
-                group=CODED,
-                trial=True,
-                ipc=real.ipc,
-                coding=real.coding,
-                epochs=max(1, epochs // SEARCH_SHARE),
-            ),
-            real,
-        )
+        (replace(_on(job, CODED, real), trial=True, epochs=short), real)
         for job in jobs
         if job.group == STUDENTS and job.seed == 0
         for real in offered[job.labels]
@@ -230,15 +233,16 @@ def best_codings(
 
 
 def plan_coded(
-    jobs: Sequence[StudentJob], chosen: Mapping[tuple[str, str], CodedReal]
+    jobs: Sequence[StudentJob], group: str, chosen: Mapping[tuple[str, str], CodedReal]
 ) -> list[StudentJob]:
     """Coded real images in as many bytes as the set, beside every student on the set."""
-    controls = []
-    for job in jobs:
-        if job.group == STUDENTS:
-            real = chosen[job.student, job.labels]
-            controls.append(replace(job, group=CODED, ipc=real.ipc, coding=real.coding))
-    return controls
+    return [
+        _on(job, group, chosen[job.student, job.labels]) for job in jobs if job.group == STUDENTS
+    ]
+
+
+def _on(job: StudentJob, group: str, real: CodedReal) -> StudentJob:
+    return replace(job, group=group, ipc=real.ipc, coding=real.coding, factor=real.factor)
 
 
 def describe_coded(
@@ -248,19 +252,4 @@ def describe_coded(
     for student, sources in controls.items():
         for source, stats in sources.items():
             real = chosen[student, source]
-            stats |= {
-                "images": real.ipc * classes,
-                "coding": real.coding,
-                "bytes": real.bytes,
-            }
-
-
-def coded_protocol(context: Context, table: EvaluateTable) -> dict[str, Any]:
-    """How the control is made, in plain values."""
-    return {
-        "as": "hard",
-        "candidates": list(CANDIDATES),
-        "on": f"{len(context.data.validation)} validation images, one student of each kind, "
-        f"{max(1, table.epochs // SEARCH_SHARE)} epochs",
-        "coder": best_coder(),
-    }
+            stats |= {"images": real.per_class * classes, **real.words}

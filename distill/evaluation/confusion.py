@@ -26,10 +26,12 @@ class Grade:
         accuracy: top-1, a fraction in [0, 1].
         confusion: [k, k] images of each true class (row) by predicted class (column); None for
             more than `MOST_CLASSES` classes, and where it was not asked for.
+        bytes: of its rounded weights; None where they are as they were trained.
     """
 
     accuracy: float
     confusion: Matrix | None = None
+    bytes: int | None = None
 
 
 def grade(network: nn.Module, images: Images, labels: Tensor, classes: int) -> Grade:

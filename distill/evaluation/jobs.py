@@ -10,7 +10,12 @@ from scipy.special import stdtrit
 
 from distill.errors import RecipeError
 
-STUDENTS, RANDOM, WHOLE, CODED = "students", "random", "whole", "coded"
+STUDENTS, RANDOM, WHOLE = "students", "random", "whole"
+
+# The controls at equal bytes.
+CODED, HERDED, NETWORK = "coded", "herded", "network"
+
+CODED_REAL = (CODED, HERDED)
 
 CONFIDENCE = 0.95
 
@@ -21,18 +26,21 @@ class StudentJob:
 
     Attributes:
         group: "students" (the synthetic set), "random" (random real images at the same IPC),
-            "whole" (all training images) or "coded" (as many coded random real images with hard
-            labels as fit into the bytes of the synthetic set with the labels of `labels`).
+            "whole" (all training images), or in the bytes of the synthetic set with the labels of
+            `labels`: "coded" (as many coded random real images with hard labels as fit),
+            "herded" (herded ones), "network" (all training images, and weights that fit).
         student: network spec.
         labels: hard | learned | votes | projector, or the spec of a codec.
         seed: of the student's weights, of its batches and views, and of the random images.
         views: whether its images are augmented.
         lr_factor: its learning rate, as a multiple of its protocol's.
-        trial: it is tested on the validation split, to choose the learning rate or the coding of
-            others.
-        ipc: random real images per class; None for as many as the set stores.
+        trial: it is tested on the validation split, to choose the learning rate, the coding or the
+            bits of others.
+        ipc: stored real images per class; None for as many as the set stores.
         coding: spec of how real images are coded; "" for as they are.
         epochs: of its training; None for those of its protocol.
+        factor: factor^2 real images are formed in each stored one, where they are coded.
+        bits: that each of its weights is rounded to before it is tested; None for none.
     """
 
     group: str
@@ -45,6 +53,8 @@ class StudentJob:
     ipc: int | None = None
     coding: str = ""
     epochs: int | None = None
+    factor: int = 1
+    bits: int | None = None
 
     @property
     def name(self) -> str:
@@ -52,6 +62,8 @@ class StudentJob:
         views = "" if self.views else "/plain"
         factor = "" if self.lr_factor == 1 else f"/lr={self.lr_factor:g}"
         coded = f"/{self.coding}/{self.ipc}" if self.coding else ""
+        coded += "" if self.factor == 1 else f"/factor={self.factor}"
+        coded += "" if self.bits is None else f"/bits={self.bits}"
         epochs = "" if self.epochs is None else f"/epochs={self.epochs}"
         trial = "/trial" if self.trial else ""
         return f"{self.kind}/{self.seed}{views}{factor}{coded}{epochs}{trial}"
@@ -141,7 +153,7 @@ def with_factors(jobs: Sequence[StudentJob], factors: Mapping[str, float]) -> li
 
 def summarise(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, Any]:
     """Group accuracies as {"students": {student: {labels: stats}}, "controls": {...}}."""
-    groups = (STUDENTS, RANDOM, WHOLE, CODED)
+    groups = (STUDENTS, RANDOM, WHOLE, CODED, HERDED, NETWORK)
     runs: dict[str, dict[str, dict[str, list[float]]]] = {group: {} for group in groups}
     for job, value in accuracies:
         by_label = runs[job.group].setdefault(job.student, {})
@@ -154,8 +166,7 @@ def summarise(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, Any]:
         }
 
     controls = {RANDOM: stats(RANDOM), WHOLE: stats(WHOLE)}
-    if runs[CODED]:
-        controls[CODED] = stats(CODED)
+    controls |= {group: stats(group) for group in (CODED, HERDED, NETWORK) if runs[group]}
     return {"students": stats(STUDENTS), "controls": controls}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from distill.evaluation.jobs import CODED, WHOLE, StudentJob
+from distill.evaluation.jobs import CODED_REAL, NETWORK, WHOLE, StudentJob
 from distill.recipes.tables.evaluate import EvaluateTable
 from synth.training.loop import TrainSettings
 from synth.training.temperatures import Annealing
@@ -24,7 +24,7 @@ def job_settings(
     settings = _protocol_settings(table, protocol_name(table, job), temperature, student_lr)
     return replace(
         settings,
-        epochs=job.epochs or (table.whole_epochs if job.group == WHOLE else table.epochs),
+        epochs=job.epochs or (table.whole_epochs if on_whole(job) else table.epochs),
         lr=settings.lr * job.lr_factor,
         precision=table.precision,
         compiled=table.compile == "on",
@@ -37,12 +37,17 @@ def protocol_name(table: EvaluateTable, job: StudentJob) -> str:
     A recipe may name one for all students on the set and on random images; the whole data set
     always has that of hard labels. So do coded real images, unless the recipe names one.
     """
-    if job.group == WHOLE:
+    if on_whole(job):
         return "hard"
     if table.protocol != "auto":
         return table.protocol
-    labels = "hard" if job.group == CODED else job.labels
+    labels = "hard" if job.group in CODED_REAL else job.labels
     return {"hard": "hard", "learned": "trajectory"}.get(labels, "kd")
+
+
+def on_whole(job: StudentJob) -> bool:
+    """Whether a job's student is trained on the whole data set."""
+    return job.group in (WHOLE, NETWORK)
 
 
 def _protocol_settings(

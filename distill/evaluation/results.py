@@ -11,19 +11,9 @@ from typing import Any
 
 import projectors
 from distill.errors import WorkError
-from distill.evaluation.coded import (
-    CodedReal,
-    best_codings,
-    candidates,
-    coded_protocol,
-    describe_coded,
-    fit,
-    plan_coded,
-    plan_search,
-)
 from distill.evaluation.confusion import Grade, sum_confusions
+from distill.evaluation.equal_bytes import choose_controls
 from distill.evaluation.jobs import (
-    CODED,
     STUDENTS,
     StudentJob,
     choose_factors,
@@ -71,8 +61,11 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     reported = {job.labels for job in base if job.group == STUDENTS}
     counted = count_bytes(judged.content, projector_bytes, reported)
     evaluation = Evaluation(context, path, log)
-    coded = choose_coded(evaluation, table, base, counted) if table.equal_bytes else {}
-    jobs = base + (plan_coded(base, coded) if table.equal_bytes else [])
+    equal = None
+    if table.equal_bytes:
+        measure = evaluation.measure
+        equal = choose_controls(context, table, base, counted, judged.content, measure)
+    jobs = base + ([] if equal is None else equal.jobs(base))
     plain = plan_plain(base) if table.scores else []
     factors: dict[str, float] = {}
     if table.lr_factors:
@@ -91,9 +84,8 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
             "chosen": factors,
             "on": f"{len(context.data.validation)} validation images, one student of each kind",
         }
-    if table.equal_bytes:
-        describe_coded(result["controls"][CODED], coded, context.classes)
-        result["protocol"][CODED] = coded_protocol(context, table)
+    if equal is not None:
+        equal.describe(result, graded, context, table)
     if table.scores:
         result["scores"] = score_students(result, summarise((job, measured[job]) for job in plain))
     return result
@@ -133,38 +125,6 @@ def _grade(path: Path, context: Context, job: StudentJob) -> Grade:
     return grade_student(context, context.recipe.table("evaluate"), judged, job)
 
 
-def choose_coded(
-    evaluation: Evaluation,
-    table: EvaluateTable,
-    jobs: Sequence[StudentJob],
-    counted: dict[str, Any],
-) -> dict[tuple[str, str], CodedReal]:
-    """How real images are kept in the bytes of the set, by (student, label source).
-
-    Args:
-        evaluation: where the candidates are measured.
-        table: [evaluate] of the recipe.
-        jobs: what `plan_jobs` gave.
-        counted: what `count_bytes` gave for the set.
-    """
-    context = evaluation.context
-    shared = counted["preprocess"] + counted["settings"]
-    sources = {job.labels for job in jobs if job.group == STUDENTS}
-    offered = {
-        source: candidates(context, counted["totals"][source], shared) for source in sorted(sources)
-    }
-    search = plan_search(jobs, table.epochs, offered)
-    measured = dict(_accuracies(evaluation.measure("choose coding", [job for job, _ in search])))
-    chosen = best_codings((job, real, measured[job]) for job, real in search)
-    fitted = {
-        (source, real.coding): fit(
-            context, real, counted["totals"][source], shared, seeds=table.seeds
-        )
-        for source, real in {(key[1], real) for key, real in chosen.items()}
-    }
-    return {key: fitted[key[1], real.coding] for key, real in chosen.items()}
-
-
 def _row(context: Context, job: StudentJob, accuracy: float) -> None:
     if job.trial:
         return
@@ -186,7 +146,8 @@ def _read(log: Path) -> dict[str, Grade]:
     grades = {}
     for row in read_lines(log):
         try:
-            grades[str(row["job"])] = Grade(float(row["accuracy"]), row["confusion"])
+            accuracy = float(row["accuracy"])
+            grades[str(row["job"])] = Grade(accuracy, row["confusion"], row.get("bytes"))
         except (ValueError, KeyError, TypeError):
             continue
     return grades

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Generator, Tensor, nn
 
 from distill.errors import WorkError
-from distill.evaluation.coded import real_images
+from distill.evaluation.coded import coded_real, herded_draw, random_draw
 from distill.evaluation.confusion import Grade, grade
-from distill.evaluation.jobs import CODED, RANDOM, STUDENTS, WHOLE, StudentJob
-from distill.evaluation.protocols import job_settings, protocol_name
+from distill.evaluation.jobs import CODED_REAL, HERDED, RANDOM, STUDENTS, StudentJob
+from distill.evaluation.protocols import job_settings, on_whole, protocol_name
+from distill.evaluation.small_network import round_weights
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
@@ -113,8 +114,8 @@ def grade_student(
 ) -> Grade:
     """The test of one fresh student after its last epoch.
 
-    A trial, which chooses a learning rate or a coding, is tested on the validation split: 0 if it
-    diverged. Any other is tested on the test split, once.
+    A trial, which chooses for others, is tested on the validation split: 0 if it diverged. Any
+    other is tested on the test split, once.
 
     Raises:
         FloatingPointError: if a student that is no trial diverges.
@@ -125,8 +126,9 @@ def grade_student(
         if job.trial:
             return Grade(0.0)
         raise
+    size = None if job.bits is None else round_weights(network, job.bits)
     images, labels = context.split("validation" if job.trial else "test")
-    return grade(network, images, labels, context.classes)
+    return replace(grade(network, images, labels, context.classes), bytes=size)
 
 
 def trained_student(
@@ -137,9 +139,9 @@ def trained_student(
     network = context.network(job.student, "evaluate", job.seed)
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
-    count = len(context.data.train if job.group == WHOLE else judged.content.images)
+    batch = min(_image_count(context, judged, job), table.batch_size)
     discriminator = _discriminator(context, table, job)
-    with context.threads(min(count, table.batch_size), network):
+    with context.threads(batch, network):
         for _ in train(network, batches, settings, discriminator):
             context.stop.check()
     return network
@@ -149,12 +151,22 @@ def student_load(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Load:
     """The load of training the student of a job."""
-    whole = job.group == WHOLE
-    count = len(context.data.train if whole else judged.content.seen_hard)
+    count = _image_count(context, judged, job)
+    if job.group == STUDENTS:
+        count *= judged.content.factor**2
     stored = job.group == STUDENTS and job.labels == "votes"
     batch = min(_vote_batches(judged)[0] if stored else table.batch_size, count)
-    epochs = table.whole_epochs if whole else table.epochs
+    epochs = student_settings(table, judged, job).epochs
     return context.training_load(job.student, batch, epochs * step_count(count, batch))
+
+
+def _image_count(context: Context, judged: EvaluatedSet, job: StudentJob) -> int:
+    """Images that a job's student is trained on; of the set, those that it stores."""
+    if on_whole(job):
+        return len(context.data.train)
+    if job.ipc is None:
+        return len(judged.content.images)
+    return job.ipc * job.factor**2 * context.classes
 
 
 def _discriminator(context: Context, table: EvaluateTable, job: StudentJob) -> Discriminator | None:
@@ -302,16 +314,19 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
     if job.group == STUDENTS:
         content = judged.content
         return context.on_device(content.seen_images), content.seen_hard.to(context.device)
-    if job.group in (RANDOM, CODED):
-        ipc = job.ipc or len(judged.content.images) // context.classes
+    if job.group == RANDOM:
         generator = context.generator("evaluate", "random images", job.seed)
-        return real_images(context, ipc, generator, job.coding)
+        return context.random_real(len(judged.content.images) // context.classes, generator)
+    if job.group in CODED_REAL:
+        herded = job.group == HERDED
+        draw = herded_draw(context) if herded else random_draw(context, job.seed)
+        return coded_real(context, draw, job)
     return context.split("train")
 
 
 def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
     """What labels views online: the projector, or the committee for random real images."""
-    if job.group in (WHOLE, CODED):
+    if on_whole(job) or job.group in CODED_REAL:
         return None
     if job.labels == "projector" and judged.open_projector is not None:
         return judged.online

@@ -13,7 +13,7 @@ from distill.report.rate_chart import section_of
 from distill.report.rates import RatePoint, ordered, rate_points
 from distill.report.render import render_page
 from distill.report.scales import MISSING, count_text, finite, percent
-from distill.report.tables import CONTROL_NAMES, items, receiver_bytes
+from distill.report.tables import control_label, items, receiver_bytes
 from distill.report.verdict import find_verdict, read_score, source_name
 
 _MAX_CLASSES = 10
@@ -123,7 +123,7 @@ def _accuracy_row(
         spread = f" ± {percent(score.std)}" if score and score.seeds > 1 else ""
         texts.append(f"{percent(score.mean)}{spread}" if score else MISSING)
     name = source_name(source)
-    label = f"{CONTROL_NAMES.get(control, control)}, {name}" if control else name
+    label = control_label(control, source) if control else name
     best = None if control or len(set(means)) == 1 else means.index(max(means))
     return ComparisonRow(label[0].upper() + label[1:], texts, bool(control), best)
 

@@ -14,7 +14,12 @@ CONTROL_NAMES = {
     "random": "random images",
     "whole": "whole data set",
     "coded": "coded real images at the bytes of",
+    "herded": "coded herded images at the bytes of",
+    "network": "quantised, at the bytes of",
 }
+
+# It is no student, and has no place beside them.
+_NETWORK = "network"
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,24 @@ def accuracy_table(summary: Mapping[str, Any]) -> AccuracyTable | None:
 
 def _controls(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     controls = summary.get("controls") or {}
-    return [(str(name), block or {}) for name, block in controls.items()]
+    return [(str(name), block or {}) for name, block in controls.items() if name != _NETWORK]
+
+
+def network_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """What the quantised networks in as many bytes reach themselves, one for each label source."""
+    controls = (summary.get("controls") or {}).get(_NETWORK) or {}
+    sentences = []
+    for network, sources in controls.items():
+        for source, entry in sources.items():
+            score = read_score(network, source, entry)
+            if score is not None:
+                sentences.append(
+                    f"In the bytes of {source_name(source)}, {network} with "
+                    f"{entry.get('bits', MISSING)} bits a weight ({count_text(entry.get('bytes'))} "
+                    f"bytes), trained on the whole data set, reaches {score.text()} itself; it "
+                    "trains no other network."
+                )
+    return sentences
 
 
 def _sources(entries: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -126,14 +148,19 @@ def _source_row(
         for student, entry in zip(students, entries, strict=True)
     ]
     seeds = str(counts[0]) if same else f"{min(counts)}{MISSING}{max(counts)}"
-    real = CONTROL_NAMES.get(control, control)
-    joined = " " if control == "coded" else ", "
-    label = f"{real}{joined}{source_name(source)}" if control else source_name(source)
+    label = control_label(control, source) if control else source_name(source)
     receiver, external = (MISSING, MISSING) if control else receiver_bytes(bytes_, source)
     taken = [number for entry in entries if entry and (number := finite(entry.get("bytes")))]
     if taken:
         receiver = count_text(max(taken))
     return SourceRow(label[0].upper() + label[1:], bool(control), cells, seeds, receiver, external)
+
+
+def control_label(control: str, source: str) -> str:
+    """What a reader calls a control, with the label source that it stands beside."""
+    real = CONTROL_NAMES.get(control, control)
+    joined = " " if real.endswith(" of") else ", "
+    return f"{real}{joined}{source_name(source)}"
 
 
 def _cell(

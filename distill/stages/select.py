@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
-
 from distill.data import select_images
 from distill.names import resolve, selection
 from distill.recipes.stages import STAGE_ENTRIES
@@ -22,7 +17,7 @@ from distill.teachers.loading import load_committee
 from synth.committee.features import committee_features
 from synth.committee.vote import Committee
 from synth.images import Images
-from synth.selection import Features, choose_per_class
+from synth.selection import Features, Pixels, choose_per_class
 
 
 def run_select(context: Context, table: SelectTable) -> None:
@@ -66,17 +61,7 @@ def mosaics(context: Context, table: SelectTable) -> Images:
 
 
 def _features(images: Images, committee: Committee | None) -> Features:
-    return _Pixels(images) if committee is None else committee_features(committee, images)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pixels:
-    """Pixels as features [m, c * h * w], read on access."""
-
-    images: Images
-
-    def __getitem__(self, places: Any, /) -> Tensor:
-        return self.images[places].flatten(1)
+    return Pixels(images) if committee is None else committee_features(committee, images)
 
 
 def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:

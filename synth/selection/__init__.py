@@ -1,6 +1,6 @@
 """Selection: real images, or mosaics of them, as the synthetic set."""
 
-from synth.selection.coresets import Features, choose_per_class, herding, k_center
+from synth.selection.coresets import Features, Pixels, choose_per_class, herding, k_center
 from synth.selection.mosaics import (
     MosaicDraw,
     MosaicSettings,
@@ -13,6 +13,7 @@ __all__ = [
     "Features",
     "MosaicDraw",
     "MosaicSettings",
+    "Pixels",
     "choose_per_class",
     "draw_mosaics",
     "herding",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+
+from synth.images import Images
 
 
 class Features(Protocol):
@@ -15,6 +18,17 @@ class Features(Protocol):
     def __getitem__(self, index: Any, /) -> Tensor:
         """The features [n, d] at `index`, int64 [n]."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The pixels of images [m, c, h, w] as features [m, c * h * w], read on access."""
+
+    images: Images
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """The features [n, c * h * w] at `index`, int64 [n]."""
+        return self.images[index].flatten(1)
 
 
 def choose_per_class(

@@ -12,7 +12,8 @@ from distill.recipes.build import build_gradient, build_update, build_views
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
-from distill.stages.match.coded import CodedImages, coded_images, image_budget
+from distill.sets.coded_images import CodedImages
+from distill.stages.match.coded import coded_images, image_budget, rate_within
 from distill.store.experts import read_info, read_snapshots
 from synth.errors import DivergedError
 from synth.formation import decode_images
@@ -118,7 +119,7 @@ def _rate(context: Context, table: MatchTable, coded: CodedImages | None) -> Rat
     room = image_budget(context, table)
     if coded is None or room is None:
         return None
-    return coded.rate(room)
+    return rate_within(coded, room)
 
 
 def start_window(table: MatchTable) -> StartWindow:

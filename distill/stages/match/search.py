@@ -9,11 +9,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill.data import RealData
 from distill.errors import RecipeError
@@ -23,32 +23,17 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
 from distill.run.context import Context, scratch_context
 from distill.run.interrupt import Stop
-from distill.stages.match.coded import coded_images, image_budget
-from synth.coding import pack_images
-from synth.formation import SMALLEST_CELL, encode_images
-from synth.images import HardLogits, gather
+from distill.sets.coded_images import CODINGS, largest, most_per_class, usable_ways
+from distill.stages.match.coded import bytes_besides, coded_images, image_budget, rate_within
+from synth.formation import decode_images, encode_images
+from synth.images import HardLogits, Images, gather
 from synth.matching.start import class_labels
 from synth.training.batches import shuffled_batches
 from synth.training.loop import TrainSettings, train
 from synth.training.prediction import accuracy
 
-# From about 1 to 3 bits a pixel, and frequencies about as fine.
-CODINGS = (
-    "rounded:depth=1",
-    "rounded:depth=2",
-    "frequency:step=0.1",
-    "frequency:step=0.2",
-    "frequency:step=0.4",
-    "frequency:step=0.8",
-)
-
-FACTORS = (1, 2)
-
 # Batches of a short training, and images of a batch.
 _BATCHES, _BATCH = 400, 100
-
-# As many images are taken to fit when one more in so many does not.
-_TOLERANCE = 50
 
 
 @dataclass(frozen=True)
@@ -133,42 +118,22 @@ def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -
 
 def _candidates(context: Context, table: MatchTable) -> Iterator[Candidate]:
     """As many real images as fit in each way; none where not one per class does."""
-    smallest = int(torch.bincount(context.data.train.labels, minlength=context.classes).min())
     codings = CODINGS if "images" in table.search else (table.images,)
-    for factor, spec in product(_factors(context, table), codings):
+    factors = None if "factor" in table.search else (table.factor,)
+    budget = table.budget_bytes or 0
+    for spec, factor in usable_ways(context, codings, factors):
 
-        def size(ipc: int, spec: str = spec, factor: int = factor) -> int | None:
-            return _bytes_over(context, table, Candidate(spec, ipc, factor))
+        def size(ipc: int, spec: str = spec, factor: int = factor) -> int:
+            context.stop.check()
+            return _bytes(context, _with(table, Candidate(spec, ipc, factor)))
 
+        most = most_per_class(context, factor)
         if "ipc" in table.search:
-            fitting = _largest(size, smallest // factor**2)
+            fitting = largest(size, budget, most)
         else:
-            fitting = table.ipc if _fits(size(table.ipc)) else 0
+            fitting = table.ipc if table.ipc <= most and size(table.ipc) <= budget else 0
         if fitting:
             yield Candidate(spec, fitting, factor)
-
-
-def _factors(context: Context, table: MatchTable) -> tuple[int, ...]:
-    if "factor" not in table.search:
-        return (table.factor,)
-    side = min(context.data.size)
-    return tuple(factor for factor in FACTORS if side // factor >= 2 * SMALLEST_CELL)
-
-
-def _fits(over: int | None) -> bool:
-    return over is not None and over <= 0
-
-
-def _largest(size: Callable[[int], int | None], most: int) -> int:
-    """The largest count of 0 to `most` that fits, to a fiftieth."""
-    low, high = 0, 1
-    while high <= most and _fits(size(high)):
-        low, high = high, 2 * high
-    high = min(high, most + 1)
-    while high - low > max(1, low // _TOLERANCE):
-        middle = (low + high) // 2
-        low, high = (middle, high) if _fits(size(middle)) else (low, middle)
-    return low
 
 
 def _with(table: MatchTable, candidate: Candidate) -> MatchTable:
@@ -176,38 +141,26 @@ def _with(table: MatchTable, candidate: Candidate) -> MatchTable:
     return table.model_copy(update=values)
 
 
-def _bytes_over(context: Context, table: MatchTable, candidate: Candidate) -> int | None:
-    """By how many bytes a candidate's real images pass the budget; None where nothing fits."""
-    context.stop.check()
-    table = _with(table, candidate)
-    try:
-        coded, room = coded_images(context, table), image_budget(context, table)
-    except RecipeError:
-        return None
-    if room is None:
-        return None
+def _bytes(context: Context, table: MatchTable) -> int:
+    """Bytes of everything with random real images in place of those to be learned."""
+    besides = bytes_besides(context, table)
+    coded = coded_images(context, table)
     if coded is None:
-        return _pixel_bytes(context, table) - room
-    parameters = coded.start(_real(context, candidate))
-    return len(pack_images(coded.coding, parameters, coded.coder)) - room
+        return besides + _pixel_bytes(context, table)
+    return besides + len(coded.pack(coded.start_real(_real(context, table))))
 
 
-def _real(context: Context, candidate: Candidate) -> torch.Tensor:
-    """Stored images of random real ones, in the space of the networks."""
+def _real(context: Context, table: MatchTable) -> Images:
+    """Random real images, as many as students of the set see."""
     generator = context.generator("match", "search")
-    images, _ = context.random_real(candidate.ipc * candidate.factor**2, generator)
-    return encode_images(gather(images), candidate.factor)
+    return context.random_real(table.ipc * table.factor**2, generator)[0]
 
 
 def _held_out(context: Context, table: MatchTable, candidate: Candidate) -> float:
     """Validation accuracy of a student that was trained for a short time on real images."""
-    coded, stored = coded_images(context, _with(table, candidate)), _real(context, candidate)
-    if coded is None:
-        seen = stored
-    else:
-        with torch.no_grad():
-            seen = coded.seen(coded.start(stored))
-    labels = class_labels(context.classes, candidate.ipc * candidate.factor**2)
+    table = _with(table, candidate)
+    seen = _seen(context, table)
+    labels = class_labels(context.classes, table.ipc * table.factor**2)
     soft = HardLogits(labels.to(context.device), context.classes)
     spec = context.recipe.matching()[0].network
     network = context.network(spec, "match", "search")
@@ -225,6 +178,15 @@ def _held_out(context: Context, table: MatchTable, candidate: Candidate) -> floa
     return accuracy(network, *context.split("validation"))
 
 
+def _seen(context: Context, table: MatchTable) -> Tensor:
+    """Random real images as students see them once they were kept."""
+    real, coded = _real(context, table), coded_images(context, table)
+    if coded is None:
+        return decode_images(encode_images(gather(real), table.factor), table.factor)
+    with torch.no_grad():
+        return coded.seen(coded.start_real(real))
+
+
 def _pixel_bytes(context: Context, table: MatchTable) -> int:
     height, width = context.data.size
     return 4 * context.classes * table.ipc * context.data.channels * height * width
@@ -236,7 +198,7 @@ def _check(context: Context, table: MatchTable) -> None:
     if room is None:
         return
     if coded is not None:
-        coded.rate(room)
+        rate_within(coded, room)
     elif _pixel_bytes(context, table) > room:
         raise RecipeError(
             f"match.budget_bytes leaves {room:,} bytes for images, but float32 pixels take "

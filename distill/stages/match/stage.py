@@ -13,7 +13,7 @@ from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.run.engines.process_group import ProcessGroup
-from distill.stages.match.coded import coded_images, image_budget
+from distill.stages.match.coded import coded_images, image_budget, pack_within
 from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.team import matched
@@ -75,8 +75,8 @@ def _finished(
     coded, room = coded_images(context, table), image_budget(context, table)
     if coded is None:
         return state.images, None
-    before = len(coded.finish(state.images, None)[1])
-    parameters, payload = coded.finish(state.images, room)
+    before = len(coded.pack(state.images))
+    parameters, payload = pack_within(coded, state.images, room)
     if len(payload) < before:
         context.progress.say(
             f"{MATCH_STAGE:<10} coded images trimmed from {before:,} to {len(payload):,} bytes"

@@ -1,33 +1,34 @@
-"""The control at equal bytes: coded real images, as many as fit, their coding chosen aside."""
+"""Coded real images as controls: as many as fit, kept in a way that is chosen aside, or herded."""
 
-import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from distill.evaluation import students
 from distill.evaluation.coded import (
-    CANDIDATES,
     CodedReal,
     best_codings,
     candidates,
+    coded_real,
     fit,
-    largest,
+    herded_draw,
+    offered_ways,
+    own_way,
     plan_coded,
     plan_search,
-    real_images,
+    random_draw,
 )
-from distill.evaluation.jobs import plan_jobs
+from distill.evaluation.jobs import CODED, HERDED, StudentJob, plan_jobs
 from distill.recipes.build import build_coding
 from distill.recipes.loading import check_recipe
 from distill.run.context import scratch_context
 from distill.run.interrupt import Stop
+from distill.sets.coded_images import usable_ways
+from distill.sets.compress import compress_set
 from distill.sets.cost import hard_bytes
 from distill.sets.set_file import read_set
 from synth.coding import pack_images
-from tests.distill.cases import STUDENT
-
-QUICK = ("--epochs", "5", "--whole-epochs", "1", "--quiet", "--json")
+from synth.formation import decode_images, encode_images
 
 
 @pytest.fixture
@@ -36,73 +37,91 @@ def context(finished, tmp_path):
     return scratch_context(tmp_path, finished, recipe, "cpu", True, Stop())
 
 
-@pytest.mark.parametrize("each", [3.0, 17.5, 400.0])
-@pytest.mark.parametrize("fixed", [0, 50])
-@pytest.mark.parametrize("most", [1, 5, 10_000])
-@pytest.mark.parametrize("budget", [40, 700, 90_000])
-def test_largest_count_is_that_of_a_search_one_by_one(each, fixed, most, budget):
-    tried = []
-
-    def size(count):
-        tried.append(count)
-        return int(fixed + each * count)
-
-    found = largest(size, budget, most, first=8, tolerance=0.0)
-    fitting = [count for count in range(1, most + 1) if int(fixed + each * count) <= budget]
-    assert found == (fitting[-1] if fitting else 1)
-    assert len(tried) <= 30
-    near = largest(size, budget, most, first=8, tolerance=0.05)
-    assert 0.95 * found - 1 <= near <= found
-
-
-def packed(context, real, seed, shared):
-    generator = context.generator("evaluate", "random images", seed)
-    images, labels = context.random_real(real.ipc, generator)
+def packed(context, real, draw, shared):
+    images = encode_images(draw(real.per_class), real.factor)
     pixels = context.preprocess.inverse(images).clamp(0, 1)
     coding = build_coding(real.coding, tuple(pixels.shape), groups=10)
+    labels = torch.arange(10).repeat_interleave(real.ipc)
     return shared + len(pack_images(coding, coding.start(pixels))) + hard_bytes(labels, 10)
 
 
-def test_as_many_images_as_fit_for_every_seed(context):
-    real = fit(context, CodedReal("frequency:step=0.4", 8, 0), 300, 13, seeds=3)
-    sizes = [packed(context, real, seed, 13) for seed in range(3)]
-    assert max(sizes) == real.bytes <= 300
-    more = CodedReal(real.coding, real.ipc + 1, 0)
-    assert max(packed(context, more, seed, 13) for seed in range(3)) > 300
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("herded", [False, True])
+def test_as_many_images_as_fit_of_every_draw(factor, herded, context):
+    random = [random_draw(context, seed) for seed in range(3)]
+    draws = [herded_draw(context)] if herded else random
+    # Ten images of each class are there.
+    budget = 130 if factor == 2 else 152
+    real = fit(context, draws, CodedReal("frequency:step=0.8", 8, 0, factor), budget, 13)
+    assert real.factor == factor
+    assert max(packed(context, real, draw, 13) for draw in draws) == real.bytes <= budget
+    more = replace(real, ipc=real.ipc + 1)
+    assert max(packed(context, more, draw, 13) for draw in draws) > budget
 
 
 def test_candidates_fit_and_the_smallest_stands_where_none_does(context):
     offered = candidates(context, 700, 13)
-    assert 1 < len(offered) <= len(CANDIDATES) <= 6
+    ways = usable_ways(context)
+    assert {(real.coding, real.factor) for real in offered} <= set(ways)
+    assert {real.factor for real in offered} == {1, 2}
     assert all(real.bytes <= 700 and real.ipc >= 1 for real in offered)
     (only,) = candidates(context, 20, 13)
     assert only.ipc == 1
     assert only.bytes > 20
 
 
-def test_real_images_are_what_a_receiver_gets(context):
-    def draw(spec, ipc=2):
-        return real_images(context, ipc, context.generator("a"), spec)
+def test_the_way_of_the_set_is_a_candidate(context, finished):
+    plain = read_set(finished / "set.h5")
+    assert own_way(plain) is None
+    ways = offered_ways(context, None)
+    assert offered_ways(context, ("rounded:depth=2", 2)) == ways
+    own = own_way(compress_set(plain, 1000).content)
+    assert own is not None
+    assert offered_ways(context, own) == [*ways, own]
+    offered = candidates(context, 700, 13, ("rounded:depth=3", 1))
+    assert "rounded:depth=3" in {real.coding for real in offered}
 
-    plain, labels = draw("")
-    coded, same = draw("rounded:depth=1")
-    assert torch.equal(labels, same)
+
+def test_real_images_are_what_a_receiver_gets(context):
+    draw = random_draw(context, 0)
+    plain, same = draw(8), draw(4)
+    assert torch.equal(same, plain.view(10, 8, *plain.shape[1:])[:, :4].flatten(0, 1))
+    job = StudentJob(CODED, "a", "hard", 0, ipc=8, coding="rounded:depth=1")
+    coded, labels = coded_real(context, draw, job)
     pixels = context.preprocess.inverse(coded)
     torch.testing.assert_close(pixels, context.preprocess.inverse(plain).clamp(0, 1).round())
-    assert torch.equal(draw("", 1)[0], plain[::2])
+    formed, again = coded_real(context, draw, replace(job, ipc=2, factor=2))
+    assert torch.equal(labels, again)
+    assert labels.tolist() == sorted(labels.tolist())
+    stored = context.preprocess.inverse(encode_images(plain, 2)).clamp(0, 1).round()
+    torch.testing.assert_close(formed, decode_images(context.preprocess(stored), 2))
+
+
+def test_herded_images_have_the_mean_of_their_class(context):
+    herded = herded_draw(context)(5)
+    assert torch.equal(herded_draw(context)(3), herded.view(10, 5, 1, 8, 8)[:, :3].flatten(0, 1))
+    images, labels = context.split("train")
+    means = torch.stack([images[labels == label].mean(dim=0) for label in range(10)])
+
+    def gap(drawn):
+        return float((drawn.view(10, 5, 1, 8, 8).mean(dim=1) - means).norm())
+
+    assert gap(herded) < min(gap(random_draw(context, seed)(5)) for seed in range(10))
+    with pytest.raises(ValueError, match="class 0 has 10 candidates, but ipc is 11"):
+        herded_draw(context)(11)
 
 
 def test_search_is_short_and_one_for_each_student_and_source():
     jobs = plan_jobs(["a", "b"], 3, ["hard", "learned"], ["hard", "learned"], [])
     offered = {
-        "hard": [CodedReal("x", 2, 50), CodedReal("y", 1, 60)],
+        "hard": [CodedReal("x", 2, 50), CodedReal("y", 1, 60, 2)],
         "learned": [CodedReal("x", 4, 90)],
     }
     search = plan_search(jobs, 100, offered)
     names = [job.name for job, _ in search]
     assert names[:3] == [
         "coded/a/hard/0/x/2/epochs=20/trial",
-        "coded/a/hard/0/y/1/epochs=20/trial",
+        "coded/a/hard/0/y/1/factor=2/epochs=20/trial",
         "coded/a/learned/0/x/4/epochs=20/trial",
     ]
     assert len(names) == len(set(names)) == 6
@@ -112,60 +131,11 @@ def test_search_is_short_and_one_for_each_student_and_source():
     assert {key: real.coding for key, real in best.items()} == {
         ("a", "hard"): "y", ("a", "learned"): "x", ("b", "hard"): "x", ("b", "learned"): "x",
     }  # fmt: skip
-    coded = plan_coded(jobs, best)
+    coded = plan_coded(jobs, HERDED, best)
     assert len(coded) == 12
+    assert {job.group for job in coded} == {HERDED}
     assert not any(job.trial or job.epochs for job in coded)
-    assert {(job.student, job.coding, job.ipc) for job in coded if job.labels == "hard"} == {
-        ("a", "y", 1), ("b", "x", 2),
+    hard = [job for job in coded if job.labels == "hard"]
+    assert {(job.student, job.coding, job.ipc, job.factor) for job in hard} == {
+        ("a", "y", 1, 2), ("b", "x", 2, 1),
     }  # fmt: skip
-
-
-def test_control_has_the_form_of_random_and_the_test_images_choose_nothing(
-    finished, command, monkeypatch
-):
-    asked = []
-    plain = students.Context.split
-
-    def split(self, name):
-        asked.append(name)
-        return plain(self, name)
-
-    monkeypatch.setattr(students.Context, "split", split)
-    outcome = command(
-        "evaluate", finished, "--equal-bytes", "--labels", "hard,learned", "--seeds", "2", *QUICK
-    )
-    assert outcome.code == 0, outcome.err
-    found = json.loads(outcome.out)
-    first = asked.index("test")
-    assert "validation" in asked[:first]
-    assert "validation" not in asked[first:]
-    controls, counted = found["controls"], found["bytes"]
-    assert set(controls) == {"random", "whole", "coded"}
-    entries = controls["coded"][STUDENT]
-    assert set(entries) == {"hard", "learned"}
-    for source, stats in entries.items():
-        assert set(controls["random"][STUDENT]["hard"]) <= set(stats)
-        assert len(stats["runs"]) == 2
-        assert stats["coding"] in CANDIDATES
-        assert 0 < stats["bytes"] <= counted["totals"][source]
-        assert stats["images"] % 10 == 0
-    said = found["protocol"]["coded"]
-    assert said["candidates"] == list(CANDIDATES)
-    assert said["on"].endswith("1 epochs")
-
-
-def test_table_and_report_show_the_control(run_copy, command):
-    shown = command(
-        "evaluate", run_copy, "--equal-bytes", "--labels", "hard", "--seeds", "1",
-        "--epochs", "1", "--whole-epochs", "1", "--quiet",
-    )  # fmt: skip
-    assert "control: coded    convnet2:width=4" in shown.out
-    assert " in all with the labels of the fewest bytes" in shown.out
-    outcome = command(
-        "evaluate", run_copy, "--equal-bytes", "--labels", "hard", "--seeds", "1", *QUICK
-    )
-    summary = json.loads((run_copy / "summary.json").read_text())
-    (run_copy / "summary.json").write_text(json.dumps({**summary, **json.loads(outcome.out)}))
-    assert command("report", run_copy).code == 0
-    page = (run_copy / "report.html").read_text()
-    assert "Coded real images at the bytes of hard labels" in page

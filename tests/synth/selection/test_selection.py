@@ -14,6 +14,7 @@ from synth.formation import encode_images
 from synth.selection import (
     MosaicDraw,
     MosaicSettings,
+    Pixels,
     choose_per_class,
     draw_mosaics,
     herding,
@@ -77,6 +78,18 @@ def test_herding_keeps_the_mean_and_k_center_covers():
     assert float((features[by_mean].mean(dim=0) - centre).norm()) < 0.3
     assert 50 in by_cover.tolist()
     assert radius(by_cover) < radius(by_mean)
+
+
+@pytest.mark.parametrize("rule", [herding, k_center])
+def test_fewer_are_the_first_of_more(rule):
+    features = torch.randn(30, 4, generator=seeded(1))
+    assert torch.equal(rule(features, 7), rule(features, 20)[:7])
+
+
+def test_pixels_are_features():
+    images = torch.rand(5, 2, 3, 4, generator=seeded(0))
+    found = Pixels(images)[torch.tensor([4, 1])]
+    assert torch.equal(found, images[[4, 1]].reshape(2, 24))
 
 
 def test_choice_goes_class_by_class(generator):

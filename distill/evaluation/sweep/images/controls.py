@@ -15,7 +15,7 @@ from distill.evaluation.coded import (
     plan_coded,
     plan_search,
 )
-from distill.evaluation.jobs import STUDENTS, WHOLE, StudentJob, statistics_of
+from distill.evaluation.jobs import CODED, STUDENTS, WHOLE, StudentJob, statistics_of
 from distill.evaluation.students import student_load
 from distill.evaluation.sweep.images.work import (
     Budget,
@@ -57,18 +57,17 @@ class Controls:
         table: EvaluateTable = self.log.context.recipe.table("evaluate")
         return table
 
-    def coded(self, sizes: Sequence[int], shared: int) -> dict[str, dict[str, Any]]:
+    def coded(self, sizes: Sequence[Budget]) -> dict[str, dict[str, Any]]:
         """Accuracy of coded real images by student and bytes, in the form of an evaluation's.
 
-        Their coding is chosen for each student and number of bytes on the validation split, as
-        `distill.evaluation.coded` does.
+        How they are kept is chosen for each student and number of bytes on the validation split,
+        as `distill.evaluation.coded` does.
 
         Args:
-            sizes: bytes of everything.
-            shared: bytes of what reads the images.
+            sizes: of different bytes.
         """
         base = self._jobs(STUDENTS, self.table.seeds)
-        offers = self._offers([Budget(size, shared) for size in sizes])
+        offers = self._offers(sizes)
         plans = {
             budget: plan_search(base, self.table.epochs, {HARD: reals})
             for budget, reals in offers.items()
@@ -79,7 +78,7 @@ class Controls:
             for budget, plan in plans.items()
         }
         fitted = self._fit(chosen)
-        jobs = {budget: plan_coded(base, reals) for budget, reals in fitted.items()}
+        jobs = {budget: plan_coded(base, CODED, reals) for budget, reals in fitted.items()}
         graded = self._train("coded real images", (job for plan in jobs.values() for job in plan))
         found: dict[str, dict[str, Any]] = {student: {} for student in self.table.students}
         for budget, plan in jobs.items():

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.evaluation.coded import coded_protocol
+from distill.evaluation.coded import own_way
+from distill.evaluation.equal_bytes import coded_protocol
 from distill.evaluation.jobs import CODED, STUDENTS, WHOLE, StudentJob
 from distill.evaluation.students import protocol, student_load
 from distill.evaluation.sweep.images.controls import Controls
 from distill.evaluation.sweep.images.jobs import (
+    STORED,
     ImageJob,
     ImageOutcome,
+    ImagePoint,
     as_rows,
     budgets,
     image_curve,
@@ -24,7 +28,7 @@ from distill.evaluation.sweep.images.kept import first_places, make_kept
 from distill.evaluation.sweep.images.options import ImageSweepOptions, complete, label_source
 from distill.evaluation.sweep.images.plot import draw_image_curves
 from distill.evaluation.sweep.images.table import table_lines
-from distill.evaluation.sweep.images.work import judged_set, train_kept
+from distill.evaluation.sweep.images.work import Budget, judged_set, train_kept
 from distill.evaluation.sweep.log import JobLog, Work, sweep_key
 from distill.run.context import Context
 from distill.run.engines import Load
@@ -61,7 +65,7 @@ def run_image_sweep(
         [
             sweep_key(context, set_file, _VERSION, _ELSEWHERE),
             # Its coder decides how many bytes images take.
-            coded_protocol(context, table),
+            coded_protocol(context, table, None),
         ]
     )
     make_kept(context, content, folder, jobs, key)
@@ -70,9 +74,7 @@ def run_image_sweep(
     work = Work(train, partial(_load, context, content), ImageOutcome, _note)
     points = image_curve(jobs, log.results("sweep", jobs, work))
     controls = Controls(log, set_file.resolve(), content)
-    counted = count_bytes(content)
-    shared = counted["preprocess"] + counted["settings"]
-    coded = controls.coded(budgets(points, options.controls), shared)
+    coded = controls.coded(_budgets(content, points, options))
     points = with_gains(points, coded)
     result = {
         "set": content.manifest["source"]["name"],
@@ -81,13 +83,27 @@ def run_image_sweep(
         "protocol": {
             **protocol(context, table, judged_set(context, content)),
             "images": "the first of each class, in the set's order",
-            CODED: coded_protocol(context, table),
+            CODED: coded_protocol(context, table, own_way(content)),
         },
     }
     write_json(folder / RESULT, result)
     write_text(folder / TABLE, "\n".join(table_lines(result)) + "\n")
     draw_image_curves(result, folder / PLOT)
     return result
+
+
+def _budgets(
+    content: SetFile, points: Sequence[ImagePoint], options: ImageSweepOptions
+) -> list[Budget]:
+    """The bytes at which coded real images are trained on; they may be kept as a point there is."""
+    counted = count_bytes(content)
+    shared = counted["preprocess"] + counted["settings"]
+    found = []
+    for size in budgets(points, options.controls):
+        coding = min(point.coding for point in points if point.bytes == size)
+        own = own_way(content) if coding == STORED else (coding, content.factor)
+        found.append(Budget(size, shared, own))
+    return found
 
 
 def _load(context: Context, content: SetFile, job: ImageJob) -> Load:

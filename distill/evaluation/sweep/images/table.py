@@ -58,8 +58,9 @@ def accuracy_text(stats: Mapping[str, Any]) -> str:
 
 
 def control_text(stats: Mapping[str, Any]) -> str:
-    """The accuracy of coded real images, and how many there are under which coding."""
-    return f"{accuracy_text(stats)} ({stats['images']} by {stats['coding']})"
+    """The accuracy of coded real images, how many there are, and how they are kept."""
+    formed = f", {stats['factor'] ** 2} in one" if stats["factor"] > 1 else ""
+    return f"{accuracy_text(stats)} ({stats['images']} by {stats['coding']}{formed})"
 
 
 def _row(point: Mapping[str, Any], result: Mapping[str, Any]) -> Sequence[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from distill.evaluation.coded import CodedReal, candidates, fit
+from distill.evaluation.coded import CodedReal, candidates, fit, random_draw
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, grade_student
 from distill.evaluation.sweep.images.jobs import STORED, ImageJob, ImageOutcome
@@ -61,28 +61,32 @@ class Budget:
     Attributes:
         bytes: of everything.
         shared: of what reads the images.
+        own: the coding and the formation factor of the set's images in as many bytes, which real
+            ones may have too; None where they are not coded.
     """
 
     bytes: int
     shared: int
+    own: tuple[str, int] | None = None
 
     @property
     def name(self) -> str:
         """A name that is the same in every sweep."""
-        return f"offers/{self.bytes}/{self.shared}"
+        coding, factor = self.own or ("", 1)
+        return f"offers/{self.bytes}/{self.shared}/{coding}/{factor}"
 
 
 @dataclass(frozen=True)
 class Offers:
-    """Ways to keep real images in a budget: coding, images per class and bytes of each."""
+    """Ways to keep real images in a budget: the fields of each `CodedReal`."""
 
-    reals: list[tuple[str, int, int]]
+    reals: list[tuple[str, int, int, int]]
 
 
 def find_offers(context: Context, budget: Budget) -> Offers:
     """As many real images as fit into a budget under each coding of the control."""
-    found = candidates(context, budget.bytes, budget.shared)
-    return Offers([(real.coding, real.ipc, real.bytes) for real in found])
+    found = candidates(context, budget.bytes, budget.shared, budget.own)
+    return Offers([(real.coding, real.ipc, real.bytes, real.factor) for real in found])
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Fit:
 
     Attributes:
         budget: bytes.
-        first: their coding, and images per class to try first.
+        first: the way to keep them, and stored images per class to try first.
         seeds: draws of images.
     """
 
@@ -102,13 +106,17 @@ class Fit:
     @property
     def name(self) -> str:
         """A name that is the same in every sweep."""
-        return f"fit/{self.budget.bytes}/{self.budget.shared}/{self.first.coding}/{self.seeds}"
+        first = self.first
+        return (
+            f"fit/{self.budget.bytes}/{self.budget.shared}/{first.coding}/{first.factor}/"
+            f"{first.ipc}/{self.seeds}"
+        )
 
 
 def fit_seeds(context: Context, job: Fit) -> CodedReal:
     """As many real images as fit for every seed."""
-    budget = job.budget
-    return fit(context, job.first, budget.bytes, budget.shared, seeds=job.seeds)
+    draws = [random_draw(context, seed) for seed in range(job.seeds)]
+    return fit(context, draws, job.first, job.budget.bytes, job.budget.shared)
 
 
 @dataclass(frozen=True)

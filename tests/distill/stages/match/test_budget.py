@@ -156,6 +156,18 @@ def test_what_is_given_is_not_searched(small, experts, command, tmp_path):
     assert table["ipc"] > 2
 
 
+def test_pixels_are_searched_as_students_see_them(small, experts, command, tmp_path):
+    words = ("run", small, "--reuse", experts, "--bytes", "6000", "--out", tmp_path / "run")
+    outcome = command(*words, *set_options(images="pixels"))
+    assert outcome.code == 0, outcome
+    tried = [line.split() for line in outcome.err.splitlines() if line.startswith("search ")]
+    # 10 images of 8x8 float32 take 2,560 bytes.
+    assert [line[1:6] for line in tried] == [
+        ["pixels,", "2", "a", "class,", "factor"], ["pixels,", "2", "a", "class,", "factor"],
+    ]  # fmt: skip
+    assert count_bytes(read_set(tmp_path / "run" / "set.h5"))["total"] <= 6000
+
+
 REFUSED = [
     (["--bytes", "10"], ["match.budget_bytes is 10", "allow more bytes"]),
     (["--bytes", "0"], ["--bytes"]),
