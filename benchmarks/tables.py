@@ -18,6 +18,14 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from cost_tables import (
+    epochs_table,
+    gradient_table,
+    pipeline_table,
+    precision_table,
+    workers_table,
+)
+
 from distill.recipes.stages import MAKERS
 
 ROOT = Path(__file__).parent.parent
@@ -100,31 +108,6 @@ def run_table(result: dict[str, Any]) -> list[str]:
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
     lines += ["", f"{seeds} students; {seconds / 60:.1f} minutes, {peak / 2**30:.1f} GiB."]
-    return lines
-
-
-def gradient_table(result: dict[str, Any]) -> list[str]:
-    """Time against unrolled, peak memory and error of the matching gradients, as Markdown."""
-    times, peaks, errors = result["seconds"], result["peak_bytes"], result["errors"]
-    timed = [n for n in times if "unrolled" in times[n] and n != "1"]
-    heads = [f"time, N = {n}" for n in timed] + [f"MiB, N = {n}" for n in peaks]
-    heads += [f"error, N = {n}" for n in errors]
-    lines = [f"| gradient | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
-    for name in times[timed[0]]:
-        cells = [f"{times[n][name] / times[n]['unrolled']:.2f}x" for n in timed]
-        cells += [f"{peaks[n][name] / 2**20:,.0f}" if name in peaks[n] else "–" for n in peaks]
-        cells += [
-            f"{max(errors[n][name].values()):.0e}" if name in errors[n] else "–" for n in errors
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    made = result["made"]["seconds"]
-    problem = made["problem"]
-    memory = "what the allocator reserves" if "gpu" in made["machine"] else "growth of the process"
-    lines += [
-        "",
-        f"ConvNet of width {problem['width']}, batch {problem['batch']}, 3x32x32 images, "
-        f"{made['threads']} thread(s); MiB: {memory}.",
-    ]
     return lines
 
 
@@ -214,34 +197,6 @@ def projector_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def pipeline_table(result: dict[str, Any]) -> list[str]:
-    """What each stage of a recipe costs, as Markdown."""
-    lines = ["| stage | seconds | MiB | operations | of the peak |", "|---|---:|---:|---:|---:|"]
-    for name, stage in result["stages"].items():
-        lines.append(
-            f"| {name} | {stage['seconds']:.1f} | {stage['peak_memory_bytes'] / 2**20:,.0f} "
-            f"| {stage['operations']:.1e} | {100 * stage['share_of_peak']:.0f} % |"
-        )
-    lines += [
-        "",
-        f"The peak is {result['product_operations_per_second'] / 1e9:.0f} billion operations a "
-        f"second on {result['threads']} thread(s).",
-    ]
-    return lines
-
-
-def workers_table(result: dict[str, Any]) -> list[str]:
-    """Students one after another and side by side, as Markdown."""
-    lines = ["| workers | seconds |", "|---:|---:|"]
-    lines += [
-        f"| {count} | {min(durations):.1f} |" for count, durations in result["seconds"].items()
-    ]
-    times = len(result["seconds"]["1"])
-    measured = "each measured once" if times == 1 else f"the shortest of {times} times"
-    lines += ["", f"{result['students']} students; {measured}, start included."]
-    return lines
-
-
 def source_bytes(counted: dict[str, Any], source: str) -> int:
     """Images plus what a label source needs; external bytes are listed apart."""
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
@@ -308,6 +263,8 @@ def updated(text: str, folder: Path) -> str:
 
 # The table of a result file by a key that it alone has; others are runs.
 KINDS = {
+    "first_epoch_seconds": epochs_table,
+    "differences": precision_table,
     "peak_bytes": gradient_table,
     "variants": ablation_table,
     "sweep": curve_table,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from synth.convolution_backward import convolution_backward
 from synth.cuda_graphs import Work
 
 Options = dict[str, str | int | bool | Callable[..., Any]]
@@ -27,6 +28,8 @@ _aten = torch.ops.aten
 _VIEWS = (_aten.expand.default, _aten.view.default, _aten.alias.default, _aten.detach.default)
 
 _ZEROS = (_aten.zeros.default, _aten._efficientzerotensor.default)
+
+_DECOMPOSITIONS = {_aten.convolution_backward.default: convolution_backward}
 
 # By default, what several operations read is written to memory once it takes a few reads. In a
 # derivative of a norm these are whole images, and computing them again is cheaper.
@@ -56,7 +59,7 @@ def compile_work(work: Work, inputs: Sequence[Tensor]) -> Work:
     the disk.
     """
     with torch.enable_grad():
-        traced = make_fx(lambda *given: tuple(work(given)))(*inputs)
+        traced = make_fx(lambda *given: tuple(work(given)), _DECOMPOSITIONS)(*inputs)
     drop_zeros(traced)
     # Named, or a program from the cache on the disk could be for another number of threads.
     options: Options = {**_FEW_BUFFERS, "cpp.threads": torch.get_num_threads()}

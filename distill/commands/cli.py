@@ -8,6 +8,7 @@ import click
 
 from distill.commands.lazy import LazyGroup
 from distill.recipes.stages import STAGE_ENTRIES
+from distill.run.allocator import keep_freed_memory
 
 # command -> (module in distill.commands, attribute), see `LazyGroup`
 COMMANDS = {
@@ -42,6 +43,7 @@ def cli() -> None:
     Example:
       distill run digits --out runs/digits
     """
+    keep_freed_memory()
     if os.environ.get("NO_COLOR"):
         # See no-color.org; rich reads the variable itself.
         click.get_current_context().color = False

@@ -8,7 +8,6 @@ own threads and locks must not be copied. The server ends with the process that 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import importlib
 import multiprocessing
 import os
@@ -25,6 +24,8 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
+from distill.run.allocator import keep_freed_memory
+
 # What a terminal and a job system send to all processes of a group.
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -40,9 +41,6 @@ _SLOW = (
     "open_clip",
     "peft",
 )
-
-# Options of glibc's mallopt: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, at the most it learns to use.
-_GLIBC_OPTIONS = ((-1, 2**26), (-3, 2**25))
 
 _GONE = (OSError, EOFError)
 
@@ -230,18 +228,6 @@ def _answer(
         pipe.send(started[pid].exitcode)
 
 
-def _keep_freed_memory() -> None:
-    """Have the C library keep what tensors give back, for the next step takes as much again.
-
-    It learns that by itself in a process that has once freed something large; a new worker gave
-    memory back to the system, and got it again page by page, through all of its first jobs.
-    """
-    with suppress(OSError, AttributeError):
-        allocator = ctypes.CDLL(None)
-        for option, size in _GLIBC_OPTIONS:
-            allocator.mallopt(option, size)
-
-
 def _import_modules(names: list[str]) -> None:
     for name in names:
         with suppress(ImportError):
@@ -262,7 +248,7 @@ def _work(
 ) -> None:
     """The life of a worker."""
     pipe.close()
-    _keep_freed_memory()
+    keep_freed_memory()
     os.chdir(place.folder)
     os.environ.update(place.environment)
     sys.path[:] = place.path

@@ -82,8 +82,8 @@ class ImagePoint:
         error: mean squared error of the pixels that students see, in [0, 1].
         dominated: whether another point of the student takes no more bytes and is no less
             accurate, and better in one of the two; the others are the Pareto front.
-        gain: `mean` less that of coded real images in as many bytes; None where these were not
-            asked for.
+        gain: `mean` less that of the best coded real images in no more bytes; None where those in
+            as many were not asked for.
     """
 
     coding: str
@@ -162,9 +162,24 @@ def with_gains(
     """
     found = []
     for point in points:
-        real = coded[point.student].get(str(point.bytes))
+        real = best_control(coded[point.student], point.bytes)
         found.append(replace(point, gain=None if real is None else point.mean - real["mean"]))
     return found
+
+
+def best_control(coded: Mapping[str, Mapping[str, Any]], size: int) -> Mapping[str, Any] | None:
+    """The most accurate coded real images in at most `size` bytes; of equals those of the fewest.
+
+    A way that a search chose for more bytes may be worse than one that it chose for fewer.
+
+    Args:
+        coded: accuracies of one student by bytes.
+        size: bytes of a point; None is returned where no control was trained for them.
+    """
+    if str(size) not in coded:
+        return None
+    within = sorted(int(own) for own in coded if int(own) <= size)
+    return max((coded[str(own)] for own in within), key=lambda stats: float(stats["mean"]))
 
 
 def as_rows(points: Sequence[ImagePoint]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distill.evaluation.jobs import CODED, WHOLE
+from distill.evaluation.sweep.images.jobs import best_control
 
 _HEAD = (
     "student",
@@ -27,7 +28,7 @@ _WORDS = (0, 1, 3)
 
 
 def table_lines(result: Mapping[str, Any]) -> Iterator[str]:
-    """Every point beside its control, of each student from the fewest bytes to the most.
+    """Every point beside the best control in no more bytes, by student and bytes.
 
     Args:
         result: what `run_image_sweep` returns.
@@ -64,7 +65,7 @@ def control_text(stats: Mapping[str, Any]) -> str:
 
 
 def _row(point: Mapping[str, Any], result: Mapping[str, Any]) -> Sequence[str]:
-    real = result["controls"][CODED][point["student"]].get(str(point["bytes"]))
+    real = best_control(result["controls"][CODED][point["student"]], point["bytes"])
     gain = point["gain"]
     return (
         point["student"],

@@ -1,0 +1,109 @@
+"""Tables of what things cost, from the result files of benchmarks; see `tables.py`."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+# Columns of times: the part of the file, and what stands in their heads.
+TIMES = {"seconds_one_thread": "one thread", "seconds": "time"}
+ANCHORS = ("mtt-style", "unrolled")
+
+
+def gradient_table(result: dict[str, Any]) -> list[str]:
+    """Time against plain unrolled differentiation, peak memory and error, as Markdown.
+
+    Times are multiples of those of the first of ANCHORS that was measured.
+    """
+    peaks, errors = result["peak_bytes"], result["errors"]
+    heads, columns = [], []
+    rows: dict[str, None] = {}
+    for part, words in TIMES.items():
+        for n, times in result.get(part, {}).items():
+            anchor = next((times[name] for name in ANCHORS if name in times), None)
+            if anchor is not None and n != "1":
+                heads.append(f"{words}, N = {n}")
+                columns.append({name: f"{taken / anchor:.2f}x" for name, taken in times.items()})
+                rows |= dict.fromkeys(times)
+    for n, measured in peaks.items():
+        heads.append(f"MiB, N = {n}")
+        columns.append({name: f"{size / 2**20:,.0f}" for name, size in measured.items()})
+    for n, measured in errors.items():
+        heads.append(f"error, N = {n}")
+        columns.append({name: f"{max(parts.values()):.0e}" for name, parts in measured.items()})
+    lines = [f"| gradient | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
+    lines += [
+        f"| {name} | {' | '.join(column.get(name, '–') for column in columns)} |" for name in rows
+    ]
+    made = result["made"]["seconds"]
+    problem = made["problem"]
+    memory = "what the allocator reserves" if "gpu" in made["machine"] else "growth of the process"
+    lines += [
+        "",
+        f"ConvNet of width {problem['width']}, batch {problem['batch']}, 3x32x32 images, "
+        f"{made['threads']} thread(s); MiB: {memory}.",
+    ]
+    return lines
+
+
+def pipeline_table(result: dict[str, Any]) -> list[str]:
+    """What each stage of a recipe costs, as Markdown."""
+    lines = ["| stage | seconds | MiB | operations | of the peak |", "|---|---:|---:|---:|---:|"]
+    for name, stage in result["stages"].items():
+        lines.append(
+            f"| {name} | {stage['seconds']:.1f} | {stage['peak_memory_bytes'] / 2**20:,.0f} "
+            f"| {stage['operations']:.1e} | {100 * stage['share_of_peak']:.0f} % |"
+        )
+    lines += [
+        "",
+        f"The peak is {result['product_operations_per_second'] / 1e9:.0f} billion operations a "
+        f"second on {result['threads']} thread(s).",
+    ]
+    return lines
+
+
+def workers_table(result: dict[str, Any]) -> list[str]:
+    """Students one after another and side by side, as Markdown."""
+    lines = ["| workers | seconds |", "|---:|---:|"]
+    lines += [
+        f"| {count} | {min(durations):.1f} |" for count, durations in result["seconds"].items()
+    ]
+    times = len(result["seconds"]["1"])
+    measured = "each measured once" if times == 1 else f"the shortest of {times} times"
+    lines += ["", f"{result['students']} students; {measured}, start included."]
+    return lines
+
+
+def epochs_table(result: dict[str, Any]) -> list[str]:
+    """Seconds of an epoch at an older commit and at this one, as Markdown."""
+    lines = ["| training | seconds an epoch | first epoch |", "|---|---:|---:|"]
+    for name, seconds in result["seconds"].items():
+        words = f"commit {result['old']}" if name == "old" else name
+        first = result["first_epoch_seconds"][name]
+        lines.append(f"| {words} | {statistics.median(seconds):.1f} | {first:.1f} |")
+    lines += [
+        "",
+        f"{result['images']:,} images, batches of {result['batch']}, {result['threads']} threads, "
+        f"in turn; median of {len(result['seconds']['old'])}; the median of the ratios of the last "
+        f"to the first row is {result['median_ratio']:.2f}.",
+    ]
+    return lines
+
+
+def precision_table(result: dict[str, Any]) -> list[str]:
+    """Test accuracies in float32 and in bfloat16, by kind of network, as Markdown."""
+    lines = ["| network | float32 | compiled bfloat16 | difference |", "|---|---:|---:|---:|"]
+    for kind, row in result["accuracies"].items():
+        cells = [
+            f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
+            for values in row.values()
+        ]
+        difference = result["differences"][kind]
+        mean, error = 100 * difference["mean"], 100 * difference["standard_error"]
+        lines.append(f"| {kind} | {' | '.join(cells)} | {mean:+.2f} ± {error:.2f} |")
+    lines += [
+        "",
+        f"`{result['network']}`, {result['images']:,} images, {result['epochs']} epochs, "
+        f"{result['seeds']} seeds: mean ± deviation; the difference with its standard error.",
+    ]
+    return lines
