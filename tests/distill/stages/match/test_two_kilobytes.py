@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("constriction", reason="pip install 'limbeck[compact]'")
 
-BEHIND = pytest.mark.xfail(reason="0.924 beside 0.926 of 730 coded real images")
+BEHIND = pytest.mark.xfail(reason="0.924 beside 0.924 of 560 coded real images, four in one")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,15 @@ def test_everything_takes_at_most_the_budget(finished_run, summary):
 @pytest.mark.parametrize("student", ["convnet3:width=32", pytest.param("mlp", marks=BEHIND)])
 def test_students_beat_those_of_coded_real_images(student, summary):
     own = summary["students"][student]["hard"]
-    control = summary["controls"]["coded"][student]["hard"]
-    assert len(own["runs"]) == len(control["runs"]) == 5
-    assert control["bytes"] <= 2000
-    assert own["mean"] > control["mean"]
+    for name in ("coded", "herded"):
+        control = summary["controls"][name][student]["hard"]
+        assert len(own["runs"]) == len(control["runs"]) == 5
+        assert control["bytes"] <= 2000
+        assert own["mean"] > control["mean"]
+
+
+def test_a_quantised_network_of_the_same_bytes_is_stated(summary):
+    ((_, sources),) = summary["controls"]["network"].items()
+    assert len(sources["hard"]["runs"]) == 5
+    assert 1500 < sources["hard"]["bytes"] <= 2000
+    assert sources["hard"]["mean"] > 0.9
