@@ -8,8 +8,9 @@
 automatic differentiation through all inner steps of a network with PyTorch's own norm kernels.
 `unrolled` does the same through the library higher, on our network.
 
-One process measures all times, interleaved, so that a slow minute hits every method alike;
-medians are reported, for all threads and for one. Parts can be measured one at a time, since only
+One process measures all times, interleaved, so that a slow minute hits every method alike, and
+keeps the memory that a method frees, as `distill` does, so that none pays for what another left.
+Medians are reported, for all threads and for one. Parts can be measured one at a time, since only
 times need a quiet machine: a file that is there keeps its other parts. Peak memory is what the
 allocator reserved at most on CUDA, and on the CPU the growth of a child process during one
 gradient, after a short one for which all is loaded and compiled; what a compiler itself keeps in
@@ -37,6 +38,7 @@ import torch
 from record import provenance
 from torch import nn
 
+from distill.run.allocator import keep_freed_memory
 from synth import Adjoint, FrozenAdjoint, MatchingGradient, Unrolled
 from synth.augment import dsa
 from synth.compiling import find_compiler
@@ -332,6 +334,7 @@ def main() -> None:
     if options.child:
         child(options.child, options)
         return
+    keep_freed_memory()
     for name in METHODS.keys() - set(options.methods):
         del METHODS[name]
     result = json.loads(options.out.read_text()) if options.out and options.out.exists() else {}

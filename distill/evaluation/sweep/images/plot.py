@@ -78,8 +78,9 @@ def _draw_point(panel: Any, point: Mapping[str, Any], look: tuple[str, str], nam
     )  # fmt: skip
     bars.lines[0].set_gid(name)
     if not point["dominated"]:
+        # The colour says which coding.
         panel.annotate(
-            kept_text(point), where, xytext=(5, 4), textcoords="offset points", fontsize=6,
+            f"{point['ipc']} a class", where, xytext=(5, 4), textcoords="offset points", fontsize=6,
             color=colour,
         )  # fmt: skip
 
