@@ -1,8 +1,8 @@
 """Coded real images, as many as fit into the bytes of a set: drawn at random, and herded.
 
-How they are kept is chosen for each student and label source on the validation split, by a short
-training on the random images of seed 0 in each way; the test split chooses nothing. The herded
-ones are kept as the random ones are.
+How they are kept is chosen for each student and label source on the validation split, by trainings
+on the random images of seed 0: a short one in each way, then a whole one in the best few; the test
+split chooses nothing. The herded ones are kept as the random ones are.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from synth.images import Images
 from synth.matching.start import class_labels
 from synth.selection import Pixels, choose_per_class, herding
 
-# A training of the search has one epoch for this many of a student's.
+# A short training has one epoch for this many of a student's. Few images need more epochs than
+# many, so that the best few ways are trained once more for all of them.
 SEARCH_SHARE = 5
+FINALISTS = 5
 
 # How near the number of images comes to the largest that fits: in the search, and in the end.
 _ROUGH, _FINE = 0.05, 0.01
@@ -202,34 +204,36 @@ def _bytes(context: Context, coded: CodedImages, draw: Draw, ipc: int) -> int:
 
 
 def plan_search(
-    jobs: Sequence[StudentJob], epochs: int, offered: Mapping[str, Sequence[CodedReal]]
+    jobs: Sequence[StudentJob],
+    offered: Mapping[tuple[str, str], Sequence[CodedReal]],
+    epochs: int | None = None,
 ) -> list[tuple[StudentJob, CodedReal]]:
-    """Short trainings under every candidate, one for each student and label source.
+    """A training under every candidate of each student and label source.
 
     Args:
         jobs: of the evaluation; those of seed 0 on the set are taken up.
-        epochs: of its students.
-        offered: candidates by label source.
+        offered: candidates by (student, label source).
+        epochs: of each training; None for all.
     """
-    short = max(1, epochs // SEARCH_SHARE)
     return [
-        (replace(_on(job, CODED, real), trial=True, epochs=short), real)
+        (replace(_on(job, CODED, real), trial=True, epochs=epochs), real)
         for job in jobs
         if job.group == STUDENTS and job.seed == 0
-        for real in offered[job.labels]
+        for real in offered[job.student, job.labels]
     ]
 
 
-def best_codings(
-    graded: Iterable[tuple[StudentJob, CodedReal, float]],
-) -> dict[tuple[str, str], CodedReal]:
-    """The candidate of the best accuracy by (student, label source); the first of equals."""
-    best: dict[tuple[str, str], tuple[float, CodedReal]] = {}
+def best_candidates(
+    graded: Iterable[tuple[StudentJob, CodedReal, float]], count: int
+) -> dict[tuple[str, str], list[CodedReal]]:
+    """The candidates of the best accuracies by (student, label source); the first of equals."""
+    found: dict[tuple[str, str], list[tuple[float, CodedReal]]] = {}
     for job, real, value in graded:
-        key = (job.student, job.labels)
-        if key not in best or value > best[key][0]:
-            best[key] = (value, real)
-    return {key: real for key, (_, real) in best.items()}
+        found.setdefault((job.student, job.labels), []).append((value, real))
+    return {
+        key: [real for _, real in sorted(values, key=lambda pair: -pair[0])[:count]]
+        for key, values in found.items()
+    }
 
 
 def plan_coded(

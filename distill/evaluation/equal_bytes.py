@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.evaluation.coded import (
+    FINALISTS,
     SEARCH_SHARE,
     CodedReal,
     Draw,
-    best_codings,
+    best_candidates,
     candidates,
     describe_coded,
     fit,
@@ -113,7 +114,7 @@ def coded_protocol(
         "candidates": list(dict.fromkeys(spec for spec, _ in ways)),
         "factors": sorted({factor for _, factor in ways}),
         "on": f"{len(context.data.validation)} validation images, one student of each kind, "
-        f"{short} epochs",
+        f"{short} epochs; the best {FINALISTS} again, {table.epochs} epochs",
         "coder": best_coder(),
     }
 
@@ -141,11 +142,7 @@ def choose_controls(
     budgets = {source: counted["totals"][source] for source in sources}
     own = own_way(content)
     offered = {source: candidates(context, budgets[source], shared, own) for source in sources}
-    search = plan_search(base, table.epochs, offered)
-    graded = measure("choose coding", [job for job, _ in search])
-    chosen = best_codings(
-        (job, real, grade.accuracy) for (job, real), (_, grade) in zip(search, graded, strict=True)
-    )
+    chosen = choose_ways(table, base, offered, measure)
     seeds = [random_draw(context, seed) for seed in range(table.seeds)]
     herded = [herded_draw(context)]
 
@@ -159,6 +156,33 @@ def choose_controls(
     rooms = {source: budget - shared for source, budget in budgets.items()}
     networks = _choose_networks(context, table, base, rooms, measure)
     return EqualBytes(fitted(seeds), fitted(herded), networks, shared, own)
+
+
+def choose_ways(
+    table: EvaluateTable,
+    base: Sequence[StudentJob],
+    offered: Mapping[str, Sequence[CodedReal]],
+    measure: Measure,
+) -> Choices:
+    """How random real images are kept: the best of `offered`, by (student, label source).
+
+    Args:
+        table: [evaluate] of the recipe.
+        base: what `plan_jobs` gave; those of seed 0 on the set are taken up.
+        offered: candidates by label source.
+        measure: trains and tests the candidates.
+    """
+    left: Mapping[tuple[str, str], Sequence[CodedReal]] = {
+        (job.student, job.labels): offered[job.labels] for job in base if job.group == STUDENTS
+    }
+    rounds = ((max(1, table.epochs // SEARCH_SHARE), FINALISTS), (None, 1))
+    for epochs, count in rounds:
+        search = plan_search(base, left, epochs)
+        graded = measure("choose coding", [job for job, _ in search])
+        values = [grade.accuracy for _, grade in graded]
+        found = ((*pair, value) for pair, value in zip(search, values, strict=True))
+        left = best_candidates(found, count)
+    return {key: best for key, (best,) in left.items()}
 
 
 def _choose_networks(

@@ -7,7 +7,7 @@ import torch
 
 from distill.evaluation.coded import (
     CodedReal,
-    best_codings,
+    best_candidates,
     candidates,
     coded_real,
     fit,
@@ -111,13 +111,17 @@ def test_herded_images_have_the_mean_of_their_class(context):
         herded_draw(context)(11)
 
 
-def test_search_is_short_and_one_for_each_student_and_source():
+def test_search_trains_one_for_each_student_and_source():
     jobs = plan_jobs(["a", "b"], 3, ["hard", "learned"], ["hard", "learned"], [])
+    hard, learned = [CodedReal("x", 2, 50), CodedReal("y", 1, 60, 2)], [CodedReal("x", 4, 90)]
     offered = {
-        "hard": [CodedReal("x", 2, 50), CodedReal("y", 1, 60, 2)],
-        "learned": [CodedReal("x", 4, 90)],
-    }
-    search = plan_search(jobs, 100, offered)
+        ("a", "hard"): hard, ("a", "learned"): learned,
+        ("b", "hard"): hard, ("b", "learned"): learned,
+    }  # fmt: skip
+    whole = plan_search(jobs, offered)
+    assert whole[0][0].name == "coded/a/hard/0/x/2/trial"
+    search = plan_search(jobs, offered, 20)
+    assert [real for _, real in search] == [real for _, real in whole]
     names = [job.name for job, _ in search]
     assert names[:3] == [
         "coded/a/hard/0/x/2/epochs=20/trial",
@@ -127,7 +131,10 @@ def test_search_is_short_and_one_for_each_student_and_source():
     assert len(names) == len(set(names)) == 6
     values = [0.5, 0.6, 0.1, 0.5, 0.5, 0.2]
     graded = [(job, real, value) for (job, real), value in zip(search, values, strict=True)]
-    best = best_codings(graded)
+    both = best_candidates(graded, 5)
+    assert [real.coding for real in both["a", "hard"]] == ["y", "x"]
+    assert [real.coding for real in both["b", "hard"]] == ["x", "y"], "the first of equals"
+    best = {key: found for key, (found,) in best_candidates(graded, 1).items()}
     assert {key: real.coding for key, real in best.items()} == {
         ("a", "hard"): "y", ("a", "learned"): "x", ("b", "hard"): "x", ("b", "learned"): "x",
     }  # fmt: skip

@@ -57,7 +57,7 @@ def test_controls_have_the_form_of_random_and_the_test_images_choose_nothing(
     said = found["protocol"]
     assert said["coded"]["candidates"] == list(CODINGS)
     assert said["coded"]["factors"] == [1, 2]
-    assert said["coded"]["on"].endswith("1 epochs")
+    assert said["coded"]["on"].endswith("1 epochs; the best 5 again, 5 epochs")
     assert said["network"]["images"] == said["whole"]["images"]
 
 

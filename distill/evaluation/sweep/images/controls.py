@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill.evaluation.coded import (
-    CodedReal,
-    best_codings,
-    describe_coded,
-    plan_coded,
-    plan_search,
-)
+from distill.evaluation.coded import CodedReal, describe_coded, plan_coded
+from distill.evaluation.confusion import Grade
+from distill.evaluation.equal_bytes import Choices, choose_ways
 from distill.evaluation.jobs import CODED, STUDENTS, WHOLE, StudentJob, statistics_of
 from distill.evaluation.students import student_load
 from distill.evaluation.sweep.images.work import (
@@ -67,15 +63,9 @@ class Controls:
             sizes: of different bytes.
         """
         base = self._jobs(STUDENTS, self.table.seeds)
-        offers = self._offers(sizes)
-        plans = {
-            budget: plan_search(base, self.table.epochs, {HARD: reals})
-            for budget, reals in offers.items()
-        }
-        trials = self._train("choose coding", (job for plan in plans.values() for job, _ in plan))
         chosen = {
-            budget: best_codings((job, real, trials[job.name].accuracy) for job, real in plan)
-            for budget, plan in plans.items()
+            budget: choose_ways(self.table, base, {HARD: reals}, self._measure)
+            for budget, reals in self._offers(sizes).items()
         }
         fitted = self._fit(chosen)
         jobs = {budget: plan_coded(base, CODED, reals) for budget, reals in fitted.items()}
@@ -108,9 +98,7 @@ class Controls:
         found = self.log.results("fit real images", sizes, work)
         return {size: [CodedReal(*real) for real in found[size.name].reals] for size in sizes}
 
-    def _fit(
-        self, chosen: dict[Budget, dict[tuple[str, str], CodedReal]]
-    ) -> dict[Budget, dict[tuple[str, str], CodedReal]]:
+    def _fit(self, chosen: Mapping[Budget, Choices]) -> dict[Budget, Choices]:
         """As many images as fit for every seed, by budget, student and label source."""
         jobs = {
             (budget, key): Fit(budget, real, self.table.seeds)
@@ -129,6 +117,11 @@ class Controls:
         train = partial(train_control, self.set_file)
         work = Work(train, self._load, Graded, _graded_note)
         return self.log.results(task, _distinct(jobs), work)
+
+    def _measure(self, task: str, jobs: Sequence[StudentJob]) -> Sequence[tuple[StudentJob, Grade]]:
+        """The result of each job, in the form of an evaluation's."""
+        found = self._train(task, jobs)
+        return [(job, Grade(found[job.name].accuracy)) for job in jobs]
 
     def _load(self, job: StudentJob) -> Load:
         context = self.log.context
