@@ -87,18 +87,10 @@ class EqualBytes:
 
     def _protocol(self, context: Context, table: EvaluateTable) -> dict[str, Any]:
         """How the controls are made, in plain values."""
-        ways = offered_ways(context, self.own)
         held_out = f"{len(context.data.validation)} validation images"
-        short = [max(1, epochs // SEARCH_SHARE) for epochs in (table.epochs, table.whole_epochs)]
+        short = max(1, table.whole_epochs // SEARCH_SHARE)
         return {
-            CODED: {
-                "as": "hard",
-                "candidates": list(dict.fromkeys(spec for spec, _ in ways)),
-                "factors": sorted({factor for _, factor in ways}),
-                "on": f"{held_out}, one student of each kind, {short[0]} epochs; the best "
-                f"{FINALISTS} again, {table.epochs} epochs",
-                "coder": best_coder(),
-            },
+            CODED: coded_protocol(context, table, self.own),
             HERDED: {"as": "hard", "features": "pixels", "kept": "as the random ones"},
             NETWORK: {
                 "as": "hard",
@@ -106,9 +98,25 @@ class EqualBytes:
                 "images": len(context.data.train),
                 "bits": list(BITS),
                 "widest": network_spec(WIDEST),
-                "on": f"{held_out}, one network of each kind, {short[1]} epochs",
+                "on": f"{held_out}, one network of each kind, {short} epochs",
             },
         }
+
+
+def coded_protocol(
+    context: Context, table: EvaluateTable, own: tuple[str, int] | None
+) -> dict[str, Any]:
+    """How random coded real images are made, in plain values; `own` is the set's way, if any."""
+    ways = offered_ways(context, own)
+    short = max(1, table.epochs // SEARCH_SHARE)
+    return {
+        "as": "hard",
+        "candidates": list(dict.fromkeys(spec for spec, _ in ways)),
+        "factors": sorted({factor for _, factor in ways}),
+        "on": f"{len(context.data.validation)} validation images, one student of each kind, "
+        f"{short} epochs; the best {FINALISTS} again, {table.epochs} epochs",
+        "coder": best_coder(),
+    }
 
 
 def choose_controls(
@@ -134,7 +142,7 @@ def choose_controls(
     budgets = {source: counted["totals"][source] for source in sources}
     own = own_way(content)
     offered = {source: candidates(context, budgets[source], shared, own) for source in sources}
-    chosen = _choose_ways(table, base, offered, measure)
+    chosen = choose_ways(table, base, offered, measure)
     seeds = [random_draw(context, seed) for seed in range(table.seeds)]
     herded = [herded_draw(context)]
 
@@ -150,13 +158,20 @@ def choose_controls(
     return EqualBytes(fitted(seeds), fitted(herded), networks, shared, own)
 
 
-def _choose_ways(
+def choose_ways(
     table: EvaluateTable,
     base: Sequence[StudentJob],
     offered: Mapping[str, Sequence[CodedReal]],
     measure: Measure,
 ) -> Choices:
-    """How random real images are kept: the best of `offered`, by label source."""
+    """How random real images are kept: the best of `offered`, by (student, label source).
+
+    Args:
+        table: [evaluate] of the recipe.
+        base: what `plan_jobs` gave; those of seed 0 on the set are taken up.
+        offered: candidates by label source.
+        measure: trains and tests the candidates.
+    """
     left: Mapping[tuple[str, str], Sequence[CodedReal]] = {
         (job.student, job.labels): offered[job.labels] for job in base if job.group == STUDENTS
     }

@@ -340,3 +340,23 @@ def compress_file(path: Path, budget: int, out: Path, steps: int = 0) -> dict[st
         "total": made.bytes["total"],
         "bytes": made.bytes,
     }
+
+
+def code_set(content: SetFile, spec: str) -> SetFile:
+    """The set with its images under a given coding; hard and learned labels stay as they are.
+
+    Voted labels are left out. Images that a tower refined take the place of the stored ones.
+
+    Args:
+        content: any set.
+        spec: of the coding.
+
+    Raises:
+        RecipeError: for a coding that does not exist, or that the images do not allow.
+    """
+    stored = content.images if content.refined is None else content.refined
+    pixels = content.preprocess.inverse(gather(stored)).detach()
+    n, c, h, w = pixels.shape
+    groups = class_runs(content.hard, len(content.manifest["class_names"]))
+    coding = build_coding(spec, (n, c, h, w), groups)
+    return code_images(content, _pack(coding, pixels, best_coder()))

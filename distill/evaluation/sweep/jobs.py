@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from distill.evaluation.jobs import RANDOM, statistics_of
 from distill.recipes.specs import parse_codec
@@ -203,10 +203,29 @@ def _point(key: tuple[str, str, str], rows: Sequence[Outcome], full: int) -> Poi
 
 
 def _dominated(point: Point, points: Sequence[Point]) -> bool:
+    kind = (point.images, point.student)
+    return is_dominated(point, [rival for rival in points if (rival.images, rival.student) == kind])
+
+
+class Rated(Protocol):
+    """A point of a curve."""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes."""
+        ...
+
+    @property
+    def mean(self) -> float:
+        """Its accuracy, a fraction."""
+        ...
+
+
+def is_dominated(point: Rated, rivals: Sequence[Rated]) -> bool:
+    """Whether a rival takes no more bytes and is no less accurate, and better in one of the two."""
     return any(
         other.bytes <= point.bytes
         and other.mean >= point.mean
         and (other.bytes < point.bytes or other.mean > point.mean)
-        for other in points
-        if (other.images, other.student) == (point.images, point.student)
+        for other in rivals
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from distill.evaluation.jobs import RANDOM
 from distill.evaluation.sweep.jobs import HARD, SYNTHETIC, Point
 from distill.store.files import atomic_path
 
-_COLOURS = ("#1f5fa8", "#b3541e", "#2f7d4f", "#7a3e9d", "#8a6d00", "#555555")
+COLOURS = ("#1f5fa8", "#b3541e", "#2f7d4f", "#7a3e9d", "#8a6d00", "#555555")
 
 
 def draw_curves(points: Sequence[Point], path: Path) -> None:
@@ -24,26 +25,59 @@ def draw_curves(points: Sequence[Point], path: Path) -> None:
         points: of one sweep.
         path: ending in .svg or .png.
     """
+
+    def draw(panel: Any, student: str) -> None:
+        _panel(panel, student, [point for point in points if point.student == student])
+
+    draw_panels([point.student for point in points], draw, path)
+
+
+def draw_panels(
+    students: Iterable[str],
+    draw: Callable[[Any, str], None],
+    path: Path,
+    tooltips: Mapping[str, str] | None = None,
+) -> None:
+    """Draw a panel for each student, one below the other: the same drawing gives the same file.
+
+    Args:
+        students: network specs, which may come several times.
+        draw: fills the axes of a student.
+        path: ending in .svg or .png.
+        tooltips: what an SVG says of the artists with these ids (`set_gid`), where a pointer
+            rests on them.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    students = list(dict.fromkeys(point.student for point in points))
+    names = list(dict.fromkeys(students))
     kind = path.suffix.removeprefix(".")
     metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {"Software": None}
     with mpl.rc_context({"svg.hashsalt": "limbeck", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(9, 5.2 * len(students)), layout="constrained")
-        panels = figure.subplots(len(students), 1, squeeze=False)[:, 0]
-        for panel, student in zip(panels, students, strict=True):
-            _panel(panel, student, [point for point in points if point.student == student])
+        figure = Figure(figsize=(9, 5.2 * len(names)), layout="constrained")
+        panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+        for panel, student in zip(panels, names, strict=True):
+            draw(panel, student)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=kind, metadata=metadata, dpi=144)
+            if kind == "svg" and tooltips:
+                _add_tooltips(temporary, tooltips)
+
+
+def _add_tooltips(path: Path, tooltips: Mapping[str, str]) -> None:
+    """Give groups of an SVG a title, which browsers show and screen readers say."""
+    text = path.read_text(encoding="utf-8")
+    for name, words in tooltips.items():
+        group = f'<g id="{name}">'
+        text = text.replace(group, f"{group}\n<title>{escape(words)}</title>")
+    path.write_text(text, encoding="utf-8")
 
 
 def _panel(panel: Any, student: str, points: Sequence[Point]) -> None:
     coded = [point for point in points if point.codec != HARD]
     own = [point for point in coded if point.images == SYNTHETIC]
     for index, point in enumerate(own):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         face = "none" if point.dominated else colour
         panel.errorbar(
             point.bytes, 100 * point.mean, 100 * point.std, fmt="o", color=colour, mfc=face,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from distill.errors import DivergedRunError, InterruptedRunError
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, protocol, student_load
+from distill.evaluation.sweep.images.options import ImageSweepOptions
+from distill.evaluation.sweep.images.run import run_image_sweep
 from distill.evaluation.sweep.jobs import (
     HARD,
     Outcome,
@@ -20,20 +22,17 @@ from distill.evaluation.sweep.jobs import (
     curve,
     plan_sweep,
 )
+from distill.evaluation.sweep.log import JobLog, Work, sweep_key
 from distill.evaluation.sweep.plot import draw_curves
 from distill.evaluation.sweep.work import random_file, train_and_test
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
-from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
-from distill.run.artefacts import COMMITTEE
 from distill.run.context import Context, scratch_context
 from distill.run.engines import Engine, Load
 from distill.run.interrupt import listen
-from distill.run.progress import Advance
 from distill.sets.set_file import SetFile, read_set, set_path, write_set
-from distill.store.files import digest_file, digest_json, write_json
-from distill.store.jsonl import append_lines, read_lines
+from distill.store.files import write_json
 from distill.teachers.loading import has_committee, load_committee
 from distill.teachers.voting import vote_views
 from synth.committee.vote import Committee
@@ -60,11 +59,8 @@ def run_sweep(
     content = read_set(set_file)
     labelled = has_committee(context)
     jobs = plan_sweep(options, table.students, table.seeds, labelled=labelled)
-    key = _key(context, set_file, table)
+    key = sweep_key(context, set_file, _VERSION)
     _make_random(context, content, folder, table.seeds, key, labelled=labelled)
-    outcomes = _read(folder / LOG, key)
-    left = [job for job in jobs if job.name not in outcomes]
-    train = partial(train_and_test, set_file.resolve(), folder.resolve())
     judged = EvaluatedSet(content)
 
     def load(job: SweepJob) -> Load:
@@ -73,11 +69,9 @@ def run_sweep(
             context, table, judged, StudentJob(STUDENTS, job.student, labels, job.seed)
         )
 
-    with context.progress.task("sweep", len(jobs), len(jobs) - len(left)) as advance:
-        for job, outcome in context.map(train, left, load):
-            outcomes[job.name] = outcome
-            append_lines(folder / LOG, [{"key": key, "job": job.name, **asdict(outcome)}])
-            _report(advance, job, outcome)
+    train = partial(train_and_test, set_file.resolve(), folder.resolve())
+    work = Work(train, load, Outcome, _note)
+    outcomes = JobLog(context, folder / LOG, key).results("sweep", jobs, work)
     points = curve(jobs, outcomes)
     result = {
         "set": content.manifest["source"]["name"],
@@ -87,24 +81,6 @@ def run_sweep(
     write_json(folder / TABLE, result)
     draw_curves(points, folder / PLOT)
     return result
-
-
-def _key(context: Context, set_file: Path, table: EvaluateTable) -> str:
-    """Digest of all that decides an outcome, besides the job itself."""
-    committee = context.run.path / COMMITTEE
-    evaluate = table.model_dump(mode="json", exclude={"students", "seeds", "labels"})
-    relabel = context.recipe.relabel
-    return digest_json(
-        {
-            "version": _VERSION,
-            "set": digest_file(set_file),
-            "committee": digest_file(committee) if committee.is_file() else None,
-            "data": context.data.digest,
-            "seed": context.recipe.seed,
-            "evaluate": evaluate,
-            "relabel": None if relabel is None else relabel.model_dump(mode="json"),
-        }
-    )
 
 
 def _make_random(
@@ -144,27 +120,14 @@ def _random_set(
     )
 
 
-def _report(advance: Advance, job: SweepJob, outcome: Outcome) -> None:
+def _note(job: SweepJob, outcome: Outcome) -> str:
     size = outcome.payload + outcome.views
-    advance(f"{job.images} {job.codec} {job.student}: {outcome.accuracy:.3f} at {size:,} bytes")
-
-
-def _read(log: Path, key: str) -> dict[str, Outcome]:
-    """Outcomes by job; rows of other sweeps are left out."""
-    outcomes = {}
-    for row in read_lines(log):
-        try:
-            name, of = row.pop("job"), row.pop("key")
-            if of == key:
-                outcomes[str(name)] = Outcome(**row)
-        except (KeyError, TypeError):
-            continue
-    return outcomes
+    return f"{job.images} {job.codec} {job.student}: {outcome.accuracy:.3f} at {size:,} bytes"
 
 
 def sweep_set(
     path: Path,
-    options: SweepOptions,
+    options: SweepOptions | ImageSweepOptions,
     changes: dict[str, Any],
     out: Path,
     *,
@@ -172,11 +135,13 @@ def sweep_set(
     device: str | None,
     quiet: bool,
 ) -> Any:
-    """Train students on a set under every codec; returns what `distill sweep --json` prints.
+    """Train students on a set under every codec, or under every way to keep its images.
+
+    Returns what `distill sweep --json` prints.
 
     Args:
         path: set.h5, or the folder of a run; the committee is looked for beside it.
-        options: codecs and controls.
+        options: what is compared.
         changes: keys of the recipe's [evaluate] table to replace.
         out: folder of the sweep.
         engine: where students are trained.
@@ -197,6 +162,8 @@ def sweep_set(
         context.engine = engine
         check_networks(recipe, context.data)
         try:
+            if isinstance(options, ImageSweepOptions):
+                return run_image_sweep(context, set_file, out, options)
             return run_sweep(context, set_file, out, options)
         except InterruptedRunError:
             raise InterruptedRunError(

@@ -42,10 +42,17 @@ def train_and_test(set_file: Path, folder: Path, context: Context, job: SweepJob
     )
     source = {HARD: "hard", FULL: "votes"}.get(job.codec, job.codec)
     student = StudentJob(STUDENTS, job.student, source, job.seed)
-    table = context.recipe.table("evaluate")
-    network = trained_student(context, table, EvaluatedSet(content), student)
-    test, held_out = (accuracy(network, *context.split(name)) for name in ("test", "validation"))
+    test, held_out = measure_student(context, EvaluatedSet(content), student)
     return replace(cost, accuracy=test, held_out=held_out)
+
+
+def measure_student(
+    context: Context, judged: EvaluatedSet, student: StudentJob
+) -> tuple[float, float]:
+    """Accuracy of a student after its last epoch, on the test and on the validation split."""
+    network = trained_student(context, context.recipe.table("evaluate"), judged, student)
+    test, held_out = (accuracy(network, *context.split(name)) for name in ("test", "validation"))
+    return test, held_out
 
 
 def _encoded(context: Context, path: Path, codec: str) -> tuple[SetFile, Outcome]:
