@@ -8,8 +8,7 @@ nearest in mean squared error. If asked to, finer settings of it are refined unt
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.errors import RecipeError, WorkError
+from distill.errors import WorkError
 from distill.recipes.build import build_coding
 from distill.sets.coded_set import (
     OVER_ESTIMATE,
@@ -27,31 +26,17 @@ from distill.sets.coded_set import (
     pack_labels,
     unpack_labels,
 )
+from distill.sets.coding_ways import coding_ways, finest_that_fits, pack_pixels, start_of
 from distill.sets.cost import count_bytes
 from distill.sets.dataset import DistilledSet
 from distill.sets.set_file import SetFile, code_images, read_set, set_path, write_set
-from synth.coding import ImageCoding, Pixels, Shape, pack_images
+from synth.coding import ImageCoding, Pixels
 from synth.coding.refine import Refinement, nearest_that_fits, refine
 from synth.formation import decode_images
 from synth.images import gather
 
 # Learned labels may take this share of a budget; where they do not fit, hard labels must do.
 LABEL_SHARE = 0.25
-
-_DEPTHS = tuple(range(8, 0, -1))
-
-_COLOURS = (256, 64, 32, 24, 16, 12, 8, 6, 5, 4, 3, 2)
-
-# 32 steps for each doubling, from half a grey value to more than the range of pixels.
-_STEPS = tuple(float(f"{0.002 * 2 ** (place / 32):.3g}") for place in range(352))
-
-# What a coefficient may be in steps: by default, and at most.
-_USUAL, _MOST = 64, 1024
-
-# 0 is best for the squared error at high rates; steps that grow keep more of what is seen.
-_SLOPES = (0.0, 0.5)
-
-_BLOCKS = (8, 7, 6, 5, 4)
 
 # Refinement begins at a setting that is finer by this share of a way, and goes on in such strides:
 # a fifth of the steps of frequencies, one depth, one number of colours.
@@ -156,12 +141,12 @@ def _nearest_way(
     least: int | None = None
     n, c, h, w = pixels.shape
     groups = class_runs(content.hard, len(content.manifest["class_names"]))
-    for way in _ways((n, c, h, w), groups):
-        payload, coding, smallest = _finest(way, pixels, budget - besides)
+    for way in coding_ways((n, c, h, w), groups):
+        payload, coding, smallest = finest_that_fits(way, pixels, budget - besides)
         least = smallest if least is None else min(least, smallest)
         if payload is None or coding is None:
             continue
-        parameters = _start(coding, pixels)
+        parameters = start_of(coding, pixels)
         with torch.no_grad():
             found = _Kept(float(error(coding.decode(parameters))), payload, coding, parameters)
         if best is None or found.distance < best[1].distance:
@@ -219,76 +204,6 @@ def _total(content: SetFile) -> int:
     learned: int = counted["sources"].get("learned", 0)
     total: int = counted["totals"]["hard"]
     return total + learned
-
-
-def _ways(shape: Shape, groups: int = 1) -> Iterator[Sequence[ImageCoding]]:
-    """Ways to keep images of a shape, each from the finest to the coarsest."""
-    families = [
-        ["pixels"],
-        [f"rounded:depth={depth}" for depth in _DEPTHS],
-        [f"palette:colours={colours}" for colours in _COLOURS],
-    ]
-    _, _, h, w = shape
-    block = next((side for side in _BLOCKS if h % side == 0 == w % side and side < h), None)
-    for side in (0, block):
-        if side is not None:
-            longest = side or math.sqrt(h * w)
-            families += [_frequencies(side, longest, slope) for slope in _SLOPES]
-    for family in families:
-        try:
-            yield [build_coding(spec, shape, groups) for spec in family]
-        except RecipeError:
-            continue  # frequencies of images that are neither gray nor coloured
-
-
-def _frequencies(block: int, side: float, slope: float) -> list[str]:
-    """Specs of all steps at which no coefficient of a block passes its largest magnitude.
-
-    Args:
-        block: side of the blocks, 0 for the whole image.
-        side: root of the pixels of a block; half of it bounds a coefficient of pixels in [0, 1].
-        slope: how the steps grow.
-    """
-    found = []
-    for step in _STEPS:
-        largest = math.ceil(side / 2 / step)
-        if largest <= _MOST:
-            bound = f":largest={largest}" if largest > _USUAL else ""
-            found.append(f"frequency:step={step}:slope={slope}:block={block}{bound}")
-    return found
-
-
-def _finest(
-    way: Sequence[ImageCoding], pixels: Tensor, room: int
-) -> tuple[bytes | None, ImageCoding | None, int]:
-    """The finest coding that fits into `room` bytes, with its payload, and the fewest bytes seen.
-
-    Codings are bisected: a coarser one is taken to need no more bytes.
-    """
-    coder = best_coder()
-    low, high = 0, len(way)
-    found: tuple[bytes | None, ImageCoding | None] = (None, None)
-    payload = _pack(way[-1], pixels, coder)
-    least = len(payload)
-    if least > room:
-        return None, None, least
-    while low < high:
-        middle = (low + high) // 2
-        payload = _pack(way[middle], pixels, coder)
-        if len(payload) <= room:
-            found, high = (payload, way[middle]), middle
-        else:
-            low = middle + 1
-    return *found, least
-
-
-def _pack(coding: ImageCoding, pixels: Tensor, coder: str) -> bytes:
-    return pack_images(coding, _start(coding, pixels), coder)
-
-
-def _start(coding: ImageCoding, pixels: Tensor) -> Tensor:
-    """Parameters of the coding; only pixels as they are can leave [0, 1]."""
-    return coding.start(pixels if isinstance(coding, Pixels) else pixels.clamp(0, 1))
 
 
 def compress_given(given: object, budget: object, steps: object = 0) -> Compressed:
@@ -359,4 +274,4 @@ def code_set(content: SetFile, spec: str) -> SetFile:
     n, c, h, w = pixels.shape
     groups = class_runs(content.hard, len(content.manifest["class_names"]))
     coding = build_coding(spec, (n, c, h, w), groups)
-    return code_images(content, _pack(coding, pixels, best_coder()))
+    return code_images(content, pack_pixels(coding, pixels, best_coder()))

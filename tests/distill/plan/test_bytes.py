@@ -118,8 +118,9 @@ def test_the_controls_at_equal_bytes_have_a_search_and_students_of_every_seed(tm
     plain = recipe.evaluate.model_copy(update={"equal_bytes": False})
     before = sum(task.count for task in evaluate_units(units, plain) if task.mapped)
     mapped = sum(task.count for task in with_control if task.mapped)
-    # For each student a short training in each way, whole ones of the best, and coded images, random
-    # and herded, of both seeds; a short training for either number of bits, and both networks.
+    # For each student a short training in each way, whole ones of the best, and coded images,
+    # random and herded, of both seeds; a short training for either number of bits, and both
+    # networks.
     ways = len(CODINGS) * len(FACTORS)
     assert mapped - before == 2 * (ways + FINALISTS + 2 * 2) + 2 + 2
     packed = [task for task in with_control if not task.mapped]

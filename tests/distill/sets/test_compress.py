@@ -11,7 +11,8 @@ import distill
 from distill.errors import WorkError
 from distill.recipes.build import build_coding
 from distill.sets.coded_set import class_runs, coding_spec, pack_labels, unpack_labels
-from distill.sets.compress import LABEL_SHARE, _ways, compress_set
+from distill.sets.coding_ways import coding_ways
+from distill.sets.compress import LABEL_SHARE, compress_set
 from distill.sets.cost import count_bytes, hard_bytes
 from distill.sets.set_file import read_set, write_set
 from synth.coding import Frequency, Palette, Pixels, Rounded, unpack_images
@@ -243,7 +244,7 @@ def test_images_of_a_class_give_context_where_there_are_several():
 
 @pytest.mark.parametrize("shape", [(4, 1, 28, 28), (4, 3, 32, 32), (4, 1, 9, 15), (4, 5, 8, 8)])
 def test_every_shape_has_ways_from_fine_to_coarse(shape):
-    ways = list(_ways(shape))
+    ways = list(coding_ways(shape))
     names = [type(way[0]).__name__ for way in ways]
     assert names[:3] == ["Pixels", "Rounded", "Palette"]
     assert len(names) - 3 == {28: 4, 32: 4, 15: 2, 8: 0}[shape[3]]
