@@ -110,3 +110,16 @@ def precision_table(result: dict[str, Any]) -> list[str]:
         f"{result['seeds']} seeds: mean ± deviation; the difference with its standard error.",
     ]
     return lines
+
+
+def plans_table(result: dict[str, Any]) -> list[str]:
+    """Seconds that a plan says and that a run takes, by recipe and stage, as Markdown."""
+    lines = ["| recipe | stage | planned | taken | ratio |", "|---|---|---:|---:|---:|"]
+    for recipe, plan in result["plans"].items():
+        rows = {"all": plan, **plan["stages"]}
+        for stage, row in rows.items():
+            ratio = row["planned"] / row["taken"]
+            cells = [f"`{recipe}`", stage, f"{row['planned']:.1f}", f"{row['taken']:.1f}"]
+            lines.append(f"| {' | '.join(cells)} | {ratio:.2f} |")
+    lines += ["", "Seconds; a plan and then a run, by the commands."]
+    return lines

@@ -23,6 +23,7 @@ from cost_tables import (
     epochs_table,
     gradient_table,
     pipeline_table,
+    plans_table,
     precision_table,
     workers_table,
 )
@@ -295,6 +296,7 @@ KINDS = {
     "projectors": projector_table,
     "stages": pipeline_table,
     "ratio": workers_table,
+    "plans": plans_table,
     "budgets": refinement_table,
 }
 
