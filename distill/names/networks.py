@@ -11,6 +11,7 @@ _CONVNET: dict[str, OptionValue] = {
     "norm": "instance",
     "pooling": "avg",
     "activation": "relu",
+    "padding": 1,
 }
 
 

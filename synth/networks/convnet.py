@@ -23,6 +23,8 @@ class ConvNet(nn.Module):
         norm: none | instance | batch | layer | group.
         pooling: none | avg | max.
         activation: relu | leaky | sigmoid.
+        padding: zeros around the images in the first convolution. Published results on 28x28
+            images take 3, so that its maps are 32x32.
     """
 
     def __init__(
@@ -36,16 +38,20 @@ class ConvNet(nn.Module):
         norm: str = "instance",
         pooling: str = "avg",
         activation: str = "relu",
+        padding: int = 1,
     ) -> None:
         super().__init__()
         if depth < 1 or width < 1:
             raise ValueError(f"got depth {depth} and width {width}; both must be at least 1")
-        height, breadth = size
+        if padding < 1:
+            raise ValueError(f"got padding {padding}; it must be at least 1")
+        # A kernel of 3x3 keeps the size where one pixel is padded on each side.
+        height, breadth = (side + 2 * (padding - 1) for side in size)
         layers: list[nn.Module] = []
         inputs = channels
-        for _ in range(depth):
+        for block in range(depth):
             layers += [
-                nn.Conv2d(inputs, width, kernel_size=3, padding=1),
+                nn.Conv2d(inputs, width, kernel_size=3, padding=1 if block else padding),
                 make_norm(norm, width),
                 make_activation(activation),
             ]

@@ -56,6 +56,16 @@ def test_convnet3_of_the_literature_has_its_number_of_parameters():
     assert sum(parameter.numel() for parameter in network.parameters()) == 320_010
 
 
+def test_convnet_with_the_padding_of_published_gray_results_sees_32_pixels(generator):
+    padded = build("ConvNet", size=(28, 28), width=4, padding=3)
+    plain = build("ConvNet", size=(32, 32), width=4)
+    assert padded.head.in_features == plain.head.in_features
+    plain.load_state_dict(padded.state_dict())
+    images = torch.randn(2, 1, 28, 28, generator=generator)
+    around = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    torch.testing.assert_close(padded(images), plain(around))
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "parameters"),
     [
@@ -171,6 +181,7 @@ def test_vgg_works_in_eval_mode_as_in_training_mode(generator):
     [
         ("ConvNet", {"depth": 0}, "got depth 0 and width 128; both must be at least 1"),
         ("ConvNet", {"width": 0}, "got depth 3 and width 0"),
+        ("ConvNet", {"padding": 0}, "got padding 0; it must be at least 1"),
         ("ConvNet", {"norm": "weight"}, "norm is 'weight'; choose one of none, instance, batch"),
         ("ConvNet", {"pooling": "sum"}, "pooling is 'sum'; choose one of none, avg, max"),
         ("ConvNet", {"activation": "tanh"}, "activation is 'tanh'; choose one of relu, leaky"),
