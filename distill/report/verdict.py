@@ -1,4 +1,4 @@
-"""One honest sentence: does the best label source beat random real images?"""
+"""One honest sentence: does the best label source beat random real images, also at equal bytes?"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the run showed, in one sentence."""
+    """What the run showed: a sentence, and one at equal bytes where that was evaluated."""
 
     outcome: VerdictKind
     sentence: str
@@ -73,7 +73,7 @@ def find_verdict(summary: Mapping[str, Any]) -> Verdict:
         )
     best = _best(compared)
     outcome, sentence = _compare(best, randoms[best.student])
-    return Verdict(outcome, sentence + _over_students(compared, randoms) + ".")
+    return Verdict(outcome, f"{sentence}{_over_students(compared, randoms)}.{_at_bytes(summary)}")
 
 
 def _compare(best: Score, control: Score) -> tuple[VerdictKind, str]:
@@ -101,6 +101,32 @@ def _over_students(compared: Sequence[Score], randoms: Mapping[str, Score]) -> s
         return ""
     ahead = sum(top.mean > randoms[top.student].mean for top in compared)
     return f"; the best source is ahead of random on {ahead} of {len(compared)} students"
+
+
+def _at_bytes(summary: Mapping[str, Any]) -> str:
+    """A sentence on coded real images in as many bytes as the set, the least gain first."""
+    controls = summary.get("controls") or {}
+    gains = []
+    for student, sources in (summary.get("students") or {}).items():
+        for source, entry in sources.items():
+            others = [
+                read_score(student, source, group[student][source])
+                for group in (controls.get("coded") or {}, controls.get("herded") or {})
+                if source in (group.get(student) or {})
+            ]
+            known = [score for score in others if score is not None]
+            ours = read_score(student, source, entry)
+            if known and ours is not None:
+                gains.append((round(100 * (ours.mean - _best(known).mean), 1), ours, _best(known)))
+    if not gains:
+        return ""
+    points, ours, other = min(gains, key=lambda gain: gain[0])
+    ahead = sum(gain[0] > 0 for gain in gains)
+    return (
+        f" In the same bytes, coded real images train {ours.student} to {other.text()}, the set's "
+        f"{source_name(ours.source)} to {ours.text()}: a gain of {points:+.1f} points, the least "
+        f"of {len(gains)}; the set is ahead in {ahead}."
+    )
 
 
 def _best_by_student(students: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:

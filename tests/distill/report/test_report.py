@@ -143,6 +143,19 @@ def test_verdict_is_honest_when_the_gain_is_not_shown(mean, std, seeds, outcome,
     assert words in verdict.sentence
 
 
+def test_verdict_states_the_least_gain_at_equal_bytes():
+    students = {"a": {"hard": entry(0.9)}, "b": {"hard": entry(0.8)}}
+    controls = {
+        "random": {"a": {"hard": entry(0.5)}, "b": {"hard": entry(0.5)}},
+        "coded": {"a": {"hard": entry(0.85)}, "b": {"hard": entry(0.79)}},
+        "herded": {"a": {"hard": entry(0.8)}, "b": {"hard": entry(0.812)}},
+    }
+    verdict = find_verdict({"students": students, "controls": controls})
+    assert verdict.outcome == "beats"
+    assert "coded real images train b to 81.2" in verdict.sentence
+    assert "a gain of -1.2 points, the least of 2; the set is ahead in 1." in verdict.sentence
+
+
 def test_verdict_says_when_there_is_no_control():
     verdict = find_verdict({"students": {"a": {"votes": entry(0.9)}}})
     assert verdict.outcome == "unknown"
