@@ -111,7 +111,7 @@ def sweep(
     training of each student. The number of workers does not change the numbers.
 
     \b
-    Examples:
+    Example:
       distill sweep runs/digits --codecs topk:k=3,lpld:ratio=0.9 --workers 2 --out runs/curve
       distill sweep runs/digits --images --codings rounded:depth=2,frequency:step=0.4 \\
           --images-per-class 1,5,10 --out runs/images
