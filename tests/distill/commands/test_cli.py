@@ -130,6 +130,7 @@ def test_network_spec_overrides_the_defaults():
         "norm": "batch",
         "pooling": "avg",
         "activation": "relu",
+        "padding": 1,
     }
 
 
