@@ -110,8 +110,7 @@ def compress_set(
     Raises:
         WorkError: if even the coarsest coding takes more.
     """
-    stored = content.images if content.refined is None else content.refined
-    pixels = content.preprocess.inverse(gather(stored)).detach()
+    pixels = _pixels(content)
     labelled = _with_labels(replace(content, refined=None), int(budget * LABEL_SHARE))
     # Everything but the images.
     besides = _total(replace(labelled, coded=b""))
@@ -128,6 +127,17 @@ def compress_set(
     return Compressed(coded, kept.coding, errors[0], errors[1], counted)
 
 
+def _pixels(content: SetFile) -> Tensor:
+    """The stored pixels [n, c, h, w] of a set, as a tower refined them if one did."""
+    stored = content.images if content.refined is None else content.refined
+    return content.preprocess.inverse(gather(stored)).detach()
+
+
+def _groups(content: SetFile) -> int:
+    """Runs of images of a class, for the codings; see `class_runs`."""
+    return class_runs(content.hard, len(content.manifest["class_names"]))
+
+
 def _nearest_way(
     content: SetFile, pixels: Tensor, budget: int, besides: int
 ) -> tuple[Sequence[ImageCoding], _Kept]:
@@ -140,8 +150,7 @@ def _nearest_way(
     best: tuple[Sequence[ImageCoding], _Kept] | None = None
     least: int | None = None
     n, c, h, w = pixels.shape
-    groups = class_runs(content.hard, len(content.manifest["class_names"]))
-    for way in coding_ways((n, c, h, w), groups):
+    for way in coding_ways((n, c, h, w), _groups(content)):
         payload, coding, smallest = finest_that_fits(way, pixels, budget - besides)
         least = smallest if least is None else min(least, smallest)
         if payload is None or coding is None:
@@ -269,9 +278,7 @@ def code_set(content: SetFile, spec: str) -> SetFile:
     Raises:
         RecipeError: for a coding that does not exist, or that the images do not allow.
     """
-    stored = content.images if content.refined is None else content.refined
-    pixels = content.preprocess.inverse(gather(stored)).detach()
+    pixels = _pixels(content)
     n, c, h, w = pixels.shape
-    groups = class_runs(content.hard, len(content.manifest["class_names"]))
-    coding = build_coding(spec, (n, c, h, w), groups)
+    coding = build_coding(spec, (n, c, h, w), _groups(content))
     return code_images(content, pack_pixels(coding, pixels, best_coder()))
