@@ -157,9 +157,7 @@ class Clock:
             call, units = unit.compiled(eager.measured_batch)
             first = _processor_seconds(call)
         self._compiling += time.monotonic() - started
-        seconds = [self._seconds(call) for _ in range(_LEAST_CALLS)]
-        while len(seconds) < _MOST_CALLS and sum(seconds) < BUDGET_SECONDS:
-            seconds.append(self._seconds(call))
+        seconds = self._repeated(call, [], _LEAST_CALLS, _MOST_CALLS)
         once = statistics.median(seconds)
         took = once / units * eager.batch / eager.measured_batch
         self._gained.append(took / eager.seconds)
@@ -191,8 +189,7 @@ class Clock:
         # A call that was not expected to fit is made twice at most, the first time to warm up.
         hurry = hurry or (larger < batch and probe * larger / probed * units > 2 * CALL_SECONDS)
         least, most = (1, 1) if hurry else (_LEAST_CALLS, _MOST_CALLS)
-        while len(seconds) < least or (len(seconds) < most and sum(seconds) < BUDGET_SECONDS):
-            seconds.append(self._seconds(call))
+        seconds = self._repeated(call, seconds, least, most)
         once = statistics.median(seconds) / units
         slope = once / used
         if used > probed and self.device.type != "cuda":
@@ -205,6 +202,15 @@ class Clock:
             units=len(seconds) * units,
             basis=MEASURED if used == batch else SCALED,
         )
+
+    def _repeated(
+        self, call: Callable[[], object], seconds: list[float], least: int, most: int
+    ) -> list[float]:
+        """Seconds of `least` calls, and of up to `most` while they are short; after some others."""
+        seconds = list(seconds)
+        while len(seconds) < least or (len(seconds) < most and sum(seconds) < BUDGET_SECONDS):
+            seconds.append(self._seconds(call))
+        return seconds
 
     def _affordable(self, batch: int, cost: Cost, used: int, seconds: float, units: int) -> int:
         """The batch size, up to `batch`, that a call of `units` units may have.
