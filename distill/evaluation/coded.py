@@ -20,6 +20,7 @@ from distill.evaluation.jobs import CODED, STUDENTS, StudentJob
 from distill.recipes.specs import parse_coding
 from distill.run.context import Context
 from distill.sets.coded_images import (
+    FIRST_IPC,
     CodedImages,
     code_images,
     largest,
@@ -149,7 +150,7 @@ def candidates(
     """
     draws = [random_draw(context, 0)]
     fitted = [
-        fit(context, draws, CodedReal(spec, 8, 0, factor), budget, shared, tolerance=_ROUGH)
+        fit(context, draws, CodedReal(spec, FIRST_IPC, 0, factor), budget, shared, tolerance=_ROUGH)
         for spec, factor in offered_ways(context, own)
         if most_per_class(context, factor)
     ]

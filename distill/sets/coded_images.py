@@ -37,7 +37,7 @@ CODINGS = (
 FACTORS = (1, 2)
 
 # Images per class that the search for their number starts from.
-_FIRST = 8
+FIRST_IPC = 8
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def largest(
     budget: int,
     most: int,
     *,
-    first: int = _FIRST,
+    first: int = FIRST_IPC,
     tolerance: float = 0.02,
 ) -> int:
     """The largest count of at most `most` whose size fits; 0 where none does.
