@@ -1,9 +1,8 @@
 """The derivatives of a convolution on a CPU, where its own kernel is slow.
 
-oneDNN takes as long for the derivative of a bias as for that of the weight; as a sum it is nearly
-free. And its kernels work on blocks of 16 channels: the derivative of images of 1 or 3 takes twice
-as long as the product of the same size and the sum of its columns (col2im, Chellapilla, Puri and
-Simard 2006).
+oneDNN takes long for the derivative of a bias, which is a sum. And its kernels work on blocks of 16
+channels: for images of 1 or 3, a product of the same size and the sum of its columns are faster
+(col2im, Chellapilla, Puri and Simard 2006).
 """
 
 from __future__ import annotations
@@ -21,34 +20,18 @@ _MOST_CHANNELS = 4
 _backward = torch.ops.aten.convolution_backward
 
 
-def convolution_backward(
-    grad: Tensor,
-    images: Tensor,
-    weight: Tensor,
-    bias_sizes: Sequence[int] | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-    mask: Sequence[bool],
-) -> Any:
+def convolution_backward(grad: Tensor, images: Tensor, weight: Tensor, *options: Any) -> Any:
     """As `aten.convolution_backward`; NotImplemented where its kernel is to be taken as it is.
 
     Args:
         grad: [b, o, h', w'] of the convolution's output.
         images: [b, c, h, w].
         weight: [o, c, i, j].
-        bias_sizes: None without a bias.
-        stride: as of the convolution, like all that follow.
-        padding: pixels, rows first.
-        dilation: of the weight.
-        transposed: whether the convolution is.
-        output_padding: of a transposed one.
-        groups: of channels.
-        mask: which of the derivatives of images, weight and bias are wanted; the rest is None.
+        options: what the kernel takes besides, from the sizes of the bias to the mask, which says
+            whether the derivatives of images, weight and bias are wanted; the rest is None.
     """
+    *shape, mask = options
+    _, stride, padding, dilation, transposed, _, groups = shape
     plain = not transposed and groups == 1 and {*stride, *dilation} == {1}
     by_product = mask[0] and plain and images.dim() == 4 and images.shape[1] <= _MOST_CHANNELS
     if not (by_product or mask[2]):
@@ -56,7 +39,6 @@ def convolution_backward(
     of_images, of_weight = None, None
     rest = [mask[0] and not by_product, mask[1], False]
     if any(rest):
-        shape = (bias_sizes, stride, padding, dilation, transposed, output_padding, groups)
         of_images, of_weight, _ = _backward(grad, images, weight, *shape, rest)
     if by_product:
         of_images = _of_images(grad, images.shape, weight, padding)

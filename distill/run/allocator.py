@@ -15,8 +15,8 @@ _KEPT_BYTES = 2**30
 def keep_freed_memory() -> None:
     """Have the C library keep what tensors give back, for the next step takes as much again.
 
-    By default glibc gives large tensors back to the system and gets them again page by page: a
-    third of the time of a training with feature maps of 40 MB. Elsewhere this does nothing.
+    By default glibc gives large tensors back to the system and gets them again page by page, which
+    takes a good part of a training with large feature maps. Elsewhere this does nothing.
     """
     with suppress(OSError, AttributeError):
         allocator = ctypes.CDLL(None)
