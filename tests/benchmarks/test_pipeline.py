@@ -1,9 +1,6 @@
 """The benchmark of a recipe's stages counts what they compute."""
 
 import argparse
-import importlib.util
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,17 +8,10 @@ from distill.recipes.loading import load_recipe
 from distill.stages.loading import planned
 from tests.distill.cases import write_recipe
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def pipeline(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("pipeline", BENCHMARKS / "pipeline.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "pipeline", module)
-    spec.loader.exec_module(module)
-    return module
+def pipeline(benchmark_module):
+    return benchmark_module("pipeline")
 
 
 @pytest.fixture

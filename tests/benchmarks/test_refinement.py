@@ -1,25 +1,14 @@
 """The benchmark of refinement compares features as it says."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.distill.sets.cases import make_set
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def refinement(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("refinement", BENCHMARKS / "refinement.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "refinement", module)
-    spec.loader.exec_module(module)
-    return module
+def refinement(benchmark_module):
+    return benchmark_module("refinement")
 
 
 def test_features_are_compared_image_by_image(refinement):
