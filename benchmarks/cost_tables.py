@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from markdown_table import table
+
 # Columns of times: the part of the file, and what stands in their heads.
 TIMES = {"seconds_one_thread": "one thread", "seconds": "time"}
 ANCHORS = ("mtt-style", "unrolled")
@@ -31,10 +33,7 @@ def gradient_table(result: dict[str, Any]) -> list[str]:
     for n, measured in errors.items():
         heads.append(f"error, N = {n}")
         columns.append({name: f"{max(parts.values()):.0e}" for name, parts in measured.items()})
-    lines = [f"| gradient | {' | '.join(heads)} |", "|---|" + "---:|" * len(heads)]
-    lines += [
-        f"| {name} | {' | '.join(column.get(name, '–') for column in columns)} |" for name in rows
-    ]
+    cells = ([name, *(column.get(name, "–") for column in columns)] for name in rows)
     made = result["made"].get("seconds", result["made"].get("seconds_one_thread"))
     problem = made["problem"]
     words = f"{made['threads']} thread(s)"
@@ -42,60 +41,61 @@ def gradient_table(result: dict[str, Any]) -> list[str]:
         gpu = "gpu" in made["machine"]
         words += f"; MiB: {'what the allocator reserves' if gpu else 'growth of the process'}"
     images = "x".join(str(side) for side in problem["images"][1:])
-    lines += [
+    return [
+        *table(["gradient", *heads], cells),
         "",
         f"ConvNet of width {problem['width']}, batch {problem['batch']}, {images} images, {words}.",
     ]
-    return lines
 
 
 def pipeline_table(result: dict[str, Any]) -> list[str]:
     """What each stage of a recipe costs, as Markdown."""
-    lines = ["| stage | seconds | MiB | operations | of the peak |", "|---|---:|---:|---:|---:|"]
-    for name, stage in result["stages"].items():
-        lines.append(
-            f"| {name} | {stage['seconds']:.1f} | {stage['peak_memory_bytes'] / 2**20:,.0f} "
-            f"| {stage['operations']:.1e} | {100 * stage['share_of_peak']:.0f} % |"
-        )
-    lines += [
+    rows = [
+        [
+            name,
+            f"{stage['seconds']:.1f}",
+            f"{stage['peak_memory_bytes'] / 2**20:,.0f}",
+            f"{stage['operations']:.1e}",
+            f"{100 * stage['share_of_peak']:.0f} %",
+        ]
+        for name, stage in result["stages"].items()
+    ]
+    return [
+        *table(["stage", "seconds", "MiB", "operations", "of the peak"], rows),
         "",
         f"The peak is {result['product_operations_per_second'] / 1e9:.0f} billion operations a "
         f"second on {result['threads']} thread(s).",
     ]
-    return lines
 
 
 def workers_table(result: dict[str, Any]) -> list[str]:
     """Students one after another and side by side, as Markdown."""
-    lines = ["| workers | seconds |", "|---:|---:|"]
-    lines += [
-        f"| {count} | {min(durations):.1f} |" for count, durations in result["seconds"].items()
-    ]
+    rows = ([count, f"{min(durations):.1f}"] for count, durations in result["seconds"].items())
     times = len(result["seconds"]["1"])
     measured = "each measured once" if times == 1 else f"the shortest of {times} times"
-    lines += ["", f"{result['students']} students; {measured}, start included."]
-    return lines
+    legend = f"{result['students']} students; {measured}, start included."
+    return [*table(["workers", "seconds"], rows, words=0), "", legend]
 
 
 def epochs_table(result: dict[str, Any]) -> list[str]:
     """Seconds of an epoch at an older commit and at this one, as Markdown."""
-    lines = ["| training | seconds an epoch | first epoch |", "|---|---:|---:|"]
+    rows = []
     for name, seconds in result["seconds"].items():
         words = f"commit {result['old']}" if name == "old" else name
         first = result["first_epoch_seconds"][name]
-        lines.append(f"| {words} | {statistics.median(seconds):.1f} | {first:.1f} |")
-    lines += [
+        rows.append([words, f"{statistics.median(seconds):.1f}", f"{first:.1f}"])
+    return [
+        *table(["training", "seconds an epoch", "first epoch"], rows),
         "",
         f"{result['images']:,} images, batches of {result['batch']}, {result['threads']} threads, "
         f"in turn; median of {len(result['seconds']['old'])}; the median of the ratios of the last "
         f"to the first row is {result['median_ratio']:.2f}.",
     ]
-    return lines
 
 
 def precision_table(result: dict[str, Any]) -> list[str]:
     """Test accuracies in float32 and in bfloat16, by kind of network, as Markdown."""
-    lines = ["| network | float32 | compiled bfloat16 | difference |", "|---|---:|---:|---:|"]
+    rows = []
     for kind, row in result["accuracies"].items():
         cells = [
             f"{100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f}"
@@ -103,23 +103,21 @@ def precision_table(result: dict[str, Any]) -> list[str]:
         ]
         difference = result["differences"][kind]
         mean, error = 100 * difference["mean"], 100 * difference["standard_error"]
-        lines.append(f"| {kind} | {' | '.join(cells)} | {mean:+.2f} ± {error:.2f} |")
-    lines += [
+        rows.append([kind, *cells, f"{mean:+.2f} ± {error:.2f}"])
+    return [
+        *table(["network", "float32", "compiled bfloat16", "difference"], rows),
         "",
         f"`{result['network']}`, {result['images']:,} images, {result['epochs']} epochs, "
         f"{result['seeds']} seeds: mean ± deviation; the difference with its standard error.",
     ]
-    return lines
 
 
 def plans_table(result: dict[str, Any]) -> list[str]:
     """Seconds that a plan says and that a run takes, by recipe and stage, as Markdown."""
-    lines = ["| recipe | stage | planned | taken | ratio |", "|---|---|---:|---:|---:|"]
+    rows = []
     for recipe, plan in result["plans"].items():
-        rows = {"all": plan, **plan["stages"]}
-        for stage, row in rows.items():
-            ratio = row["planned"] / row["taken"]
-            cells = [f"`{recipe}`", stage, f"{row['planned']:.1f}", f"{row['taken']:.1f}"]
-            lines.append(f"| {' | '.join(cells)} | {ratio:.2f} |")
-    lines += ["", "Seconds; a plan and then a run, by the commands."]
-    return lines
+        for stage, row in {"all": plan, **plan["stages"]}.items():
+            numbers = (f"{row['planned']:.1f}", f"{row['taken']:.1f}")
+            rows.append([f"`{recipe}`", stage, *numbers, f"{row['planned'] / row['taken']:.2f}"])
+    heads = ["recipe", "stage", "planned", "taken", "ratio"]
+    return [*table(heads, rows, words=2), "", "Seconds; a plan and then a run, by the commands."]

@@ -27,6 +27,7 @@ from cost_tables import (
     precision_table,
     workers_table,
 )
+from markdown_table import table
 
 from distill.recipes.stages import MAKERS
 
@@ -86,10 +87,7 @@ def run_table(result: dict[str, Any]) -> list[str]:
     """Students by label sources, with the controls, as Markdown."""
     summary = result["summary"]
     students = list(summary["students"])
-    lines = [
-        "| trained on | labels | " + " | ".join(f"`{name}`" for name in students) + " | bytes |",
-        "|---|---|" + "---:|" * (len(students) + 1),
-    ]
+    rows = []
     counted = summary["bytes"]
     groups = (
         ("**synthetic set**", summary["students"], True),
@@ -105,24 +103,20 @@ def run_table(result: dict[str, Any]) -> list[str]:
             cells = [group.get(student, {}).get(source) for student in students]
             if any(cell is not None for cell in cells):
                 size = f"{source_bytes(counted, source):,}" if has_bytes else "–"
-                values = " | ".join(percent(cell) for cell in cells)
-                lines.append(f"| {title} | {label} | {values} | {size} |")
+                rows.append([title, label, *(percent(cell) for cell in cells), size])
     seconds = sum(stage["seconds"] for stage in summary["stages"].values())
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
-    lines += ["", f"{seeds} students; {seconds / 60:.1f} minutes, {peak / 2**30:.1f} GiB."]
-    return lines
+    heads = ["trained on", "labels", *(f"`{name}`" for name in students), "bytes"]
+    legend = f"{seeds} students; {seconds / 60:.1f} minutes, {peak / 2**30:.1f} GiB."
+    return [*table(heads, rows, words=2), "", legend]
 
 
 def ablation_table(result: dict[str, Any]) -> list[str]:
     """One row per variant: students by label source, and random real images beside them."""
     variants = result["variants"]
     students = list(dict.fromkeys(s for v in variants.values() for s in v["summary"]["students"]))
-    heads = [f"`{student}`" for student in students]
-    lines = [
-        f"| {result['title']} | labels | {' | '.join(heads)} | random real images | seconds |",
-        "|---|---|" + "---:|" * (len(heads) + 2),
-    ]
+    rows = []
     for name, variant in variants.items():
         summary = variant["summary"]
         random = summary["controls"]["random"]
@@ -132,22 +126,18 @@ def ablation_table(result: dict[str, Any]) -> list[str]:
             cells = [percent(summary["students"].get(s, {}).get(source)) for s in students]
             control = [random.get(s, {}).get(source) or random[s]["hard"] for s in students]
             beside = ", ".join(percent(cell) for cell in control)
-            row = [name, SOURCES.get(source, source), *cells, beside, f"{made:,.0f}"]
-            lines.append(f"| {' | '.join(row)} |")
+            rows.append([name, SOURCES.get(source, source), *cells, beside, f"{made:,.0f}"])
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
-    lines += ["", f"{seeds} students; seconds to make the images."]
-    return lines
+    named = (f"`{student}`" for student in students)
+    heads = [result["title"], "labels", *named, "random real images", "seconds"]
+    return [*table(heads, rows, words=2), "", f"{seeds} students; seconds to make the images."]
 
 
 def curve_table(result: dict[str, Any]) -> list[str]:
     """A sweep: one row per codec, from most bytes to least, then the controls, as Markdown."""
     points = result["sweep"]["points"]
     students = list(dict.fromkeys(point["student"] for point in points))
-    heads = " | ".join(f"`{student}`" for student in students)
-    lines = [
-        f"| labels | bytes | smaller by | shipped | to fetch | {heads} | `random` |",
-        "|---|---:|---:|---:|---:|" + "---:|" * (len(students) + 1),
-    ]
+    table_rows = []
     by_codec: dict[str, list[dict[str, Any]]] = {}
     for point in points:
         by_codec.setdefault(point["codec"], []).append(point)
@@ -157,9 +147,10 @@ def curve_table(result: dict[str, Any]) -> list[str]:
         control = ", ".join(_accuracy(rows, "random", student) for student in students)
         ratio = f"{first['ratio']:,.1f}x"
         sizes = [f"{first['bytes']:,}", ratio, f"{first['shipped']:,}", f"{first['external']:,}"]
-        lines.append(f"| `{codec}` | {' | '.join(sizes)} | {' | '.join(cells)} | {control} |")
-    lines += ["", f"{len(points[0]['runs'])} students."]
-    return lines
+        table_rows.append([f"`{codec}`", *sizes, *cells, control])
+    named = (f"`{student}`" for student in students)
+    heads = ["labels", "bytes", "smaller by", "shipped", "to fetch", *named, "`random`"]
+    return [*table(heads, table_rows), "", f"{len(points[0]['runs'])} students."]
 
 
 def _accuracy(rows: list[dict[str, Any]], images: str, student: str) -> str:
@@ -175,11 +166,7 @@ def projector_table(result: dict[str, Any]) -> list[str]:
     """The projector ablation: one row per way of labelling, as Markdown."""
     students, projectors = result["students"], result["projectors"]
     columns = [(ipc, spec) for ipc, by in students.items() for spec in by]
-    heads = " | ".join(f"`{spec}`, IPC {ipc}" for ipc, spec in columns)
-    lines = [
-        f"| labels | {heads} | label bytes | its own accuracy | agreement |",
-        "|---|" + "---:|" * (len(columns) + 3),
-    ]
+    rows = []
     for row in next(iter(students[columns[0][0]].values())):
         cells = [percent(students[ipc][spec][row]) for ipc, spec in columns]
         size, own, agreement = "–", "–", "–"
@@ -189,36 +176,35 @@ def projector_table(result: dict[str, Any]) -> list[str]:
             agreement = f"{100 * projectors[row]['validation']['agreement']:.1f}"
         elif row == "stored":
             size = " / ".join(f"{count:,}" for count in result["stored label bytes"].values())
-        lines.append(f"| {row} | {' | '.join(cells)} | {size} | {own} | {agreement} |")
+        rows.append([row, *cells, size, own, agreement])
     options = result["options"]
     external = max(projector["external bytes"] for projector in projectors.values())
-    lines += [
+    named = (f"`{spec}`, IPC {ipc}" for ipc, spec in columns)
+    return [
+        *table(["labels", *named, "label bytes", "its own accuracy", "agreement"], rows),
         "",
         f"{options['seeds']} students of {options['epochs']} epochs; tower `{options['tower']}`, "
         f"{external:,} bytes, counted apart.",
     ]
-    return lines
 
 
 def refinement_table(result: dict[str, Any]) -> list[str]:
     """Students on a set in few bytes, with and without refinement, as Markdown."""
-    lines = [
-        "| bytes | without | by pixels | by features | squared error by pixels | by features |",
-        "|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for budget, rules in result["budgets"].items():
         cells = [f"{int(budget):,}", *(percent(rule) for rule in rules.values())]
         plain = rules["plain"]["squared_error"]
         for name in ("pixels", "features"):
             cells.append(f"{100 * (rules[name]['squared_error'] / plain - 1):+.0f} %")
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
+        rows.append(cells)
+    ways = ["by pixels", "by features"]
+    return [
+        *table(["bytes", "without", *ways, f"squared error {ways[0]}", ways[1]], rows, words=0),
         "",
         f"{result['images']} images, {len(result['seeds'])} students (`{result['student']}`, "
         f"{result['epochs']} epochs, hard labels) on {result['validation_images']} held-out "
         f"training images; features of {result['networks']} random network(s).",
     ]
-    return lines
 
 
 def source_bytes(counted: dict[str, Any], source: str) -> int:
@@ -229,17 +215,14 @@ def source_bytes(counted: dict[str, Any], source: str) -> int:
 
 def against_random(folder: Path) -> list[str]:
     """Sets beside random real images of the same number and labels, the least gain first."""
-    lines = [
-        "| images | labels | student | this set | random real images | gain |",
-        "|---|---|---|---:|---:|---:|",
-    ]
     rows = []
     for name, title, student, source, variant in AGAINST_RANDOM:
         ours, random = set_and_random(read_result(name), student, source, variant)
         gain = round(100 * ours["mean"], 1) - round(100 * random["mean"], 1)
         cells = [link_to(name, folder, title), SOURCES[source], f"`{student}`"]
         rows.append((gain, [*cells, percent(ours), percent(random), f"{gain:+.1f}"]))
-    return lines + [f"| {' | '.join(cells)} |" for _, cells in sorted(rows)]
+    heads = ["images", "labels", "student", "this set", "random real images", "gain"]
+    return table(heads, (cells for _, cells in sorted(rows)), words=3)
 
 
 def set_and_random(
@@ -277,7 +260,7 @@ def updated(text: str, folder: Path) -> str:
             lines = against_random(folder)
         else:
             result = read_result(name)
-            make_table = next((table for key, table in KINDS.items() if key in result), run_table)
+            make_table = next((kind for key, kind in KINDS.items() if key in result), run_table)
             lines = make_table(result)
             lines[-1] += f" {made_by(result, link_to(name, folder, f'{name}.json'))}"
         return "\n".join([match[1] + lines[0], *lines[1:], match[3]])
