@@ -20,21 +20,12 @@ from distill.evaluation.coded import (
 )
 from distill.evaluation.jobs import CODED, HERDED, StudentJob, plan_jobs
 from distill.recipes.build import build_coding
-from distill.recipes.loading import check_recipe
-from distill.run.context import scratch_context
-from distill.run.interrupt import Stop
 from distill.sets.coded_images import usable_ways
 from distill.sets.compress import compress_set
 from distill.sets.cost import hard_bytes
 from distill.sets.set_file import read_set
 from synth.coding import pack_images
 from synth.formation import decode_images, encode_images
-
-
-@pytest.fixture
-def context(finished, tmp_path):
-    recipe = check_recipe(read_set(finished / "set.h5").manifest["recipe"], "recipe")
-    return scratch_context(tmp_path, finished, recipe, "cpu", True, Stop())
 
 
 def packed(context, real, draw, shared):

@@ -3,7 +3,6 @@
 import json
 import re
 
-from distill.evaluation import students
 from distill.evaluation.small_network import BITS
 from distill.sets.coded_images import CODINGS
 from tests.distill.cases import STUDENT
@@ -12,16 +11,8 @@ QUICK = ("--epochs", "5", "--whole-epochs", "1", "--quiet", "--json")
 
 
 def test_controls_have_the_form_of_random_and_the_test_images_choose_nothing(
-    finished, command, monkeypatch
+    finished, command, asked
 ):
-    asked = []
-    plain = students.Context.split
-
-    def split(self, name):
-        asked.append(name)
-        return plain(self, name)
-
-    monkeypatch.setattr(students.Context, "split", split)
     outcome = command(
         "evaluate", finished, "--equal-bytes", "--labels", "hard,learned", "--seeds", "2", *QUICK
     )

@@ -19,16 +19,6 @@ from distill.evaluation.small_network import (
     widest,
 )
 from distill.recipes.build import build_network
-from distill.recipes.loading import check_recipe
-from distill.run.context import scratch_context
-from distill.run.interrupt import Stop
-from distill.sets.set_file import read_set
-
-
-@pytest.fixture
-def context(finished, tmp_path):
-    recipe = check_recipe(read_set(finished / "set.h5").manifest["recipe"], "recipe")
-    return scratch_context(tmp_path, finished, recipe, "cpu", True, Stop())
 
 
 def network_of(width):
