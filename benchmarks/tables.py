@@ -92,6 +92,7 @@ def run_table(result: dict[str, Any]) -> list[str]:
     groups = (
         ("**synthetic set**", summary["students"], True),
         ("random real images, same IPC", summary["controls"]["random"], False),
+        *equal_bytes(summary["controls"]),
         (
             f"all {summary['protocol']['whole']['images']:,} training images",
             summary["controls"]["whole"],
@@ -109,7 +110,27 @@ def run_table(result: dict[str, Any]) -> list[str]:
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
     heads = ["trained on", "labels", *(f"`{name}`" for name in students), "bytes"]
     legend = f"{seeds} students; {seconds / 60:.1f} minutes, {peak / 2**30:.1f} GiB."
+    legend += network_words(summary["controls"])
     return [*table(heads, rows, words=2), "", legend]
+
+
+def equal_bytes(controls: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
+    """Coded real images in as many bytes as the set, where they were evaluated."""
+    return [
+        (f"{name} real images, coded into as many bytes", controls[group], False)
+        for group, name in (("coded", "random"), ("herded", "herded"))
+        if group in controls
+    ]
+
+
+def network_words(controls: dict[str, Any]) -> str:
+    """What the network in as many bytes reaches itself, for a legend."""
+    return "".join(
+        f" In as many bytes, a `{spec}` with weights of {stats['bits']} bits reaches "
+        f"{percent(stats)} itself."
+        for spec, sources in controls.get("network", {}).items()
+        for stats in list(sources.values())[:1]
+    )
 
 
 def ablation_table(result: dict[str, Any]) -> list[str]:
@@ -208,7 +229,12 @@ def refinement_table(result: dict[str, Any]) -> list[str]:
 
 
 def source_bytes(counted: dict[str, Any], source: str) -> int:
-    """Images plus what a label source needs; external bytes are listed apart."""
+    """Everything that a label source needs; external bytes are listed apart.
+
+    Older files have no totals; labels are counted there as the file stores them.
+    """
+    if source in counted.get("totals", {}):
+        return int(counted["totals"][source])
     labels = counted["projector"] if source == "projector" else counted["sources"][source]
     return counted["images"] + counted.get("preprocess", 0) + labels
 
