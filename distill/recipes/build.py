@@ -168,6 +168,7 @@ def build_data(table: DataTable) -> RealData:
             classes=table.classes,
             subset=table.subset,
             validation=table.validation,
+            skip_damaged=table.skip_damaged,
         )
     except SourceError as error:
         raise RecipeError(f"data.source: {error}") from None

@@ -18,5 +18,6 @@ class DataTable(Table):
     classes: Annotated[list[str | int], BeforeValidator(split_commas)] = Field(default=[])
     subset: Count | None = None
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    skip_damaged: bool = False
     zca: bool = False
     augmentation: str = "colour_crop_cutout_flip_scale_rotate"
