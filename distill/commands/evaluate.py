@@ -15,6 +15,7 @@ from distill.commands.options import (
     debug,
     device,
     engine,
+    place,
     quiet,
     workers,
 )
@@ -51,6 +52,7 @@ from distill.commands.options import (
     help="Also train without augmentation, and give DD-Ranking's two scores.",
 )
 @click.option("--record", is_flag=True, help="Store the results in SET.")
+@place
 @device
 @engine
 @address
@@ -60,6 +62,7 @@ from distill.commands.options import (
 @debug
 def evaluate(
     set_path: Path,
+    place: str | None,
     device: str | None,
     engine: str,
     address: str | None,
@@ -82,7 +85,7 @@ def evaluate(
     from distill.evaluation.whole import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    result = evaluate_set(set_path, given, device, quiet, chosen, record=record)
+    result = evaluate_set(set_path, given, device, quiet, chosen, record=record, place=place)
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return

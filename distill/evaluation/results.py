@@ -171,7 +171,7 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
     if data != context.data.digest:
         raise WorkError(
             f"{path} was made from other data than {context.data.source} holds now; "
-            "evaluate it with the data it was made from"
+            "name those that it was made from with --data"
         )
     folder = context.run.path / PROJECTOR
     has_projector = folder.is_dir()

@@ -52,10 +52,7 @@ def read_folder(request: Request) -> SourceSplits:
     """
     root = request.path()
     if not root.is_dir():
-        raise DataError(
-            f"{str(root)!r} is no folder, one folder per class is needed; correct it, or name "
-            "the place with --data where a command has it"
-        )
+        raise DataError(f"{str(root)!r} is no folder, one folder per class is needed; correct it")
     folders = _part_folders(root)
     names = _class_names(folders["train"])
     labelled = [part for part in folders if part == "train" or _has_classes(folders[part])]

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from distill.recipes.key_types import Count, Table, split_commas
 
+# Keys that say where the data are and how they are read: their digest says what came of them.
+READING_KEYS = ("source", "size", "channels", "classes", "subset", "validation", "skip_damaged")
+
 
 class DataTable(Table):
     """Which real images."""
