@@ -124,6 +124,8 @@ def _accuracy(stats: dict[str, Any]) -> str:
         low, high = (100 * bound for bound in stats["interval"])
         text += f"  95 %: {low:.2f} to {high:.2f}"
     text += f"  ({len(stats['runs'])} seeds)"
+    if "balanced" in stats:
+        text += f", {100 * stats['balanced']:.2f} % balanced over classes"
     if "coding" in stats:
         formed = f", {stats['factor'] ** 2} in one" if stats["factor"] > 1 else ""
         text += f", {stats['images']:,} images as {stats['coding']}{formed}"
