@@ -124,9 +124,10 @@ def load_splits(
 
     cut = SourceSplits(shaped(train), shaped(splits.test), splits.class_names, shaped(held_out))
     same = train is whole.train and cut.train.images is train.images
-    return replace(
-        cut, packed=whole.packed, digest=whole.digest if same else None, notes=whole.notes
-    )
+    # Notes of a pack count its images, which are now cut; those that matter are made anew.
+    notes = whole.notes if same or not whole.packed else ()
+    digest = whole.digest if same else None
+    return replace(cut, packed=whole.packed, digest=digest, notes=notes)
 
 
 def _shaped(images: Images, channels: int | None, size: int | None) -> Images:

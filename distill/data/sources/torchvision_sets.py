@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill.data.cutting import hold_out
 from distill.data.source_splits import Request, SourceSplits
 from distill.data.sources.gathering import (
     TEST_FRACTION,
+    Labelled,
     left_out_note,
     numbered_classes,
     read_eagerly,
 )
 from distill.data.splits import DataError, SourceError
 from distill.errors import suggestion
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
 
 ROOT_VARIABLE = "LIMBECK_DATA"
 
@@ -106,11 +103,11 @@ def _name_and_root(request: Request) -> tuple[str, Path]:
     return name, Path(chosen).expanduser()
 
 
-def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Dataset[Any]:
+def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Labelled:
     import torchvision.datasets
 
     try:
-        dataset: Dataset[Any] = getattr(torchvision.datasets, name)(root=str(root), **arguments)
+        dataset: Labelled = getattr(torchvision.datasets, name)(root=str(root), **arguments)
     except (RuntimeError, OSError, ImportError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
@@ -120,7 +117,7 @@ def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Dataset[Any]:
     return dataset
 
 
-def class_names(dataset: Dataset[Any]) -> tuple[str, ...] | None:
+def class_names(dataset: object) -> tuple[str, ...] | None:
     """The names that torchvision gives to classes, or None."""
     names = getattr(dataset, "classes", None)
     if not isinstance(names, list | tuple):
