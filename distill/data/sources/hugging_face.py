@@ -85,6 +85,8 @@ def read_hugging_face(request: Request) -> SourceSplits:
     ]
     roles, notes = choose_parts((name for name in tables if name not in unlabelled), unlabelled)
     used = {name: tables[name] for name in roles if name is not None}
+    others = [name for name in splits if name not in tables]
+    notes += [f"splits passed over: {', '.join(others)}"] if others else []
     notes += _check_missing(used, request)
     parts = {name: _part(table, names, label, request) for name, table in used.items()}
     found = build_splits(parts, roles, names, request)

@@ -74,7 +74,8 @@ def read_npz(request: Request) -> SourceSplits:
     Images are uint8 (divided by 255) or floats in [0, 1], of shape [n, h, w], [n, h, w, c] or
     [n, c, h, w] with c of 1 or 3. Labels are integers [n] or [n, 1] from 0 upwards. An array
     `class_names` of strings may name the classes, else they are named "0", "1" and so on. In the
-    first form a stratified fifth is the test part, the same in every run. Other arrays are ignored.
+    first form a stratified fifth is the test part, the same in every run. Other arrays are passed
+    over, and named in the notes.
 
     Raises:
         DataError: when the file cannot be read, or lacks an array, or an array has another form.
@@ -83,13 +84,16 @@ def read_npz(request: Request) -> SourceSplits:
     form = _form(request, arrays)
     train = _split(arrays, form["train"])
     names = _class_names(arrays, train, form["train"].labels)
+    used = {"class_names", *(name for pair in form.values() for name in pair)}
+    others = sorted(set(arrays) - used)
+    notes = [f"arrays passed over: {', '.join(others)}"] if others else []
     if len(form) == 1:
         train, test = hold_out(train, len(names), TEST_FRACTION, "test")
-        return SourceSplits(train, test, names)
-    roles, notes = choose_parts(form, ())
+        return SourceSplits(train, test, names, notes=tuple(notes))
+    roles, said = choose_parts(form, ())
     test = _split(arrays, form[roles.test or "test"])
     held = None if roles.validation is None else _split(arrays, form[roles.validation])
-    return SourceSplits(train, test, names, held, notes=tuple(notes))
+    return SourceSplits(train, test, names, held, notes=(*said, *notes))
 
 
 def _form(request: Request, arrays: Iterable[str]) -> dict[str, _Arrays]:

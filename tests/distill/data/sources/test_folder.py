@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from distill.data import DataError, SourceError, load_data
 
@@ -235,6 +235,23 @@ def test_a_home_folder_is_expanded(tmp_path, write_classes, monkeypatch):
     assert load_data("folder:~/clothes").source == "folder:~/clothes"
     with pytest.raises(SourceError, match="no home folder for '~' is known"):
         load_data("folder:~nobody-of-this-name/clothes")
+
+
+def test_a_folder_of_turned_photos_is_the_folder_of_upright_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    for name in ("a", "b"):
+        for kind in ("phone", "upright"):
+            (tmp_path / kind / name).mkdir(parents=True)
+        for index in range(4):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            turned = tmp_path / "phone" / name / f"{index}.jpg"
+            image.save(turned, **({"exif": tag} if index % 2 else {}))
+            upright = ImageOps.exif_transpose(Image.open(turned))
+            upright.save(tmp_path / "upright" / name / f"{index}.png")
+    phone, upright = (load_data(f"folder:{tmp_path / kind}") for kind in ("phone", "upright"))
+    assert phone.digest == upright.digest
 
 
 def damage(path):

@@ -168,7 +168,8 @@ def test_a_hubs_test_part_without_classes_is_passed_over(hub):
         "the part test has no classes and is passed over",
         "the part validation is the test part, as no other one has classes",
     )
-    data = hub({"train": train, "test": [(gray(255), -1)] * 3})
+    data = hub({"train": train, "test": [(gray(255), -1)] * 3, "unsupervised": train})
+    assert data.notes[-1] == "splits passed over: unsupervised"
     assert (len(data.train) + len(data.validation), len(data.test)) == (16, 4)
 
 

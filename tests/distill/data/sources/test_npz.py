@@ -67,6 +67,7 @@ def test_class_names_are_read(save):
     names = ("[bold]cat[/bold]", "ein Hund", "鳥", "x")
     data = load_data(save(images=BYTES, labels=LABELS, class_names=np.array(names), ids=LABELS))
     assert data.class_names == names
+    assert data.notes == ("arrays passed over: ids",)
 
 
 FAULTS = [
