@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TEST_FRACTION = 0.2
 
+VALIDATION_NAMES = ("validation", "val", "valid")
+
 # Names in one message; a message is a line.
 _NAMED = 40
 
@@ -67,9 +69,6 @@ def choose_parts(labelled: Iterable[str], unlabelled: Iterable[str]) -> tuple[Pa
     if validation is not None:
         notes.append(f"the part {validation} is the test part, as no other one has classes")
     return Parts("train", validation, None), notes
-
-
-VALIDATION_NAMES = ("validation", "val", "valid")
 
 
 def build_splits(

@@ -18,6 +18,7 @@ from distill.data.sources.gathering import (
     left_out_note,
     numbered_classes,
 )
+from distill.data.sources.listing import shown
 from distill.data.sources.picture import Picture
 from distill.data.splits import DataError, SourceError
 from distill.errors import suggestion
@@ -85,7 +86,7 @@ def read_hugging_face(request: Request) -> SourceSplits:
     ]
     roles, notes = choose_parts((name for name in tables if name not in unlabelled), unlabelled)
     used = {name: tables[name] for name in roles if name is not None}
-    others = [name for name in splits if name not in tables]
+    others = [shown(name) for name in splits if name not in tables]
     notes += [f"splits passed over: {', '.join(others)}"] if others else []
     notes += _check_missing(used, request)
     parts = {name: _part(table, names, label, request) for name, table in used.items()}

@@ -35,6 +35,9 @@ _UNREAD = {
     "raw": ".arw .cr2 .cr3 .dng .nef .orf .raf .raw .rw2",
 }
 
+# Suffixes in a note.
+_SHOWN = 8
+
 SUFFIXES = frozenset(suffix for suffixes in _READ.values() for suffix in suffixes.split())
 
 _OTHER_PICTURES = frozenset(suffix for suffixes in _UNREAD.values() for suffix in suffixes.split())
@@ -136,7 +139,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, without hidden files.
+    """What a folder holds, sorted by name, without hidden files and macOS's in an archive.
 
     Raises:
         DataError: when it cannot be listed.
@@ -148,12 +151,17 @@ def visible(folder: Path) -> list[Path]:
             f"{str(folder)!r} cannot be listed ({error.strerror}), a readable folder is needed; "
             "correct its permissions"
         ) from error
-    return [folder / name for name in names if not name.startswith(".")]
+    return [folder / name for name in names if not name.startswith((".", "__MACOSX"))]
 
 
 def folders_in(folder: Path) -> list[Path]:
     """The visible folders in a folder, sorted by name."""
     return [path for path in visible(folder) if path.is_dir()]
+
+
+def shown(name: str) -> str:
+    """A name from a stranger's files, without what a terminal would obey."""
+    return name if name.isprintable() else repr(name)
 
 
 def passed_note(listings: Iterable[Listing], beside: int) -> str:
@@ -168,7 +176,10 @@ def passed_note(listings: Iterable[Listing], beside: int) -> str:
     for listing in listings:
         passed.update(listing.passed)
         hidden += listing.hidden_pictures
-    parts = [f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(passed.items())]
+    common = sorted(suffix for suffix, _ in passed.most_common(_SHOWN))
+    parts = [f"{passed[suffix]} {shown(suffix) or 'without suffix'}" for suffix in common]
+    if len(passed) > _SHOWN:
+        parts.append(f"{passed.total() - sum(passed[suffix] for suffix in common)} others")
     if beside:
         parts.append(f"{beside} pictures beside the class folders")
     if not parts:

@@ -15,6 +15,7 @@ from distill.data.batched import pixels_of_bytes
 from distill.data.cutting import hold_out
 from distill.data.source_splits import Request, SourceSplits
 from distill.data.sources.gathering import TEST_FRACTION, choose_parts, numbered_classes
+from distill.data.sources.listing import shown
 from distill.data.splits import DataError, Split, check_images, check_labels
 from distill.store.foreign import check_expansion
 from synth.images import Images
@@ -85,7 +86,7 @@ def read_npz(request: Request) -> SourceSplits:
     train = _split(arrays, form["train"])
     names = _class_names(arrays, train, form["train"].labels)
     used = {"class_names", *(name for pair in form.values() for name in pair)}
-    others = sorted(set(arrays) - used)
+    others = sorted(map(shown, set(arrays) - used))
     notes = [f"arrays passed over: {', '.join(others)}"] if others else []
     if len(form) == 1:
         train, test = hold_out(train, len(names), TEST_FRACTION, "test")

@@ -313,6 +313,20 @@ def test_files_that_are_passed_over_are_counted_and_said(tmp_path, write_classes
     )
 
 
+def test_many_kinds_of_files_and_odd_names_make_a_short_printable_note(tmp_path, write_classes):
+    root = write_classes(tmp_path, ("a", "b"))
+    for index in range(300):
+        (root / "a" / f"x.{index}").write_text("x")
+    for name in ("x.\x1b]0;title\x07", "y.\x1b]0;title\x07"):
+        (root / "b" / name).write_text("x")
+    (root / "__MACOSX").mkdir()
+    [note] = load_data(f"folder:{root}").notes
+    assert len(note) < 200
+    assert note.isprintable()
+    assert "2 '.\\x1b]0;title\\x07'" in note
+    assert note.endswith("293 others")
+
+
 def test_images_in_folders_below_a_class_are_read(tmp_path, write_image):
     for index in range(4):
         write_image(tmp_path / "a" / "2024" / f"{index}.png", seed=index)
