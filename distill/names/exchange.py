@@ -22,6 +22,13 @@ LAYOUTS: Registry[Entry] = Registry(
         Entry("idc", "one file of pixels and labels", "IDC", f"{_READERS}:import_idc"),
         Entry("rded", "a folder of pictures per class", "RDED", f"{_READERS}:import_folder"),
         Entry("npz", "arrays images and labels", "NumPy", f"{_READERS}:import_npz"),
+        Entry("torch", "tensors images and labels", "torch", f"{_READERS}:import_tensors"),
+        Entry(
+            "safetensors",
+            "tensors images and labels",
+            "safetensors",
+            f"{_READERS}:import_safetensors",
+        ),
         Entry("folder", "a folder of pictures per class", "textbook", f"{_READERS}:import_folder"),
     ),
 )
