@@ -154,13 +154,25 @@ _DEMO_HEAD = """\
 """
 
 _DEMO = """\
+import random
 import torch
 from ddranking.config import Config
 from ddranking.metrics import LabelRobustScoreSoft
 
+
+def random_data(eval_iter):
+    # Version 0.2.0 cannot draw random images with soft labels by itself: two names are wrong.
+    places = [place for c in score.class_to_indices for place in random.sample(c, score.ipc)]
+    drawn = torch.stack([score.dst_train[place][0] for place in places])
+    teacher = score.teacher_models[0]
+    with torch.no_grad():
+        parts = [teacher(part.to(score.device)).cpu() for part in drawn.split(256)]
+    return None, drawn, torch.cat(parts)
+
+
 if __name__ == "__main__":
     score = LabelRobustScoreSoft(Config.from_file("demo.yaml"))
-    score.teacher_model = score.teacher_models[0]  # 0.2.0 reads it, but does not set it
+    score._get_random_data_helper = random_data
     images, labels, lr = (torch.load(f"{name}.pt") for name in ("images", "labels", "lr"))
     print(score.compute_metrics(image_tensor=images, soft_labels=labels, syn_lr=lr))
 """
