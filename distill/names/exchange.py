@@ -33,6 +33,19 @@ LAYOUTS: Registry[Entry] = Registry(
     ),
 )
 
+# An object is called as (path) -> the experts of each file, see `read_buffers`.
+EXPERT_LAYOUTS: Registry[Entry] = Registry(
+    "layout",
+    (
+        Entry(
+            "buffers",
+            "experts: replay_buffer_N.pt, to experts.h5",
+            "MTT, TESLA, DATM",
+            "distill.sets.exchange.expert_buffers:read_buffers",
+        ),
+    ),
+)
+
 FORMATS: Registry[FormatEntry] = Registry(
     "format",
     (
@@ -101,5 +114,6 @@ def importable() -> list[str]:
     """Names of all layouts: those of other programs, and those that `distill export` writes."""
     return [
         *LAYOUTS,
+        *EXPERT_LAYOUTS,
         *(name for name, entry in FORMATS.items() if entry.file and name not in LAYOUTS),
     ]

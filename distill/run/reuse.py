@@ -41,12 +41,13 @@ def take_stage(runs: Sequence[Path], name: str, key: str, folder: Path) -> dict[
             continue
         for output in entry["outputs"]:
             with atomic_path(folder / output) as temporary:
-                _link_or_copy(run / output, temporary)
+                link_or_copy(run / output, temporary)
         return dict(entry)
     return None
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link a file, or copy it to another disk; `target` must not be there."""
     try:
         os.link(source, target)
     except OSError:

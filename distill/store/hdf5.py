@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 
 from distill.errors import WorkError
-from distill.store.files import atomic_path
 from distill.store.file_errors import system_refusal
+from distill.store.files import atomic_path
 from distill.store.foreign import layout_of
 from distill.store.heaps import check_heaps
 

@@ -134,6 +134,12 @@ def convert(imported: ImportedSet, options: ImportOptions, layout: str, path: Pa
 
 def _recipe(imported: ImportedSet, options: ImportOptions, space: str, classes: int) -> Recipe:
     """What `distill evaluate` needs to evaluate the set."""
+    ipc = max(1, len(imported.images) // classes)
+    return named_recipe(options, whitened=space == "zca", ipc=ipc)
+
+
+def named_recipe(options: ImportOptions, *, whitened: bool, ipc: int = 1) -> Recipe:
+    """The recipe of the data, network and images per class that an import names."""
     return check_recipe(
         {
             "name": "imported",
@@ -141,10 +147,10 @@ def _recipe(imported: ImportedSet, options: ImportOptions, space: str, classes: 
                 "source": options.data or "unknown",
                 "size": options.size,
                 "channels": options.channels,
-                "zca": space == "zca",
+                "zca": whitened,
             },
             "experts": {"network": options.network},
-            "match": {"ipc": max(1, len(imported.images) // classes), "factor": options.factor},
+            "match": {"ipc": ipc, "factor": options.factor},
         },
         "import",
     )
