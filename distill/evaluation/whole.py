@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.results import judge
+from distill.recipes.build import with_augmentation
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.context import scratch_context
@@ -30,7 +31,8 @@ def evaluate_set(
 
     Args:
         path: set.h5, or the folder of a run; committee and projector are looked for beside it.
-        changes: keys of the recipe's [evaluate] table to replace.
+        changes: keys of the recipe's [evaluate] table to replace, and data.augmentation as
+            "augmentation".
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
         engine: where students are trained; None for this process.
@@ -48,9 +50,11 @@ def evaluate_set(
             f"{set_file} was imported without the real data that students are tested on; import it "
             "again with --data"
         )
-    recipe = with_evaluation(
-        check_recipe(content.manifest["recipe"], f"recipe of {set_file}"), changes
-    )
+    recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
+    if "augmentation" in changes:
+        recipe = with_augmentation(recipe, changes["augmentation"])
+    others = {key: value for key, value in changes.items() if key != "augmentation"}
+    recipe = with_evaluation(recipe, others)
     check_names(recipe)
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
@@ -123,6 +127,8 @@ def verify_accuracy(
         "equal_bytes": False,
         "scores": False,
     }
+    if isinstance(stated["hard"].get("views"), str):
+        changes["augmentation"] = stated["hard"]["views"]
     students = evaluate_set(path, changes, device, quiet, engine)["students"]
     claims = []
     for student, entries in measured["students"].items():

@@ -12,7 +12,7 @@ from torch import Tensor
 from distill.data import AnyPreprocess, Preprocess, RealData, ZCAPreprocess, fit_preprocess, fit_zca
 from distill.data.splits import check_class_names
 from distill.errors import RecipeError, WorkError, suggestion
-from distill.recipes.build import build_data, build_views
+from distill.recipes.build import build_data, with_augmentation
 from distill.recipes.loading import check_recipe
 from distill.recipes.schema import Recipe
 from distill.sets.exchange.classes import are_digits, match_classes
@@ -169,11 +169,7 @@ def _with_augmentation(
         families = [family for family in recipe.data.augmentation.split("_") if family != "flip"]
         augmentation = "_".join(families)
         note = "the classes are digits: students see no mirrored ones; see --augmentation"
-    if not augmentation:
-        return recipe, ""
-    build_views(augmentation, one_per_batch=True)
-    table = recipe.data.model_copy(update={"augmentation": augmentation})
-    return recipe.model_copy(update={"data": table}), note
+    return (with_augmentation(recipe, augmentation) if augmentation else recipe), note
 
 
 @dataclass(frozen=True)
