@@ -96,6 +96,9 @@ def import_set(
         **given,
     )
     notes = exchange.import_set(path, layout, out, options)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "notes": notes}))
+        return
     for note in notes:
         click.echo(note, err=True)
-    click.echo(json.dumps({"out": str(out), "notes": notes}) if as_json else out)
+    click.echo(out)

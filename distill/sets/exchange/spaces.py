@@ -26,6 +26,9 @@ _ROUNDING = 1e-3
 # Normalised images stay far below this, and bytes reach far above.
 _BYTES_FROM = 16.0
 
+# No space has values beyond this: learned images that overshoot stay far below.
+_FARTHEST = 300.0
+
 _WORDS = {
     "bytes": "bytes do (0 to 255)",
     "pixels": "pixels do (0 to 1)",
@@ -57,6 +60,11 @@ def space_of(images: Tensor, origin: Path, asked: str, usual: str) -> tuple[Spac
     if not bool(values.isfinite().all()):
         raise WorkError(f"{origin} holds NaN or infinite pixels; name another file")
     told, low, high = _told(values), float(values.min()), float(values.max())
+    if max(-low, high) > _FARTHEST:
+        raise WorkError(
+            f"{origin} holds images with values from {low:.3g} to {high:.3g}, which are those of "
+            "no images; name another file"
+        )
     problem = f"{origin}: the images' values lie from {low:.3g} to {high:.3g}, as"
     if asked:
         if told and not _agree(asked, told):
