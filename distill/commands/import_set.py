@@ -61,6 +61,20 @@ from distill.names import importable
     default=0.01,
     help="Students' learning rate where the files hold none.",
 )
+@click.option(
+    "--soft-labels",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Labels by batches (epoch_0/batch_0.tar ...) of a folder of pictures, as SRe2L and CV-DD "
+    "store them.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="At which students match those.",
+)
 @click.option("--factor", type=click.IntRange(1), default=1, help="Of IDC's multi-formation.")
 @as_json
 @debug

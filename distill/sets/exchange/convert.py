@@ -15,6 +15,7 @@ from distill.errors import RecipeError, WorkError, suggestion
 from distill.recipes.build import build_data, with_augmentation
 from distill.recipes.loading import check_recipe
 from distill.recipes.schema import Recipe
+from distill.sets.exchange.batch_labels import in_set_order, read_batch_labels
 from distill.sets.exchange.classes import are_digits, match_classes
 from distill.sets.exchange.import_layouts import ImportedSet
 from distill.sets.exchange.labels import Labels, read_labels
@@ -42,6 +43,8 @@ class ImportOptions:
         factor: each stored image is a grid of factor x factor images (IDC).
         augmentation: families that students of the set are trained under, joined by "_", or
             "none"; "" for the usual ones, without flips for digits.
+        soft_labels: folder of SRe2L's labels by batches, which belong to a folder of pictures.
+        temperature: at which students match those.
     """
 
     data: str = ""
@@ -55,6 +58,8 @@ class ImportOptions:
     student_lr: float = 0.01
     factor: int = 1
     augmentation: str = ""
+    soft_labels: Path | None = None
+    temperature: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -100,10 +105,17 @@ def convert(imported: ImportedSet, options: ImportOptions, layout: str, path: Pa
     if learned is not None:
         learned = decode_labels(learned, options.factor)
     resolved = recipe.model_dump(mode="json")
+    votes = None
+    if options.soft_labels is not None:
+        read = read_batch_labels(
+            options.soft_labels, images.shape, classes.places.argsort(), options.temperature
+        )
+        votes = in_set_order(read, order)
     content = SetFile(
         images=images[order].contiguous(),
         hard=hard[order],
         learned=learned,
+        votes=votes,
         manifest={
             "class_names": list(classes.names),
             "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "zca",

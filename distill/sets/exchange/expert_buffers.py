@@ -16,6 +16,7 @@ from distill.recipes.build import build_data, build_network
 from distill.sets.exchange.convert import ImportOptions, named_recipe
 from distill.store.experts import Trajectory, write_experts
 from distill.store.foreign import is_plain, load_torch
+from synth.images import gather
 from synth.parameters import ParameterLayout, parameter_layout
 from synth.training.prediction import accuracy
 
@@ -144,5 +145,5 @@ def _load(network: torch.nn.Module, layout: ParameterLayout, vector: Tensor) -> 
 def _tested(network: torch.nn.Module, data: RealData, *, whitened: bool) -> float:
     """The accuracy of a network on the validation images, as a run of a recipe would see them."""
     fit = fit_zca if whitened else fit_preprocess
-    images = fit(data.train.images)(data.validation.gathered().images)
+    images = fit(data.train.images)(gather(data.validation.images))
     return accuracy(network, images, data.validation.labels)

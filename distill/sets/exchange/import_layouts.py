@@ -21,6 +21,7 @@ from distill.data import DataError, Request
 from distill.data.sources.folder import read_pictures
 from distill.errors import WorkError
 from distill.sets.exchange.arrays import from_safetensors
+from distill.sets.exchange.batch_labels import holds_batch_labels
 from distill.sets.exchange.classes import numbers_of
 from distill.sets.exchange.labels import LOGITS
 from distill.store.foreign import is_plain, load_npz, load_torch
@@ -141,6 +142,11 @@ def import_folder(path: Path) -> ImportedSet:
     Folders are classes in the order of their names, or of their numbers where they are named by
     numbers; of names like 00003-cat only cat remains.
     """
+    if holds_batch_labels(path):
+        raise WorkError(
+            f"{path} holds soft labels by batches, no pictures; import the folder of these, with "
+            f"--soft-labels {path}"
+        )
     try:
         split, names = read_pictures(Request(f"folder:{path}", str(path)))
     except (DataError, OSError) as error:
