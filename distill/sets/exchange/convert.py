@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from distill.sets.exchange.published import STATISTICS
 from distill.sets.exchange.spaces import RANGES, pixels_of, space_of
 from distill.sets.set_file import SetFile
 from distill.store.files import digest_json
+from synth.committee.relabel import StoredVotes
 from synth.formation import decode_labels
 
 
@@ -102,35 +104,21 @@ def convert(imported: ImportedSet, options: ImportOptions, layout: str, path: Pa
     preprocess, images = _in_set_space(imported.images, space, options, data)
     order = torch.argsort(hard, stable=True)
     learned = None if labels.soft is None else classes.columns(labels.soft)[order]
-    if learned is not None:
-        learned = decode_labels(learned, options.factor)
-    resolved = recipe.model_dump(mode="json")
-    votes = None
-    if options.soft_labels is not None:
-        read = read_batch_labels(
-            options.soft_labels, images.shape, classes.places.argsort(), options.temperature
-        )
-        votes = in_set_order(read, order)
     content = SetFile(
         images=images[order].contiguous(),
         hard=hard[order],
-        learned=learned,
-        votes=votes,
+        learned=None if learned is None else decode_labels(learned, options.factor),
+        votes=_votes(options, images, classes, order),
         manifest={
+            **_stated(recipe, options),
             "class_names": list(classes.names),
             "preprocess": preprocess.to_dict() if isinstance(preprocess, Preprocess) else "zca",
             "student_lr": float(imported.student_lr or options.student_lr),
-            "augmentation": recipe.data.augmentation,
-            "network": options.network,
-            "seed": recipe.seed,
-            "recipe": resolved,
-            "recipe_digest": digest_json(resolved),
             "source": {
                 "name": options.data,
                 "digest": data.digest if data is not None else "",
                 "imported": {"layout": layout, "file": path.name},
             },
-            "factor": options.factor,
         },
         whitening=preprocess.whitening if isinstance(preprocess, ZCAPreprocess) else None,
     )
@@ -142,6 +130,30 @@ def convert(imported: ImportedSet, options: ImportOptions, layout: str, path: Pa
         _counts_note(content),
     )
     return Converted(content, tuple(filter(None, notes)))
+
+
+def _stated(recipe: Recipe, options: ImportOptions) -> dict[str, Any]:
+    """The attributes of a set that its recipe and options state."""
+    resolved = recipe.model_dump(mode="json")
+    return {
+        "augmentation": recipe.data.augmentation,
+        "network": options.network,
+        "seed": recipe.seed,
+        "recipe": resolved,
+        "recipe_digest": digest_json(resolved),
+        "factor": options.factor,
+    }
+
+
+def _votes(
+    options: ImportOptions, images: Tensor, classes: _Classes, order: Tensor
+) -> StoredVotes | None:
+    """Soft labels by batches, if they are given, for images that are put into another order."""
+    if options.soft_labels is None:
+        return None
+    columns = classes.places.argsort()
+    votes = read_batch_labels(options.soft_labels, images.shape, columns, options.temperature)
+    return in_set_order(votes, order)
 
 
 def _recipe(imported: ImportedSet, options: ImportOptions, space: str, classes: int) -> Recipe:
