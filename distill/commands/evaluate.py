@@ -35,6 +35,12 @@ from distill.commands.options import (
     "views), hard (SGD with momentum); auto takes that of each label source.",
 )
 @click.option(
+    "--augmentation",
+    metavar="FAMILIES",
+    help="Views of images with hard or learned labels, such as crop_scale_rotate, or none; "
+    "default: those that the set was made under.",
+)
+@click.option(
     "--lr-factors",
     metavar="F,F...",
     help="Learning rates to try on the validation split, as multiples of the protocol's.",

@@ -28,21 +28,52 @@ from distill.names import importable
 @click.option("--network", default="convnet3", show_default=True, help="The set's student.")
 @click.option(
     "--space",
-    type=NameChoice(["normalised", "pixels", "zca"]),
-    help="Of the images; default: the layout's usual one.",
+    type=NameChoice(["normalised", "pixels", "bytes", "signed", "zca"]),
+    help="Of the images: pixels from 0 to 1, bytes to 255, signed from -1; default: the layout's "
+    "usual one, if their values agree.",
+)
+@click.option(
+    "--labels",
+    type=NameChoice(["classes", "probabilities", "logits", "centred"]),
+    help="What the labels' numbers mean (centred: probabilities less 1/k, as in FRePo); default: "
+    "what they tell.",
 )
 @click.option(
     "--statistics",
     default="",
     help="What the images were normalised with: cifar10, ..., or data for those of --data.",
 )
-@click.option("--class-names", default="", help="Comma-separated, in the order of the labels.")
+@click.option(
+    "--class-names",
+    default="",
+    help="Comma-separated, in the order of the labels; with --data, names of its classes.",
+)
+@click.option(
+    "--augmentation",
+    default="",
+    help="Views that students of the set see, such as crop_scale_rotate, or none; default: the "
+    "usual ones, without flips for digits.",
+)
 @click.option(
     "--lr",
     "student_lr",
     type=float,
     default=0.01,
     help="Students' learning rate where the files hold none.",
+)
+@click.option(
+    "--soft-labels",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Labels by batches (epoch_0/batch_0.tar ...) of a folder of pictures, as SRe2L and CV-DD "
+    "store them.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, min_open=True),
+    default=20.0,
+    show_default=True,
+    help="At which students match those.",
 )
 @click.option("--factor", type=click.IntRange(1), default=1, help="Of IDC's multi-formation.")
 @as_json
@@ -54,6 +85,7 @@ def import_set(
     channels: str | None,
     class_names: str,
     space: str | None,
+    labels: str | None,
     as_json: bool,
     debug: bool,
     **given: Any,
@@ -74,7 +106,13 @@ def import_set(
         channels=int(channels) if channels else None,
         class_names=names,
         space=space or "",
+        labels=labels or "",
         **given,
     )
-    exchange.import_set(path, layout, out, options)
-    click.echo(json.dumps({"out": str(out)}) if as_json else out)
+    notes = exchange.import_set(path, layout, out, options)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "notes": notes}))
+        return
+    for note in notes:
+        click.echo(note, err=True)
+    click.echo(out)

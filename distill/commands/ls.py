@@ -55,7 +55,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
         {**registry.STRATEGIES, **registry.MAKING, **registry.LABELLING}
     ),
     "gradients": lambda: _entries(registry.GRADIENTS),
-    "layouts": lambda: _entries(registry.LAYOUTS),
+    "layouts": lambda: [*_entries(registry.LAYOUTS), *_entries(registry.EXPERT_LAYOUTS)],
     "formats": lambda: _entries(registry.FORMATS),
     "projector-formats": lambda: _entries(registry.PROJECTOR_FORMATS),
 }

@@ -113,10 +113,11 @@ def recipe_options(command: Command) -> Command:
         click.option(
             "--reuse",
             multiple=True,
-            metavar="RUN",
+            metavar="RUN|FILE",
             type=click.Path(path_type=Path),
             help="Take experts and committee from the folder of another run, where its recipe asks "
-            "for the same; may be given several times.",
+            "for the same, or experts from a file that `distill import --from buffers` made; may "
+            "be given several times.",
         ),
         quiet,
         as_json,

@@ -103,6 +103,7 @@ def _artefact(path: Path) -> dict[str, Any]:
             "kept epochs": list(info.kept),
             "storage": info.storage,
             "largest error": info.largest_error,
+            "imported": None if info.given is None else list(info.given),
         }
     if kind == committee.COMMITTEE_KIND:
         members, data, class_names = committee.read_committee(path)

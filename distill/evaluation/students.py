@@ -316,7 +316,7 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
         return context.on_device(content.seen_images), content.seen_hard.to(context.device)
     if job.group == RANDOM:
         generator = context.generator("evaluate", "random images", job.seed)
-        return context.random_real(len(judged.content.images) // context.classes, generator)
+        return context.random_like(judged.content.hard, generator)
     if job.group in CODED_REAL:
         herded = job.group == HERDED
         draw = herded_draw(context) if herded else random_draw(context, job.seed)

@@ -10,7 +10,7 @@ from typing import Any
 from distill.data import RealData
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.results import judge
-from distill.recipes.build import with_place
+from distill.recipes.build import with_augmentation, with_place
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.context import Context, scratch_context
@@ -33,7 +33,8 @@ def evaluate_set(
 
     Args:
         path: set.h5, or the folder of a run; committee and projector are looked for beside it.
-        changes: keys of the recipe's [evaluate] table to replace.
+        changes: keys of the recipe's [evaluate] table to replace, and data.augmentation as
+            "augmentation".
         device: auto, cpu or cuda; None for the recipe's.
         quiet: show no progress.
         engine: where students are trained; None for this process.
@@ -52,10 +53,11 @@ def evaluate_set(
             f"{set_file} was imported without the real data that students are tested on; import it "
             "again with --data"
         )
-    recipe = with_evaluation(
-        check_recipe(content.manifest["recipe"], f"recipe of {set_file}"), changes
-    )
-    recipe = with_place(recipe, place)
+    recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
+    if "augmentation" in changes:
+        recipe = with_augmentation(recipe, changes["augmentation"])
+    others = {key: value for key, value in changes.items() if key != "augmentation"}
+    recipe = with_place(with_evaluation(recipe, others), place)
     check_names(recipe)
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
@@ -144,6 +146,8 @@ def verify_accuracy(
         "equal_bytes": False,
         "scores": False,
     }
+    if isinstance(stated["hard"].get("views"), str):
+        changes["augmentation"] = stated["hard"]["views"]
     students = evaluate_set(path, changes, device, quiet, engine, place=place)["students"]
     claims = []
     for student, entries in measured["students"].items():

@@ -27,7 +27,13 @@ from distill.names.entries import (
     options_of,
     resolve,
 )
-from distill.names.exchange import FORMATS, LAYOUTS, PROJECTOR_FORMATS, importable
+from distill.names.exchange import (
+    EXPERT_LAYOUTS,
+    FORMATS,
+    LAYOUTS,
+    PROJECTOR_FORMATS,
+    importable,
+)
 from distill.names.gradients import GRADIENTS
 from distill.names.networks import NETWORKS, TEACHERS
 from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
@@ -36,6 +42,7 @@ __all__ = [
     "CODECS",
     "CODINGS",
     "DATA",
+    "EXPERT_LAYOUTS",
     "FORMATS",
     "GRADIENTS",
     "LABELLING",

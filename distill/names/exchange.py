@@ -22,7 +22,27 @@ LAYOUTS: Registry[Entry] = Registry(
         Entry("idc", "one file of pixels and labels", "IDC", f"{_READERS}:import_idc"),
         Entry("rded", "a folder of pictures per class", "RDED", f"{_READERS}:import_folder"),
         Entry("npz", "arrays images and labels", "NumPy", f"{_READERS}:import_npz"),
+        Entry("torch", "tensors images and labels", "torch", f"{_READERS}:import_tensors"),
+        Entry(
+            "safetensors",
+            "tensors images and labels",
+            "safetensors",
+            f"{_READERS}:import_safetensors",
+        ),
         Entry("folder", "a folder of pictures per class", "textbook", f"{_READERS}:import_folder"),
+    ),
+)
+
+# An object is called as (path) -> the experts of each file, see `read_buffers`.
+EXPERT_LAYOUTS: Registry[Entry] = Registry(
+    "layout",
+    (
+        Entry(
+            "buffers",
+            "experts: replay_buffer_N.pt, to experts.h5",
+            "MTT, TESLA, DATM",
+            "distill.sets.exchange.expert_buffers:read_buffers",
+        ),
     ),
 )
 
@@ -94,5 +114,6 @@ def importable() -> list[str]:
     """Names of all layouts: those of other programs, and those that `distill export` writes."""
     return [
         *LAYOUTS,
+        *EXPERT_LAYOUTS,
         *(name for name, entry in FORMATS.items() if entry.file and name not in LAYOUTS),
     ]

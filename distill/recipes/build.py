@@ -103,6 +103,17 @@ def build_views(families: str, *, one_per_batch: bool) -> Augmentation | None:
         raise RecipeError(f"augmentation {families}: {error}") from None
 
 
+def with_augmentation(recipe: Recipe, families: str) -> Recipe:
+    """The recipe with other views of images whose labels do not depend on the view.
+
+    Raises:
+        RecipeError: for an unknown family.
+    """
+    build_views(families, one_per_batch=True)
+    table = recipe.data.model_copy(update={"augmentation": families})
+    return recipe.model_copy(update={"data": table})
+
+
 def build_codec(spec: CodecSpec, batch_size: int) -> LabelCodec:
     """The label codec of a spec, for labels in batches of `batch_size`.
 

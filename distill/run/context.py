@@ -37,7 +37,7 @@ from distill.run.progress import Counted, Progress
 from distill.store.large_arrays import is_large
 from distill.store.tensors import Arrays, from_arrays
 from synth.images import Images, images_at
-from synth.matching.start import draw_real
+from synth.matching.start import draw_counts
 
 if TYPE_CHECKING:
     from distill.run.engines.process_group import ProcessGroup
@@ -115,8 +115,23 @@ class Context:
         Raises:
             ValueError: if a class has fewer images than `ipc`.
         """
+        return self._drawn([ipc] * self.classes, generator)
+
+    def random_like(self, hard: Tensor, generator: Generator) -> tuple[Images, Tensor]:
+        """As `random_real`, as many of each class as the labels [n] of a set have.
+
+        Raises:
+            WorkError: if a class has too few images.
+        """
+        counts = hard.bincount(minlength=self.classes).tolist()
+        try:
+            return self._drawn(counts, generator)
+        except ValueError as error:
+            raise WorkError(f"random images, as many as the set has: {error}") from None
+
+    def _drawn(self, counts: Sequence[int], generator: Generator) -> tuple[Images, Tensor]:
         images, labels = self.split("train")
-        drawn = draw_real(labels.cpu(), self.classes, ipc, generator)
+        drawn = draw_counts(labels.cpu(), counts, generator)
         many = is_large((len(drawn), *images.shape[1:]), 4)
         selected = select_images(images, drawn) if many else images_at(images, drawn)
         return selected, labels[drawn.to(self.device)]

@@ -29,11 +29,12 @@ def take_outputs(run: Path, outputs: Iterable[str], folder: Path) -> bool:
         return False
     for name in names:
         with atomic_path(folder / name) as temporary:
-            _link_or_copy(run / name, temporary)
+            link_or_copy(run / name, temporary)
     return True
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link a file, or copy it to another disk; `target` must not be there."""
     try:
         os.link(source, target)
     except OSError:

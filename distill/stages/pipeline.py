@@ -11,12 +11,21 @@ from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.machine import peak_bytes, reset_peak
 from distill.recipes.stages import MAKERS, STAGE_ENTRIES
 from distill.recipes.tables.data import READING_KEYS
-from distill.run.artefacts import EVALUATE_STAGE, MANIFEST, REFINE_STAGE, REPORT, SET, SUMMARY
+from distill.run.artefacts import (
+    EVALUATE_STAGE,
+    EXPERTS_STAGE,
+    MANIFEST,
+    REFINE_STAGE,
+    REPORT,
+    SET,
+    SUMMARY,
+)
 from distill.run.context import Context
 from distill.run.folder import StageTimer, read_manifest
 from distill.run.keys import MADE_FROM, differences
 from distill.run.reuse import REUSED, take_outputs
 from distill.sets.set_file import add_refined
+from distill.stages.given_experts import take_experts
 from distill.stages.loading import STAGES, planned
 from distill.stages.stage import Stage
 from distill.store.files import digest_json, remove
@@ -37,6 +46,8 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
     _forget_other_makers(context)
     _undo_refine(context)
     asked = [stage for stage in planned(context.recipe) if not names or stage.name in names]
+    _take_given(context)
+    _check_inputs(context, asked)
     for place, stage in enumerate(asked):
         coming = f"Next: {asked[place + 1].name}." if place + 1 < len(asked) else "The last stage."
         does = STAGE_ENTRIES[stage.name].summary
@@ -53,6 +64,45 @@ def _provenance(context: Context) -> dict[str, Any]:
     if context.data.notes:
         data["notes"] = list(context.data.notes)
     return {"seed": context.recipe.seed, "device": str(context.device), "data": data}
+
+
+def _take_given(context: Context) -> None:
+    """Take experts.h5 files that are given by themselves, as another program's experts are."""
+    for path in context.reuse:
+        if path.is_dir():
+            continue
+        if context.recipe.experts is None:
+            raise WorkError(f"the recipe trains no experts; leave out --reuse {path}")
+        take_experts(context, path)
+        stage = STAGES[EXPERTS_STAGE]
+        made_from = _made_from(context, stage)
+        made = {
+            "key": digest_json(made_from),
+            MADE_FROM: made_from,
+            "outputs": stage.outputs(context.run.path),
+            "seconds": 0.0,
+            "peak_memory_bytes": 0,
+            "given": path.name,
+        }
+        _record(context, stage, context.run.manifest["stages"].get(stage.name), made)
+
+
+def _check_inputs(context: Context, asked: Sequence[Stage]) -> None:
+    """Refuse what other stages left if it has changed since: those of `asked` check their own.
+
+    Raises:
+        WorkError: if an input is damaged, or was replaced by another file.
+    """
+    names = {stage.name for stage in asked}
+    read = {n for stage in asked for n in (*stage.inputs, *stage.also_inputs(context.recipe))}
+    for name in sorted(read - names):
+        entry = context.run.manifest["stages"].get(name)
+        changed = _changed(STAGES[name], context.run.path, entry["outputs"]) if entry else []
+        if changed:
+            raise WorkError(
+                f"{', '.join(changed)} is not what the stage {name} left: its digest differs; run "
+                "that stage again, or give experts of another program with --reuse FILE"
+            )
 
 
 def _run_stage(context: Context, stage: Stage, words: str) -> None:
@@ -101,7 +151,7 @@ def _take(context: Context, stage: Stage, made_from: dict[str, Any]) -> dict[str
     """The stage's entry in another run, its files now in this one's folder; says why not."""
     if stage.name not in REUSED:
         return None
-    for run in context.reuse:
+    for run in (path for path in context.reuse if path.is_dir()):
         entry = read_manifest(run / MANIFEST)["stages"].get(stage.name)
         if entry is None:
             reason = "it has not finished that stage"

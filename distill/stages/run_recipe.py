@@ -22,6 +22,7 @@ from distill.run.engines.process_group import joined
 from distill.run.folder import Run, open_run, read_manifest, write_summary
 from distill.run.interrupt import listen
 from distill.run.progress import Progress
+from distill.stages.given_experts import check_given
 from distill.stages.loading import check_stages
 from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
@@ -46,7 +47,8 @@ def run_recipe(
         stages: names; empty for all.
         quiet: show no progress.
         engine: where independent work is done; None for this process.
-        reuse: folders of other runs, whose experts and committees are reused where they fit.
+        reuse: folders of other runs, whose experts and committees are reused where they fit, and
+            experts.h5 files of other programs' experts.
 
     Raises:
         LimbeckError: of the fitting kind; the run can be resumed.
@@ -55,7 +57,10 @@ def run_recipe(
     check_names(recipe)
     check_stages(recipe, stages)
     for other in reuse:
-        read_manifest(other / MANIFEST)
+        if other.is_file():
+            check_given(other)
+        else:
+            read_manifest(other / MANIFEST)
     if engine is not None:
         engine.get_ready()
     device = choose_device(recipe.device)

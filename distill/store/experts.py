@@ -17,7 +17,7 @@ spec, its parameter names and shapes, the data it was trained on and, below floa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,13 +59,13 @@ class Trajectory:
 
     Attributes:
         snapshots: [m, p].
-        accuracies: validation accuracy (fraction) after each epoch [E].
+        accuracies: validation accuracy (fraction) after each epoch [E]; None where not measured.
         epochs: the epoch of each snapshot, ascending from 0 (untrained) to E at most; None where
             all are kept and m = E+1.
     """
 
     snapshots: Tensor
-    accuracies: list[float]
+    accuracies: Sequence[float | None]
     epochs: tuple[int, ...] | None = None
 
 
@@ -82,6 +82,8 @@ class ExpertsInfo:
         kept: the epochs whose snapshots every expert has.
         storage: float32, float16, bfloat16 or int4.
         largest_error: the most by which a value of any snapshot can differ from the recorded one.
+        given: of experts of another program their layout, and the space of the images that they
+            were trained on, "normalised" or "zca"; None for those of a run.
     """
 
     network: str
@@ -92,6 +94,7 @@ class ExpertsInfo:
     kept: tuple[int, ...] = ()
     storage: str = FULL_PRECISION
     largest_error: float = 0.0
+    given: tuple[str, str] | None = None
 
 
 def write_experts(
@@ -101,6 +104,7 @@ def write_experts(
     layout: ParameterLayout,
     experts: Iterable[Trajectory],
     storage: str = FULL_PRECISION,
+    given: tuple[str, str] | None = None,
 ) -> None:
     """Write experts.h5 atomically, one trajectory in memory at a time.
 
@@ -112,6 +116,7 @@ def write_experts(
         experts: one trajectory after the other.
         storage: "float32" keeps every bit; "float16" and "bfloat16" halve the bytes and "int4"
             divides them by 7.5, with an error that the file states.
+        given: see `ExpertsInfo.given`.
 
     Raises:
         WorkError: if a snapshot to be stored in fewer bits holds NaN or infinite values.
@@ -119,6 +124,8 @@ def write_experts(
     with create_h5(path, EXPERTS_KIND) as file:
         file.attrs["network"] = network
         file.attrs["data"] = data
+        if given is not None:
+            file.attrs["layout"], file.attrs["space"] = given
         parameters = zip(layout.names, layout.shapes, strict=True)
         put_json(file, "parameters", [[name, list(shape)] for name, shape in parameters])
         group = file.create_group("experts")
@@ -135,7 +142,7 @@ def write_experts(
                 )
             else:
                 largest = max(largest, _put_deltas(member, snapshots, storage))
-            put_json(member, "accuracies", expert.accuracies)
+            put_json(member, "accuracies", list(expert.accuracies))
             if expert.epochs is not None:
                 put_json(member, "epochs", list(expert.epochs))
         if storage != FULL_PRECISION:
@@ -265,11 +272,18 @@ def read_info(path: Path) -> ExpertsInfo:
             tuple(sorted(set(kept[0]).intersection(*kept[1:]))) if kept else (),
             str(file.attrs.get("storage", FULL_PRECISION)),
             float(file.attrs.get("largest_error", 0.0)),
+            (str(file.attrs["layout"]), str(file.attrs["space"]))
+            if "space" in file.attrs
+            else None,
         )
     whole = all(len(own) == shape[0] > 0 for own, shape in zip(kept, shapes, strict=True))
     if not shapes or not whole or any(shape[1] != layout.count for shape in shapes):
         raise WorkError(f"{path} holds no experts that fit its own network; make it again")
     return info
+
+
+def _given(file: h5py.File) -> tuple[str, str] | None:
+    return (str(file.attrs["layout"]), str(file.attrs["space"])) if "space" in file.attrs else None
 
 
 def read_snapshots(path: Path, expert: int, epochs: tuple[int, int]) -> tuple[Tensor, Tensor]:

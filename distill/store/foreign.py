@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -89,3 +90,32 @@ def is_plain(value: Any) -> bool:
         return False
     # Strides of 0 could expand one number to terabytes.
     return value.nbytes <= max(value.untyped_storage().nbytes(), _EXPANDED_LIMIT)
+
+
+_BY_NAME = (
+    (r"replay_buffer_\d+\.pt", "buffers"),
+    (r"(images|labels)_.*\.pt|.*_images\.pt", "mtt"),
+    (r"res_.*ipc\.pt", "dc"),
+    (r".*\.npz", "npz"),
+    (r".*\.safetensors", "safetensors"),
+)
+
+_SAFETENSORS_HEAD = 10
+
+
+def layout_of(path: Path) -> str | None:
+    """The layout by which `distill import` may read a file of another program, or None.
+
+    Only the name and the first bytes are looked at: a zip archive (npz, torch), a pickle of old
+    versions of torch, or the header of safetensors.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SAFETENSORS_HEAD)
+    except OSError:
+        return None
+    is_archive = head.startswith(b"PK\x03\x04")
+    if not is_archive and not head.startswith((b"\x80\x02", b"\x80\x04")) and head[8:9] != b"{":
+        return None
+    named = (layout for name, layout in _BY_NAME if re.fullmatch(name, path.name))
+    return next(named, "torch" if is_archive or head[8:9] != b"{" else "safetensors")

@@ -15,7 +15,9 @@ import h5py
 import numpy as np
 
 from distill.errors import WorkError
+from distill.store.file_errors import system_refusal
 from distill.store.files import atomic_path
+from distill.store.foreign import layout_of
 from distill.store.heaps import check_heaps
 
 FORMAT_VERSION = 1
@@ -88,7 +90,10 @@ def open_plain(path: Path) -> Iterator[h5py.File]:
 
 
 def damaged(path: Path, error: Exception) -> WorkError:
-    """The error for a file that cannot be read."""
+    """The error for a file that cannot be read: damaged, unless the system refuses it."""
+    refused = system_refusal(error)
+    if refused is not None:
+        return WorkError(f"{path} {refused}")
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return WorkError(
         f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
@@ -145,10 +150,21 @@ def read_kind(path: Path) -> str:
         check_heaps(path)
         with h5py.File(path, "r") as file:
             kind = file.attrs.get("limbeck")
-    except DAMAGE:
+    except DAMAGE as error:
+        refused = system_refusal(error)
+        if refused is not None:
+            raise WorkError(f"{path} {refused}") from None
         kind = None
     if kind is None:
-        raise WorkError(f"{path} is not a file of this program, or it is damaged; make it again")
+        layout = layout_of(path)
+        if layout is None:
+            raise WorkError(
+                f"{path} is not a file of this program, or it is damaged; make it again"
+            )
+        raise WorkError(
+            f"{path} is a file of another program; read it with `distill import {path} --from "
+            f"{layout} --out NEW.h5`"
+        )
     return str(kind)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
@@ -27,16 +29,30 @@ def draw_real(labels: Tensor, classes: int, ipc: int, generator: Generator) -> T
     """
     if ipc < 1:
         raise ValueError(f"ipc is {ipc}; it must be at least 1")
+    return draw_counts(labels, [ipc] * classes, generator)
+
+
+def draw_counts(labels: Tensor, counts: Sequence[int], generator: Generator) -> Tensor:
+    """Indices of real images drawn without replacement, in class order, so many of each class.
+
+    Args:
+        labels: [m] classes of the real images.
+        counts: images of each class; 0 for none.
+        generator: random source; equal counts draw the same as `draw_real`.
+
+    Raises:
+        ValueError: if a class has too few images.
+    """
     chosen = []
-    for label in range(classes):
+    for label, count in enumerate(counts):
         members = torch.nonzero(labels == label).flatten()
-        if len(members) < ipc:
+        if len(members) < count:
             raise ValueError(
-                f"class {label} has {len(members)} training images, but ipc is {ipc}; lower ipc "
+                f"class {label} has {len(members)} training images, but ipc is {count}; lower ipc "
                 "or add images"
             )
         order = torch.randperm(len(members), generator=generator)
-        chosen.append(members[order[:ipc]])
+        chosen.append(members[order[:count]])
     return torch.cat(chosen)
 
 

@@ -98,9 +98,8 @@ def _make_random(
 def _random_set(
     context: Context, content: SetFile, committee: Committee | None, seed: int, key: str
 ) -> SetFile:
-    ipc = len(content.images) // context.classes
     generator = context.generator("evaluate", "random images", seed)
-    images, labels = context.random_real(ipc, generator)
+    images, labels = context.random_like(content.hard, generator)
     votes = None
     if committee is not None:
         table = context.recipe.relabel or RelabelTable()

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.errors import WorkError
-from distill.names import FORMATS, LAYOUTS, FormatEntry, load_object, resolve
+from distill.names import EXPERT_LAYOUTS, FORMATS, LAYOUTS, FormatEntry, load_object, resolve
 from distill.sets.dataset import DistilledSet
 from distill.sets.exchange.arrays import read_archive, write_archive
 from distill.sets.exchange.card import data_card
-from distill.sets.exchange.convert import ImportOptions, convert
+from distill.sets.exchange.convert import Converted, ImportOptions, convert
+from distill.sets.exchange.expert_buffers import import_experts
 from distill.sets.exchange.export_formats import Written
 from distill.sets.set_file import read_set, set_path, write_set
 from distill.store.files import new_folder
@@ -44,8 +45,11 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     return written
 
 
-def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> None:
-    """Write set.h5 from a layout of `LAYOUTS`, or from what `export_set` wrote.
+def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> tuple[str, ...]:
+    """Write set.h5 from a layout of `LAYOUTS`, or from what `export_set` wrote; or experts.h5.
+
+    Returns:
+        Sentences on what was found out about the files that they do not state.
 
     Raises:
         RecipeError: if an option is needed that the files do not state.
@@ -55,16 +59,18 @@ def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> No
         raise WorkError(f"--out {out} exists; name another file or remove it")
     if not path.exists():
         raise WorkError(f"{path} is not there; name the files of a set")
+    if layout in EXPERT_LAYOUTS:
+        return import_experts(resolve(EXPERT_LAYOUTS[layout])(path), out, options, layout)
     if layout in FORMATS and _restore(path, FORMATS[layout], out):
-        return
-    if layout not in LAYOUTS:
-        raise WorkError(f"{path} was not exported as {layout}; name a file that was")
-    write_set(out, convert(resolve(LAYOUTS[layout])(path), options, layout, path))
+        return ()
+    converted: Converted = convert(resolve(LAYOUTS[layout])(path), options, layout, path)
+    write_set(out, converted.content)
     try:
         read_set(out)
     except WorkError as error:
         out.unlink()
         raise WorkError(f"{path} holds no usable set: {error}") from None
+    return converted.notes
 
 
 def _restore(path: Path, form: FormatEntry, out: Path) -> bool:

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from distill.errors import WorkError
 from distill.sets.dataset import DistilledSet
 from distill.sets.exchange.arrays import META, Archive
-from distill.sets.exchange.published import STATISTICS
+from distill.sets.exchange.published import DDRANKING, ddranking_name
 from synth.images import gather
 
 
@@ -106,44 +107,147 @@ def write_hf(folder: Path, data: DistilledSet, archive: Archive) -> Written:
 
 
 def write_ddranking(folder: Path, data: DistilledSet, archive: Archive) -> Written:
-    """images.pt, labels.pt and lr.pt, sorted by class, for `ddranking`.
+    """images.pt, labels.pt and lr.pt, sorted by class, and settings for `ddranking`.
 
-    Images are normalised with its statistics where it knows the data. Its random baseline takes
-    classes to be blocks of one size, and it reads colours alone. Source: DD-Ranking 0.2.0.
+    Images are normalised with its statistics where it knows the data, however their source was
+    named. Its random baseline takes classes to be blocks of one size, and it reads colours alone.
+    Source: DD-Ranking 0.2.0.
 
     Raises:
         WorkError: for gray images, or classes of different sizes.
     """
-    counts = data.hard.bincount(minlength=len(data.manifest["class_names"]))
+    names = data.manifest["class_names"]
+    counts = data.hard.bincount(minlength=len(names))
     if data.images.shape[1] != 3 or int(counts.min()) != int(counts.max()):
         raise WorkError(
             f"the set has {data.images.shape[1]} channels and {int(counts.min())} to "
             f"{int(counts.max())} images per class; DD-Ranking needs 3 channels and classes of "
             "one size: distil with data.channels = 3"
         )
-    name = data.manifest["source"]["name"].partition(":")[2].lower()
+    name = ddranking_name(data.manifest["source"]["name"], names)
     stored = gather(data.images)
-    pixels = data.preprocess.inverse(stored)
-    images = STATISTICS[name](pixels) if name in STATISTICS else stored
+    images = DDRANKING[name](data.preprocess.inverse(stored)) if name else stored
     order = torch.argsort(data.hard, stable=True)
     torch.save(images[order].contiguous(), folder / "images.pt")
     torch.save(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
     torch.save(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
-    ipc = int(counts.min())
-    (folder / "demo.yaml").write_text(_ddranking_demo(name, ipc, stored), encoding="utf-8")
-    space = f"published statistics of {name}" if name in STATISTICS else "this set's statistics"
+    files = {
+        "images.pt": "float32, sorted by class, normalised with "
+        + (f"DD-Ranking's statistics of {name}" if name else "this set's statistics"),
+        "labels.pt": "label logits",
+        "lr.pt": "the learned learning rate",
+    }
+    if name:
+        files |= _write_demo(folder, name, int(counts.min()), stored)
     return Written(
-        {
-            "images.pt": f"float32, sorted by class, normalised with {space}",
-            "labels.pt": "label logits",
-            "lr.pt": "the learned learning rate",
-            "demo.yaml": "settings for ddranking's LabelRobustScoreSoft",
-        },
+        files,
         "import torch\n"
         'images = torch.load("images.pt", weights_only=True)\n'
         'labels = torch.load("labels.pt", weights_only=True)\n'
         'lr = torch.load("lr.pt", weights_only=True)',
     )
+
+
+_DEMO_HEAD = """\
+# Settings for DD-Ranking 0.2.0. It looks for the real data in real_data_path (CIFAR is downloaded
+# to it), and for its teacher in teacher_dir/DATASET/MODEL/ckpt_best.pt.
+"""
+
+_DEMO = """\
+import random
+import torch
+from ddranking.config import Config
+from ddranking.metrics import LabelRobustScoreSoft
+
+
+def random_data(eval_iter):
+    # Version 0.2.0 cannot draw random images with soft labels by itself: two names are wrong.
+    places = [place for c in score.class_to_indices for place in random.sample(c, score.ipc)]
+    drawn = torch.stack([score.dst_train[place][0] for place in places])
+    teacher = score.teacher_models[0]
+    with torch.no_grad():
+        parts = [teacher(part.to(score.device)).cpu() for part in drawn.split(256)]
+    return None, drawn, torch.cat(parts)
+
+
+if __name__ == "__main__":
+    score = LabelRobustScoreSoft(Config.from_file("demo.yaml"))
+    score._get_random_data_helper = random_data
+    images, labels, lr = (torch.load(f"{name}.pt") for name in ("images", "labels", "lr"))
+    print(score.compute_metrics(image_tensor=images, soft_labels=labels, syn_lr=lr))
+"""
+
+# ConvNets of the depth that this size is usually given, for which it knows how to train on all.
+_DEMO_NETWORKS = {
+    "CIFAR10": "ConvNet-3",
+    "CIFAR100": "ConvNet-3",
+    "TinyImageNet": "ConvNet-4-BN",
+    "ImageNet1K": "ResNet-18-BN",
+}
+
+
+def _write_demo(folder: Path, name: str, ipc: int, images: Tensor) -> dict[str, str]:
+    """Settings and a program for data that DD-Ranking knows; returns what the files hold."""
+    settings = _ddranking_settings(name, ipc, images)
+    text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items())
+    (folder / "demo.yaml").write_text(_DEMO_HEAD + text, encoding="utf-8")
+    (folder / "demo.py").write_text(_DEMO, encoding="utf-8")
+    return {
+        "demo.yaml": "settings of ddranking's LabelRobustScoreSoft",
+        "demo.py": "computes that score",
+    }
+
+
+def _ddranking_settings(name: str, ipc: int, images: Tensor) -> dict[str, Any]:
+    """All that `LabelRobustScoreSoft` reads from a `Config`, where what is missing is None."""
+    model = _DEMO_NETWORKS[name]
+    return {
+        "dataset": name,
+        "real_data_path": "./dataset/",
+        "ipc": ipc,
+        "im_size": list(images.shape[2:]),
+        "model_name": model,
+        "stu_use_torchvision": False,
+        "teacher_dir": "./teacher_models",
+        "teacher_model_names": [model],
+        "tea_use_torchvision": False,
+        "soft_label_mode": "S",
+        "soft_label_criterion": "sce",
+        "loss_fn_kwargs": {"temperature": 1.0, "scale_loss": False},
+        "data_aug_func": "dsa",
+        "aug_params": {
+            "saturation": 2.0,
+            "brightness": 1.0,
+            "contrast": 0.5,
+            "scale": 1.2,
+            "rotate": 15.0,
+            "flip": 0.5,
+            "crop": 0.125,
+            "cutout": 0.5,
+            "siamese": False,
+            "latestseed": -1,
+        },
+        "use_aug_for_hard": False,
+        "use_zca": False,
+        "optimizer": "sgd",
+        "lr_scheduler": "step",
+        "step_size": 500,
+        "momentum": 0.9,
+        "weight_decay": 0.0005,
+        "num_epochs": 1000,
+        "num_eval": 5,
+        "real_batch_size": 256,
+        "syn_batch_size": 256,
+        "eval_full_data": True,
+        "random_data_format": "tensor",
+        "random_data_path": None,
+        "custom_train_trans": None,
+        "custom_val_trans": None,
+        "num_workers": 4,
+        "save_path": "./results/scores.csv",
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "dist": False,
+    }
 
 
 def _write_pictures(root: Path, data: DistilledSet) -> list[str]:
@@ -180,14 +284,3 @@ def class_folder(label: int, name: str) -> str:
     """A folder's name for a class: its number, and its name in portable characters."""
     safe = re.sub(r"[^\w .+-]", "_", name)[:80]
     return f"{label:05d}-{safe}"
-
-
-def _ddranking_demo(name: str, ipc: int, images: Tensor) -> str:
-    """Settings that its `Config.from_file` reads."""
-    known = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "tiny-imagenet": "TinyImageNet"}
-    return (
-        f"dataset: {known.get(name, name or 'CIFAR10')}\nipc: {ipc}\n"
-        f"im_size: [{images.shape[2]}, {images.shape[3]}]\nmodel_name: ConvNet-3\n"
-        "soft_label_mode: S\nsoft_label_criterion: sce\ndata_aug_func: dsa\n"
-        "eval_full_data: true\ndevice: cuda\n"
-    )

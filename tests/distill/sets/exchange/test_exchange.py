@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_commands_offer_every_layout_and_format():
         if option.name in ("layout", "form")
     }
     own = {"npz", "safetensors", "torch"}
-    others = {"mtt", "dc", "datm", "idc", "rded", "folder"}
+    others = {"mtt", "dc", "datm", "idc", "rded", "folder", "buffers"}
     assert offered == {"layout": own | others, "form": own | {"imagefolder", "hf", "ddranking"}}
 
 
@@ -147,7 +148,7 @@ REFUSED = [
     (1, ("idc", "objects"), "a file that needs code to be run is never loaded"),
     (1, ("npz", "objects/set.npz"), "cannot be read as plain arrays"),
     (1, ("safetensors", "npz/set.npz"), "cannot be read as safetensors"),
-    (1, ("torch", "idc/data.pt"), "was not exported as torch"),
+    (1, ("torch", "datm/images_best.pt"), "holds no dict of images and labels, but Tensor"),
     (1, ("mtt", "nowhere"), "is not there"),
     (1, ("npz", "npz/set.npz", "--class-names", "one"), "2 classes, but there are 1 class names"),
     (2, ("datm", "datm"), "whitened, which only the real data can undo; add --data"),
@@ -211,7 +212,11 @@ def test_damaged_export_is_refused_and_leaves_nothing(finished, command, refused
 
 
 def test_zca_set_travels_with_its_matrices(bring, real, command, tmp_path):
-    content = bring("mtt", "mtt-zca", "--space", "zca", "--data", real)
+    data = load_data(real)
+    folder = tmp_path / "whitened"
+    shutil.copytree(FIXTURES / "mtt", folder)
+    torch.save(fit_zca(data.train.images)(PIXELS), folder / "images_best.pt")
+    content = bring("mtt", folder, "--space", "zca", "--data", real)
     out = tmp_path / "out"
     assert command("export", "set", tmp_path / "set.h5", "--format", "npz", "--out", out).code == 0
     assert command("import", out, "--from", "npz", "--out", tmp_path / "back.h5").code == 0
@@ -234,30 +239,6 @@ def test_pictures_come_back_to_within_a_gray_value(finished, command, tmp_path):
     assert float((pixels - near).abs().max()) <= 0.5 / 255 + 1e-5
     assert torch.equal(first.hard, back.hard)
     assert back.manifest["class_names"] == first.manifest["class_names"]
-
-
-def test_ddranking_gets_blocks_of_classes_and_comes_back(bring, real, command, tmp_path):
-    bring("npz", "npz-soft/set.npz", "--statistics", "cifar10", "--data", real)
-    out = tmp_path / "out"
-    outcome = command("export", "set", tmp_path / "set.h5", "--format", "ddranking", "--out", out)
-    assert outcome.code == 0, outcome.err
-    images = torch.load(out / "images.pt", weights_only=True)
-    data = distill.load(tmp_path / "set.h5")
-    assert torch.equal(images, data.images)
-    outcome = command(
-        "import", out, "--from", "datm", "--space", "normalised", "--data", real,
-        "--statistics", "data", "--out", tmp_path / "back.h5",
-    )  # fmt: skip
-    assert outcome.code == 0, outcome.err
-    back = distill.load(tmp_path / "back.h5")
-    torch.testing.assert_close(back.labels, data.labels, atol=1e-5, rtol=1e-4)
-    assert back.manifest["student_lr"] == pytest.approx(data.manifest["student_lr"])
-
-
-def test_ddranking_refuses_gray_images(finished, refused, tmp_path):
-    line = refused(1, "export", "set", finished, "--format", "ddranking", "--out", tmp_path / "out")
-    assert "DD-Ranking needs 3 channels" in line
-    assert not contents(tmp_path)
 
 
 def test_hf_repository_has_pictures_labels_and_exact_tensors(finished, command, tmp_path):

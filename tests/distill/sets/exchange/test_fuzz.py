@@ -27,6 +27,7 @@ LAYOUTS = (
     ("datm", "datm", ("--space", "normalised", "--statistics", "cifar10")),
     ("idc", "idc", ()),
     ("npz", "npz", ()),
+    ("torch", "idc", ()),
     ("folder", "folder", ()),
 )
 
@@ -147,9 +148,9 @@ def test_damaged_layouts(count, tmp_path):
         shutil.copytree(FIXTURES / name, folder)
         meddle(folder, random)
         place = folder
-        if layout in ("dc", "npz"):
+        if layout in ("dc", "npz", "torch"):
             place = next(path for path in folder.rglob("*") if path.suffix in (".pt", ".npz"))
-        words = ("import", place, "--from", layout, "--out", out, *options)
+        words = ("import", place, "--from", layout, "--out", out, "--json", *options)
         tally.command(seed, *words, absent=(out,))
         out.unlink(missing_ok=True)
         shutil.rmtree(folder)
@@ -194,7 +195,7 @@ class Harm:
         return (Path.touch, (self.path,))
 
 
-@pytest.mark.parametrize("layout", ["mtt", "dc", "datm", "idc", "npz", "torch"])
+@pytest.mark.parametrize("layout", ["mtt", "dc", "datm", "idc", "npz", "torch", "buffers"])
 def test_code_in_a_file_is_never_run(layout, refused, tmp_path):
     mark = tmp_path / "harmed"
     folder = tmp_path / "given"
@@ -205,7 +206,7 @@ def test_code_in_a_file_is_never_run(layout, refused, tmp_path):
     (folder / "raw.pt").write_bytes(pickle.dumps(Harm(mark)))
     for name in ("images_best.pt", "data.pt", "set.npz", "raw.pt", "set.pt"):
         words = ("import", folder / name, "--from", layout, "--out", tmp_path / "set.h5")
-        line = refused(1, *words)
+        line = refused(1, *words, "--data", "digits", "--space", "normalised")
         assert "cannot be read" in line or "are needed" in line
     assert not mark.exists()
 
