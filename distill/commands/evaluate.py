@@ -18,6 +18,7 @@ from distill.commands.options import (
     quiet,
     workers,
 )
+from distill.names import PROTOCOLS
 
 
 @click.command()
@@ -29,9 +30,10 @@ from distill.commands.options import (
 @click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
 @click.option(
     "--protocol",
-    type=NameChoice(["auto", "trajectory", "kd", "hard"]),
+    type=NameChoice(list(PROTOCOLS)),
     help="How students are trained: trajectory (SGD at the learned lr), kd (AdamW, soft labels, "
-    "views), hard (SGD with momentum); auto takes that of each label source.",
+    "views), hard (SGD with momentum), or a paper's: dc, dsa, rded, cda, rd3, with all that it "
+    "prescribes; auto takes that of each label source. See `distill ls protocols`.",
 )
 @click.option(
     "--lr-factors",

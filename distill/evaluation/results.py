@@ -24,7 +24,8 @@ from distill.evaluation.jobs import (
     with_factors,
 )
 from distill.evaluation.scores import score_students
-from distill.evaluation.students import EvaluatedSet, grade_student, protocol, student_load
+from distill.evaluation.stated import protocol
+from distill.evaluation.students import EvaluatedSet, check_labels, grade_student, student_load
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import PROJECTOR
@@ -48,6 +49,7 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     """
     path = path.resolve()
     judged, projector_bytes = open_judged(context, path)
+    check_labels(table, judged)
     if "projector" in table.labels and judged.open_projector is not None:
         _ = judged.online  # fails here, not hours later, if the projector cannot be read
     base = plan_jobs(

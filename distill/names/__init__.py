@@ -20,6 +20,7 @@ from distill.names.entries import (
     GradientEntry,
     NetworkEntry,
     OptionValue,
+    ProtocolEntry,
     Registry,
     SelectionEntry,
     arguments,
@@ -30,6 +31,7 @@ from distill.names.entries import (
 from distill.names.exchange import FORMATS, LAYOUTS, PROJECTOR_FORMATS, importable
 from distill.names.gradients import GRADIENTS
 from distill.names.networks import NETWORKS, TEACHERS
+from distill.names.protocols import PROTOCOLS
 from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "MAKING",
     "NETWORKS",
     "PROJECTOR_FORMATS",
+    "PROTOCOLS",
     "STRATEGIES",
     "TEACHERS",
     "CodecEntry",
@@ -52,6 +55,7 @@ __all__ = [
     "GradientEntry",
     "NetworkEntry",
     "OptionValue",
+    "ProtocolEntry",
     "Registry",
     "SelectionEntry",
     "arguments",

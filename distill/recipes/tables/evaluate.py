@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from distill.names import PROTOCOLS
 from distill.recipes.key_types import (
     BatchSize,
     Compile,
@@ -16,6 +17,7 @@ from distill.recipes.key_types import (
     NotNegativeCount,
     Positive,
     Precision,
+    Protocol,
     Share,
     Table,
     split_commas,
@@ -34,15 +36,19 @@ class EvaluateTable(Table):
     ] = Field(default=["hard", "learned", "votes", "projector"])
     epochs: Count = 300
     lr: Positive = 0.01
-    soft_optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    schedule: Literal["cosine", "step"] = "cosine"
+    soft_optimizer: Literal["adamw", "adam", "sgd", "muon"] = "adamw"
     soft_lr: Positive = 0.002
     soft_weight_decay: NotNegative = 0.01
     soft_eta: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     soft_average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     whole_epochs: Count = 20
     whole_seeds: NotNegativeCount | None = None
-    batch_size: BatchSize = 100
-    protocol: Literal["auto", "trajectory", "kd", "hard"] = "auto"
+    batch_size: BatchSize | Literal["auto"] = 100
+    protocol: Protocol = "auto"
+    temperature: Positive | None = None
+    views: str | None = None
+    mix: Literal["none", "cutmix", "mixup"] = "none"
     lr_factors: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
     equal_bytes: bool = False
     scores: bool = False
@@ -58,6 +64,27 @@ class EvaluateTable(Table):
     calibrated: bool = False
     precision: Precision = "float32"
     compile: Compile = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_prescribed(cls, raw: Any) -> Any:
+        """Keys that are not written beside a protocol of the literature have its values."""
+        if not isinstance(raw, dict) or raw.get("protocol") not in list(PROTOCOLS):
+            return raw
+        return {**PROTOCOLS[raw["protocol"]].sets, **raw}
+
+    @model_validator(mode="after")
+    def _draws_views_anew(self) -> EvaluateTable:
+        """Views of the students' own have no stored labels."""
+        if self.views is None and self.mix != "none":
+            raise ValueError("evaluate.mix mixes the views of evaluate.views; set views, or no mix")
+        changed = [name for name in ("gift", "hard_share", "self_mix") if getattr(self, name)]
+        if self.views is not None and changed:
+            raise ValueError(
+                f"evaluate.{changed[0]} changes stored labels, but evaluate.views draws views that "
+                "have none; leave out either"
+            )
+        return self
 
     @model_validator(mode="after")
     def _mixes_soft_labels(self) -> EvaluateTable:

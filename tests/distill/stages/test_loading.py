@@ -139,7 +139,7 @@ def test_codecs_that_are_tried_are_all_priced(of):
     assert [part.unit.what.split(" of ")[0] for part in task.parts] == ["online labels", "labels"]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_students_are_priced_by_the_optimiser_of_the_recipe(optimizer, of):
     recipe = of(TINY, f"evaluate.soft_optimizer={optimizer}", "evaluate.precision=bfloat16")
     tasks = STAGES["evaluate"].units(units_of(recipe), recipe.evaluate)
