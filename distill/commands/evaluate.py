@@ -41,6 +41,18 @@ from distill.names import PROTOCOLS
     help="Learning rates to try on the validation split, as multiples of the protocol's.",
 )
 @click.option(
+    "--optimizers",
+    metavar="NAME,NAME...",
+    help="Optimisers to try there: sgd, adam, adamw, muon; or trajectory, SGD at the set's rate.",
+)
+@click.option("--temperatures", metavar="T,T...", help="Temperatures of soft labels to try there.")
+@click.option(
+    "--hard-weights", metavar="W,W...", help="Weights of the class in soft labels to try there."
+)
+@click.option(
+    "--anew", is_flag=True, help="Choose all that again, whatever SET states that was chosen."
+)
+@click.option(
     "--equal-bytes",
     is_flag=True,
     default=None,
@@ -67,6 +79,7 @@ def evaluate(
     address: str | None,
     workers: int | Literal["auto"],
     record: bool,
+    anew: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -84,7 +97,7 @@ def evaluate(
     from distill.evaluation.whole import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    result = evaluate_set(set_path, given, device, quiet, chosen, record=record)
+    result = evaluate_set(set_path, given, device, quiet, chosen, record=record, anew=anew)
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return

@@ -48,7 +48,8 @@ def _protocols() -> Rows:
     rows = _entries(registry.PROTOCOLS)
     for row in rows:
         sets = registry.PROTOCOLS[row["name"]].sets
-        row["options"] = ":".join(f"{key}={value}" for key, value in sets.items() if value != [])
+        shown = [f"{key}={value}" for key, value in sets.items() if key not in registry.UNCHANGED]
+        row["options"] = ":".join(shown)
     return rows
 
 

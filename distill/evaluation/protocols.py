@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 from distill.evaluation.jobs import CODED_REAL, NETWORK, WHOLE, StudentJob
 from distill.names import PROTOCOLS
 from distill.recipes.tables.evaluate import EvaluateTable
 from synth.training.loop import TrainSettings
+from synth.training.optimizers import OptimizerName
 from synth.training.temperatures import Annealing
 
 
@@ -20,16 +22,19 @@ def job_settings(
         table: the recipe's.
         job: which student.
         temperature: at which the set's votes, or the projector, should be matched.
-        student_lr: the learning rate that the set states for learned labels.
+        student_lr: the learning rate that the set states.
     """
     if table.temperature is not None:
         soft = trained_labels(job) not in ("hard", "learned")
         temperature = table.temperature if soft else 1.0
+    if job.way.temperature is not None:
+        temperature = job.way.temperature
     settings = _protocol_settings(table, protocol_name(table, job), temperature, student_lr)
+    settings = _with_optimizer(settings, table, job.way.optimizer, student_lr)
     return replace(
         settings,
         epochs=job.epochs or (table.whole_epochs if on_whole(job) else table.epochs),
-        lr=settings.lr * job.lr_factor,
+        lr=settings.lr * job.way.lr_factor,
         precision=table.precision,
         compiled=table.compile == "on",
     )
@@ -92,6 +97,42 @@ def _protocol_settings(
         loss="cosine" if table.gift else "soft",
         annealing=_annealing(table),
         calibrated=table.calibrated,
+    )
+
+
+def _with_optimizer(
+    settings: TrainSettings, table: EvaluateTable, name: str, student_lr: float
+) -> TrainSettings:
+    """The settings with another optimiser, its rate and its schedule; "" for their own."""
+    if name == "":
+        return settings
+    if name == "trajectory":
+        return replace(
+            settings,
+            optimizer="sgd",
+            lr=student_lr,
+            momentum=0.0,
+            weight_decay=0.0,
+            schedule="constant",
+        )
+    if name == "sgd":
+        plain = TrainSettings(table.epochs, table.lr, schedule=table.schedule)
+        return replace(
+            settings,
+            optimizer="sgd",
+            lr=plain.lr,
+            momentum=plain.momentum,
+            weight_decay=plain.weight_decay,
+            schedule=plain.schedule,
+            eta=1.0,
+        )
+    return replace(
+        settings,
+        optimizer=cast("OptimizerName", name),
+        lr=table.soft_lr,
+        weight_decay=table.soft_weight_decay,
+        schedule="cosine",
+        eta=table.soft_eta,
     )
 
 

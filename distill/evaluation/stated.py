@@ -56,6 +56,8 @@ def _words(
         "lr": settings.lr,
         "schedule": settings.schedule + (f", eta {settings.eta:g}" if settings.eta != 1 else ""),
     }
+    if table.hard_weight and source != "hard":
+        described["hard_weight"] = table.hard_weight
     if table.precision != "float32":
         described["precision"] = table.precision
     if name == "kd":

@@ -12,7 +12,13 @@ from distill.errors import WorkError
 from distill.evaluation.coded import coded_real, herded_draw, random_draw
 from distill.evaluation.confusion import Grade, grade
 from distill.evaluation.jobs import CODED_REAL, HERDED, RANDOM, STUDENTS, StudentJob
-from distill.evaluation.protocols import batch_size, job_settings, on_whole, protocol_name
+from distill.evaluation.protocols import (
+    batch_size,
+    job_settings,
+    on_whole,
+    protocol_name,
+    trained_labels,
+)
 from distill.evaluation.small_network import round_weights
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -25,7 +31,7 @@ from distill.sets.set_file import SetFile
 from projectors import Deployed, OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
 from synth.committee.relabel import StoredVotes, labelled_online
-from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft
+from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft, with_classes
 from synth.committee.vote import Committee
 from synth.images import HardLogits, Images, LabelLogits, gather
 from synth.training.batches import Batch, shuffled_batches
@@ -197,8 +203,26 @@ def label_batches(judged: EvaluatedSet) -> tuple[int, int, MixKind]:
 def _batches(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Epochs:
-    generator = context.generator("evaluate", job.group, job.labels, job.seed)
+    """The batches of every epoch, with soft labels mixed with the class where that is asked for."""
     images, hard = _images(context, judged, job)
+    epochs = _labelled(context, table, judged, job, (images, hard))
+    weight = table.hard_weight if job.way.hard_weight is None else job.way.hard_weight
+    if not weight or trained_labels(job) == "hard":
+        return epochs
+    temperature = student_settings(table, judged, job).temperature
+    return lambda epoch: with_classes(epochs(epoch), hard, weight, temperature)
+
+
+def _labelled(
+    context: Context,
+    table: EvaluateTable,
+    judged: EvaluatedSet,
+    job: StudentJob,
+    seen: tuple[Images, Tensor],
+) -> Epochs:
+    """The batches of every epoch, of images and their classes."""
+    generator = context.generator("evaluate", job.group, job.labels, job.seed)
+    images, hard = seen
     size = batch_size(table, len(images), context.classes)
     votes = _stored_labels(table, judged, job)
     if votes is not None:

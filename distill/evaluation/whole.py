@@ -9,6 +9,7 @@ from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.results import judge
+from distill.evaluation.tuning import TRIED, stated_ways
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.context import scratch_context
@@ -25,6 +26,7 @@ def evaluate_set(
     engine: Engine | None = None,
     *,
     record: bool = False,
+    anew: bool = False,
 ) -> Any:
     """Evaluate a set outside its run; returns what `distill evaluate --json` prints.
 
@@ -35,6 +37,8 @@ def evaluate_set(
         quiet: show no progress.
         engine: where students are trained; None for this process.
         record: store the result in the set.
+        anew: choose the ways of training again, whatever the set states of them. So do changes of
+            the protocol, or of what is tried.
 
     Raises:
         LimbeckError: of the fitting kind.
@@ -48,6 +52,8 @@ def evaluate_set(
             f"{set_file} was imported without the real data that students are tested on; import it "
             "again with --data"
         )
+    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
+    stated = {} if told else stated_ways(content.measured)
     recipe = with_evaluation(
         check_recipe(content.manifest["recipe"], f"recipe of {set_file}"), changes
     )
@@ -59,7 +65,7 @@ def evaluate_set(
         check_networks(recipe, context.data)
         try:
             log = Path(scratch) / "jobs.jsonl"
-            evaluation = judge(context, context.recipe.table("evaluate"), set_file, log)
+            evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
             if record:
                 add_measured(set_file, evaluation)
             return evaluation

@@ -31,7 +31,7 @@ from distill.names.entries import (
 from distill.names.exchange import FORMATS, LAYOUTS, PROJECTOR_FORMATS, importable
 from distill.names.gradients import GRADIENTS
 from distill.names.networks import NETWORKS, TEACHERS
-from distill.names.protocols import PROTOCOLS
+from distill.names.protocols import PROTOCOLS, UNCHANGED
 from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "PROTOCOLS",
     "STRATEGIES",
     "TEACHERS",
+    "UNCHANGED",
     "CodecEntry",
     "CodingEntry",
     "Entry",

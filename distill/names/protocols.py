@@ -10,12 +10,23 @@ from typing import Any
 
 from distill.names.entries import ProtocolEntry, Registry
 
-# What a paper prescribes is not searched for.
-_PRESCRIBED: dict[str, Any] = {
+# What none of the papers does: to search on validation images, and to change labels or weights.
+UNCHANGED: dict[str, Any] = {
+    "optimizers": [],
     "lr_factors": [],
+    "temperatures": [],
+    "hard_weights": [],
+    "hard_weight": 0.0,
+    "gift": 0.0,
+    "hard_share": 0.0,
+    "self_mix": False,
+    "discriminator": 0.0,
+    "anneal": "none",
+    "calibrated": False,
+    "soft_average": 0.0,
 }
 
-_ZHAO: dict[str, Any] = {"lr": 0.01, "schedule": "step", "batch_size": 256, **_PRESCRIBED}
+_ZHAO: dict[str, Any] = {"lr": 0.01, "schedule": "step", "batch_size": 256, **UNCHANGED}
 
 _SOFT: dict[str, Any] = {
     "epochs": 300,
@@ -24,7 +35,7 @@ _SOFT: dict[str, Any] = {
     "soft_weight_decay": 0.01,
     "mix": "cutmix",
     "temperature": 20.0,
-    **_PRESCRIBED,
+    **UNCHANGED,
 }
 
 PROTOCOLS: Registry[ProtocolEntry] = Registry(

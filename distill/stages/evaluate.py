@@ -28,7 +28,6 @@ from distill.evaluation.jobs import (
     StudentJob,
     plan_jobs,
     plan_plain,
-    plan_trials,
 )
 from distill.evaluation.protocols import batch_size, job_settings, on_whole, protocol_name
 from distill.evaluation.results import judge
@@ -40,6 +39,7 @@ from distill.evaluation.small_network import (
     plan_bits,
     plan_networks,
 )
+from distill.evaluation.tuning import plan_trials
 from distill.recipes.build import relabel_views
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -96,7 +96,7 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
     jobs += coded.controls
     whole_seeds = table.seeds if table.whole_seeds is None else min(table.whole_seeds, table.seeds)
     counts = [(job, whole_seeds if job.group == WHOLE else table.seeds) for job in jobs + plain]
-    counts += [(job, 1) for job in (*plan_trials(jobs, table.lr_factors), *coded.search)]
+    counts += [(job, 1) for job in (*plan_trials(table, jobs), *coded.search)]
     tasks = [Task(n, student_parts(units, table, job), mapped=True) for job, n in counts if n]
     return tasks + [Task(1, (part,)) for part in coded.packing]
 

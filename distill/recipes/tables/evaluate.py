@@ -49,7 +49,15 @@ class EvaluateTable(Table):
     temperature: Positive | None = None
     views: str | None = None
     mix: Literal["none", "cutmix", "mixup"] = "none"
+    hard_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    optimizers: Annotated[
+        list[Literal["sgd", "adam", "adamw", "muon", "trajectory"]], BeforeValidator(split_commas)
+    ] = Field(default=[])
     lr_factors: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
+    temperatures: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
+    hard_weights: Annotated[
+        list[Annotated[float, Field(ge=0, lt=1)]], BeforeValidator(split_commas)
+    ] = Field(default=[])
     equal_bytes: bool = False
     scores: bool = False
     gift: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -93,9 +101,25 @@ class EvaluateTable(Table):
         return self
 
     @model_validator(mode="after")
+    def _mixes_labels_once(self) -> EvaluateTable:
+        """Two rules that both mix the class into labels, or change them by epochs, would add up."""
+        weights = [name for name in ("hard_weight", "hard_weights") if getattr(self, name)]
+        others = [name for name in ("gift", "hard_share", "self_mix") if getattr(self, name)]
+        if weights and others:
+            raise ValueError(
+                f"evaluate.{weights[0]} and evaluate.{others[0]} both change labels; leave out "
+                "either"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _reads_labels_as_stored(self) -> EvaluateTable:
         """Changed labels are made for one temperature, at which students must then read them."""
-        changed = [name for name in ("gift", "hard_share", "self_mix") if getattr(self, name)]
+        changed = [
+            name
+            for name in ("gift", "hard_share", "self_mix", "hard_weight", "hard_weights")
+            if getattr(self, name)
+        ]
         moving = [
             name for name in ("anneal", "calibrated") if getattr(self, name) not in (False, "none")
         ]

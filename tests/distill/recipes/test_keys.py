@@ -28,7 +28,6 @@ LEFT_ALONE = {
     "committee.compile": _COMPILE,
     "recover.precision": _MACHINE,
     "recover.checkpoint_every": _CHECKPOINTS,
-    "evaluate.schedule": "the protocols dc and dsa set it",
     "evaluate.hard_smoothing": "its default is HALD's",
     "evaluate.anneal_factor": "its default is LPQLD's",
     "evaluate.precision": _MACHINE,
