@@ -8,10 +8,11 @@ the weight of the class in them. Each trains a student in every way; the first o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
+from distill.errors import WorkError
 from distill.evaluation.confusion import Grade
 from distill.evaluation.jobs import StudentJob, Way
 from distill.evaluation.protocols import trained_labels
@@ -119,13 +120,31 @@ def describe_ways(table: EvaluateTable, ways: Mapping[str, Way], images: int) ->
 
 
 def stated_ways(measured: Mapping[str, Any] | None) -> dict[str, Way]:
-    """The ways that a set states in its stored evaluation, by kind."""
+    """The ways that a set states in its stored evaluation, by kind.
+
+    Raises:
+        WorkError: for one that is none.
+    """
     tuned = ((measured or {}).get("protocol") or {}).get("tuned") or {}
-    known = {field.name for field in fields(Way)}
-    return {
-        kind: Way(**{key: value for key, value in way.items() if key in known})
-        for kind, way in tuned.get("chosen", {}).items()
-    }
+    return {kind: _read_way(kind, values) for kind, values in tuned.get("chosen", {}).items()}
+
+
+def _read_way(kind: str, values: Any) -> Way:
+    try:
+        way = Way(**values)
+        checked = EvaluateTable(
+            students=["mlp"],
+            optimizers=cast("list[Any]", [way.optimizer] if way.optimizer else []),
+            lr_factors=[way.lr_factor],
+            temperature=way.temperature,
+            hard_weight=way.hard_weight or 0.0,
+        )
+    except (TypeError, ValueError):
+        raise WorkError(
+            f"the set states for {kind} a way of training that this version cannot read "
+            f"({str(values)[:100]}); choose it again with --anew"
+        ) from None
+    return replace(way, lr_factor=checked.lr_factors[0])
 
 
 def _trial(job: StudentJob, way: Way) -> StudentJob:

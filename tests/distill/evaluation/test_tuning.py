@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from distill.errors import WorkError
 from distill.evaluation.confusion import Grade
 from distill.evaluation.jobs import StudentJob, Way, plan_jobs
 from distill.evaluation.students import EvaluatedSet, student_settings
@@ -123,6 +124,16 @@ def test_what_is_known_is_not_searched_for(measured):
     assert described["tried"] == LISTS
     assert stated_ways({"protocol": json.loads(json.dumps({"tuned": described}))}) == ways
     assert stated_ways(None) == stated_ways({"protocol": {}}) == {}
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{"optimizer": "lion"}, {"lr_factor": -1.0}, {"temperature": "hot"}, {"speed": 1}, [1.0]],
+)
+def test_a_way_that_no_student_can_be_trained_in_is_refused(way):
+    measured = {"protocol": {"tuned": {"chosen": {"students/a/hard": way}}}}
+    with pytest.raises(WorkError, match=r"students/a/hard .* choose it again with --anew"):
+        stated_ways(measured)
 
 
 def test_controls_may_have_every_rate_of_the_sets_students(finished):
