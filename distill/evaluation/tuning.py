@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any, cast
+from typing import Any
 
 from distill.errors import WorkError
 from distill.evaluation.confusion import Grade
@@ -132,12 +132,14 @@ def stated_ways(measured: Mapping[str, Any] | None) -> dict[str, Way]:
 def _read_way(kind: str, values: Any) -> Way:
     try:
         way = Way(**values)
-        checked = EvaluateTable(
-            students=["mlp"],
-            optimizers=cast("list[Any]", [way.optimizer] if way.optimizer else []),
-            lr_factors=[way.lr_factor],
-            temperature=way.temperature,
-            hard_weight=way.hard_weight or 0.0,
+        checked = EvaluateTable.model_validate(
+            {
+                "students": ["mlp"],
+                "optimizers": [way.optimizer] if way.optimizer else [],
+                "lr_factors": [way.lr_factor],
+                "temperature": way.temperature,
+                "hard_weight": way.hard_weight or 0.0,
+            }
         )
     except (TypeError, ValueError):
         raise WorkError(
