@@ -19,6 +19,7 @@ from distill.commands.options import (
     quiet,
     workers,
 )
+from distill.names import PROTOCOLS
 
 
 @click.command()
@@ -30,9 +31,10 @@ from distill.commands.options import (
 @click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
 @click.option(
     "--protocol",
-    type=NameChoice(["auto", "trajectory", "kd", "hard"]),
+    type=NameChoice(list(PROTOCOLS)),
     help="How students are trained: trajectory (SGD at the learned lr), kd (AdamW, soft labels, "
-    "views), hard (SGD with momentum); auto takes that of each label source.",
+    "views), hard (SGD with momentum), or a paper's: dc, dsa, rded, cda, rd3, with all that it "
+    "prescribes; auto takes that of each label source. See `distill ls protocols`.",
 )
 @click.option(
     "--augmentation",
@@ -44,6 +46,18 @@ from distill.commands.options import (
     "--lr-factors",
     metavar="F,F...",
     help="Learning rates to try on the validation split, as multiples of the protocol's.",
+)
+@click.option(
+    "--optimizers",
+    metavar="NAME,NAME...",
+    help="Optimisers to try there: sgd, adam, adamw, muon; or trajectory, SGD at the set's rate.",
+)
+@click.option("--temperatures", metavar="T,T...", help="Temperatures of soft labels to try there.")
+@click.option(
+    "--hard-weights", metavar="W,W...", help="Weights of the class in soft labels to try there."
+)
+@click.option(
+    "--anew", is_flag=True, help="Choose all that again, whatever SET states that was chosen."
 )
 @click.option(
     "--equal-bytes",
@@ -74,6 +88,7 @@ def evaluate(
     address: str | None,
     workers: int | Literal["auto"],
     record: bool,
+    anew: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -91,7 +106,9 @@ def evaluate(
     from distill.evaluation.whole import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    result = evaluate_set(set_path, given, device, quiet, chosen, record=record, place=place)
+    result = evaluate_set(
+        set_path, given, device, quiet, chosen, record=record, place=place, anew=anew
+    )
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return

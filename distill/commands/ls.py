@@ -44,6 +44,15 @@ def _recipes() -> Rows:
     return rows
 
 
+def _protocols() -> Rows:
+    rows = _entries(registry.PROTOCOLS)
+    for row in rows:
+        sets = registry.PROTOCOLS[row["name"]].sets
+        shown = [f"{key}={value}" for key, value in sets.items() if key not in registry.UNCHANGED]
+        row["options"] = ":".join(shown)
+    return rows
+
+
 KINDS: dict[str, Callable[[], Rows]] = {
     "recipes": _recipes,
     "data": lambda: _entries(registry.DATA),
@@ -55,6 +64,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
         {**registry.STRATEGIES, **registry.MAKING, **registry.LABELLING}
     ),
     "gradients": lambda: _entries(registry.GRADIENTS),
+    "protocols": _protocols,
     "layouts": lambda: [*_entries(registry.LAYOUTS), *_entries(registry.EXPERT_LAYOUTS)],
     "formats": lambda: _entries(registry.FORMATS),
     "projector-formats": lambda: _entries(registry.PROJECTOR_FORMATS),
@@ -66,7 +76,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
 @as_json
 @debug
 def ls(kind: str | None, as_json: bool, debug: bool) -> None:
-    """List recipes, data, networks, teachers, codecs, codings, strategies, gradients, formats.
+    """List recipes, data, networks, teachers, codecs, codings, strategies, gradients, protocols.
 
     \b
     Example:

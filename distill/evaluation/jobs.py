@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,33 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
+class Way:
+    """What may be chosen of how a student is trained.
+
+    Attributes:
+        optimizer: "sgd" (with momentum, a falling rate), "adam", "adamw", "muon" or "trajectory"
+            (SGD without momentum at the constant rate that the set states); "" for that of the
+            student's protocol.
+        lr_factor: learning rate, as a multiple of that optimiser's.
+        temperature: at which soft labels are matched; None for that of the protocol.
+        hard_weight: weight of the class in every soft label; None for the recipe's.
+    """
+
+    optimizer: str = ""
+    lr_factor: float = 1.0
+    temperature: float | None = None
+    hard_weight: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The part of a job's name, which is the same in every run."""
+        name = f"/{self.optimizer}" if self.optimizer else ""
+        name += "" if self.lr_factor == 1 else f"/lr={self.lr_factor:g}"
+        name += "" if self.temperature is None else f"/temperature={self.temperature:g}"
+        return name + ("" if self.hard_weight is None else f"/class={self.hard_weight:g}")
+
+
+@dataclass(frozen=True)
 class StudentJob:
     """One student to train and test.
 
@@ -33,9 +60,9 @@ class StudentJob:
         labels: hard | learned | votes | projector, or the spec of a codec.
         seed: of the student's weights, of its batches and views, and of the random images.
         views: whether its images are augmented.
-        lr_factor: its learning rate, as a multiple of its protocol's.
-        trial: it is tested on the validation split, to choose the learning rate, the coding or the
-            bits of others.
+        way: what was chosen of how it is trained.
+        trial: it is tested on the validation split, to choose the way, the coding or the bits of
+            others.
         ipc: stored real images per class; None for as many as the set stores.
         coding: spec of how real images are coded; "" for as they are.
         epochs: of its training; None for those of its protocol.
@@ -48,7 +75,7 @@ class StudentJob:
     labels: str
     seed: int
     views: bool = True
-    lr_factor: float = 1.0
+    way: Way = Way()
     trial: bool = False
     ipc: int | None = None
     coding: str = ""
@@ -60,17 +87,16 @@ class StudentJob:
     def name(self) -> str:
         """A name that is the same in every run."""
         views = "" if self.views else "/plain"
-        factor = "" if self.lr_factor == 1 else f"/lr={self.lr_factor:g}"
         coded = f"/{self.coding}/{self.ipc}" if self.coding else ""
         coded += "" if self.factor == 1 else f"/factor={self.factor}"
         coded += "" if self.bits is None else f"/bits={self.bits}"
         epochs = "" if self.epochs is None else f"/epochs={self.epochs}"
         trial = "/trial" if self.trial else ""
-        return f"{self.kind}/{self.seed}{views}{factor}{coded}{epochs}{trial}"
+        return f"{self.kind}/{self.seed}{views}{self.way.name}{coded}{epochs}{trial}"
 
     @property
     def kind(self) -> str:
-        """What students that differ in seed, views and learning rate have in common."""
+        """What students that differ in seed, views and way have in common."""
         return f"{self.group}/{self.student}/{self.labels}"
 
 
@@ -125,30 +151,6 @@ def plan_plain(jobs: Sequence[StudentJob]) -> list[StudentJob]:
     return [
         replace(job, views=False) for job in jobs if job.group in groups and job.labels in sources
     ]
-
-
-def plan_trials(jobs: Sequence[StudentJob], factors: Sequence[float]) -> list[StudentJob]:
-    """One student of each kind for every learning rate that is tried."""
-    kinds = {job.kind: job for job in reversed(jobs)}
-    return [
-        replace(job, seed=0, views=True, lr_factor=factor, trial=True)
-        for job in reversed(kinds.values())
-        for factor in factors
-    ]
-
-
-def choose_factors(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, float]:
-    """The learning rate of the best trial of each kind; the first of equals."""
-    best: dict[str, tuple[float, float]] = {}
-    for job, value in accuracies:
-        if job.kind not in best or value > best[job.kind][0]:
-            best[job.kind] = (value, job.lr_factor)
-    return {kind: factor for kind, (_, factor) in best.items()}
-
-
-def with_factors(jobs: Sequence[StudentJob], factors: Mapping[str, float]) -> list[StudentJob]:
-    """The jobs at the learning rates that were chosen; others stay as they are."""
-    return [replace(job, lr_factor=factors.get(job.kind, job.lr_factor)) for job in jobs]
 
 
 def summarise(accuracies: Iterable[tuple[StudentJob, float]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,15 +17,15 @@ from distill.evaluation.equal_bytes import choose_controls
 from distill.evaluation.jobs import (
     STUDENTS,
     StudentJob,
-    choose_factors,
+    Way,
     plan_jobs,
     plan_plain,
-    plan_trials,
     summarise,
-    with_factors,
 )
 from distill.evaluation.scores import score_students
-from distill.evaluation.students import EvaluatedSet, grade_student, protocol, student_load
+from distill.evaluation.stated import protocol
+from distill.evaluation.students import EvaluatedSet, check_labels, grade_student, student_load
+from distill.evaluation.tuning import choose_ways, describe_ways, with_ways
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import PROJECTOR
@@ -38,7 +38,13 @@ from distill.teachers.loading import has_committee, load_committee
 from projectors import Projector
 
 
-def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict[str, Any]:
+def judge(
+    context: Context,
+    table: EvaluateTable,
+    path: Path,
+    log: Path,
+    stated: Mapping[str, Way] | None = None,
+) -> dict[str, Any]:
     """Train and test all students; returns what `distill evaluate --json` prints.
 
     Args:
@@ -46,9 +52,11 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
         table: [evaluate] of its recipe: students, seeds, labels and their training.
         path: the set.h5 to evaluate.
         log: a file of finished jobs, read before and appended to after each job.
+        stated: ways of training by kind, which are not searched for again.
     """
     path = path.resolve()
     judged, projector_bytes = open_judged(context, path)
+    check_labels(table, judged)
     if "projector" in table.labels and judged.open_projector is not None:
         _ = judged.online  # fails here, not hours later, if the projector cannot be read
     base = plan_jobs(
@@ -68,11 +76,8 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
         equal = choose_controls(context, table, base, counted, judged.content, measure)
     jobs = base + ([] if equal is None else equal.jobs(base))
     plain = plan_plain(base) if table.scores else []
-    factors: dict[str, float] = {}
-    if table.lr_factors:
-        trials = plan_trials(jobs, table.lr_factors)
-        factors = choose_factors(_accuracies(evaluation.measure("choose lr", trials)))
-    jobs, plain = with_factors(jobs, factors), with_factors(plain, factors)
+    ways = choose_ways(table, jobs, evaluation.measure, stated or {})
+    jobs, plain = with_ways(jobs, ways), with_ways(plain, ways)
     graded = evaluation.measure("evaluate", jobs + plain)
     measured = dict(_accuracies(graded))
     result = summarise((job, measured[job]) for job in jobs)
@@ -80,12 +85,9 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     result |= {"confusion": confusion} if confusion else {}
     result |= {"bytes": counted, "protocol": protocol(context, table, judged)}
     add_balanced(result, graded, context.data.test.labels)
-    if factors:
-        result["protocol"]["lr_factors"] = {
-            "tried": table.lr_factors,
-            "chosen": factors,
-            "on": f"{len(context.data.validation)} validation images, one student of each kind",
-        }
+    if ways:
+        tuned = describe_ways(table, ways, len(context.data.validation))
+        result["protocol"]["tuned"] = tuned
     if equal is not None:
         equal.describe(result, graded, context, table)
     if table.scores:

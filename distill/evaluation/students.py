@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 from torch import Generator, Tensor, nn
 
@@ -13,7 +12,13 @@ from distill.errors import WorkError
 from distill.evaluation.coded import coded_real, herded_draw, random_draw
 from distill.evaluation.confusion import Grade, grade
 from distill.evaluation.jobs import CODED_REAL, HERDED, RANDOM, STUDENTS, StudentJob
-from distill.evaluation.protocols import job_settings, on_whole, protocol_name
+from distill.evaluation.protocols import (
+    batch_size,
+    job_settings,
+    on_whole,
+    protocol_name,
+    trained_labels,
+)
 from distill.evaluation.small_network import round_weights
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -26,18 +31,14 @@ from distill.sets.set_file import SetFile
 from projectors import Deployed, OnlineLabels, Projector
 from synth.augment import Augmentation, MixKind
 from synth.committee.relabel import StoredVotes, labelled_online
-from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft
+from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft, with_classes
 from synth.committee.vote import Committee
 from synth.images import HardLogits, Images, LabelLogits, gather
 from synth.training.batches import Batch, shuffled_batches
 from synth.training.discriminator import Discriminator
 from synth.training.loop import TrainSettings, train
 
-_LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
-
 Epochs = Callable[[int], Iterable[Batch]]
-
-_SOURCES = ("hard", "learned", "votes", "projector")
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def trained_student(
     network = context.network(job.student, "evaluate", job.seed)
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
-    batch = min(_image_count(context, judged, job), table.batch_size)
+    batch = batch_size(table, _image_count(context, judged, job), context.classes)
     discriminator = _discriminator(context, table, job)
     with context.threads(batch, network):
         for _ in train(network, batches, settings, discriminator):
@@ -154,8 +155,9 @@ def student_load(
     count = _image_count(context, judged, job)
     if job.group == STUDENTS:
         count *= judged.content.factor**2
-    stored = job.group == STUDENTS and job.labels == "votes"
-    batch = min(_vote_batches(judged)[0] if stored else table.batch_size, count)
+    batch = batch_size(table, count, context.classes)
+    if job.group == STUDENTS and job.labels == "votes" and table.views is None:
+        batch = min(label_batches(judged)[0], count)
     epochs = student_settings(table, judged, job).epochs
     return context.training_load(job.student, batch, epochs * step_count(count, batch))
 
@@ -178,7 +180,7 @@ def _discriminator(context: Context, table: EvaluateTable, job: StudentJob) -> D
 
 
 def student_settings(table: EvaluateTable, judged: EvaluatedSet, job: StudentJob) -> TrainSettings:
-    """How the student of a job is trained; see `protocol` for the words."""
+    """How the student of a job is trained; see `evaluation.stated` for the words."""
     learned = float(judged.content.manifest["student_lr"])
     return job_settings(table, job, temperature=label_temperature(judged), student_lr=learned)
 
@@ -189,63 +191,7 @@ def label_temperature(judged: EvaluatedSet) -> float:
     return votes.temperature if votes is not None else judged.relabel.temperature
 
 
-def protocol(context: Context, table: EvaluateTable, judged: EvaluatedSet) -> dict[str, Any]:
-    """How students are trained, in plain values."""
-    unlearned = judged.content.learned is None
-    sources = [source for source in _SOURCES if source != "learned" or not unlearned]
-    return {
-        "test_images": len(context.data.test),
-        "tested": "once, after the last epoch",
-        "seeds": table.seeds,
-        "interval": "95 %, Student's t over the seeds",
-        **{source: _words(context, table, judged, source) for source in sources},
-        "random": "real training images, drawn anew for each seed, at the same images per class",
-        "whole": {
-            "epochs": table.whole_epochs,
-            "seeds": table.seeds if table.whole_seeds is None else table.whole_seeds,
-            "images": len(context.data.train),
-            "as": "hard",
-        },
-    }
-
-
-def _words(
-    context: Context, table: EvaluateTable, judged: EvaluatedSet, source: str
-) -> dict[str, Any]:
-    """The protocol of a label source in plain values."""
-    job = StudentJob(STUDENTS, "", source, 0)
-    name, settings = protocol_name(table, job), student_settings(table, judged, job)
-    momentum = f", momentum {settings.momentum:g}" if settings.momentum else ""
-    described: dict[str, Any] = {
-        "protocol": name,
-        "epochs": settings.epochs,
-        "batch_size": table.batch_size,
-        "optimizer": f"sgd{momentum}" if settings.optimizer == "sgd" else settings.optimizer,
-        "lr": settings.lr,
-        "schedule": settings.schedule + (f", eta {settings.eta:g}" if settings.eta != 1 else ""),
-    }
-    if table.precision != "float32":
-        described["precision"] = table.precision
-    if name == "kd":
-        described["weight_decay"] = settings.weight_decay
-        described["average"] = settings.average
-        described["loss"] = f"{_LOSSES[settings.loss]} at temperature {settings.temperature:g}"
-        if settings.annealing is not None:
-            last = settings.temperature_at(settings.epochs - 1)
-            described["loss"] += f", {settings.annealing.kind} to {last:.3g}"
-        if settings.calibrated:
-            described["loss"] += ", the student's calibrated"
-        if table.discriminator:
-            described["discriminator"] = table.discriminator
-    if source == "votes":
-        size, parts, mix = _vote_batches(judged)
-        return {**described, "batch_size": size, "parts": parts, "mix": mix, "views": "as stored"}
-    online = source == "projector" or name == "kd"
-    views = relabel_views(judged.relabel).families if online else context.recipe.data.augmentation
-    return {**described, "views": views}
-
-
-def _vote_batches(judged: EvaluatedSet) -> tuple[int, int, MixKind]:
+def label_batches(judged: EvaluatedSet) -> tuple[int, int, MixKind]:
     """Batch size, parts and mix of the labelled views, and so of their control."""
     votes = judged.content.votes
     if votes is None:
@@ -257,24 +203,82 @@ def _vote_batches(judged: EvaluatedSet) -> tuple[int, int, MixKind]:
 def _batches(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Epochs:
-    generator = context.generator("evaluate", job.group, job.labels, job.seed)
+    """The batches of every epoch, with soft labels mixed with the class where that is asked for."""
     images, hard = _images(context, judged, job)
-    size = table.batch_size
-    votes = judged.stored(job.labels) if job.group == STUDENTS else None
+    epochs = _labelled(context, table, judged, job, (images, hard))
+    weight = table.hard_weight if job.way.hard_weight is None else job.way.hard_weight
+    if not weight or trained_labels(job) == "hard":
+        return epochs
+    temperature = student_settings(table, judged, job).temperature
+    return lambda epoch: with_classes(epochs(epoch), hard, weight, temperature)
+
+
+def _labelled(
+    context: Context,
+    table: EvaluateTable,
+    judged: EvaluatedSet,
+    job: StudentJob,
+    seen: tuple[Images, Tensor],
+) -> Epochs:
+    """The batches of every epoch, of images and their classes."""
+    generator = context.generator("evaluate", job.group, job.labels, job.seed)
+    images, hard = seen
+    size = batch_size(table, len(images), context.classes)
+    votes = _stored_labels(table, judged, job)
     if votes is not None:
         return _stored(table, votes, images, hard, generator)
     labeller = _labeller(judged, job)
     if labeller is not None:
-        drawn = relabel_views(judged.relabel) if job.views else Augmentation(())
-        # Random images with votes are the control of the stored ones: batched and mixed alike.
-        size, parts, mix = _vote_batches(judged) if job.labels == "votes" else (size, 1, "none")
-        kind = mix if job.views else "none"
-        return lambda epoch: labelled_online(images, labeller, size, drawn, generator, kind, parts)
+        drawn, parts, mix = _own_views(table, job) or relabel_views(judged.relabel), 1, table.mix
+        if job.labels == "votes" and table.views is None:
+            # Random images with votes are the control of stored ones: batched and mixed alike.
+            size, parts, mix = label_batches(judged)
+        if not job.views:
+            drawn, mix = Augmentation(()), "none"
+        return lambda epoch: labelled_online(images, labeller, size, drawn, generator, mix, parts)
     soft: LabelLogits = HardLogits(hard, context.classes)
     if job.labels == "learned" and judged.content.learned is not None and job.group == STUDENTS:
         soft = judged.content.learned.to(context.device)
     views = _views(context, table, judged, job)
     return lambda epoch: shuffled_batches(images, soft, size, views, generator)
+
+
+def check_labels(table: EvaluateTable, judged: EvaluatedSet) -> None:
+    """Raise WorkError for a label source that the students' own views cannot have."""
+    if table.views is None:
+        return
+    for labels in table.labels:
+        if labels in judged.content.encoded:
+            raise WorkError(
+                f"evaluate.labels has {labels}, which label stored views, but students draw views "
+                f"anew under protocol {table.protocol}; leave them out, or take protocol auto"
+            )
+        if labels == "votes" and judged.content.votes is not None and judged.committee is None:
+            raise WorkError(
+                f"protocol {table.protocol} asks teachers for votes on the students' own views, "
+                "but no committee lies beside the set; evaluate it in its run's folder, or leave "
+                "votes out of the labels"
+            )
+
+
+def _stored_labels(
+    table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
+) -> StoredVotes | None:
+    """The stored labels that a job's student is trained on, if any."""
+    if job.group != STUDENTS:
+        return None
+    if table.views is None:
+        return judged.stored(job.labels)
+    check_labels(table.model_copy(update={"labels": [job.labels]}), judged)
+    return None
+
+
+def _own_views(table: EvaluateTable, job: StudentJob) -> Augmentation | None:
+    """The augmentation of evaluate.views; None where views are those of the labels."""
+    if table.views is None:
+        return None
+    one = protocol_name(table, job) != "kd"
+    return build_views(table.views, one_per_batch=one) or Augmentation(())
 
 
 def _views(
@@ -283,6 +287,9 @@ def _views(
     """The augmentation of images whose labels do not depend on the view."""
     if not job.views:
         return None
+    own = None if on_whole(job) else _own_views(table, job)
+    if own is not None:
+        return own if own.families else None
     if protocol_name(table, job) == "kd":
         return relabel_views(judged.relabel)
     return build_views(context.recipe.data.augmentation, one_per_batch=True)

@@ -10,6 +10,7 @@ from typing import Any
 from distill.data import RealData
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.results import judge
+from distill.evaluation.tuning import TRIED, stated_ways
 from distill.recipes.build import with_augmentation, with_place
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
@@ -28,6 +29,7 @@ def evaluate_set(
     *,
     record: bool = False,
     place: str | None = None,
+    anew: bool = False,
 ) -> Any:
     """Evaluate a set outside its run; returns what `distill evaluate --json` prints.
 
@@ -40,6 +42,8 @@ def evaluate_set(
         engine: where students are trained; None for this process.
         record: store the result in the set.
         place: where the real data lie now, a path or a source; None for where the recipe says.
+        anew: choose the ways of training again, whatever the set states of them. So do changes of
+            the protocol, or of what is tried.
 
     Raises:
         LimbeckError: of the fitting kind.
@@ -53,6 +57,8 @@ def evaluate_set(
             f"{set_file} was imported without the real data that students are tested on; import it "
             "again with --data"
         )
+    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
+    stated = {} if told else stated_ways(content.measured)
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
     if "augmentation" in changes:
         recipe = with_augmentation(recipe, changes["augmentation"])
@@ -66,7 +72,7 @@ def evaluate_set(
         check_networks(recipe, _data(context, place))
         try:
             log = Path(scratch) / "jobs.jsonl"
-            evaluation = judge(context, context.recipe.table("evaluate"), set_file, log)
+            evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
             if record:
                 add_measured(set_file, evaluation)
             return evaluation

@@ -20,6 +20,7 @@ from distill.names.entries import (
     GradientEntry,
     NetworkEntry,
     OptionValue,
+    ProtocolEntry,
     Registry,
     SelectionEntry,
     arguments,
@@ -36,6 +37,7 @@ from distill.names.exchange import (
 )
 from distill.names.gradients import GRADIENTS
 from distill.names.networks import NETWORKS, TEACHERS
+from distill.names.protocols import PROTOCOLS, UNCHANGED
 from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
 
 __all__ = [
@@ -50,8 +52,10 @@ __all__ = [
     "MAKING",
     "NETWORKS",
     "PROJECTOR_FORMATS",
+    "PROTOCOLS",
     "STRATEGIES",
     "TEACHERS",
+    "UNCHANGED",
     "CodecEntry",
     "CodingEntry",
     "Entry",
@@ -59,6 +63,7 @@ __all__ = [
     "GradientEntry",
     "NetworkEntry",
     "OptionValue",
+    "ProtocolEntry",
     "Registry",
     "SelectionEntry",
     "arguments",

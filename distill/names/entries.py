@@ -119,6 +119,19 @@ class SelectionEntry(Entry):
 
 
 @dataclass(frozen=True)
+class ProtocolEntry(Entry):
+    """How the students of an evaluation are trained.
+
+    Attributes:
+        training: "trajectory", "kd" or "hard" for every label source; "" for that of each.
+        sets: keys of [evaluate] and the values that they have unless they are written beside it.
+    """
+
+    training: str = field(default="", kw_only=True)
+    sets: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass(frozen=True)
 class FormatEntry(Entry):
     """A format of sets; its object is called as (folder, set, arrays) and writes the files.
 

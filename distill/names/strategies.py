@@ -193,6 +193,7 @@ LABELLING: Registry[Entry] = Registry(
         Entry("evaluate.soft_average", "a moving average of the student's weights", "LPQLD's code"),
         Entry("evaluate.self_mix", "a box of each view from another of the same image", "FerKD"),
         Entry("evaluate.gift", "labels mixed with hard ones, cosine loss", "GIFT"),
+        Entry("evaluate.hard_weight", "labels mixed with the class, KL loss", "Hinton et al. 2015"),
         Entry("evaluate.hard_share", "soft, then hard, then soft labels", "HALD"),
         Entry(
             "evaluate.discriminator",

@@ -23,6 +23,8 @@ def check_names(recipe: Recipe) -> None:
     for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
         if table is not None and table.augmentation is not None:
             build_views(table.augmentation, one_per_batch=False)
+    if recipe.evaluate is not None and recipe.evaluate.views is not None:
+        build_views(recipe.evaluate.views, one_per_batch=False)
     if recipe.projector is not None and recipe.committee is not None:
         _check_teacher(recipe.projector.teacher, recipe)
 
@@ -105,6 +107,12 @@ def check_networks(recipe: Recipe, data: RealData) -> None:
             spec: build_network(spec, data.channels, data.size, data.classes, 0)
             for spec in _specs(recipe)
         }
+    muon = recipe.evaluate is not None and recipe.evaluate.soft_optimizer == "muon"
+    if muon and not hasattr(torch.optim, "Muon"):
+        raise RecipeError(
+            f"evaluate.soft_optimizer is muon, which PyTorch has from 2.9 on, and this is "
+            f"{torch.__version__}; install a newer one, or choose adamw"
+        )
     if recipe.recover is not None and recipe.recover.bn_weight > 0 and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
             try:

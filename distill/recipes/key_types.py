@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill.errors import RecipeError
-from distill.names import GRADIENTS, TEACHERS, choices
+from distill.names import GRADIENTS, PROTOCOLS, TEACHERS, choices
 from distill.recipes.specs import parse_codec, parse_coding
 
 
@@ -111,6 +111,8 @@ def _fresh(spec: str) -> str:
 FreshNetwork = Annotated[str, AfterValidator(_fresh)]
 
 Gradient = Annotated[str, AfterValidator(_one_of(GRADIENTS))]
+
+Protocol = Annotated[str, AfterValidator(_one_of(PROTOCOLS))]
 
 MatchImages = Annotated[str, AfterValidator(_one_of(choices("match.init")))]
 

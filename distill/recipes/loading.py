@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distill.errors import RecipeError, suggestion
-from distill.names import recipe_names
+from distill.names import PROTOCOLS, recipe_names
 from distill.recipes.schema import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
 
@@ -178,8 +178,21 @@ def with_evaluation(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     table = {"students": [_first_network(recipe)]}
     if recipe.evaluate is not None:
         table = recipe.evaluate.model_dump()
+    if "protocol" in changes:
+        table = _without_protocol(table, str(changes["protocol"]))
     raw = {**recipe.model_dump(), "evaluate": {**table, **changes}}
     return check_recipe(raw, "evaluate")
+
+
+def _without_protocol(table: dict[str, Any], name: str) -> dict[str, Any]:
+    """The keys of [evaluate] that a protocol called `name` leaves, and not the old one's own."""
+    old = PROTOCOLS[table["protocol"]].sets if "protocol" in table else {}
+    new = PROTOCOLS[name].sets if name in PROTOCOLS else {}
+    return {
+        key: value
+        for key, value in table.items()
+        if key not in new and not (key in old and old[key] == value)
+    }
 
 
 def _first_network(recipe: Recipe) -> str:

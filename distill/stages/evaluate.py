@@ -28,9 +28,8 @@ from distill.evaluation.jobs import (
     StudentJob,
     plan_jobs,
     plan_plain,
-    plan_trials,
 )
-from distill.evaluation.protocols import job_settings, on_whole, protocol_name
+from distill.evaluation.protocols import batch_size, job_settings, on_whole, protocol_name
 from distill.evaluation.results import judge
 from distill.evaluation.small_network import (
     BITS,
@@ -40,6 +39,7 @@ from distill.evaluation.small_network import (
     plan_bits,
     plan_networks,
 )
+from distill.evaluation.tuning import plan_trials
 from distill.recipes.build import relabel_views
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -96,7 +96,7 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
     jobs += coded.controls
     whole_seeds = table.seeds if table.whole_seeds is None else min(table.whole_seeds, table.seeds)
     counts = [(job, whole_seeds if job.group == WHOLE else table.seeds) for job in jobs + plain]
-    counts += [(job, 1) for job in (*plan_trials(jobs, table.lr_factors), *coded.search)]
+    counts += [(job, 1) for job in (*plan_trials(table, jobs), *coded.search)]
     tasks = [Task(n, student_parts(units, table, job), mapped=True) for job, n in counts if n]
     return tasks + [Task(1, (part,)) for part in coded.packing]
 
@@ -177,7 +177,8 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
         count = shape.classes * job.ipc * job.factor**2
     # Votes in full, or decoded.
     stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
-    batch = min(relabel.batch_size if stored else table.batch_size, count)
+    stored = stored and table.views is None
+    batch = min(relabel.batch_size, count) if stored else batch_size(table, count, shape.classes)
     settings = job_settings(table, job, temperature=relabel.temperature)
     steps = settings.epochs * step_count(count, batch)
     unlabelled = stored or whole or job.group in CODED_REAL
@@ -185,9 +186,11 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     # Views that are labelled online are drawn with the labels.
     families, dsa = "none", False
     if job.views and not online:
-        of_labels = stored or protocol_name(table, job) == "kd"
-        families = relabel.augmentation if of_labels else recipe.data.augmentation
-        dsa = not of_labels
+        kd = protocol_name(table, job) == "kd"
+        families = relabel.augmentation if stored or kd else recipe.data.augmentation
+        if table.views is not None and not whole:
+            families = table.views
+        dsa = not (stored or kd)
     step = units.training_step(job.student, batch, families, settings, one_per_batch=dsa)
     tested = units.predictions(job.student, shape.validation if job.trial else shape.test)
     parts = (Part(steps, step), tested)

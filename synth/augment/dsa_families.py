@@ -152,6 +152,11 @@ def _act_resize(images: Tensor, parameters: Tensor) -> Tensor:
     return _warp(images, _matrices([[width, zero, x], [zero, height, y]]))
 
 
+def _draw_zoom(n: int, size: Size, generator: Generator) -> Tensor:
+    """A box as of `resize`, of at least 8 % of the image: the default of RandomResizedCrop."""
+    return _draw_resize(n, size, generator, smallest=0.08)
+
+
 FAMILIES: dict[str, Family] = {
     "colour": Family(3, _draw_colour, _act_colour),
     "crop": Family(2, _draw_crop, _act_crop),
@@ -160,6 +165,7 @@ FAMILIES: dict[str, Family] = {
     "scale": Family(2, _draw_scale, _act_scale),
     "rotate": Family(1, _draw_rotate, _act_rotate),
     "resize": Family(4, _draw_resize, _act_resize),
+    "zoom": Family(4, _draw_zoom, _act_resize),
 }
 
 # The six families of DSA, in its order of naming.

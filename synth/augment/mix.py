@@ -37,6 +37,13 @@ class Mix:
     partners: Tensor
     parameters: Tensor
 
+    def own_share(self, size: tuple[int, int]) -> float:
+        """Share of itself in each mixed image of `size` (h, w): by area, or the weight of Mixup."""
+        if self.kind == "mixup":
+            return float(self.parameters[0])
+        top, bottom, left, right = (int(value) for value in self.parameters)
+        return 1 - max(0, bottom - top) * max(0, right - left) / (size[0] * size[1])
+
     def apply(self, images: Tensor) -> Tensor:
         """Mix `images` [b, c, h, w]; the same on every call.
 

@@ -104,9 +104,10 @@ class StoredVotes:
         view = View.from_tensor(self.families, self.views[row].float())
         mixes = self.mixes.of_epoch(row, slices) if self.mixes is not None else ()
         seen = _shown(images, self.ids[row].long(), view, slices, mixes)
-        for batch, batch_slice in zip(seen, slices, strict=True):
+        for index, (batch, batch_slice) in enumerate(zip(seen, slices, strict=True)):
             logits = self.logits[row, batch_slice].float().to(images.device, non_blocking=True)
-            yield Batch(batch, logits, self.parts)
+            ids = self.ids[row, batch_slice].long()
+            yield Batch(batch, logits, self.parts, ids, mixes[index] if mixes else None)
 
     @property
     def whole(self) -> Tensor:
@@ -272,8 +273,9 @@ def labelled_online(
     ids, view = draw_views(n, (h, w), augmentation, generator)
     slices = split_batches(n, batch_size)
     mixes = draw_mixes(mix, slices, (h, w), generator)
-    for seen in _shown(images, ids, view, slices, mixes):
-        yield Batch(seen, _labelled(labeller, seen, parts), parts)
+    for index, seen in enumerate(_shown(images, ids, view, slices, mixes)):
+        mixed = mixes[index] if mixes else None
+        yield Batch(seen, _labelled(labeller, seen, parts), parts, ids[slices[index]], mixed)
 
 
 def _shown(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from synth.augment import Augmentation
+from synth.augment import Augmentation, Mix
 from synth.images import Images, LabelLogits, images_at
 
 
@@ -22,11 +22,15 @@ class Batch:
         labels: [b, k] label logits.
         parts: parts that go through the network one after the other, see `split_parts`: their
             gradients add up to that of the whole batch, but BatchNorm sees each part alone.
+        ids: [b] int64 on the CPU, of which image of the set each is a view; None where unknown.
+        mix: how these views were mixed with each other; None for not at all.
     """
 
     images: Tensor
     labels: Tensor
     parts: int = 1
+    ids: Tensor | None = None
+    mix: Mix | None = None
 
 
 def split_batches(count: int, batch_size: int) -> list[slice]:
@@ -69,4 +73,5 @@ def shuffled_batches(
         if augmentation is not None:
             size = (images.shape[2], images.shape[3])
             batch = augmentation.sample(len(index), size, generator).apply(batch)
-        yield Batch(batch, labels[index.to(labels.device, non_blocking=True)])
+        soft = labels[index.to(labels.device, non_blocking=True)]
+        yield Batch(batch, soft, ids=index)

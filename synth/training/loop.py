@@ -16,6 +16,7 @@ from synth.losses import MAX_LOSS, cosine_loss, soft_cross_entropy
 from synth.precision import Precision, forward
 from synth.training.batches import Batch, split_parts
 from synth.training.discriminator import Discriminator, discriminator_loss
+from synth.training.optimizers import OptimizerName, make_optimizer
 from synth.training.sharpness import Sharpness, sharpness_aware_backward
 from synth.training.temperatures import Annealing, calibrated_temperature
 
@@ -30,10 +31,11 @@ class TrainSettings:
     Attributes:
         epochs: passes over the data.
         lr: peak learning rate.
-        optimizer: "sgd", "adam" or "adamw".
+        optimizer: "sgd", "adam", "adamw" or "muon", see `synth.training.optimizers`.
         momentum: of SGD.
-        weight_decay: decoupled for AdamW, L2 for SGD and Adam; never on biases and norms.
-        schedule: "constant" or "cosine" (one step per epoch).
+        weight_decay: decoupled for AdamW and Muon, L2 for SGD and Adam; never on biases and norms.
+        schedule: "constant", "cosine" (one step per epoch) or "step" (a tenth from half of the
+            epochs on).
         eta: length of half the cosine over that of the training, at least 1. Source: CV-DD.
         temperature: of the soft cross-entropy.
         sharpness: sharpness-aware gradients, at twice the cost; None for plain ones.
@@ -49,10 +51,10 @@ class TrainSettings:
 
     epochs: int
     lr: float
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
     temperature: float = 1.0
     sharpness: Sharpness | None = None
     eta: float = 1.0
@@ -81,6 +83,8 @@ class TrainSettings:
         """The learning rate of an epoch, counted from 0."""
         if self.schedule == "constant":
             return self.lr
+        if self.schedule == "step":
+            return self.lr if 2 * epoch < self.epochs else self.lr / 10
         return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / (self.epochs * self.eta)))
 
 
@@ -118,7 +122,9 @@ def train(
     if discriminator is not None and settings.sharpness is not None:
         raise ValueError("a discriminator goes with plain gradients; leave out the sharpness")
     trained = nn.ModuleList([network] if discriminator is None else [network, discriminator])
-    optimizer = _make_optimizer(trained, settings)
+    optimizer = make_optimizer(
+        trained, settings.optimizer, settings.lr, settings.momentum, settings.weight_decay
+    )
     average = _MovingAverage(network, settings.average) if settings.average else None
     batch_loss = _BatchLoss(settings, discriminator)
     call: Network = CompiledNetwork(network) if settings.compiled else network
@@ -293,22 +299,3 @@ class RecordedBackward:
         for parameter, gradient in zip(self._reached, gradients, strict=True):
             parameter.grad = gradient
         return loss
-
-
-def _make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    # One kernel for all weights: on a GPU small ones cost more to launch than to update.
-    fused = all(p.device.type == "cuda" for p in network.parameters()) or None
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, fused=fused)
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=settings.lr, fused=fused)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
-    raise ValueError(f"optimizer is {settings.optimizer!r}; choose sgd, adam or adamw")

@@ -24,6 +24,7 @@ from synth.committee.vote import Committee
 from synth.losses import soft_cross_entropy
 from synth.training.batches import Batch, shuffled_batches
 from synth.training.loop import TrainSettings, train
+from synth.training.optimizers import Optimizer, make_optimizer
 from synth.training.prediction import predict
 
 # Steps in one call to time.
@@ -209,7 +210,9 @@ def seen_by(views: Augmentation | None, images: Tensor) -> Tensor:
     return views.sample(len(images), size, fixed_generator()).apply(images)
 
 
-def _optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, settings: TrainSettings) -> Optimizer:
+    if settings.optimizer == "muon":
+        return make_optimizer(network, "muon", settings.lr, 0.0, settings.weight_decay)
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "adam": torch.optim.Adam,
         "adamw": torch.optim.AdamW,

@@ -115,6 +115,37 @@ def refined(votes: StoredVotes, hard: Tensor, share: float) -> StoredVotes:
     return replace(votes, logits=logits.view(*votes.ids.shape, classes).half())
 
 
+def with_classes(
+    batches: Iterable[Batch], hard: Tensor, weight: float, temperature: float
+) -> Iterator[Batch]:
+    """Batches whose soft labels are mixed with the classes of their images, stored or online.
+
+    The label is (1 - weight) softmax(z / T) + weight c at the temperature T of the training. c is
+    the class of the image, one-hot; of a mixed view the classes of both, by area or weight.
+
+    Args:
+        batches: that say of which images their views are.
+        hard: [n] classes of the images.
+        weight: of the class, in [0, 1).
+        temperature: T > 0.
+
+    Raises:
+        ValueError: for a batch that does not say it.
+    """
+    classes_of = hard.cpu()
+    for batch in batches:
+        if batch.ids is None:
+            raise ValueError("a batch does not say of which images its views are; give it ids")
+        own = torch.nn.functional.one_hot(classes_of[batch.ids], batch.labels.shape[1])
+        target = own.to(batch.labels)
+        if batch.mix is not None:
+            share = batch.mix.own_share((batch.images.shape[2], batch.images.shape[3]))
+            target = share * target + (1 - share) * target[batch.mix.partners.to(target.device)]
+        soft = torch.softmax(batch.labels / temperature, dim=1)
+        mixed = (1 - weight) * soft + weight * target
+        yield replace(batch, labels=mixed.clamp_min(_MIN_PROBABILITY).log() * temperature)
+
+
 def soft_hard_soft(
     votes: StoredVotes, images: Images, hard: Tensor, epochs: int, share: float, smoothing: float
 ) -> Callable[[int], Iterable[Batch]]:

@@ -9,15 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill.evaluation import students
-from distill.evaluation.jobs import (
-    StudentJob,
-    choose_factors,
-    plan_jobs,
-    plan_plain,
-    plan_trials,
-    summarise,
-    with_factors,
-)
+from distill.evaluation.jobs import StudentJob, Way, plan_jobs, plan_plain, summarise
 from distill.evaluation.protocols import protocol_name
 from distill.evaluation.scores import augmentation_robust_score, label_robust_score, score_students
 from distill.evaluation.students import EvaluatedSet, student_settings
@@ -64,7 +56,7 @@ def test_protocols_train_as_they_say(content):
         table = EvaluateTable(students=[STUDENT], epochs=7, lr=0.03, protocol=protocol)
         return student_settings(table, judged, job)
 
-    job = StudentJob("students", STUDENT, "hard", 0, lr_factor=3.0)
+    job = StudentJob("students", STUDENT, "hard", 0, way=Way(lr_factor=3.0))
     trajectory = settings("trajectory", job)
     assert trajectory.lr == pytest.approx(3 * content.manifest["student_lr"])
     assert (trajectory.optimizer, trajectory.momentum) == ("sgd", 0.0)
@@ -85,22 +77,6 @@ def test_other_protocols_are_run_and_said(evaluate):
     assert runs[0] != runs[1]
 
 
-def test_trials_cover_every_kind_once_and_the_best_is_taken():
-    jobs = plan_jobs(["a"], 2, ["hard"], EVERY, [])
-    trials = plan_trials(jobs, [0.5, 2.0])
-    assert [job.name for job in trials] == [
-        f"{group}/a/hard/0/lr={factor}/trial"
-        for group in ("students", "random", "whole")
-        for factor in (0.5, 2)
-    ]
-    values = [0.3, 0.4, 0.6, 0.6, 0.9, 0.1]
-    factors = choose_factors(zip(trials, values, strict=True))
-    assert factors == {"students/a/hard": 2.0, "random/a/hard": 0.5, "whole/a/hard": 0.5}
-    final = with_factors(jobs, factors)
-    assert [job.lr_factor for job in final] == [2.0, 0.5, 0.5] * 2
-    assert not any(job.trial for job in final)
-
-
 def test_learning_rates_are_chosen_without_the_test_images(evaluate, finished, asked):
     found = evaluate("--lr-factors", "0.01,1", "--labels", "hard", "--seeds", "1")
     # Each of the three kinds is tried twice before the test images are touched for the first time.
@@ -108,12 +84,12 @@ def test_learning_rates_are_chosen_without_the_test_images(evaluate, finished, a
     assert asked[:first].count("validation") == 6
     assert "validation" not in asked[first:]
     assert asked.count("test") == 3
-    chosen = found["protocol"]["lr_factors"]
-    assert chosen["tried"] == [0.01, 1.0]
-    assert set(chosen["chosen"]) == {
+    tuned = found["protocol"]["tuned"]
+    assert tuned["tried"] == {"lr_factors": [0.01, 1.0]}
+    assert set(tuned["chosen"]) == {
         f"{group}/{STUDENT}/hard" for group in ("students", "random", "whole")
     }
-    assert set(chosen["chosen"].values()) <= {0.01, 1.0}
+    assert {way["lr_factor"] for way in tuned["chosen"].values()} <= {0.01, 1.0}
 
 
 def test_diverged_trial_loses_and_does_not_end_the_evaluation(evaluate, monkeypatch):
@@ -126,7 +102,8 @@ def test_diverged_trial_loses_and_does_not_end_the_evaluation(evaluate, monkeypa
 
     monkeypatch.setattr(students, "train", train)
     found = evaluate("--lr-factors", "1e30,1", "--labels", "learned", "--seeds", "1")
-    assert set(found["protocol"]["lr_factors"]["chosen"].values()) == {1.0}
+    chosen = found["protocol"]["tuned"]["chosen"].values()
+    assert [way["lr_factor"] for way in chosen] == [1.0] * 3
 
 
 def test_scores_by_hand():

@@ -139,7 +139,7 @@ def test_codecs_that_are_tried_are_all_priced(of):
     assert [part.unit.what.split(" of ")[0] for part in task.parts] == ["online labels", "labels"]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "muon"])
 def test_students_are_priced_by_the_optimiser_of_the_recipe(optimizer, of):
     recipe = of(TINY, f"evaluate.soft_optimizer={optimizer}", "evaluate.precision=bfloat16")
     tasks = STAGES["evaluate"].units(units_of(recipe), recipe.evaluate)
@@ -223,3 +223,23 @@ def test_what_reads_pixels_takes_no_whitened_images(stage, what):
     }
     with pytest.raises(RecipeError, match=f"{what} reads pixels: .* or drop .{stage}."):
         check_recipe({**base, stage: {}}, "recipe")
+
+
+def test_students_are_priced_by_the_batches_and_views_of_their_protocol(of):
+    recipe = of(TINY, "evaluate.protocol=rded", "evaluate.epochs=3")
+    tasks = STAGES["evaluate"].units(units_of(recipe), recipe.evaluate)
+    units = [part.unit for task in tasks for part in task.parts]
+    steps = [unit for unit in units if unit.what.startswith("training step")]
+    views = {unit.what.rpartition(", ")[2] for unit in steps}
+    # Views that are labelled online are drawn with the labels; the whole data set has its own.
+    assert views == {"resize_flip", "none", "colour_crop_cutout_scale_rotate"}
+    assert {unit.batch for unit in steps if unit.what.endswith("resize_flip")} == {10}
+    assert any(unit.what.startswith("online labels of convnet2") for unit in units)
+
+
+def test_trainings_that_choose_a_protocol_are_priced(of):
+    plain = of(TINY, "evaluate.labels=hard")
+    tuned = of(TINY, "evaluate.labels=hard", "evaluate.optimizers=sgd,muon")
+    counts = [len(STAGES["evaluate"].units(units_of(r), r.evaluate)) for r in (plain, tuned)]
+    # Two for each of students, random and whole.
+    assert counts[1] - counts[0] == 6

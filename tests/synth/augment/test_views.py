@@ -17,6 +17,7 @@ NEUTRAL = {
     "scale": [1.0, 1.0],
     "rotate": [0.0],
     "resize": [1.0, 1.0, 0.0, 0.0],
+    "zoom": [1.0, 1.0, 0.0, 0.0],
 }
 
 
@@ -132,13 +133,15 @@ def test_resize_to_a_corner_shows_that_corner(images):
     torch.testing.assert_close(quarter[:, :, 0, -1], images[:, :, 0, -1])
 
 
-def test_resize_draws_boxes_inside_the_image(generator):
-    (boxes,) = Augmentation(("resize",)).sample(500, (8, 8), generator).parameters
+@pytest.mark.parametrize(("family", "least"), [("resize", 0.5), ("zoom", 0.08)])
+def test_resize_draws_boxes_inside_the_image(generator, family, least):
+    (boxes,) = Augmentation((family,)).sample(500, (8, 8), generator).parameters
     height, width, y, x = boxes.unbind(dim=1)
     # Half precision moves an edge by up to 2^-11.
     assert float((y.abs() + height).max()) <= 1.001
     assert float((x.abs() + width).max()) <= 1.001
-    assert float((height * width).min()) >= 0.49
+    # A side that is clipped to the image takes a little off the area.
+    assert 0.98 * least <= float((height * width).min()) <= least + 0.05
 
 
 def test_colour_shifts_brightness_first(images):

@@ -43,7 +43,11 @@ def epochs_of(heaps, seed=0, augmentation=None):
     return lambda epoch: shuffled_batches(images, targets, 16, augmentation, generator)
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.1), ("adamw", 0.05)], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("optimizer", "lr"),
+    [("sgd", 0.1), ("adamw", 0.05), ("muon", 0.05)],
+    ids=["sgd", "adamw", "muon"],
+)
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_train_fits_separable_classes(network, heaps, optimizer, lr, schedule):
     how = TrainSettings(10, lr, optimizer=optimizer, schedule=schedule)
@@ -120,6 +124,13 @@ def test_train_lowers_the_lr_along_half_a_cosine():
     assert rates == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize(("epochs", "whole"), [(4, 2), (5, 3), (1, 1)])
+def test_the_rate_falls_to_a_tenth_from_half_of_the_epochs_on(epochs, whole):
+    how = TrainSettings(epochs, 0.5, schedule="step")
+    rates = [how.lr_at(epoch) for epoch in range(epochs)]
+    assert rates == pytest.approx([0.5] * whole + [0.05] * (epochs - whole))
+
+
 def test_train_stops_at_a_loss_that_is_not_finite(network, heaps):
     images, labels = heaps
     batch = Batch(images * float("nan"), hard_logits(labels, 3))
@@ -133,7 +144,7 @@ def test_train_stops_when_it_diverges(network, heaps):
 
 
 def test_train_refuses_an_unknown_optimizer(network, heaps):
-    with pytest.raises(ValueError, match="optimizer is 'lion'; choose sgd, adam or adamw"):
+    with pytest.raises(ValueError, match="optimizer is 'lion'; choose sgd, adam, adamw or muon"):
         list(train(network, epochs_of(heaps), TrainSettings(1, 0.1, optimizer="lion")))
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from distill.evaluation.coded import own_way
 from distill.evaluation.equal_bytes import coded_protocol
 from distill.evaluation.jobs import CODED, STUDENTS, WHOLE, StudentJob
-from distill.evaluation.students import protocol, student_load
+from distill.evaluation.stated import protocol
+from distill.evaluation.students import student_load
 from distill.evaluation.sweep.images.controls import Controls
 from distill.evaluation.sweep.images.jobs import (
     STORED,

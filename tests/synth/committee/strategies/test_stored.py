@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from synth.committee.relabel import StoredMixes
+from synth.augment import Augmentation, draw_mix
+from synth.committee.relabel import StoredMixes, labelled_online
 from synth.committee.strategies import Zones, crowd_posterior, draw_cutmix_boxes
 from synth.committee.strategies.stored import (
     aggregated_vote,
@@ -13,8 +14,11 @@ from synth.committee.strategies.stored import (
     refined,
     self_mixed,
     soft_hard_soft,
+    with_classes,
 )
 from synth.committee.vote import Committee
+from synth.losses import hard_logits
+from synth.training.batches import Batch, shuffled_batches
 from tests.distill.sets.cases import make_votes
 
 HARD = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -118,3 +122,56 @@ def test_self_mix_refuses_views_that_are_mixed():
     mixes = StoredMixes("cutmix", votes.ids, torch.zeros(2, 2, 4))
     with pytest.raises(ValueError, match="mixed by cutmix already"):
         self_mixed(replace(votes, mixes=mixes), torch.zeros(6, 1, 4, 5), torch.Generator())
+
+
+def planes():
+    """Images [6, 3, 8, 10] that are 1 in the channel of their class: a view's mean is its label."""
+    return torch.nn.functional.one_hot(HARD, 3).float()[:, :, None, None].expand(6, 3, 8, 10)
+
+
+@pytest.mark.parametrize("kind", ["none", "cutmix", "mixup"])
+@pytest.mark.parametrize("source", ["stored", "online"])
+def test_labels_are_mixed_with_the_classes_that_a_view_shows(kind, source, generator):
+    if source == "online":
+
+        def batches():
+            again = torch.Generator().manual_seed(4)
+            label = lambda images: images[:, :, 0, 0].cos() * 3  # noqa: E731
+            return labelled_online(planes(), label, 3, Augmentation(()), again, kind)
+
+    else:
+        votes = make_votes(values=0)
+        if kind != "none":
+            drawn = [[draw_mix(kind, 3, (8, 10), generator) for _ in range(2)] for _ in range(2)]
+            votes = replace(votes, mixes=StoredMixes.stack(drawn))
+
+        def batches():
+            return votes.batches(planes(), 1)
+
+    shares = []
+    for plain, mixed in zip(batches(), with_classes(batches(), HARD, 0.3, 4.0), strict=True):
+        assert torch.equal(mixed.images, plain.images)
+        shown = plain.images.mean(dim=(2, 3))
+        expected = 0.7 * torch.softmax(plain.labels / 4.0, dim=1) + 0.3 * shown
+        torch.testing.assert_close(torch.softmax(mixed.labels / 4.0, dim=1), expected)
+        shares.append(shown)
+    assert (torch.cat(shares).amax(dim=1) < 0.999).any() == (kind != "none")
+
+
+def test_learned_labels_are_mixed_with_the_class_of_their_image(generator):
+    learned = torch.randn(6, 3, generator=generator)
+
+    def batches():
+        again = torch.Generator().manual_seed(4)
+        return shuffled_batches(planes(), learned, 4, None, again)
+
+    for plain, mixed in zip(batches(), with_classes(batches(), HARD, 0.5, 1.0), strict=True):
+        shown = plain.images.mean(dim=(2, 3))
+        expected = 0.5 * torch.softmax(plain.labels, dim=1) + 0.5 * shown
+        torch.testing.assert_close(torch.softmax(mixed.labels, dim=1), expected)
+
+
+def test_a_batch_that_hides_its_images_is_refused():
+    batch = Batch(planes(), hard_logits(HARD, 3))
+    with pytest.raises(ValueError, match="does not say of which images"):
+        list(with_classes([batch], HARD, 0.5, 1.0))
