@@ -75,6 +75,8 @@ CHANGES = [
     ["select.candidates=5"],
     ["select.crop_area=1"],
     ["select.method=random", "select.ipc=3"],
+    ["select.images=rounded:depth=2"],
+    ["select.images=rounded:depth=3", "select.budget_bytes=3000"],
 ]
 
 
