@@ -87,7 +87,8 @@ def taught_keys(recipe: Recipe) -> Any:
     temperature = label_temperature(recipe.match, relabel)
     if recipe.match.labels == "projector":
         return {"temperature": temperature}
-    keys = {"temperature": temperature, "bssl": relabel.bssl, "aggregate": relabel.aggregate}
+    keys: dict[str, Any] = {"temperature": temperature, "bssl": relabel.bssl}
+    keys["aggregate"] = relabel.aggregate
     if recipe.committee is not None and recipe.committee.vote == "measured":
         # Their students see these views at this temperature.
         keys["measured"] = [relabel.augmentation, relabel.temperature]
