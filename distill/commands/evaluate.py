@@ -15,6 +15,7 @@ from distill.commands.options import (
     debug,
     device,
     engine,
+    place,
     quiet,
     workers,
 )
@@ -51,6 +52,7 @@ from distill.commands.options import (
     help="Also train without augmentation, and give DD-Ranking's two scores.",
 )
 @click.option("--record", is_flag=True, help="Store the results in SET.")
+@place
 @device
 @engine
 @address
@@ -60,6 +62,7 @@ from distill.commands.options import (
 @debug
 def evaluate(
     set_path: Path,
+    place: str | None,
     device: str | None,
     engine: str,
     address: str | None,
@@ -82,7 +85,7 @@ def evaluate(
     from distill.evaluation.whole import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
-    result = evaluate_set(set_path, given, device, quiet, chosen, record=record)
+    result = evaluate_set(set_path, given, device, quiet, chosen, record=record, place=place)
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
@@ -121,6 +124,8 @@ def _accuracy(stats: dict[str, Any]) -> str:
         low, high = (100 * bound for bound in stats["interval"])
         text += f"  95 %: {low:.2f} to {high:.2f}"
     text += f"  ({len(stats['runs'])} seeds)"
+    if "balanced" in stats:
+        text += f", {100 * stats['balanced']:.2f} % balanced over classes"
     if "coding" in stats:
         formed = f", {stats['factor'] ** 2} in one" if stats["factor"] > 1 else ""
         text += f", {stats['images']:,} images as {stats['coding']}{formed}"

@@ -74,6 +74,15 @@ address = click.option(
 device = click.option("--device", type=DEVICES, help="Where to compute; default: the recipe's.")
 
 
+place = click.option(
+    "--data",
+    "place",
+    metavar="PLACE",
+    help="Where the real data lie now: a path, or a source such as packed:FOLDER; default: where "
+    "the recipe says. Their digest must be that of the data that the set was made from.",
+)
+
+
 def recipe_options(command: Command) -> Command:
     """RECIPE --out --set --seed --device --engine --address --workers and so on."""
     options = (

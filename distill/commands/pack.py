@@ -22,6 +22,9 @@ from distill.commands.options import NameChoice, as_json, debug, quiet
     show_default=True,
     help="Fraction of the training images that is held out.",
 )
+@click.option(
+    "--skip-damaged", is_flag=True, help="Leave out pictures that cannot be read; all are named."
+)
 @as_json
 @quiet
 @debug
@@ -31,6 +34,7 @@ def pack(
     size: int | None,
     channels: str | None,
     validation: float,
+    skip_damaged: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -53,6 +57,7 @@ def pack(
         size=size,
         channels=int(channels) if channels else None,
         validation=validation,
+        skip_damaged=skip_damaged,
         task=Progress(quiet=quiet).task,
     )
     if as_json:
@@ -60,3 +65,5 @@ def pack(
     else:
         counts = ", ".join(f"{count:,} {name}" for name, count in packed["images"].items())
         click.echo(f"{out}: {counts} images, {packed['bytes']:,} bytes")
+    for note in packed["notes"]:
+        click.echo(f"note: {note}", err=True)

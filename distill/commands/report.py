@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import as_json, debug, place
 
 
 @click.command()
@@ -25,14 +25,21 @@ from distill.commands.options import as_json, debug
     show_default=True,
     help="Of several runs: the page to write.",
 )
+@place
 @as_json
 @debug
 def report(
-    runs: tuple[Path, ...], sweep: Path | None, out: Path, as_json: bool, debug: bool
+    runs: tuple[Path, ...],
+    sweep: Path | None,
+    out: Path,
+    place: str | None,
+    as_json: bool,
+    debug: bool,
 ) -> None:
     """Write RUN/report.html again from the run's files, or a page that compares several runs.
 
-    Prints the page's path. A page is one file that needs no network.
+    Prints the page's path. A page is one file that needs no network. Where the real data are not
+    where the recipe says, real images are left out; --data names their place.
 
     \b
     Example:
@@ -44,5 +51,14 @@ def report(
 
     if len(runs) > 1 and sweep is not None:
         raise RecipeError("--sweep belongs to one run; put it into that run's folder as RUN/sweep")
-    page = write_report(runs[0], sweep) if len(runs) == 1 else write_comparison(runs, out)
+    if len(runs) > 1 and place is not None:
+        raise RecipeError("--data belongs to one run; leave it out, no data are needed to compare")
+
+    def tell(text: str) -> None:
+        click.echo(f"note: {text}", err=True)
+
+    if len(runs) == 1:
+        page = write_report(runs[0], sweep, place=place, tell=tell)
+    else:
+        page = write_comparison(runs, out)
     click.echo(json.dumps({"report": str(page)}) if as_json else page)

@@ -75,9 +75,15 @@ def _projector(path: Path) -> dict[str, Any]:
 
 def _run(path: Path) -> dict[str, Any]:
     from distill.run.folder import read_manifest
+    from distill.run.keys import MADE_FROM
 
     manifest = read_manifest(path / "manifest.json")
-    return {"kind": "run", **manifest}
+    # What stages were made from stands in the recipe, in shorter words.
+    stages = {
+        name: {field: value for field, value in entry.items() if field != MADE_FROM}
+        for name, entry in manifest["stages"].items()
+    }
+    return {"kind": "run", **manifest, "stages": stages}
 
 
 def _artefact(path: Path) -> dict[str, Any]:

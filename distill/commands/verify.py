@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import as_json, debug, device, quiet, workers
+from distill.commands.options import as_json, debug, device, place, quiet, workers
 
 
 @click.command()
@@ -26,6 +26,7 @@ from distill.commands.options import as_json, debug, device, quiet, workers
     show_default=True,
     help="Difference, as a fraction, that counts as the same accuracy.",
 )
+@place
 @device
 @workers
 @as_json
@@ -35,6 +36,7 @@ def verify(
     path: Path,
     accuracy: bool,
     tolerance: float,
+    place: str | None,
     device: str | None,
     workers: int | Literal["auto"],
     as_json: bool,
@@ -49,15 +51,17 @@ def verify(
     Example:
       distill verify runs/digits/set.h5 --accuracy
     """
-    from distill.errors import WorkError
+    from distill.errors import RecipeError, WorkError
 
+    if place is not None and not accuracy:
+        raise RecipeError("--data is for --accuracy, as nothing else reads the data; add it")
     outcome: dict[str, Any] = {"path": str(path), "whole": _whole(path)}
     lines, failed = [f"{path}: {outcome['whole']}"], 0
     if accuracy:
         from distill.evaluation.whole import verify_accuracy
         from distill.run.engines import Local
 
-        claims = verify_accuracy(path, tolerance, device, quiet, Local(workers))
+        claims = verify_accuracy(path, tolerance, device, quiet, Local(workers), place=place)
         outcome["accuracy"] = [{**asdict(claim), "holds": claim.holds} for claim in claims]
         failed = sum(not claim.holds for claim in claims)
         lines += [

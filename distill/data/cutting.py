@@ -84,7 +84,8 @@ def keep_classes(splits: SourceSplits, wanted: Sequence[str | int]) -> SourceSpl
 
     Args:
         splits: what a source gave.
-        wanted: names, or numbers from 0, of at least two classes.
+        wanted: names of at least two classes, or their numbers from 0; where classes are named by
+            numbers, a number is a name.
 
     Raises:
         DataError: for a class that is missing, repeated, or without test images.
@@ -111,18 +112,31 @@ def keep_classes(splits: SourceSplits, wanted: Sequence[str | int]) -> SourceSpl
         kept(splits.test, "test"),
         tuple(splits.class_names[number] for number in numbers),
         None if validation is None else kept(validation, "validation"),
+        notes=splits.notes,
     )
 
 
 def _class_number(names: tuple[str, ...], wanted: str | int) -> int:
-    if isinstance(wanted, str) and wanted in names:
-        return names.index(wanted)
-    if isinstance(wanted, int) and 0 <= wanted < len(names):
-        return wanted
-    hint = suggestion(str(wanted), names) if len(names) <= 20 or isinstance(wanted, str) else ""
+    """The place of a class; a number is a name where any class is named by a number."""
+    text = str(wanted)
+    if text in names:
+        return names.index(text)
+    if _is_number(text):
+        number = int(text)
+        by_number = [(int(name), place) for place, name in enumerate(names) if _is_number(name)]
+        places = [place for own, place in by_number if own == number]
+        if len(places) == 1:
+            return places[0]
+        if not by_number and number < len(names):
+            return number
+    hint = suggestion(text, names) if len(names) <= 20 or isinstance(wanted, str) else ""
     raise DataError(
         f"classes: there is no class {wanted!r} among {len(names)}; {hint or 'number them from 0'}"
     )
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
 
 
 def _choose(members: tuple[Tensor, ...], counts: list[int], purpose: str) -> Tensor:

@@ -23,6 +23,7 @@ def load_data(
     classes: Sequence[str | int] = (),
     subset: int | None = None,
     validation: float = 0.1,
+    skip_damaged: bool = False,
 ) -> RealData:
     """Load real images from a named source and cut them into train, validation and test.
 
@@ -36,11 +37,13 @@ def load_data(
             of images that are not square). None keeps their size.
         channels: 1 for gray (luma) or 3 for RGB (gray repeated). None keeps their channels.
         classes: keep only these classes, by name or number, renumbered in this order; empty keeps
-            all.
+            all. Where classes are named by numbers, a number is a name.
         subset: keep at most this many training images, stratified, after validation was cut.
         validation: the fraction of each class's training images, in (0, 1), that is held out;
             at least one image of each class that has two. Not used where the source brings
             validation images of its own.
+        skip_damaged: leave out pictures that cannot be read, and rows without one or a class,
+            rather than refuse them all by name; their number is a note.
 
     Returns:
         The three splits, checked, on the CPU: in memory, but packed ones stay on the disk.
@@ -56,17 +59,20 @@ def load_data(
         classes=classes,
         subset=subset,
         validation=validation,
+        skip_damaged=skip_damaged,
     )
     train, held_out, test = splits.three
     if splits.packed:
         if splits.digest is not None:
-            return RealData(train, held_out, test, splits.class_names, source, splits.digest)
+            return RealData(
+                train, held_out, test, splits.class_names, source, splits.digest, splits.notes
+            )
     else:
         undecoded = [split for split in splits.three if not isinstance(split.images, Tensor)]
         if undecoded:
             check_memory(sum(map(len, undecoded)), undecoded[0].images.shape[1:])
         train, held_out, test = (split.gathered() for split in splits.three)
-    return build_real_data(train, held_out, test, splits.class_names, source)
+    return build_real_data(train, held_out, test, splits.class_names, source, splits.notes)
 
 
 def load_splits(
@@ -77,6 +83,7 @@ def load_splits(
     classes: Sequence[str | int] = (),
     subset: int | None = None,
     validation: float = 0.1,
+    skip_damaged: bool = False,
 ) -> SourceSplits:
     """The splits of `load_data`, with images not yet read or decoded.
 
@@ -87,6 +94,7 @@ def load_splits(
         classes: to keep.
         subset: most training images.
         validation: fraction that is held out.
+        skip_damaged: leave out what cannot be read.
 
     Returns:
         All three splits; images not in memory are decoded, or read, in batches.
@@ -101,7 +109,7 @@ def load_splits(
             f"validation={validation} came, a fraction above 0 and below 1 is needed; use for "
             "example 0.1"
         )
-    whole = splits = _read(Request(source, source.partition(":")[2], size, channels))
+    whole = splits = _read(Request(source, source.partition(":")[2], size, channels, skip_damaged))
     if classes:
         splits = keep_classes(splits, classes)
     count = len(splits.class_names)
@@ -116,7 +124,10 @@ def load_splits(
 
     cut = SourceSplits(shaped(train), shaped(splits.test), splits.class_names, shaped(held_out))
     same = train is whole.train and cut.train.images is train.images
-    return replace(cut, packed=whole.packed, digest=whole.digest if same else None)
+    # Notes of a pack count its images, which are now cut; those that matter are made anew.
+    notes = whole.notes if same or not whole.packed else ()
+    digest = whole.digest if same else None
+    return replace(cut, packed=whole.packed, digest=digest, notes=notes)
 
 
 def _shaped(images: Images, channels: int | None, size: int | None) -> Images:

@@ -25,9 +25,10 @@ def pack_source(
     size: int | None = None,
     channels: int | None = None,
     validation: float = 0.1,
+    skip_damaged: bool = False,
     task: Callable[[str, int], AbstractContextManager[_Counter]],
 ) -> dict[str, Any]:
-    """Pack a source into the folder `out`; returns its digest, images of each split and bytes.
+    """Pack a source into the folder `out`; returns its digest, images of each split, bytes, notes.
 
     Args:
         source: as in a recipe's data.source.
@@ -35,6 +36,7 @@ def pack_source(
         size: side of the images in pixels; None for as they are.
         channels: 1 or 3; None for as they are.
         validation: share of the training images that is held out.
+        skip_damaged: leave out pictures that cannot be read.
         task: shows progress: called with a name and the number of images.
 
     Raises:
@@ -42,7 +44,13 @@ def pack_source(
         WorkError: if the data are missing or wrong, or cannot be written.
     """
     try:
-        splits = load_splits(source, size=size, channels=channels, validation=validation)
+        splits = load_splits(
+            source,
+            size=size,
+            channels=channels,
+            validation=validation,
+            skip_damaged=skip_damaged,
+        )
         total = sum(map(len, splits.three))
         with task("pack", total) as advance:
             index = pack_data(splits, source, out, lambda count: advance(count=count))
@@ -59,4 +67,5 @@ def pack_source(
         "digest": index.digest,
         "images": {name: sum(counts) for name, counts in index.shards.items()},
         "bytes": sum(path.stat().st_size for path in shards),
+        "notes": list(index.notes),
     }

@@ -15,12 +15,14 @@ class Request:
         argument: what follows the colon, "" if nothing does.
         size: requested height and width in pixels, None for the images' own.
         channels: 1, 3, or None for the images' own.
+        skip_damaged: leave out pictures that cannot be read, and rows without one or a class.
     """
 
     source: str
     argument: str
     size: int | None = None
     channels: int | None = None
+    skip_damaged: bool = False
 
     def path(self) -> Path:
         """The argument as a path, with a leading `~` expanded.
@@ -50,6 +52,7 @@ class SourceSplits:
         validation: the source's own validation images, or None.
         packed: whether the images stay on the disk and are read by batches.
         digest: of packed data as they are; None where they were cut or changed.
+        notes: sentences on what was passed over, left out, or taken for something else.
     """
 
     train: Split
@@ -58,6 +61,7 @@ class SourceSplits:
     validation: Split | None = None
     packed: bool = False
     digest: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def three(self) -> tuple[Split, Split, Split]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.data.batched import select_images
+from distill.data.notes import repeated_note, uneven_note
 from distill.errors import WorkError
 from synth.images import Images, gather
 
@@ -186,6 +187,7 @@ class RealData:
         class_names: k different names, in the order of the labels.
         source: the string that `load_data` was given.
         digest: sha256 (hexadecimal) of all splits and class names.
+        notes: sentences on files that were passed over, copies and the like.
 
     Raises:
         DataError: when splits differ in shape, a label is out of range, a class has no training
@@ -198,6 +200,7 @@ class RealData:
     class_names: tuple[str, ...]
     source: str
     digest: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_class_names(self.class_names)
@@ -234,9 +237,16 @@ class RealData:
 
 
 def build_real_data(
-    train: Split, validation: Split, test: Split, class_names: tuple[str, ...], source: str
+    train: Split,
+    validation: Split,
+    test: Split,
+    class_names: tuple[str, ...],
+    source: str,
+    notes: tuple[str, ...] = (),
 ) -> RealData:
     """Put three splits together and compute their digest.
+
+    To the notes come those on copies in several splits, and on uneven classes.
 
     The digest covers shapes, pixels, labels and class names, not `source`: the same data read
     from another place, or by batches, has the same digest.
@@ -249,7 +259,23 @@ def build_real_data(
     for name, split in _named(train, validation, test):
         for _ in digest.passing(name, split, _BATCH):
             pass
-    return RealData(train, validation, test, class_names, source, digest.finish(class_names))
+    notes += data_notes(digest, train.labels, class_names)
+    found = digest.finish(class_names)
+    return RealData(train, validation, test, class_names, source, found, notes)
+
+
+def data_notes(
+    digest: "DataDigest", labels: Tensor, class_names: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Notes on copies in several splits and on uneven classes.
+
+    Args:
+        digest: of all three splits.
+        labels: int64 [n] of the training images.
+        class_names: one name per class, in the order of the labels.
+    """
+    found = (repeated_note(digest.prints), uneven_note(labels, class_names))
+    return tuple(note for note in found if note)
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
@@ -284,9 +310,14 @@ def _shape(split: Split) -> str:
 
 
 class DataDigest:
-    """Digest of real data, updated split by split as its images are read."""
+    """Digest of real data, updated split by split as its images are read.
+
+    Attributes:
+        prints: split -> a short digest of each image.
+    """
 
     def __init__(self) -> None:
+        self.prints: dict[str, list[bytes]] = {}
         self._sha = hashlib.sha256()
 
     def passing(self, name: str, split: Split, size: int) -> Iterator[Tensor]:
@@ -294,9 +325,11 @@ class DataDigest:
         # Shapes come first: two splits of equal bytes and other shapes must differ.
         shapes = f"{name} {tuple(split.images.shape)} {tuple(split.labels.shape)};"
         self._sha.update(shapes.encode())
+        prints = self.prints[name] = []
         for images in split.images.split(size):
-            pixels = images.detach().cpu().contiguous().numpy()
-            self._sha.update(pixels.astype("<f4", copy=False).data)
+            pixels = images.detach().cpu().contiguous().numpy().astype("<f4", copy=False)
+            self._sha.update(pixels.data)
+            prints += [hashlib.blake2b(image.data, digest_size=16).digest() for image in pixels]
             yield images
         self._sha.update(split.labels.cpu().contiguous().numpy().astype("<i8", copy=False).data)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from distill.data.notes import UNEVEN
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from synth.images import Images
 from synth.training.prediction import predict_classes
@@ -27,11 +28,13 @@ class Grade:
         confusion: [k, k] images of each true class (row) by predicted class (column); None for
             more than `MOST_CLASSES` classes, and where it was not asked for.
         bytes: of its rounded weights; None where they are as they were trained.
+        balanced: the mean accuracy over classes; None where the test classes are even.
     """
 
     accuracy: float
     confusion: Matrix | None = None
     bytes: int | None = None
+    balanced: float | None = None
 
 
 def grade(network: nn.Module, images: Images, labels: Tensor, classes: int) -> Grade:
@@ -46,11 +49,30 @@ def grade(network: nn.Module, images: Images, labels: Tensor, classes: int) -> G
     network.eval()
     predicted = predict_classes(network, images)
     accuracy = float((predicted == labels).float().mean())
+    balanced = balanced_accuracy(predicted, labels, classes)
     if classes > MOST_CLASSES:
-        return Grade(accuracy)
+        return Grade(accuracy, balanced=balanced)
     pairs = labels * classes + predicted
     counts = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
-    return Grade(accuracy, counts.tolist())
+    return Grade(accuracy, counts.tolist(), balanced=balanced)
+
+
+def balanced_accuracy(predicted: Tensor, labels: Tensor, classes: int) -> float | None:
+    """The mean over classes of the share of each that is right; None where they are even.
+
+    Classes without an image do not count.
+
+    Args:
+        predicted: [n] int64.
+        labels: [n] int64 true classes.
+        classes: how many there are.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    present = counts > 0
+    if int(counts.max()) < UNEVEN * int(counts[present].min()):
+        return None
+    right = torch.bincount(labels[predicted == labels], minlength=classes)
+    return float((right[present].double() / counts[present]).mean())
 
 
 def sum_confusions(graded: Iterable[tuple[StudentJob, Grade]]) -> dict[str, dict[str, Matrix]]:

@@ -24,7 +24,7 @@ def job_settings(
     settings = _protocol_settings(table, protocol_name(table, job), temperature, student_lr)
     return replace(
         settings,
-        epochs=job.epochs or (table.whole_epochs if on_whole(job) else table.epochs),
+        epochs=job.epochs or (table.whole_epochs if on_whole(job) else settings.epochs),
         lr=settings.lr * job.lr_factor,
         precision=table.precision,
         compiled=table.compile == "on",
@@ -60,7 +60,7 @@ def _protocol_settings(
             table.epochs, student_lr, momentum=0.0, weight_decay=0.0, schedule="constant"
         )
     return TrainSettings(
-        table.epochs,
+        table.view_epochs,
         table.soft_lr,
         table.soft_optimizer,
         weight_decay=table.soft_weight_decay,

@@ -10,6 +10,7 @@ from typing import Any
 
 import projectors
 from distill.errors import WorkError
+from distill.evaluation.balance import add_balanced
 from distill.evaluation.confusion import Grade, sum_confusions
 from distill.evaluation.equal_bytes import choose_controls
 from distill.evaluation.jobs import (
@@ -76,6 +77,7 @@ def judge(context: Context, table: EvaluateTable, path: Path, log: Path) -> dict
     confusion = sum_confusions(graded[: len(jobs)])
     result |= {"confusion": confusion} if confusion else {}
     result |= {"bytes": counted, "protocol": protocol(context, table, judged)}
+    add_balanced(result, graded, context.data.test.labels)
     if factors:
         result["protocol"]["lr_factors"] = {
             "tried": table.lr_factors,
@@ -145,7 +147,9 @@ def _read(log: Path) -> dict[str, Grade]:
     for row in read_lines(log):
         try:
             accuracy = float(row["accuracy"])
-            grades[str(row["job"])] = Grade(accuracy, row["confusion"], row.get("bytes"))
+            grades[str(row["job"])] = Grade(
+                accuracy, row["confusion"], row.get("bytes"), row.get("balanced")
+            )
         except (ValueError, KeyError, TypeError):
             continue
     return grades
@@ -169,7 +173,7 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
     if data != context.data.digest:
         raise WorkError(
             f"{path} was made from other data than {context.data.source} holds now; "
-            "evaluate it with the data it was made from"
+            "name those that it was made from with --data"
         )
     folder = context.run.path / PROJECTOR
     has_projector = folder.is_dir()

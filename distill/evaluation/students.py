@@ -218,7 +218,7 @@ def _words(
     momentum = f", momentum {settings.momentum:g}" if settings.momentum else ""
     described: dict[str, Any] = {
         "protocol": name,
-        "epochs": table.epochs,
+        "epochs": settings.epochs,
         "batch_size": table.batch_size,
         "optimizer": f"sgd{momentum}" if settings.optimizer == "sgd" else settings.optimizer,
         "lr": settings.lr,
@@ -305,7 +305,7 @@ def _stored(
             ) from None
     if table.hard_share:
         return soft_hard_soft(
-            votes, images, classes, table.epochs, table.hard_share, table.hard_smoothing
+            votes, images, classes, table.view_epochs, table.hard_share, table.hard_smoothing
         )
     return lambda epoch: votes.batches(images, epoch)
 

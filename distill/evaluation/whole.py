@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.data import RealData
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.results import judge
+from distill.recipes.build import with_place
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
-from distill.run.context import scratch_context
+from distill.run.context import Context, scratch_context
 from distill.run.engines import Engine
 from distill.run.interrupt import listen
 from distill.sets.set_file import add_measured, read_set, set_path
@@ -25,6 +27,7 @@ def evaluate_set(
     engine: Engine | None = None,
     *,
     record: bool = False,
+    place: str | None = None,
 ) -> Any:
     """Evaluate a set outside its run; returns what `distill evaluate --json` prints.
 
@@ -35,6 +38,7 @@ def evaluate_set(
         quiet: show no progress.
         engine: where students are trained; None for this process.
         record: store the result in the set.
+        place: where the real data lie now, a path or a source; None for where the recipe says.
 
     Raises:
         LimbeckError: of the fitting kind.
@@ -51,12 +55,13 @@ def evaluate_set(
     recipe = with_evaluation(
         check_recipe(content.manifest["recipe"], f"recipe of {set_file}"), changes
     )
+    recipe = with_place(recipe, place)
     check_names(recipe)
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine or context.engine
-        check_networks(recipe, context.data)
+        check_networks(recipe, _data(context, place))
         try:
             log = Path(scratch) / "jobs.jsonl"
             evaluation = judge(context, context.recipe.table("evaluate"), set_file, log)
@@ -69,6 +74,16 @@ def evaluate_set(
             ) from None
         except FloatingPointError as error:
             raise DivergedRunError(f"evaluate diverged: {error}") from None
+
+
+def _data(context: Context, place: str | None) -> RealData:
+    """The real data; the error where they are gone says how to name their place."""
+    try:
+        return context.data
+    except WorkError as error:
+        if place is not None:
+            raise
+        raise WorkError(f"{error}; if they lie elsewhere now, name the place with --data") from None
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,13 @@ class Claim:
 
 
 def verify_accuracy(
-    path: Path, tolerance: float, device: str | None, quiet: bool, engine: Engine | None = None
+    path: Path,
+    tolerance: float,
+    device: str | None,
+    quiet: bool,
+    engine: Engine | None = None,
+    *,
+    place: str | None = None,
 ) -> list[Claim]:
     """Train the students of a set's stored accuracy again, as they were, without controls.
 
@@ -123,7 +144,7 @@ def verify_accuracy(
         "equal_bytes": False,
         "scores": False,
     }
-    students = evaluate_set(path, changes, device, quiet, engine)["students"]
+    students = evaluate_set(path, changes, device, quiet, engine, place=place)["students"]
     claims = []
     for student, entries in measured["students"].items():
         for labels, stats in entries.items():

@@ -41,6 +41,7 @@ from distill.recipes.schema import Recipe
 from distill.run.engines import Local
 from distill.stages.match.memory import matching_peaks
 from distill.stages.match.units import planned_search, search_units
+from distill.stages.units.coded import planned_fill
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 
@@ -169,6 +170,8 @@ def _resolved(
     if recipe.match is not None and recipe.match.search:
         found = planned_search(recipe.match, shape)
         recipe = recipe.model_copy(update={"match": found})
+    if recipe.select is not None and recipe.select.budget_bytes is not None:
+        recipe = recipe.model_copy(update={"select": planned_fill(recipe, recipe.select, shape)})
     on_cpu = device.type == "cpu" and (other is None or other.device == "cpu")
     if not on_cpu:
         return without_compilation(recipe)
@@ -188,15 +191,15 @@ def _matching(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
 
 def _budget(recipe: Recipe) -> dict[str, Any] | None:
     """The bytes that the set may take, and how its images are kept in them; None without one."""
-    table = recipe.match
-    if table is None or table.budget_bytes is None:
+    if recipe.budget_bytes is None:
         return None
+    match, table = recipe.match, recipe.match or recipe.table("select")
     return {
-        "bytes": table.budget_bytes,
+        "bytes": recipe.budget_bytes,
         "images": table.images,
         "ipc": table.ipc,
-        "factor": table.factor,
-        "searched": list(table.search),
+        "factor": table.formed,
+        "searched": [] if match is None else list(match.search),
     }
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from distill.recipes.schema import Recipe, kept_epochs
+from distill.stages.units.coded import label_network_bytes
 from distill.stages.units.shapes import (
     DataShape,
     meta_network,
@@ -91,10 +92,10 @@ def image_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     pixels = shape.pixels
     whitening = 4 * (pixels + 2 * pixels**2) if recipe.data.zca else 0
     images = 4 * pixels * synthetic_shape(recipe, shape).stored
-    budget = None if recipe.match is None else recipe.match.budget_bytes
+    budget = recipe.budget_bytes
     if budget is not None:
-        labels = label_bytes(recipe, shape)
-        images = max(0, min(images, budget - whitening - labels["learned"]))
+        labels = label_bytes(recipe, shape)["learned"] + label_network_bytes(recipe, shape)
+        images = max(0, min(images, budget - whitening - labels))
     return {"images": images, "preprocess": whitening}
 
 

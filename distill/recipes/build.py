@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 import projectors
 from distill.data import DataError, RealData, SourceError, load_data
+from distill.data.places import source_at
 from distill.errors import RecipeError, WorkError
 from distill.names import GRADIENTS, CodecEntry, arguments, resolve
 from distill.recipes.schema import Recipe
@@ -168,11 +169,31 @@ def build_data(table: DataTable) -> RealData:
             classes=table.classes,
             subset=table.subset,
             validation=table.validation,
+            skip_damaged=table.skip_damaged,
         )
     except SourceError as error:
         raise RecipeError(f"data.source: {error}") from None
     except (DataError, OSError) as error:
         raise WorkError(f"data {table.source}: {error}") from None
+
+
+def with_place(recipe: Recipe, place: str | None) -> Recipe:
+    """The recipe with its data at another place; as it is for None.
+
+    Args:
+        recipe: whose data.source may lie elsewhere now.
+        place: a path, or a source string.
+
+    Raises:
+        RecipeError: for data that have no place.
+    """
+    if place is None:
+        return recipe
+    try:
+        source = source_at(recipe.data.source, place)
+    except SourceError as error:
+        raise RecipeError(f"--data {place}: {error}") from None
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": source})})
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 
 from distill.data import DataError, RealData, require_per_class
-from distill.errors import RecipeError
+from distill.errors import RecipeError, WorkError
 from distill.machine import available_bytes
 from distill.recipes.build import build_data, build_network, build_views
 from distill.recipes.schema import Recipe, kept_epochs
 from distill.recipes.specs import parse_network
-from distill.recipes.stages import MAKERS
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
 from synth.whitening import LARGEST, whitening_bytes
@@ -51,7 +50,12 @@ def check_data(recipe: Recipe) -> RealData:
         WorkError: if the data are missing or wrong.
     """
     data = build_data(recipe.data)
-    name = next(name for name in MAKERS if getattr(recipe, name) is not None)
+    if data.classes < 2:
+        raise WorkError(
+            f"data {recipe.data.source} has one class, {data.class_names[0]!r}, at least two are "
+            "needed; name the folder that holds the folders of classes, or add a class"
+        )
+    name = recipe.maker_name
     try:
         require_per_class(data.train, recipe.maker.real_per_class, data.class_names)
     except DataError as error:

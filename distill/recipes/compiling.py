@@ -163,7 +163,7 @@ def _students(recipe: Recipe, data: TrainingData) -> float:
     if table is None:
         return 0.0
     stored = recipe.maker.ipc * data.classes * getattr(recipe.maker, "factor", 1) ** 2
-    seen = table.seeds * 2 * len(table.labels) * table.epochs * stored
+    seen = table.seeds * 2 * len(table.labels) * max(table.epochs, table.view_epochs) * stored
     seen += (table.whole_seeds or table.seeds) * table.whole_epochs * len(data.train)
     return sum(_PASSES * seen * _forward_flops(spec, data) for spec in table.students)
 

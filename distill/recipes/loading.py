@@ -47,11 +47,14 @@ def load_recipe(
 
 def _budget_keys(name: str, raw: dict[str, Any], budget: int, overrides: list[str]) -> list[str]:
     """The keys that a budget sets."""
-    table = raw.get("match")
+    table, chosen = raw.get("match"), raw.get("select")
+    if isinstance(chosen, dict) and "images" in chosen:
+        return [f"select.budget_bytes={budget}"]
     if not isinstance(table, dict):
         raise RecipeError(
-            f"recipe {name} matches no trajectories, so --bytes has nothing to learn within a "
-            "budget; run it without, then use `distill compress`"
+            f"recipe {name} neither matches trajectories nor keeps selected images under a coding, "
+            "so --bytes has nothing to fit into a budget; set select.images, or run it without and "
+            "use `distill compress`"
         )
     found = [f"match.budget_bytes={budget}"]
     if "images" in table:

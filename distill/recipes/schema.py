@@ -68,6 +68,17 @@ class Recipe(Table):
         *others, last = (f"[{name}]" for name in MAKERS)
         raise RecipeError(f"the recipe makes no set; add {', '.join(others)} or {last}")
 
+    @property
+    def maker_name(self) -> str:
+        """The name of that table."""
+        return next(name for name in MAKERS if getattr(self, name) is not None)
+
+    @property
+    def budget_bytes(self) -> int | None:
+        """Bytes that the set may take; None without a budget."""
+        budget: int | None = getattr(self.maker, "budget_bytes", None)
+        return budget
+
     def table(self, name: str) -> Any:
         """The table [name].
 

@@ -172,6 +172,9 @@ def _cell(
         return Cell("not finite", "", "", False)
     seeds = "" if same else f"{score.seeds} seed" + ("" if score.seeds == 1 else "s")
     spread = percent(score.std) if score.seeds > 1 else ""
+    balanced = finite(entry.get("balanced"))
+    if balanced is not None:
+        seeds = f"{seeds}, balanced {percent(balanced)}".removeprefix(", ")
     return Cell(percent(score.mean), spread, seeds, score.mean == best.get(score.student))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from distill.data import AnyPreprocess, RealData
-from distill.errors import WorkError
-from distill.recipes.build import build_data
+from distill.errors import RecipeError, WorkError
+from distill.recipes.build import build_data, with_place
 from distill.recipes.loading import check_recipe
 from distill.report import ReportInput, render_comparison, render_report
 from distill.run.artefacts import MANIFEST, METRICS, REPORT, SET
@@ -31,18 +31,32 @@ _SWEEP, _SWEEP_TABLE = "sweep", "sweep.json"
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
-def write_report(folder: Path, sweep: Path | None = None) -> Path:
+def write_report(
+    folder: Path,
+    sweep: Path | None = None,
+    *,
+    data: RealData | None = None,
+    place: str | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Path:
     """Write report.html of the run in `folder`.
 
     Args:
         folder: of the run.
         sweep: folder of a sweep of its set; None for the run's subfolder `sweep`, if there is one.
+        data: the run's real data, if they are at hand; else they are read.
+        place: where they lie now, a path or a source; None for where the recipe says.
+        tell: called with one line where the page is without real images, as they cannot be read.
 
     Raises:
-        WorkError: if the folder is not a run that was evaluated, or the sweep cannot be read.
+        WorkError: if the folder is not a run that was evaluated, or the sweep or the data at
+            `place` cannot be read.
     """
     path = folder / REPORT
-    report = read_report(folder, sweep)
+    manifest = read_manifest(folder / MANIFEST)
+    if data is None:
+        data = _read_data(folder, manifest, place, tell)
+    report = _read_report(folder, manifest, data, sweep)
     with _damage_as_error(str(folder)):
         page = render_report(report)
     write_text(path, page)
@@ -56,7 +70,11 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         WorkError: if a folder is not a run that was evaluated.
     """
     names = _short_names(folders)
-    reports = {name: read_report(folder) for name, folder in zip(names, folders, strict=True)}
+    # Pages of several runs show no real images.
+    reports = {
+        name: _read_report(folder, read_manifest(folder / MANIFEST), None, None)
+        for name, folder in zip(names, folders, strict=True)
+    }
     with _damage_as_error("these runs"):
         page = render_comparison(reports)
     write_text(out, page)
@@ -87,14 +105,34 @@ def _short_names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def read_report(folder: Path, sweep: Path | None = None) -> ReportInput:
-    """What the report of the run in `folder` shows; see `write_report`."""
-    manifest = read_manifest(folder / MANIFEST)
+def _read_data(
+    folder: Path, manifest: dict[str, Any], place: str | None, tell: Callable[[str], None]
+) -> RealData | None:
+    """The run's real data, or None where they are not there any more and no place is named."""
+    recipe = check_recipe(manifest["recipe"], f"recipe of {folder / MANIFEST}")
+    made_from = (manifest.get("data") or {}).get("digest")
+    try:
+        data = build_data(with_place(recipe, place).data)
+        if data.digest != made_from:
+            raise WorkError(
+                f"{folder} was made from other data than {data.source} holds now; name those with "
+                "--data"
+            )
+    except (WorkError, RecipeError) as error:
+        if place is not None:
+            raise
+        tell(f"no real images are shown: {error}")
+        return None
+    return data
+
+
+def _read_report(
+    folder: Path, manifest: dict[str, Any], data: RealData | None, sweep: Path | None
+) -> ReportInput:
+    """What the report of the run in `folder` shows; without data, no real images."""
     summary = _summary(folder)
     content = read_set(folder / SET)
-    recipe = check_recipe(manifest["recipe"], f"recipe of {folder / MANIFEST}")
     metrics = Run(folder, manifest).read_metrics() if (folder / METRICS).is_file() else []
-    data = build_data(recipe.data)
     with _damage_as_error(str(folder)):
         report = _report(manifest, summary, content, data, metrics)
     return replace(report, sweep=_sweep(sweep or folder / _SWEEP, asked=sweep is not None))
@@ -119,7 +157,7 @@ def _report(
     manifest: dict[str, Any],
     summary: dict[str, Any],
     content: SetFile,
-    data: RealData,
+    data: RealData | None,
     metrics: list[dict[str, Any]],
 ) -> ReportInput:
     soft = {}
@@ -155,7 +193,9 @@ def _per_stored(content: SetFile, labels: torch.Tensor) -> np.ndarray:
     return labels.view(len(content.images), -1, labels.shape[1]).mean(dim=1).numpy()
 
 
-def _real(data: RealData) -> tuple[np.ndarray, list[int]]:
+def _real(data: RealData | None) -> tuple[np.ndarray, list[int]]:
+    if data is None:
+        return np.empty((0, 1, 1, 1), dtype=np.float32), []
     labels = data.train.labels
     chosen = torch.cat(
         [torch.nonzero(labels == k).flatten()[:_REAL_PER_CLASS] for k in range(data.classes)]

@@ -80,8 +80,11 @@ class Context:
 
     @cached_property
     def data(self) -> RealData:
-        """The real data, loaded at the first use."""
-        return build_data(self.recipe.data)
+        """The real data, loaded at the first use; what is to be known of them is said."""
+        data = build_data(self.recipe.data)
+        for note in data.notes:
+            self.progress.say(f"note: {note}")
+        return data
 
     @cached_property
     def preprocess(self) -> AnyPreprocess:

@@ -21,6 +21,9 @@ from distill.store.hdf5 import get_json, put, put_json, read_array
 from synth.augment import MixKind
 from synth.committee.relabel import StoredMixes
 
+# What views that are drawn again take: a seed, and the digest of what it must give.
+SEED_BYTES = 8 + 32
+
 
 @dataclass(frozen=True)
 class EncodedVotes:
@@ -65,7 +68,7 @@ class EncodedVotes:
     def view_bytes(self, images: int) -> int:
         """Uncompressed bytes that the views of `images` images take."""
         if self.ids is None:
-            return 8 + len(self.views_digest) // 2
+            return SEED_BYTES
         return sum(array.nbytes for array in self.view_arrays(images).values())
 
     def view_arrays(self, images: int) -> dict[str, np.ndarray]:

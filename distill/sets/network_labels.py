@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.errors import RecipeError
 from distill.recipes.build import build_codec, build_network
-from distill.recipes.specs import CodecSpec
-from distill.sets.encoded_labels import EncodedVotes
+from distill.recipes.schema import Recipe
+from distill.recipes.specs import CodecSpec, parse_codec
+from distill.recipes.tables.relabel import RelabelTable
+from distill.sets.encoded_labels import SEED_BYTES, EncodedVotes
 from distill.sets.views import mix_of
 from distill.store.committee import Member
 from projectors import Projector, ProjectorError, load
@@ -94,6 +97,42 @@ def encode_network(
     codec = build_codec(replace(spec, parts={"labels": spec.parts["labels"]}), votes.batch_size)
     both = pack_residual(payload, votes.whole, votes.temperature, mask, codec)
     return replace(encoded, payload=both)
+
+
+def untrained_bytes(recipe: Recipe, channels: int, size: tuple[int, int], classes: int) -> int:
+    """Bytes of the committee that labels every view, before it is trained; 0 for other labels.
+
+    Args:
+        recipe: its [encode] may ask for the codec `teacher` alone.
+        channels: of the images.
+        size: (h, w) of the images.
+        classes: of the data.
+
+    Raises:
+        RecipeError: if the views are not drawn from a seed, so that they alone would take more.
+    """
+    codec = None if recipe.encode is None else recipe.encode.codec
+    spec = None if codec is None else parse_codec(codec)
+    teacher = None if spec is None or len(spec.parts) > 1 else spec.parts.get("network")
+    if teacher is None or teacher.entry.name != "teacher" or recipe.committee is None:
+        return 0
+    relabel = recipe.relabel or RelabelTable()
+    if relabel.views != "seed":
+        raise RecipeError(
+            f"within a budget of bytes, labels of {codec} need views that are drawn from a seed; "
+            "set relabel.views = seed"
+        )
+    specs = recipe.committee.members
+    networks = [build_network(name, channels, size, classes, 0) for name in specs]
+    members = tuple(
+        Member(name, 0.0, network.state_dict())
+        for name, network in zip(specs, networks, strict=True)
+    )
+    about = {"epochs": relabel.epochs, "temperature": relabel.temperature, "classes": classes}
+    # A weight of as many digits as they come.
+    sources = LabelSources(members, (1 / 7,) * len(members))
+    payload = _teacher(sources, int(teacher.options["bits"]), about)
+    return len(payload) + SEED_BYTES
 
 
 def is_network(payload: bytes) -> bool:

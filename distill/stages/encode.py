@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from distill.errors import WorkError
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
 from distill.recipes.build import build_codec
@@ -28,9 +29,10 @@ from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
 from distill.run.load import step_count
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
-from distill.sets.cost import receiver_files, teacher_passes
+from distill.sets.cost import count_bytes, receiver_files, teacher_passes
 from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.label_encoding import encode_one, full_votes
+from distill.sets.network_labels import is_network
 from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
@@ -48,8 +50,26 @@ def run_encode(context: Context, table: EncodeTable) -> None:
     path = context.run.path / SET
     content = read_set(path)
     name, encoded, described = encode_content(context, content, table)
+    _check_budget(context, replace(content, votes=None, encoded={name: encoded}), name)
     add_encoded(path, name, encoded)
     write_json(context.run.path / ENCODING, described)
+
+
+def _check_budget(context: Context, content: SetFile, name: str) -> None:
+    """Refuse a network for labels that leaves a set above its budget.
+
+    Raises:
+        WorkError: saying by how much.
+    """
+    budget = context.recipe.budget_bytes
+    if budget is None or not is_network(content.encoded[name].payload):
+        return
+    total = count_bytes(content)["totals"][name]
+    if total > budget:
+        raise WorkError(
+            f"images and labels of {name} take {total:,} bytes, above the budget of {budget:,}; "
+            f"set {context.recipe.maker_name}.budget_bytes {total - budget:,} lower"
+        )
 
 
 def encode_content(

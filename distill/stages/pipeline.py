@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,19 @@ from typing import Any
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.machine import peak_bytes, reset_peak
 from distill.recipes.stages import MAKERS, STAGE_ENTRIES
+from distill.recipes.tables.data import READING_KEYS
 from distill.run.artefacts import EVALUATE_STAGE, MANIFEST, REFINE_STAGE, REPORT, SET, SUMMARY
 from distill.run.context import Context
 from distill.run.folder import StageTimer, read_manifest
-from distill.run.reuse import take_stage
+from distill.run.keys import MADE_FROM, differences
+from distill.run.reuse import REUSED, take_outputs
 from distill.sets.set_file import add_refined
 from distill.stages.loading import STAGES, planned
 from distill.stages.stage import Stage
 from distill.store.files import digest_json, remove
 
-KEY_VERSION = 1
+# 2: the data's digest alone stands for the data.
+KEY_VERSION = 2
 
 
 def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
@@ -29,6 +33,7 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
         DivergedRunError: if a training diverges.
     """
     context.run.manifest.update(_provenance(context))
+    context.run.save()
     _forget_other_makers(context)
     _undo_refine(context)
     asked = [stage for stage in planned(context.recipe) if not names or stage.name in names]
@@ -40,31 +45,35 @@ def run_stages(context: Context, names: Sequence[str] | None = None) -> None:
 
 
 def _provenance(context: Context) -> dict[str, Any]:
-    return {
-        "seed": context.recipe.seed,
-        "device": str(context.device),
-        "data": {
-            "source": context.data.source,
-            "digest": context.data.digest,
-            "classes": list(context.data.class_names),
-        },
+    data: dict[str, Any] = {
+        "source": context.data.source,
+        "digest": context.data.digest,
+        "classes": list(context.data.class_names),
     }
+    if context.data.notes:
+        data["notes"] = list(context.data.notes)
+    return {"seed": context.recipe.seed, "device": str(context.device), "data": data}
 
 
 def _run_stage(context: Context, stage: Stage, words: str) -> None:
     """Run a stage, unless its outputs are there; `words` are shown before it, if any."""
-    run, key = context.run, _key(context, stage)
-    context.key = key
+    run, made_from = context.run, _made_from(context, stage)
+    context.key = key = digest_json(made_from)
     before = run.manifest["stages"].get(stage.name)
-    if before and before["key"] == key and not _changed(stage, run.path, before["outputs"]):
+    changed = _changed(stage, run.path, before["outputs"]) if before else []
+    if before and before["key"] == key and not changed:
         context.progress.say(f"{stage.name:<10} done before, inputs unchanged")
         remove(context.checkpoint(stage.name).folder)
         return
-    taken = take_stage(context.reuse, stage.name, key, run.path)
-    if taken is not None and not _changed(stage, run.path, taken["outputs"]):
+    taken = _take(context, stage, made_from)
+    if taken is not None:
         context.progress.say(f"{stage.name:<10} taken from another run")
         _record(context, stage, before, taken)
         return
+    if before:
+        reason = f"{', '.join(changed)} is missing or not as it was left"
+        reason = differences(before, made_from) if before["key"] != key else reason
+        context.progress.say(f"{stage.name:<10} runs again, and replaces what it made: {reason}")
     if words:
         context.progress.say(f"{stage.name:<10} {words}")
     reset_peak(context.device)
@@ -80,11 +89,32 @@ def _run_stage(context: Context, stage: Stage, words: str) -> None:
         context.forget()
     made = {
         "key": key,
+        MADE_FROM: made_from,
         "outputs": stage.outputs(run.path),
         "seconds": round(run.timer.seconds, 3),
         "peak_memory_bytes": peak_bytes(context.device),
     }
     _record(context, stage, before, made)
+
+
+def _take(context: Context, stage: Stage, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """The stage's entry in another run, its files now in this one's folder; says why not."""
+    if stage.name not in REUSED:
+        return None
+    for run in context.reuse:
+        entry = read_manifest(run / MANIFEST)["stages"].get(stage.name)
+        if entry is None:
+            reason = "it has not finished that stage"
+        elif entry["key"] != context.key:
+            reason = differences(entry, made_from)
+        elif not take_outputs(run, entry["outputs"], context.run.path):
+            reason = f"{', '.join(entry['outputs'])} is not there"
+        elif _changed(stage, context.run.path, entry["outputs"]):
+            reason = f"{', '.join(entry['outputs'])} is not as that run left it"
+        else:
+            return dict(entry)
+        context.progress.say(f"{stage.name:<10} not reused from {run}: {reason}")
+    return None
 
 
 def _record(
@@ -126,8 +156,11 @@ def _undo_refine(context: Context) -> None:
         _forget_dependents(context, REFINE_STAGE)
 
 
-def _key(context: Context, stage: Stage) -> str:
-    """Digest of everything that decides a stage's outputs."""
+def _made_from(context: Context, stage: Stage) -> dict[str, Any]:
+    """Everything that decides a stage's outputs, in plain values; its digest is the stage's key.
+
+    The data's digest stands for where they lie and how they are read.
+    """
     recipe = context.recipe.model_dump(mode="json")
     inputs = {}
     for name in (*stage.inputs, *stage.also_inputs(context.recipe)):
@@ -136,21 +169,26 @@ def _key(context: Context, stage: Stage) -> str:
             inputs[name] = finished["outputs"]
         elif name in [planned_stage.name for planned_stage in planned(context.recipe)]:
             raise WorkError(f"stage {stage.name} needs the outputs of {name}; run it first")
-    return digest_json(
-        {
-            "version": KEY_VERSION,
-            "stage": stage.name,
-            "seed": context.recipe.seed,
-            "data": context.data.digest,
-            "tables": {table: _deciding(recipe[table], stage) for table in stage.tables},
-            "derived": stage.derived(context.recipe),
-            "inputs": inputs,
-        }
-    )
+    made_from = {
+        "version": KEY_VERSION,
+        "stage": stage.name,
+        "seed": context.recipe.seed,
+        "data": context.data.digest,
+        "tables": {
+            table: _deciding(recipe[table], stage, READING_KEYS if table == "data" else ())
+            for table in stage.tables
+        },
+        "derived": stage.derived(context.recipe),
+        "inputs": inputs,
+    }
+    # As the manifest has it: what is derived may hold tuples.
+    plain: dict[str, Any] = json.loads(json.dumps(made_from))
+    return plain
 
 
-def _deciding(table: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key not in stage.ignored}
+def _deciding(table: dict[str, Any], stage: Stage, reading: Sequence[str]) -> dict[str, Any]:
+    left_out = {*stage.ignored, *reading}
+    return {key: value for key, value in table.items() if key not in left_out}
 
 
 def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:

@@ -61,6 +61,8 @@ def run_recipe(
     device = choose_device(recipe.device)
     data = check_data(recipe)
     progress, earlier = Progress(quiet=quiet), _earlier(out)
+    for note in data.notes:
+        progress.say(f"note: {note}")
     with listen() as stop:
         recipe = resolve_budget(recipe, data, earlier, progress.say, stop)
     recipe = resolve_compile(recipe, data, device, earlier, progress.say)
@@ -100,7 +102,7 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
         return None
     evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
     write_summary(context.run, evaluation)
-    return write_report(run.path)
+    return write_report(run.path, data=context.data)
 
 
 def run_outcome(out: Path) -> dict[str, Any]:

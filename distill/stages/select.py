@@ -8,6 +8,7 @@ from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
+from distill.stages.budget import coded_images, image_budget, pack_within
 from distill.stages.mosaics import mosaic_units, realistic_mosaics
 from distill.stages.stage import Stage, made_images, vote_keys
 from distill.stages.units.networks import Units
@@ -16,7 +17,7 @@ from distill.stages.write_set import write_synthetic
 from distill.teachers.loading import load_committee
 from synth.committee.features import committee_features
 from synth.committee.vote import Committee
-from synth.images import Images
+from synth.images import Images, gather
 from synth.selection import Features, Pixels, choose_per_class
 
 
@@ -27,7 +28,17 @@ def run_select(context: Context, table: SelectTable) -> None:
         images = _images(context, table)
         advance()
     teachers = context.recipe.committee if _needs_committee(table) else None
-    write_synthetic(context, images, network=", ".join(teachers.members) if teachers else "none")
+    network = ", ".join(teachers.members) if teachers else "none"
+    write_synthetic(context, images, network=network, coded=_coded(context, table, images))
+
+
+def _coded(context: Context, table: SelectTable, images: Images) -> bytes | None:
+    """The images as a coding keeps them, within the budget if there is one; None for pixels."""
+    coded = coded_images(context, table)
+    if coded is None:
+        return None
+    parameters = coded.start(gather(images).cpu())
+    return pack_within(coded, parameters, image_budget(context, table))[1]
 
 
 def _needs_committee(table: SelectTable) -> bool:

@@ -47,12 +47,14 @@ class PackedIndex:
         digest: of the data, as `distill.data.RealData.digest`.
         source: what was packed.
         shards: split -> images in each of its shards.
+        notes: on the data, as `distill.data.RealData.notes`.
     """
 
     class_names: tuple[str, ...]
     digest: str
     source: str
     shards: dict[str, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:
@@ -62,7 +64,7 @@ def shard_path(folder: Path, split: str, number: int) -> Path:
 
 def write_index(folder: Path, index: PackedIndex) -> None:
     """Write packed.json, which completes a pack."""
-    content = {
+    content: dict[str, Any] = {
         "limbeck": "packed",
         "format": PACK_VERSION,
         "class_names": list(index.class_names),
@@ -70,6 +72,8 @@ def write_index(folder: Path, index: PackedIndex) -> None:
         "source": index.source,
         "shards": {name: list(counts) for name, counts in index.shards.items()},
     }
+    if index.notes:
+        content["notes"] = list(index.notes)
     write_json(folder / INDEX, content)
 
 
@@ -85,6 +89,7 @@ def read_index(folder: Path) -> PackedIndex:
         kind, version = raw["limbeck"], raw["format"]
         shards = {name: tuple(raw["shards"][name]) for name in SPLITS}
         names, texts = tuple(raw["class_names"]), (raw["digest"], raw["source"])
+        notes = tuple(raw.get("notes", ()))
     except FileNotFoundError:
         raise WorkError(
             f"{folder} has no {INDEX}; name a folder that `distill pack` made, or pack it again"
@@ -94,13 +99,13 @@ def read_index(folder: Path) -> PackedIndex:
     counts = [count for own in shards.values() for count in own]
     valid = (
         (kind, version) == ("packed", PACK_VERSION)
-        and all(isinstance(text, str) for text in (*names, *texts))
+        and all(isinstance(text, str) for text in (*names, *texts, *notes))
         and all(type(count) is int and count > 0 for count in counts)
         and all(shards.values())
     )
     if not valid:
         raise WorkError(f"{path} is damaged, or of another version; pack the data again")
-    return PackedIndex(names, *texts, shards)
+    return PackedIndex(names, *texts, shards, notes)
 
 
 def write_shards(

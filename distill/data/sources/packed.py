@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from distill.data.source_splits import Request, SourceSplits
-from distill.data.splits import DataDigest, Split, check_class_names, check_images
+from distill.data.splits import DataDigest, Split, check_class_names, check_images, data_notes
 from distill.store.packed import (
     INDEX,
     SPLITS,
@@ -36,7 +36,9 @@ def read_packed(request: Request) -> SourceSplits:
     for name in SPLITS:
         images = PackedImages(folder, name, index.shards[name])
         splits[name] = Split(images, images.labels)
-    return SourceSplits(**splits, class_names=index.class_names, digest=index.digest, packed=True)
+    return SourceSplits(
+        **splits, class_names=index.class_names, digest=index.digest, packed=True, notes=index.notes
+    )
 
 
 def pack_data(
@@ -65,7 +67,9 @@ def pack_data(
     for name, split in splits.items():
         checked = _checked_batches(name, split, digest, tell)
         shards[name] = tuple(write_shards(folder, name, checked, split.labels))
-    index = PackedIndex(data.class_names, digest.finish(data.class_names), source, shards)
+    names = data.class_names
+    notes = data.notes + data_notes(digest, data.train.labels, names)
+    index = PackedIndex(names, digest.finish(names), source, shards, notes)
     write_index(folder, index)
     return index
 

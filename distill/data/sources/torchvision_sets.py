@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distill.data.cutting import hold_out
 from distill.data.source_splits import Request, SourceSplits
-from distill.data.sources.gathering import eager_split
+from distill.data.sources.gathering import (
+    TEST_FRACTION,
+    Labelled,
+    left_out_note,
+    numbered_classes,
+    read_eagerly,
+)
 from distill.data.splits import DataError, SourceError
 from distill.errors import suggestion
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
-
 
 ROOT_VARIABLE = "LIMBECK_DATA"
 
@@ -63,13 +65,16 @@ def read_torchvision(request: Request) -> SourceSplits:
     name, root = _name_and_root(request)
     train_arguments, test_arguments = SETS[name]
     whole = _open(name, root, train_arguments)
-    names = class_names(whole)
-    train, names = eager_split(_pairs(whole), request, names)
+    part = read_eagerly(whole, request)
+    train, left_out = part.split, part.left_out
+    names = class_names(whole) or numbered_classes(train.labels, f"{name}'s labels")
     if test_arguments is None:
-        train, test = hold_out(train, len(names), 0.2, "test")
+        train, test = hold_out(train, len(names), TEST_FRACTION, "test")
     else:
-        test, names = eager_split(_pairs(_open(name, root, test_arguments)), request, names)
-    return SourceSplits(train, test, names)
+        part = read_eagerly(_open(name, root, test_arguments), request)
+        test, left_out = part.split, left_out + part.left_out
+    notes = (left_out_note(left_out),) if left_out else ()
+    return SourceSplits(train, test, names, notes=notes)
 
 
 def download(source: str) -> None:
@@ -98,11 +103,11 @@ def _name_and_root(request: Request) -> tuple[str, Path]:
     return name, Path(chosen).expanduser()
 
 
-def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Dataset[Any]:
+def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Labelled:
     import torchvision.datasets
 
     try:
-        dataset: Dataset[Any] = getattr(torchvision.datasets, name)(root=str(root), **arguments)
+        dataset: Labelled = getattr(torchvision.datasets, name)(root=str(root), **arguments)
     except (RuntimeError, OSError, ImportError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(
@@ -112,14 +117,10 @@ def _open(name: str, root: Path, arguments: Mapping[str, Any]) -> Dataset[Any]:
     return dataset
 
 
-def class_names(dataset: Dataset[Any]) -> tuple[str, ...] | None:
+def class_names(dataset: object) -> tuple[str, ...] | None:
     """The names that torchvision gives to classes, or None."""
     names = getattr(dataset, "classes", None)
     if not isinstance(names, list | tuple):
         return None
     texts = (", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
     return tuple(texts)
-
-
-def _pairs(dataset: Any) -> Any:
-    return (dataset[index] for index in range(len(dataset)))

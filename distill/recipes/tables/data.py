@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from distill.recipes.key_types import Count, Table, split_commas
 
+# Keys that say where the data are and how they are read: their digest says what came of them.
+READING_KEYS = ("source", "size", "channels", "classes", "subset", "validation", "skip_damaged")
+
 
 class DataTable(Table):
     """Which real images."""
@@ -18,5 +21,6 @@ class DataTable(Table):
     classes: Annotated[list[str | int], BeforeValidator(split_commas)] = Field(default=[])
     subset: Count | None = None
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    skip_damaged: bool = False
     zca: bool = False
     augmentation: str = "colour_crop_cutout_flip_scale_rotate"

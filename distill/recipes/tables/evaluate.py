@@ -34,6 +34,7 @@ class EvaluateTable(Table):
     ] = Field(default=["hard", "learned", "votes", "projector"])
     epochs: Count = 300
     lr: Positive = 0.01
+    soft_epochs: Count | None = None
     soft_optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     soft_lr: Positive = 0.002
     soft_weight_decay: NotNegative = 0.01
@@ -58,6 +59,11 @@ class EvaluateTable(Table):
     calibrated: bool = False
     precision: Precision = "float32"
     compile: Compile = "auto"
+
+    @property
+    def view_epochs(self) -> int:
+        """Epochs of students with soft labels of views."""
+        return self.soft_epochs or self.epochs
 
     @model_validator(mode="after")
     def _mixes_soft_labels(self) -> EvaluateTable:

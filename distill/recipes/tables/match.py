@@ -130,6 +130,11 @@ class MatchTable(MakerTable):
         return self.compile == "on"
 
     @property
+    def formed(self) -> int:
+        """n: each stored image decodes to n^2 images."""
+        return self.factor
+
+    @property
     @override
     def tiles(self) -> int:
         return self.factor

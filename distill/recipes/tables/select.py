@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
+from pydantic import model_validator
 from typing_extensions import override
 
-from distill.recipes.key_types import Count, MakerTable, SelectMethod, Share
+from distill.recipes.key_types import CodingText, Count, MakerTable, SelectMethod, Share
+from distill.recipes.tables.match import PIXELS
 
 
 class SelectTable(MakerTable):
-    """Real images, or mosaics of them, as they are."""
+    """Real images, or mosaics of them, as they are or as a coding keeps them."""
+
+    # What each stored image decodes to, and whether the set holds label logits; see MatchTable.
+    formed: ClassVar[int] = 1
+    keeps_labels: ClassVar[bool] = False
 
     method: SelectMethod = "mosaics"
     features: Literal["pixels", "committee"] = "pixels"
@@ -18,6 +24,22 @@ class SelectTable(MakerTable):
     crops: Count = 5
     factor: Count = 2
     crop_area: Share = 0.08
+    images: CodingText = PIXELS
+    budget_bytes: Count | None = None
+
+    @model_validator(mode="after")
+    def _codes_within_a_budget(self) -> SelectTable:
+        if self.budget_bytes is not None and not self.coded:
+            raise ValueError(
+                "select.budget_bytes is filled with coded images; name a coding as select.images, "
+                "such as rounded:depth=2"
+            )
+        return self
+
+    @property
+    def coded(self) -> bool:
+        """Whether a coding keeps the images, and not the pixels themselves."""
+        return self.images.partition(":")[0] != PIXELS
 
     @property
     @override

@@ -13,7 +13,7 @@ from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.sets.coded_images import CodedImages
-from distill.stages.match.coded import coded_images, image_budget, rate_within
+from distill.stages.budget import coded_images, image_budget, rate_within
 from distill.stages.match.taught import view_labels
 from distill.store.experts import read_info, read_snapshots
 from synth.errors import DivergedError

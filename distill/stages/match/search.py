@@ -30,7 +30,13 @@ from distill.sets.coded_images import (
     usable_factors,
     usable_ways,
 )
-from distill.stages.match.coded import bytes_besides, coded_images, image_budget, rate_within
+from distill.stages.budget import (
+    bytes_besides,
+    coded_images,
+    fill_budget,
+    image_budget,
+    rate_within,
+)
 from synth.formation import decode_images, encode_images
 from synth.images import HardLogits, Images, gather
 from synth.matching.start import class_labels
@@ -60,6 +66,8 @@ def resolve_budget(
 ) -> Recipe:
     """The recipe with values for the keys that match.search names, if its set can be kept at all.
 
+    For selected images within a budget: with as many per class as fit.
+
     Args:
         recipe: to be resolved.
         data: its real images.
@@ -71,16 +79,17 @@ def resolve_budget(
     Raises:
         RecipeError: if not one image per class fits into the budget.
     """
-    table = recipe.match
-    if table is None or not (table.coded or table.budget_bytes):
-        return recipe
+    table, chosen = recipe.match, recipe.select
     with tempfile.TemporaryDirectory() as scratch:
         context = scratch_context(Path(scratch), Path(scratch), recipe, None, True, stop)
         context.data = data
-        if table.search:
-            table = _found_before(table, earlier) or _searched(context, table, say)
-        _check(context, table)
-    return recipe.model_copy(update={"match": table})
+        if chosen is not None and chosen.budget_bytes is not None:
+            chosen = chosen.model_copy(update={"ipc": fill_budget(context, chosen)})
+        if table is not None and (table.coded or table.budget_bytes):
+            if table.search:
+                table = _found_before(table, earlier) or _searched(context, table, say)
+            _check(context, table)
+    return recipe.model_copy(update={"match": table, "select": chosen})
 
 
 def _found_before(table: MatchTable, earlier: Mapping[str, Any]) -> MatchTable | None:

@@ -13,7 +13,7 @@ from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.run.engines.process_group import ProcessGroup
-from distill.stages.match.coded import coded_images, image_budget, pack_within
+from distill.stages.budget import coded_images, image_budget, pack_within
 from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.taught import taught_inputs, taught_keys, view_labels

@@ -13,7 +13,7 @@ from distill.names import choices, resolve
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
-from distill.stages.match.coded import coded_images
+from distill.stages.budget import coded_images
 from distill.store.experts import read_info, read_last_snapshots
 from synth.formation import decode_images, encode_images
 from synth.images import images_at

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from distill.recipes.build import build_coding
 from distill.recipes.schema import Recipe
+from distill.recipes.tables.select import SelectTable
 from distill.run.dry_run import Cost
 from distill.sets.coded_set import best_coder
+from distill.sets.network_labels import untrained_bytes
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, synthetic_shape, vote_bytes
 from distill.stages.units.unit import Unit
@@ -49,14 +51,30 @@ def fitting_ipc(spec: str, budget: int, shape: DataShape, tiles: int = 1) -> int
     return max(1, min(most, int(budget / size)))
 
 
+def label_network_bytes(recipe: Recipe, shape: DataShape) -> int:
+    """Bytes of a committee that labels the views within a budget; 0 for other labels."""
+    if recipe.budget_bytes is None:
+        return 0
+    return untrained_bytes(recipe, shape.channels, shape.size, shape.classes)
+
+
+def planned_fill(recipe: Recipe, table: SelectTable, shape: DataShape) -> SelectTable:
+    """The table with about as many images per class as fit into its budget."""
+    room = (table.budget_bytes or 0) - label_network_bytes(recipe, shape)
+    ipc = min(table.ipc, fitting_ipc(table.images, room, shape))
+    return table.model_copy(update={"ipc": ipc})
+
+
 def set_bytes(recipe: Recipe, shape: DataShape, source: str) -> int:
     """About the bytes of the set and of one label source.
 
     What projectors and codecs take is not known before, and not counted.
     """
     match, synthetic = recipe.match, synthetic_shape(recipe, shape)
-    if match is not None and match.budget_bytes is not None:
-        return match.budget_bytes
+    if recipe.budget_bytes is not None:
+        # Hard labels take less of the budget than a network that labels the views.
+        network = source in ("hard", "learned") and label_network_bytes(recipe, shape)
+        return recipe.budget_bytes - network
     pixels = synthetic.stored * shape.pixels
     images = 4 * pixels
     if match is not None and match.coded:

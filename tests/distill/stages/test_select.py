@@ -1,5 +1,7 @@
 """Selection as a stage: every option, with and without teachers, refusals."""
 
+import re
+
 import pytest
 import torch
 
@@ -7,7 +9,9 @@ from distill.__main__ import run
 from distill.recipes.build import build_data
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.select import SelectTable
+from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set
+from synth.coding import unpack_images
 from tests.distill.cases import (
     CountingStop,
     artefacts,
@@ -144,3 +148,49 @@ def test_features_of_teachers_need_teachers(plain, refused, tmp_path):
 def test_fewer_candidates_than_tiles_are_refused(taught, refused, tmp_path):
     line = refused(2, "select", taught, "--out", tmp_path / "out", "--set", "select.candidates=3")
     assert "select.candidates is 3, but ipc 1 with factor 2 needs 4 of each class" in line
+
+
+def with_network(text):
+    """The recipe with coded images, and its committee as the label of every view."""
+    text = text.replace("[select]\n", '[select]\nmethod = "random"\nimages = "rounded:depth=2"\n')
+    text = text.replace("[relabel]\n", '[relabel]\nviews = "seed"\nbssl = "off"\n')
+    text = re.sub("members = .*", 'members = ["convnet2:width=4:norm=batch"]', text)
+    return text + '\n[encode]\ncodec = "teacher:bits=5"\n'
+
+
+@pytest.fixture(scope="module")
+def networked(tmp_path_factory):
+    text = with_network(SELECT_TAUGHT).replace("ipc = 1", "ipc = 8")
+    return write_recipe(tmp_path_factory.mktemp("recipe"), text, "networked")
+
+
+def test_images_and_the_network_that_labels_them_fill_a_budget(networked, command, tmp_path):
+    out = tmp_path / "run"
+    words = ("run", networked, "--out", out, "--bytes", "1700", "--quiet")
+    asked = ("--stage", "committee", "--stage", "select", "--stage", "relabel", "--stage", "encode")
+    assert command(*words, *asked).code == 0
+    content = read_set(out / "set.h5")
+    totals = count_bytes(content)["totals"]
+    assert content.coded is not None
+    pixels, _ = unpack_images(content.coded)
+    assert set(pixels.mul(3).round().unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    torch.testing.assert_close(content.images, content.preprocess(pixels))
+    # As many images as fit beside the labels, at most those that were asked for.
+    ipc = read_json(out / "manifest.json")["recipe"]["select"]["ipc"]
+    assert len(content.images) == 10 * ipc
+    assert 1 < ipc < 8
+    assert 0.9 * 1700 < totals["teacher:bits=5"] <= 1700
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--bytes", "500"), ["select.budget_bytes is 500", "labels and what reads the images"]),
+        (("--set", "select.images=pixels", "--bytes", "1700"), ["name a coding as select.images"]),
+        (("--set", "relabel.views=stored", "--bytes", "1700"), ["set relabel.views = seed"]),
+    ],
+)
+def test_a_budget_that_cannot_be_met_is_refused(options, words, networked, refused, tmp_path):
+    line = refused(2, "run", networked, "--out", tmp_path / "run", *options)
+    assert all(word in line for word in words), line
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from distill.data import DataError, SourceError, load_data
 
@@ -211,9 +211,9 @@ def test_a_test_class_without_training_folder_is_named(tmp_path, write_classes):
 
 
 def test_an_unknown_folder_beside_train_is_named(tmp_path, write_classes):
-    for part in ("train", "val"):
+    for part in ("train", "extra"):
         write_classes(tmp_path / part, ("a", "b"))
-    with pytest.raises(DataError, match="holds 'val' beside 'train', only train, test and"):
+    with pytest.raises(DataError, match="holds 'extra' beside 'train', only train, test, valid"):
         load_data(f"folder:{tmp_path}")
 
 
@@ -235,3 +235,170 @@ def test_a_home_folder_is_expanded(tmp_path, write_classes, monkeypatch):
     assert load_data("folder:~/clothes").source == "folder:~/clothes"
     with pytest.raises(SourceError, match="no home folder for '~' is known"):
         load_data("folder:~nobody-of-this-name/clothes")
+
+
+def test_a_folder_of_turned_photos_is_the_folder_of_upright_ones(tmp_path):
+    rng = np.random.default_rng(0)
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    for name in ("a", "b"):
+        for kind in ("phone", "upright"):
+            (tmp_path / kind / name).mkdir(parents=True)
+        for index in range(4):
+            image = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            turned = tmp_path / "phone" / name / f"{index}.jpg"
+            image.save(turned, **({"exif": tag} if index % 2 else {}))
+            upright = ImageOps.exif_transpose(Image.open(turned))
+            upright.save(tmp_path / "upright" / name / f"{index}.png")
+    phone, upright = (load_data(f"folder:{tmp_path / kind}") for kind in ("phone", "upright"))
+    assert phone.digest == upright.digest
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_all_damaged_images_are_named_at_once(tmp_path, write_classes):
+    root = write_classes(tmp_path, ("a", "b"))
+    damage(root / "a" / "003.png")
+    (root / "b" / "004.png").write_bytes(b"")
+    (root / "b" / "005.png").write_text("no image")
+    words = r"^3 of 20 pictures cannot be used: .*a/003.png' .*b/004.png' .*b/005.png' .*skip_dam"
+    for size in (None, 4):
+        with pytest.raises(DataError, match=words) as caught:
+            load_data(f"folder:{root}", size=size)
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_images_are_left_out_where_that_is_asked_for(tmp_path, write_classes):
+    whole = write_classes(tmp_path / "whole", ("a", "b"))
+    root = write_classes(tmp_path / "damaged", ("a", "b"))
+    damage(root / "a" / "003.png")
+    (root / "b" / "004.png").write_bytes(b"")
+    (whole / "a" / "003.png").unlink()
+    (whole / "b" / "004.png").unlink()
+    data = load_data(f"folder:{root}", skip_damaged=True)
+    assert data.digest == load_data(f"folder:{whole}").digest
+    [note] = data.notes
+    assert note.startswith("2 damaged left out: ")
+    assert "a/003.png" in note
+    assert "b/004.png" in note
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "avif", "jp2", ""])
+def test_rarer_suffixes_are_read(tmp_path, write_classes, suffix):
+    root = write_classes(tmp_path, ("a", "b"), 4)
+    form = {"avif": "AVIF", "jp2": "JPEG2000"}.get(suffix, "JPEG")
+    for index in range(6):
+        name = f"w{index}" + (f".{suffix}" if suffix else "")
+        Image.new("L", (6, 6), 40 * index).save(root / "a" / name, form)
+    data = load_data(f"folder:{root}", size=6)
+    assert len(data.train) + len(data.validation) + len(data.test) == 14
+
+
+def test_files_that_are_passed_over_are_counted_and_said(tmp_path, write_classes):
+    root = write_classes(tmp_path, ("a", "b"))
+    for index in range(3):
+        (root / "a" / f"{index}.HEIC").write_bytes(b"x")
+    (root / "a" / "notes.txt").write_text("x")
+    (root / "b" / "copy.bak").write_bytes((root / "b" / "000.png").read_bytes())
+    (root / "b" / "README").write_text("x")
+    (root / "beside.png").write_bytes(b"x")
+    [note] = load_data(f"folder:{root}").notes
+    assert note == (
+        "20 pictures are read; files passed over: 1 without suffix, 1 .bak, 3 .heic, 1 .txt, "
+        "1 pictures beside the class folders; 3 of them are pictures of kinds that are not read: "
+        "convert them; 1 of them hold pictures: give them the suffix of their kind; sort those "
+        "into class folders"
+    )
+
+
+def test_many_kinds_of_files_and_odd_names_make_a_short_printable_note(tmp_path, write_classes):
+    root = write_classes(tmp_path, ("a", "b"))
+    for index in range(300):
+        (root / "a" / f"x.{index}").write_text("x")
+    for name in ("x.\x1b]0;title\x07", "y.\x1b]0;title\x07"):
+        (root / "b" / name).write_text("x")
+    (root / "__MACOSX").mkdir()
+    [note] = load_data(f"folder:{root}").notes
+    assert len(note) < 200
+    assert note.isprintable()
+    assert "2 '.\\x1b]0;title\\x07'" in note
+    assert note.endswith("293 others")
+
+
+def test_images_in_folders_below_a_class_are_read(tmp_path, write_image):
+    for index in range(4):
+        write_image(tmp_path / "a" / "2024" / f"{index}.png", seed=index)
+        write_image(tmp_path / "b" / f"{index}.png", seed=9 + index)
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a", target_is_directory=True)
+    data = load_data(f"folder:{tmp_path}")
+    assert len(data.train) + len(data.validation) + len(data.test) == 8
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_the_validation_folder_is_the_test_part_where_there_is_no_other(
+    tmp_path, write_classes, name
+):
+    for part, count in (("train", 10), (name, 4)):
+        write_classes(tmp_path / part, ("a", "b"), count)
+    data = load_data(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 8)
+    assert data.notes[0] == f"the part {name} is the test part, as no other one has classes"
+
+
+def test_two_validation_folders_are_refused(tmp_path, write_classes):
+    for part in ("train", "val", "validation"):
+        write_classes(tmp_path / part, ("a", "b"))
+    with pytest.raises(DataError, match="val and validation came, one validation part"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_tiny_imagenet_is_read_as_it_is_unpacked(tmp_path, write_image):
+    root, classes = tmp_path / "tiny-imagenet-200", ("n01443537", "n01629819")
+    lines = []
+    for label, name in enumerate(classes):
+        for index in range(6):
+            folder = root / "train" / name / "images"
+            write_image(folder / f"{name}_{index}.JPEG", "RGB", seed=10 * label + index)
+        (root / "train" / name / f"{name}_boxes.txt").write_text("x")
+        for index in range(2):
+            file = f"val_{2 * index + label}.JPEG"
+            write_image(root / "val" / "images" / file, "RGB", seed=50 + 2 * index + label)
+            lines.append(f"{file}\t{name}\t0\t0\t5\t5\n")
+    write_image(root / "test" / "images" / "test_0.JPEG", "RGB")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
+    (root / "wnids.txt").write_text("\n".join(classes))
+    data = load_data(f"folder:{root}")
+    assert data.class_names == classes
+    assert (len(data.train), len(data.validation), len(data.test)) == (10, 2, 4)
+    assert data.test.labels.tolist() == [0, 1, 0, 1]
+    assert data.notes == (
+        "the part test has no classes and is passed over",
+        "the part val is the test part, as no other one has classes",
+        "16 pictures are read; files passed over: 2 .txt",
+    )
+    (root / "val" / "val_annotations.txt").write_text(lines[0] + "val_1.JPEG\tn0\n")
+    with pytest.raises(DataError, match=r"has the line 'val_1.JPEG n0', a file and a class"):
+        load_data(f"folder:{root}")
+
+
+def test_copies_of_training_images_among_test_images_are_said(tmp_path, write_classes):
+    root = write_classes(tmp_path, ("a", "b"))
+    assert load_data(f"folder:{root}").notes == ()
+    for image in sorted(root.glob("*/*.png")):
+        image.with_name(f"{image.stem}_copy.png").write_bytes(image.read_bytes())
+    [note] = load_data(f"folder:{root}").notes
+    assert "of 8 test images" in note
+    assert "accuracies are too high; remove the copies" in note
+
+
+def test_uneven_classes_are_said(tmp_path, write_classes):
+    write_classes(tmp_path, ("large", "small"), 40)
+    for index in range(10, 40):
+        (tmp_path / "small" / f"{index:03}.png").unlink()
+    [note] = load_data(f"folder:{tmp_path}").notes
+    assert note == (
+        "classes are uneven: 'large' has 29 training images, 'small' has 7; always naming the "
+        "largest is right for 80.6% of them"
+    )

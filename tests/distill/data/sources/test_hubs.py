@@ -62,7 +62,7 @@ def test_colour_pictures_of_any_size_are_brought_to_one(monkeypatch):
     assert data.train.images.shape[1:] == (3, 4, 4)
     assert len(data.test) == 4
     assert load_data("torchvision:DTD", size=4, channels=1).channels == 1
-    with pytest.raises(DataError, match="images of 3x8x8 and of 3x9x9; set size"):
+    with pytest.raises(DataError, match="images of 3x8x8 and of 3x9x9; set size to"):
         load_data("torchvision:DTD")
     monkeypatch.setattr(torchvision.datasets, "EuroSAT", Pictures)
     held = load_data("torchvision:EuroSAT", size=4)
@@ -92,23 +92,34 @@ def test_download_asks_for_both_parts(monkeypatch, tmp_path):
     assert len(asked) == 2
 
 
-def fake_hub(splits):
-    """Stands in for the package `datasets`."""
-    image = type("Image", (), {})
-    label = type("ClassLabel", (), {"names": ["cat", "dog"]})
+IMAGE = type("Image", (), {})()
+CLASSES = type("ClassLabel", (), {"names": ["cat", "dog"]})()
+VALUES = type("Value", (), {})()
+
+
+def rows_of(column, rows):
+    """Stands in for a part of a hub's set: pictures and classes by row."""
 
     class Rows(list):
-        features = types.MappingProxyType({"picture": image(), "kind": label()})
+        features = types.MappingProxyType({"picture": IMAGE, "label": column})
 
         def __getitem__(self, key):
             return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
 
+    return Rows({"picture": picture, "label": label} for picture, label in rows)
+
+
+def gray(level):
+    return Image.fromarray(np.full((6, 6), level, np.uint8))
+
+
+def fake_hub(splits, column=CLASSES):
+    """Stands in for the package `datasets`; parts are rows, or how many there are."""
     found = {
-        name: Rows(
-            {"picture": Image.fromarray(np.full((6, 6), 9 * i, np.uint8)), "kind": i % 2}
-            for i in range(count)
-        )
-        for name, count in splits.items()
+        name: rows_of(column, [(gray(9 * i), i % 2) for i in range(rows)])
+        if isinstance(rows, int)
+        else rows_of(column, rows)
+        for name, rows in splits.items()
     }
 
     def load_dataset(name, config):
@@ -132,6 +143,99 @@ def test_hugging_face_set_is_found_by_its_columns(monkeypatch):
         load_data("hf:some/set")
     with pytest.raises(DataError, match="FileNotFoundError: no such set on the hub"):
         load_data("hf:no/such")
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Put rows into the hub's parts and load them."""
+
+    def load(splits, column=CLASSES, **options):
+        monkeypatch.setitem(sys.modules, "datasets", fake_hub(splits, column))
+        return load_data("hf:some/set", **options)
+
+    return load
+
+
+def labelled(labels):
+    return [(gray(index % 250), label) for index, label in enumerate(labels)]
+
+
+def test_a_hubs_test_part_without_classes_is_passed_over(hub):
+    train, held = labelled([k % 2 for k in range(20)]), [(gray(251), 0), (gray(252), 1)]
+    data = hub({"train": train, "validation": held, "test": [(gray(255), -1)] * 3})
+    assert (len(data.train) + len(data.validation), len(data.test)) == (20, 2)
+    assert data.notes == (
+        "the part test has no classes and is passed over",
+        "the part validation is the test part, as no other one has classes",
+    )
+    data = hub({"train": train, "test": [(gray(255), -1)] * 3, "unsupervised": train})
+    assert data.notes[-1] == "splits passed over: unsupervised"
+    assert (len(data.train) + len(data.validation), len(data.test)) == (16, 4)
+
+
+def test_a_hubs_classes_may_be_texts(hub):
+    train = labelled([["owl", "cat"][k % 2] for k in range(20)])
+    data = hub({"train": train, "test": [(gray(255), "owl")]}, VALUES)
+    assert data.class_names == ("cat", "owl")
+    assert data.test.labels.tolist() == [1]
+    with pytest.raises(DataError, match=r"row 0 of test has the label 'owls', .*did you mean owl"):
+        hub({"train": train, "test": [(gray(255), "owls")]}, VALUES)
+
+
+def test_a_hubs_numbers_begin_at_0(hub):
+    with pytest.raises(DataError, match=r"column label: labels from 1 to 2 came, .*subtract 1"):
+        hub({"train": labelled([1 + k % 2 for k in range(20)])}, VALUES)
+
+
+def test_rows_without_class_or_picture_are_named_or_left_out(hub):
+    rows = labelled([k % 2 for k in range(20)])
+    torn = [(gray(3), None), *rows[1:]]
+    with pytest.raises(DataError, match=r"1 of train without a class \(rows 0\); correct them, or"):
+        hub({"train": torn})
+    data = hub({"train": torn}, skip_damaged=True)
+    assert len(data.train) + len(data.validation) + len(data.test) == 19
+    assert data.notes == ("1 damaged left out: 1 of train without a class (rows 0)",)
+    torn = [(None, 0), *rows[1:5], ({"bytes": b"x", "path": None}, 1), *rows[6:]]
+    words = r"^2 of 20 pictures cannot be used: row 0 of train .*holds no picture\); row 5 of train"
+    with pytest.raises(DataError, match=words):
+        hub({"train": torn})
+    assert hub({"train": torn}, skip_damaged=True).notes[0].startswith("2 damaged left out: row 0")
+
+
+def test_a_hubs_gray_pictures_beside_colours_become_colours(hub):
+    rows = labelled([k % 2 for k in range(20)])
+    data = hub({"train": [*rows[:9], (gray(9).convert("RGB"), 1), *rows[10:]]})
+    assert data.channels == 3
+
+
+def test_sixteen_bits_of_a_hub_are_those_of_a_folder(hub, tmp_path):
+    wide = Image.fromarray((np.mgrid[:6, :6][1] * 13107).astype(np.uint16))
+    for part in ("train", "test", "validation"):
+        (tmp_path / part / "cat").mkdir(parents=True)
+        wide.save(tmp_path / part / "cat" / "1.png")
+    content = {"bytes": (tmp_path / "test" / "cat" / "1.png").read_bytes(), "path": None}
+    data = hub({"train": [(content, k % 2) for k in range(20)]})
+    expected = load_data(f"folder:{tmp_path}").test.images[0]
+    assert torch.equal(data.test.images[0], expected)
+    assert expected[0, 0].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+
+
+def test_a_torchvision_set_names_its_damaged_pictures(monkeypatch):
+    import torchvision.datasets
+
+    class Torn(Pictures):
+        def __getitem__(self, index):
+            if index in (2, 3) and self.count == 12:
+                raise OSError("truncated")
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(torchvision.datasets, "DTD", Torn)
+    words = r"^2 of 12 pictures cannot be used: image 2 of 'torchvision:DTD' .*; image 3 of"
+    with pytest.raises(DataError, match=words):
+        load_data("torchvision:DTD", size=4)
+    data = load_data("torchvision:DTD", size=4, skip_damaged=True)
+    assert len(data.train) + len(data.validation) == 10
+    assert data.notes[0].startswith("2 damaged left out: image 2 of")
 
 
 def test_hugging_face_set_needs_its_package(monkeypatch):
@@ -163,6 +267,25 @@ def test_classes_are_kept_in_the_order_asked_for():
 def test_classes_that_are_not_there_are_refused(classes, words):
     with pytest.raises(DataError, match=words):
         load_data("digits", classes=classes)
+
+
+@pytest.mark.parametrize("wanted", [[2, 10], ["2", "10"], ["2", 10]])
+def test_a_number_is_a_name_where_classes_are_named_by_numbers(tmp_path, write_classes, wanted):
+    root = write_classes(tmp_path, tuple(str(number) for number in range(12)), 3)
+    assert load_data(f"folder:{root}", classes=wanted).class_names == ("2", "10")
+    with pytest.raises(DataError, match="there is no class 12 among 12"):
+        load_data(f"folder:{root}", classes=[2, 12])
+
+
+def test_numbers_with_leading_zeros_are_numbers(tmp_path, write_classes):
+    root = write_classes(tmp_path, ("001", "002", "010"), 3)
+    assert load_data(f"folder:{root}", classes=[10, 2]).class_names == ("010", "002")
+    with pytest.raises(DataError, match="there is no class 0 among 3"):
+        load_data(f"folder:{root}", classes=[0, 1])
+
+
+def test_a_number_as_text_is_the_place_of_a_named_class():
+    assert load_data("digits", classes=["2", 7]).class_names == ("two", "seven")
 
 
 def test_recipe_keeps_classes():

@@ -67,6 +67,7 @@ def test_class_names_are_read(save):
     names = ("[bold]cat[/bold]", "ein Hund", "鳥", "x")
     data = load_data(save(images=BYTES, labels=LABELS, class_names=np.array(names), ids=LABELS))
     assert data.class_names == names
+    assert data.notes == ("arrays passed over: ids",)
 
 
 FAULTS = [
@@ -74,14 +75,14 @@ FAULTS = [
     ({"x_train": BYTES, "y_train": LABELS}, "x_test, y_test are needed"),
     (
         {"images": BYTES, "x_train": BYTES, "y_train": LABELS, "x_test": BYTES, "y_test": LABELS},
-        "images or labels beside x_train",
+        "x_train and y_train beside images and labels, one form is needed",
     ),
     ({"images": BYTES, "labels": LABELS / 2}, "labels: float64 came, integers"),
-    ({"images": BYTES, "labels": LABELS[:, None]}, r"labels: shape \(40, 1\) came, \[n\]"),
+    ({"images": BYTES, "labels": np.eye(4, dtype=int)[LABELS]}, r"\(40, 4\) came, .*argmax"),
     ({"images": BYTES, "labels": LABELS[:-1]}, "labels: 39 labels came with 40 images"),
     ({"images": BYTES, "labels": LABELS - 1}, "label -1 is out of range"),
-    ({"images": BYTES, "labels": LABELS * 10**15}, "label 3000000000000000 is out of range"),
-    ({"images": BYTES, "labels": LABELS * 2}, "class '1' has no training images"),
+    ({"images": BYTES, "labels": LABELS * 10**15}, "labels from 0 to 3000000000000000 came"),
+    ({"images": BYTES, "labels": LABELS * 2}, "from 0 to 6 came without 1, .*without gaps"),
     ({"images": BYTES.astype(np.int64), "labels": LABELS}, "images: int64 came, uint8 or floats"),
     ({"images": BYTES.astype(np.float32), "labels": LABELS}, r"images: pixels from 0 to 255 came"),
     ({"images": BYTES / np.nan, "labels": LABELS}, "images: 1440 of 1440 pixels are NaN"),
@@ -112,6 +113,43 @@ def test_faulty_arrays_are_refused(save, arrays, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("X", "y"), ("x", "y"), ("data", "target"), ("data", "labels"), ("arr_0", "arr_1")],
+)
+def test_usual_names_of_arrays_are_read(save, images, labels):
+    plain = load_data(save(images=BYTES, labels=LABELS)).digest
+    assert load_data(save(**{images: BYTES, labels: LABELS[:, None]})).digest == plain
+
+
+def test_the_arrays_of_medmnist_are_read(save):
+    arrays = {
+        f"{part}_{kind}": array[start:stop]
+        for part, start, stop in (("train", 0, 20), ("val", 20, 28), ("test", 28, 40))
+        for kind, array in (("images", BYTES), ("labels", LABELS[:, None]))
+    }
+    data = load_data(save(**arrays))
+    assert (len(data.train), len(data.validation), len(data.test)) == (20, 8, 12)
+    assert data.test.labels.tolist() == LABELS[28:].tolist()
+    assert data.notes == ()
+    without = {name: array for name, array in arrays.items() if "test" not in name}
+    data = load_data(save(**without))
+    assert (len(data.train), len(data.validation), len(data.test)) == (16, 4, 8)
+    assert data.notes[0] == "the part validation is the test part, as no other one has classes"
+
+
+def test_labels_from_one_are_refused_with_what_to_do(save):
+    with pytest.raises(DataError, match=r"^labels: labels from 1 to 4 came, .*subtract 1, or name"):
+        load_data(save(images=BYTES, labels=LABELS + 1))
+
+
+def test_a_web_page_in_place_of_a_file_is_said(tmp_path):
+    (tmp_path / "page.npz").write_text("<html>404</html>")
+    with pytest.raises(DataError, match=r"it begins with b'<html>404</html>'.*fetch it") as caught:
+        load_data(f"npz:{tmp_path / 'page.npz'}")
+    assert "pickle" not in str(caught.value)
+
+
 def test_splits_of_other_shapes_are_refused(save):
     source = save(x_train=BYTES, y_train=LABELS, x_test=BYTES[:, :5], y_test=LABELS)
     with pytest.raises(DataError, match="test images are 1x5x6, but train images are 1x6x6"):
@@ -122,6 +160,9 @@ def test_splits_of_other_shapes_are_refused(save):
 def test_pickled_objects_are_refused(save):
     with pytest.raises(DataError, match=r"cannot be read .*Object arrays .*plain arrays is needed"):
         load_data(save(images=np.array([{}, {}], dtype=object), labels=LABELS))
+    with pytest.raises(DataError) as caught:
+        load_data(save(images=np.array([{}, {}], dtype=object), labels=LABELS))
+    assert "allow_pickle" not in str(caught.value)
 
 
 def test_files_that_are_no_npz_are_refused(tmp_path, save):

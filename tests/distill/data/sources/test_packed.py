@@ -85,6 +85,28 @@ def test_packed_data_are_cut_and_shaped_as_others(tmp_path, photos, small_shards
     assert set(few.train.labels.tolist()) == {0, 1}
 
 
+def test_notes_are_kept_in_the_pack(tmp_path, photos):
+    for image in sorted((photos / "a").glob("*.png"))[:20]:
+        (photos / "b" / f"copy_{image.name}").write_bytes(image.read_bytes())
+    (photos / "a" / "notes.txt").write_text("x")
+    whole = load_data(f"folder:{photos}")
+    assert [note.split()[1] for note in whole.notes] == ["pictures", "of"]
+    assert pack(f"folder:{photos}", tmp_path / "packed").notes == whole.notes
+    assert load_data(f"packed:{tmp_path / 'packed'}").notes == whole.notes
+    few = load_data(f"packed:{tmp_path / 'packed'}", classes=["a", "c"])
+    assert few.notes == ()
+
+
+def test_damaged_pictures_are_left_out_of_a_pack(tmp_path, photos, command, refused):
+    (photos / "a" / "003.png").write_bytes(b"")
+    arguments = ("pack", f"folder:{photos}", "--out", tmp_path / "packed", "--quiet")
+    assert "003.png' cannot be read" in refused(1, *arguments)
+    outcome = command(*arguments, "--skip-damaged")
+    assert outcome.code == 0
+    assert "note: 1 damaged left out: " in outcome.err
+    assert sum(map(sum, read_index(tmp_path / "packed").shards.values())) == 119
+
+
 def test_a_shard_ends_where_bytes_no_longer_say_the_pixels(tmp_path):
     exact = torch.arange(24.0).view(6, 1, 2, 2) / 255
     images = torch.cat([exact, exact + 0.001])
