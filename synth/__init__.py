@@ -8,11 +8,13 @@ from synth.matching.gradients import (
     matching_gradient,
     parameter_distance,
 )
+from synth.matching.inner_loop import StepLabels
 
 __all__ = [
     "Adjoint",
     "FrozenAdjoint",
     "MatchingGradient",
+    "StepLabels",
     "Unrolled",
     "matching_gradient",
     "parameter_distance",

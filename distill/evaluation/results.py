@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,8 +33,7 @@ from distill.run.engines import Load
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set
 from distill.store.jsonl import append_lines, read_lines
-from distill.teachers.loading import has_committee, load_committee
-from projectors import Projector
+from distill.teachers.loading import has_committee, load_committee, load_projector
 
 
 def judge(
@@ -183,26 +181,14 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
     has_projector = folder.is_dir()
     committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
-    opened = partial(_load_projector, context, folder) if has_projector else None
+    opened = partial(load_projector, context) if has_projector else None
     sizes = _sizes(folder) if has_projector else (0, 0)
     return EvaluatedSet(content, committee, opened, relabel), sizes
 
 
-def _load_projector(context: Context, folder: Path) -> Projector:
-    with _named(folder):
-        projector = projectors.load(folder, classes=context.data.class_names)
-    return projector.to(context.device)
-
-
 def _sizes(folder: Path) -> tuple[int, int]:
-    with _named(folder):
-        size = projectors.projector_bytes(folder)
-    return size.shipped, size.external
-
-
-@contextmanager
-def _named(folder: Path) -> Iterator[None]:
     try:
-        yield
+        size = projectors.projector_bytes(folder)
     except projectors.ProjectorError as error:
         raise WorkError(f"projector {folder}: {error}") from None
+    return size.shipped, size.external

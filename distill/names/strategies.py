@@ -92,6 +92,16 @@ MAKING: Registry[Entry] = Registry(
             f"{_STARTS}:label_experts",
         ),
         Entry(
+            "match.labels=votes",
+            "the committee labels the views of every inner step",
+            "Limbeck; the labels are FKD's, Shen and Xing 2022",
+        ),
+        Entry(
+            "match.labels=projector",
+            "the projector labels the views of every inner step",
+            "Limbeck",
+        ),
+        Entry(
             "recover.schedule=random",
             "members drawn anew for each IPC index",
             "CV-DD",

@@ -190,7 +190,10 @@ def at_ipc(key: str, value: Any, ipc: int) -> Any:
 
 
 def check_match(recipe: Recipe) -> str | None:
-    """The segments that matching draws must lie within what the experts record."""
+    """The segments that matching draws must lie within what the experts record.
+
+    What labels the views of its inner steps must be there.
+    """
     if recipe.experts is None or recipe.match is None:
         return None
     table = recipe.match
@@ -203,6 +206,10 @@ def check_match(recipe: Recipe) -> str | None:
     grown = table.max_start_epoch if table.grow_from is None else table.grow_from
     if not table.min_start_epoch <= grown <= table.max_start_epoch:
         return "match.min_start_epoch, grow_from and max_start_epoch must not fall in this order"
+    if table.labels == "votes" and recipe.committee is None:
+        return 'match.labels "votes" needs teachers; add a [committee] table'
+    if table.labels == "projector" and recipe.projector is None:
+        return 'match.labels "projector" needs a projector; add a [projector] table'
     return None
 
 

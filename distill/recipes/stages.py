@@ -59,6 +59,22 @@ _IMAGE_STAGES: tuple[StageEntry, ...] = (
         verb=("experts",),
     ),
     StageEntry(
+        "committee",
+        "Train the committee of teachers.",
+        ("data", "committee"),
+        "committee",
+        gives="teachers",
+    ),
+    StageEntry(
+        "project",
+        "Fit the projector.",
+        ("data", "committee", "projector"),
+        "project",
+        inputs=("committee",),
+        reads_pixels="a projector",
+        verb=("committee", "project"),
+    ),
+    StageEntry(
         "match",
         "Match the experts' trajectories.",
         ("data", "experts", "match"),
@@ -67,13 +83,6 @@ _IMAGE_STAGES: tuple[StageEntry, ...] = (
         makes_set=True,
         verb=("match",),
         after=("experts",),
-    ),
-    StageEntry(
-        "committee",
-        "Train the committee of teachers.",
-        ("data", "committee"),
-        "committee",
-        gives="teachers",
     ),
     StageEntry(
         "recover",
@@ -123,15 +132,6 @@ _LATER_STAGES: tuple[StageEntry, ...] = (
         gives="voted labels",
         verb=("committee", "relabel"),
         after=("experts", "match"),
-    ),
-    StageEntry(
-        "project",
-        "Fit the projector.",
-        ("data", "committee", "projector"),
-        "project",
-        inputs=("committee",),
-        reads_pixels="a projector",
-        verb=("committee", "project"),
     ),
     StageEntry(
         "encode",

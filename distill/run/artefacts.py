@@ -4,9 +4,11 @@ from __future__ import annotations
 
 EXPERTS_STAGE = "experts"
 
-MATCH_STAGE = "match"
-
 COMMITTEE_STAGE = "committee"
+
+PROJECT_STAGE = "project"
+
+MATCH_STAGE = "match"
 
 RECOVER_STAGE = "recover"
 
@@ -15,8 +17,6 @@ SELECT_STAGE = "select"
 REFINE_STAGE = "refine"
 
 RELABEL_STAGE = "relabel"
-
-PROJECT_STAGE = "project"
 
 ENCODE_STAGE = "encode"
 

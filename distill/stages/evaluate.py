@@ -62,6 +62,7 @@ from distill.stages.units.unit import Part, Task, Unit, exhaust, fixed_generator
 from distill.store.files import write_json
 from distill.store.hdf5 import digest_attribute
 from projectors import Deployed
+from synth.augment import Augmentation
 from synth.committee.relabel import labelled_online
 
 
@@ -79,7 +80,7 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
     recipe = units.recipe
     sources = {
         "hard": True,
-        "learned": recipe.match is not None,
+        "learned": recipe.match is not None and recipe.match.keeps_labels,
         "votes": recipe.relabel is not None,
         "projector": recipe.projector is not None,
     }
@@ -201,14 +202,21 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     return (*parts, Part(steps, online_labels(units, job.labels, batch), seen))
 
 
-def online_labels(units: Units, source: str, batch: int) -> Unit:
+def online_labels(units: Units, source: str, batch: int, views: Augmentation | None = None) -> Unit:
     """One batch of views labelled online by the committee ("votes") or the projector.
+
+    Args:
+        units: of the recipe.
+        source: "votes" or "projector".
+        batch: images.
+        views: their augmentation; None for that of [relabel].
 
     Raises:
         ProjectorError: where the projector's tower cannot be loaded.
     """
-    views, generator = relabel_views(units.recipe.relabel or RelabelTable()), fixed_generator()
-    votes = source == "votes"
+    if views is None:
+        views = relabel_views(units.recipe.relabel or RelabelTable())
+    generator, votes = fixed_generator(), source == "votes"
     if votes:
         name, parameters = units.listed, units.size(units.members)
     else:

@@ -14,6 +14,7 @@ from distill.run.context import Context
 from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
 from distill.teachers.priors import make_weighting
+from projectors import Projector
 from synth.committee.vote import Committee
 from synth.committee.weights import VoteWeighting
 
@@ -90,6 +91,20 @@ def _networks(context: Context, members: list[Member]) -> tuple[nn.Module, ...]:
             ) from None
         networks.append(network.eval().requires_grad_(False))
     return tuple(networks)
+
+
+def load_projector(context: Context) -> Projector:
+    """The projector of this run, on the device.
+
+    Raises:
+        WorkError: if its folder is damaged, or it was fitted to other classes.
+    """
+    folder = context.run.path / PROJECTOR
+    try:
+        projector = projectors.load(folder, classes=context.data.class_names)
+    except projectors.ProjectorError as error:
+        raise WorkError(f"projector {folder}: {error}") from None
+    return projector.to(context.device)
 
 
 def find_label_sources(context: Context) -> LabelSources:

@@ -87,6 +87,23 @@ def vote_views(
     return collect(context, table, saved, batch_statistics)
 
 
+def voter(
+    table: RelabelTable, committee: Committee, batch_statistics: bool
+) -> Callable[[Tensor], Tensor]:
+    """A function that gives the label logits [b, k] of views [b, c, h, w], as the table votes.
+
+    It raises WorkError where the table's way to aggregate votes needs a package that is not there.
+    """
+
+    def vote(batch: Tensor) -> Tensor:
+        try:
+            return aggregated_vote(committee, batch, table.aggregate, batch_statistics)
+        except ImportError as error:
+            raise WorkError(f"relabel.aggregate: {error}") from None
+
+    return vote
+
+
 def labeller(
     context: Context,
     table: RelabelTable,
@@ -97,12 +114,7 @@ def labeller(
 ) -> Label:
     """A function that labels the views of an epoch; the views depend on its number alone."""
     views, size = relabel_views(table), table.batch_size
-
-    def vote(batch: Tensor) -> Tensor:
-        try:
-            return aggregated_vote(committee, batch, table.aggregate, batch_statistics)
-        except ImportError as error:
-            raise WorkError(f"relabel.aggregate: {error}") from None
+    vote = voter(table, committee, batch_statistics)
 
     def label(epoch: int) -> tuple[Arrays, dict[str, Any]]:
         context.stop.check()

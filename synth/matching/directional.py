@@ -163,11 +163,10 @@ def choose_form(
 
 
 def _leaves(loop: InnerLoop, step: int, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    batch = loop.batches[step]
     return (
         parameters.detach().requires_grad_(),
-        loop.images[batch].detach().requires_grad_(),
-        loop.labels[batch].detach().requires_grad_(),
+        loop.images[loop.batches[step]].detach().requires_grad_(),
+        loop.batch_labels(step).detach().requires_grad_(),
     )
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from synth.augment import View
 from synth.matching.directional import StepPasses
-from synth.matching.inner_loop import InnerLoop, make_inner_loop
+from synth.matching.inner_loop import InnerLoop, StepLabels, make_inner_loop
 from synth.matching.parameter_path import InnerPath, Snapshots
 from synth.matching.recorded_steps import PassChooser
 from synth.parameters import load_vector
@@ -39,7 +39,8 @@ class MatchingGradient:
     Attributes:
         distance: parameter distance, scalar; 1.0 is no progress, 0.0 is a perfect match.
         images: dL/dimages [n, c, h, w].
-        labels: dL/dlabels [n, k], with respect to the label logits.
+        labels: dL/dlabels [n, k], with respect to the label logits; zeros where each inner step
+            has labels of its own.
         lr: dL/dlr, scalar.
         end: theta_N [p], where the inner loop ended.
     """
@@ -66,7 +67,7 @@ def matching_gradient(
     start: Tensor,
     target: Tensor,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | StepLabels,
     lr: Tensor,
     batches: Sequence[Tensor],
     gradient: GradientMethod | None = None,
@@ -79,7 +80,8 @@ def matching_gradient(
         start: [p] flat parameters, in the order of `network.named_parameters()`.
         target: [p] flat parameters that the student should reach.
         images: [n, c, h, w] of the synthetic set.
-        labels: [n, k] label logits; the inner loss is soft cross-entropy, mean over the batch.
+        labels: [n, k] label logits, or those of each inner step's own batch, which are constants;
+            the inner loss is soft cross-entropy, mean over the batch.
         lr: student learning rate, scalar > 0.
         batches: for each inner step, the indices [b] of its images.
         gradient: Adjoint() when None, FrozenAdjoint() or Unrolled().
@@ -131,13 +133,14 @@ def replay(
     path = InnerPath(loop, lr, snapshots, passes)
     end = path.run(start)
     adjoint = 2 * (end - target) / (start - target).square().sum()
-    images, labels = torch.zeros_like(loop.images), torch.zeros_like(loop.labels)
+    images, labels = torch.zeros_like(loop.images), torch.zeros_like(loop.set_labels)
     lr_gradient = torch.zeros_like(lr)
     for step, parameters in path.backwards():
         part = passes.directional(loop, step, parameters, adjoint, damping > 0)
         batch = loop.batches[step]
         images.index_add_(0, batch, part.images * -lr)
-        labels.index_add_(0, batch, part.labels * -lr)
+        if isinstance(loop.labels, Tensor):
+            labels.index_add_(0, batch, part.labels * -lr)
         lr_gradient -= part.value
         if part.parameters is not None:
             adjoint = adjoint - damping * lr * part.parameters
@@ -235,15 +238,17 @@ class Unrolled:
         import higher
 
         images = loop.images.detach().requires_grad_()
-        labels = loop.labels.detach().requires_grad_()
+        labels = loop.set_labels.detach().requires_grad_()
         lr = lr.clone().requires_grad_()
         student = copy.deepcopy(loop.network)
         load_vector(student, start)
         optimizer = torch.optim.SGD(student.parameters(), lr=float(lr.detach()))
         with higher.innerloop_ctx(student, optimizer, override={"lr": [lr]}) as (network, sgd):
             for step, batch in enumerate(loop.batches):
-                sgd.step(loop.loss(step, network, images[batch], labels[batch]))
+                own = loop.batch_labels(step, labels)
+                sgd.step(loop.loss(step, network, images[batch], own))
             end = torch.cat([p.reshape(-1) for p in network.parameters()])
             distance = parameter_distance(end, start, target)
-            parts = torch.autograd.grad(distance, (images, labels, lr))
+            inputs = (images, labels, lr)
+            parts = torch.autograd.grad(distance, inputs, materialize_grads=True)
         return MatchingGradient(distance.detach(), parts[0], parts[1], parts[2], end.detach())

@@ -16,6 +16,20 @@ Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class StepLabels:
+    """Labels of each inner step's own batch: constants of the step, with no gradient.
+
+    Attributes:
+        logits: for each inner step, the label logits [b, k] of its batch.
+        temperature: T > 0. The loss of a step is T^2 times the soft cross-entropy at T, so that a
+            student learning rate means about the same at every T. Source: Hinton et al. 2015.
+    """
+
+    logits: Sequence[Tensor]
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
 class InnerLoop:
     """Everything that N inner steps read, checked once.
 
@@ -23,7 +37,7 @@ class InnerLoop:
         network: called functionally; its own parameters are not read.
         layout: the network's parameter layout.
         images: [n, c, h, w] of the synthetic set.
-        labels: [n, k] label logits.
+        labels: [n, k] label logits; or those of each step.
         batches: for each inner step, the indices [b] of its images, on their device.
         views: for each inner step, the sampled view of its batch; None leaves images as they are.
         channels_last: whether the network gets its images in that order of memory, which our norm
@@ -33,10 +47,34 @@ class InnerLoop:
     network: nn.Module
     layout: ParameterLayout
     images: Tensor
-    labels: Tensor
+    labels: Tensor | StepLabels
     batches: Sequence[Tensor]
     views: Sequence[View] | None
     channels_last: bool = False
+
+    @property
+    def temperature(self) -> float:
+        """T of the loss; 1 for the labels of a set."""
+        return self.labels.temperature if isinstance(self.labels, StepLabels) else 1.0
+
+    @property
+    def set_labels(self) -> Tensor:
+        """The label logits [n, k] of the set; zeros where each step has its own."""
+        if isinstance(self.labels, Tensor):
+            return self.labels
+        return self.images.new_zeros(len(self.images), self.labels.logits[0].shape[1])
+
+    def batch_labels(self, step: int, labels: Tensor | None = None) -> Tensor:
+        """The label logits [b, k] of a step's batch.
+
+        Args:
+            step: index of the inner step.
+            labels: [n, k] in place of those of the set; None for these. A step's own labels take
+                precedence over both.
+        """
+        if isinstance(self.labels, StepLabels):
+            return self.labels.logits[step]
+        return (self.labels if labels is None else labels)[self.batches[step]]
 
     def loss(self, step: int, forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of inner step `step` on its own batch.
@@ -53,7 +91,10 @@ class InnerLoop:
             # Not by memory format, which leaves images of one channel as they are.
             ordered = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
             images = ordered.permute(0, 3, 1, 2)
-        return soft_cross_entropy(forward(images), labels)
+        if self.temperature == 1:
+            return soft_cross_entropy(forward(images), labels)
+        scale = self.temperature**2
+        return scale * soft_cross_entropy(forward(images), labels, self.temperature)
 
     def forward(self, parameters: Tensor) -> Forward:
         """The network as a function of images, with the flat `parameters` [p]."""
@@ -62,15 +103,15 @@ class InnerLoop:
     def gradient(self, step: int, parameters: Tensor) -> Tensor:
         """Gradient [p] of the loss of inner step `step` at `parameters` [p]; no graph is kept."""
         point = parameters.detach().requires_grad_()
-        batch = self.batches[step]
-        images, labels = self.images[batch].detach(), self.labels[batch].detach()
+        images = self.images[self.batches[step]].detach()
+        labels = self.batch_labels(step).detach()
         return torch.autograd.grad(self.loss(step, self.forward(point), images, labels), point)[0]
 
 
 def make_inner_loop(
     network: nn.Module,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | StepLabels,
     batches: Sequence[Tensor],
     views: Sequence[View] | None,
 ) -> InnerLoop:
@@ -78,12 +119,14 @@ def make_inner_loop(
 
     Raises:
         ValueError: for no batch or an empty one, labels of another length, an index outside the
-            set, views of another number than the steps, or a network whose BatchNorm would keep
-            state.
+            set, views or labels of another number than the steps, a temperature that is not above
+            0, or a network whose BatchNorm would keep state.
     """
     if not batches:
         raise ValueError("got no batches; the inner loop needs at least one inner step")
-    if len(images) != len(labels):
+    if isinstance(labels, StepLabels):
+        _check_step_labels(labels, batches)
+    elif len(images) != len(labels):
         raise ValueError(f"got {len(images)} images and {len(labels)} label rows; need as many")
     if any(not len(batch) for batch in batches):
         raise ValueError("got an empty batch; every inner step needs at least one image")
@@ -111,6 +154,18 @@ def make_inner_loop(
     # Here, once: indices on the CPU would make it wait for the device at every inner step.
     places = tuple(batch.to(images.device, non_blocking=True) for batch in batches)
     return InnerLoop(network, parameter_layout(network), images, labels, places, views)
+
+
+def _check_step_labels(labels: StepLabels, batches: Sequence[Tensor]) -> None:
+    """Raise ValueError unless every inner step has a label for each of its images."""
+    found, wanted = [len(logits) for logits in labels.logits], [len(batch) for batch in batches]
+    if found != wanted:
+        raise ValueError(
+            f"got labels of {found} images for inner steps of {wanted}; need one label for each "
+            "image of each step"
+        )
+    if not labels.temperature > 0:
+        raise ValueError(f"the temperature is {labels.temperature}; it must be above 0")
 
 
 def draw_batches(

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from synth.errors import DivergedError
 from synth.matching.gradients import GradientMethod, MatchingGradient, matching_gradient
+from synth.matching.inner_loop import StepLabels
 from synth.matching.ranks import Ranks, mean_of
 from synth.matching.rate import Rate, rate_step
 from synth.matching.segments import Segment, SegmentChoice
 from synth.matching.state import Learned, MatchState
+from synth.matching.view_labels import ViewLabels
 from synth.updates import Average, UpdateRule, adam
 
 
@@ -31,6 +33,8 @@ class MatchProblem:
             are the same (see `synth.formation`).
         label: (segment, images that students see) -> label logits, recomputed at every outer
             step as TESLA does; None to use the labels of the set.
+        view_labels: label each inner step's own views, in place of the labels of the set, which
+            then stay as they are; None for no such labels.
         ranks: processes that share the segments of an outer step, each with the same state; None
             for a single process.
         rate: what the stored images may cost in bits; None for any size.
@@ -41,6 +45,7 @@ class MatchProblem:
     read: Callable[[SegmentChoice], Segment]
     decode: Callable[[Tensor], Tensor] | None = None
     label: Callable[[Segment, Tensor], Tensor] | None = None
+    view_labels: ViewLabels | None = None
     ranks: Ranks | None = None
     rate: Rate | None = None
 
@@ -179,12 +184,15 @@ def _gradients(
         segment = problem.read(choice)
         if problem.label is not None:
             labels = problem.label(segment, seen.detach())
+        given: Tensor | StepLabels = labels
+        if problem.view_labels is not None:
+            given = problem.view_labels.of_steps(seen.detach(), choice.batches, choice.views)
         part = matching_gradient(
             problem.network,
             segment.start,
             segment.target,
             seen.detach(),
-            labels,
+            given,
             now.log_student_lr.exp(),
             choice.batches,
             method,

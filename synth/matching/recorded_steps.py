@@ -13,7 +13,7 @@ from synth.augment import View
 from synth.compiling import compile_work, need_compiler
 from synth.cuda_graphs import GraphCache, GraphRecorder, Record, Work
 from synth.matching.directional import Directional, DirectionalForm, Eager, FormChooser, StepPasses
-from synth.matching.inner_loop import InnerLoop
+from synth.matching.inner_loop import InnerLoop, StepLabels
 
 # Eager runs before a capture: few, as a graph is reused as long as its network is matched.
 _EAGER_RUNS = 2
@@ -71,27 +71,36 @@ class RecordedSteps:
     ) -> list[Tensor]:
         inputs = [tensor.detach() for tensor in (*vectors, *_inputs(loop, step))]
         families = loop.views[step].families if loop.views is not None else None
-        kinds = (kind, loop.network.training, families, torch.get_num_threads())
+        threads = torch.get_num_threads()
+        kinds = (kind, loop.network.training, families, loop.temperature, threads)
         # The next step of this kind writes into the same memory.
         return [output.clone() for output in self._graphs.run(kinds, work, inputs)]
 
 
 def _inputs(loop: InnerLoop, step: int) -> list[Tensor]:
     """Images [b, c, h, w] and labels [b, k] of a step's batch, and its view's parameters."""
-    batch, device = loop.batches[step], loop.images.device
+    device = loop.images.device
     drawn = loop.views[step].parameters if loop.views is not None else ()
     numbers = [tensor.to(device, loop.images.dtype, non_blocking=True) for tensor in drawn]
-    return [loop.images[batch], loop.labels[batch], *numbers]
+    return [loop.images[loop.batches[step]], loop.batch_labels(step), *numbers]
 
 
 def _one_step(loop: InnerLoop, step: int, inputs: Sequence[Tensor]) -> InnerLoop:
     """The loop of a single step on the tensors that `_inputs` gives."""
-    images, labels, *numbers = inputs
+    images, logits, *numbers = inputs
+    labels = _alone(loop, logits)
     whole = torch.arange(len(images), device=images.device)
     views = None
     if loop.views is not None:
         views = [View(loop.views[step].families, tuple(numbers))]
     return InnerLoop(loop.network, loop.layout, images, labels, [whole], views, loop.channels_last)
+
+
+def _alone(loop: InnerLoop, logits: Tensor) -> Tensor | StepLabels:
+    """The labels [b, k] of a step as those of a loop of that step alone."""
+    if isinstance(loop.labels, Tensor):
+        return logits
+    return StepLabels([logits], loop.temperature)
 
 
 class CompiledSteps:
@@ -148,7 +157,7 @@ def _seen(loop: InnerLoop, step: int, images: Tensor) -> Tensor:
 def _seen_step(loop: InnerLoop, step: int, seen: Tensor) -> InnerLoop:
     """The loop of a single step on augmented images [b, c, h, w]."""
     whole = torch.arange(len(seen), device=seen.device)
-    labels = loop.labels[loop.batches[step]]
+    labels = _alone(loop, loop.batch_labels(step))
     return InnerLoop(loop.network, loop.layout, seen, labels, [whole], None, channels_last=True)
 
 

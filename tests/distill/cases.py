@@ -64,7 +64,7 @@ seeds = 2
 epochs = 3
 whole_epochs = 1
 """
-STAGES = ("experts", "match", "committee", "relabel", "project", "evaluate")
+STAGES = ("experts", "committee", "project", "match", "relabel", "evaluate")
 STUDENT = "convnet2:width=4"
 ARTEFACTS = ("experts.h5", "committee.h5", "set.h5", "evaluation.json", "projector")
 

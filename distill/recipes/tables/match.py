@@ -27,6 +27,9 @@ Searched = Literal["images", "ipc", "factor"]
 
 PIXELS = "pixels"
 
+# Values of `labels` for which teachers label the views of every inner step.
+TAUGHT = ("votes", "projector")
+
 
 class MatchTable(MakerTable):
     """Trajectory matching."""
@@ -50,7 +53,9 @@ class MatchTable(MakerTable):
     images: CodingText = PIXELS
     budget_bytes: Count | None = None
     search: Annotated[list[Searched], BeforeValidator(split_commas)] = Field(default=[])
-    labels: Literal["learned", "fixed", "target"] = "learned"
+    labels: Literal["learned", "fixed", "target", "votes", "projector"] = "learned"
+    label_temperature: Positive | None = None
+    class_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_init: MatchLabels = "class"
     label_lead: Positive = 4.0
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -72,6 +77,29 @@ class MatchTable(MakerTable):
             return raw
         return {"label_init": "hard", **raw, "labels": "fixed"}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hard_labels_under_teachers(cls, raw: Any) -> Any:
+        """Where teachers label the views, the set's own labels are its classes."""
+        if not isinstance(raw, dict) or raw.get("labels") not in TAUGHT:
+            return raw
+        return {"label_init": "hard", **raw}
+
+    @model_validator(mode="after")
+    def _labels_views(self) -> MatchTable:
+        if self.taught and self.label_init != "hard":
+            raise ValueError(
+                f'match.labels = "{self.labels}" labels views and starts from no other labels; '
+                "leave out match.label_init"
+            )
+        if not self.taught and (self.class_share or self.label_temperature is not None):
+            key = "class_share" if self.class_share else "label_temperature"
+            raise ValueError(
+                f'match.{key} is of labels that teachers give; set match.labels = "votes" or '
+                f'"projector", or leave out {key}'
+            )
+        return self
+
     @model_validator(mode="after")
     def _searches_within_a_budget(self) -> MatchTable:
         if self.search and self.budget_bytes is None:
@@ -84,9 +112,17 @@ class MatchTable(MakerTable):
         return self.images.partition(":")[0] != PIXELS
 
     @property
+    def taught(self) -> bool:
+        """Whether teachers label the views of inner steps, and the set's own labels are unused."""
+        return self.labels in TAUGHT
+
+    @property
     def keeps_labels(self) -> bool:
-        """Whether the set holds the label logits: not where a budget pays for hard labels only."""
-        return self.budget_bytes is None or self.labels != "fixed"
+        """Whether the set holds label logits: not where teachers give them, or a budget pays none.
+
+        Within a budget, fixed labels are the classes.
+        """
+        return not self.taught and (self.budget_bytes is None or self.labels != "fixed")
 
     @property
     def compiled(self) -> bool:

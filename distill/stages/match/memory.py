@@ -118,7 +118,7 @@ def inner_cost(recipe: Recipe, shape: DataShape, run: Callable[..., object], ste
 
 def _unrolled(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
     """Plain automatic differentiation of all inner steps, as `synth.Unrolled` holds it."""
-    images, labels = loop.images.requires_grad_(), loop.labels.requires_grad_()
+    images, labels = loop.images.requires_grad_(), loop.set_labels.requires_grad_()
     lr, parameters = lr.requires_grad_(), start.requires_grad_()
     for step, batch in enumerate(loop.batches):
         loss = loop.loss(step, loop.forward(parameters), images[batch], labels[batch])

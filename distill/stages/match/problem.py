@@ -14,6 +14,7 @@ from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.sets.coded_images import CodedImages
 from distill.stages.budget import coded_images, image_budget, rate_within
+from distill.stages.match.taught import view_labels
 from distill.store.experts import read_info, read_snapshots
 from synth.errors import DivergedError
 from synth.formation import decode_images
@@ -103,6 +104,7 @@ def match_problem(
         read,
         decode=_decode(table, coded),
         label=label if table.labels == "target" else None,
+        view_labels=view_labels(context, table),
         ranks=ranks,
         rate=_rate(context, table, coded),
     )

@@ -16,6 +16,7 @@ from distill.run.engines.process_group import ProcessGroup
 from distill.stages.budget import coded_images, image_budget, pack_within
 from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
+from distill.stages.match.taught import taught_inputs, taught_keys, view_labels
 from distill.stages.match.team import matched
 from distill.stages.match.units import match_units
 from distill.stages.stage import Stage, made_images
@@ -33,6 +34,8 @@ def run_match(context: Context, table: MatchTable) -> None:
     """
     info = read_info(context.run.path / EXPERTS)
     _check_window(table, info)
+    # Before the processes of a team, of which none writes the scores of a measured vote.
+    view_labels(context, table)
     checkpoint = context.checkpoint(MATCH_STAGE)
     saved = checkpoint.load()
     state = unpack_state(*saved, device=context.device) if saved else starting_state(context, table)
@@ -129,4 +132,6 @@ STAGE = Stage(
     made_images,
     match_units,
     splits=("train",),
+    also_inputs=taught_inputs,
+    derived=taught_keys,
 )

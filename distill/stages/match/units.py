@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -13,6 +14,7 @@ from distill.recipes.tables.match import MatchTable
 from distill.run.dry_run import Cost
 from distill.run.load import step_count
 from distill.sets.coded_images import CODINGS
+from distill.stages.evaluate import online_labels
 from distill.stages.match.memory import inner_step_cost
 from distill.stages.match.search import (
     SHORT_BATCH,
@@ -25,6 +27,7 @@ from distill.stages.units.coded import PACKED, coding_of, fitting_ipc, packing
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, synthetic_shape
 from distill.stages.units.unit import Part, Task, Unit, fixed_generator
+from synth.augment import Augmentation
 from synth.formation import decode_images
 from synth.matching.gradients import matching_gradient
 from synth.matching.rate import Rate, rate_step
@@ -37,7 +40,9 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
     experts, _ = units.recipe.matching()
     count = synthetic_shape(units.recipe, units.shape).seen
     step = _inner_step(units, table, min(table.batch_size or count, count))
-    tasks = [Task(table.segments, (Part(table.iterations * table.inner_steps, step),))]
+    inner = [step] if not table.taught else _taught_step(units, table, step)
+    steps = table.iterations * table.inner_steps
+    tasks = [Task(table.segments, tuple(Part(steps, unit) for unit in inner))]
     if table.coded:
         tasks.append(Task(1, (Part(table.iterations, _coded_step(units, table)),)))
     # Both starts ask every finished expert about images: all real ones, or the chosen ones.
@@ -47,6 +52,26 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
     if table.label_init == "experts":
         tasks.append(Task(experts.count, (units.predictions(experts.network, count),)))
     return tasks
+
+
+def _taught_step(units: Units, table: MatchTable, step: Unit) -> list[Unit]:
+    """An inner step and the labels of its views, with the memory that teachers and labels keep."""
+    families = units.recipe.data.augmentation
+    views = build_views(families, one_per_batch=True) or Augmentation(())
+    labels = online_labels(units, table.labels, step.batch, views)
+    labels = replace(labels, what=f"{labels.what}, {families}")
+    kept = 4 * table.inner_steps * step.batch * units.shape.classes
+    return [_keeping(step, kept + 4 * labels.parameters), _keeping(labels, kept)]
+
+
+def _keeping(unit: Unit, kept: int) -> Unit:
+    """A unit of work beside which so many bytes are kept."""
+
+    def cost(size: int) -> Cost:
+        found = unit.cost(size)
+        return Cost(found.flops, found.peak_bytes + kept)
+
+    return replace(unit, cost=cost)
 
 
 def _coded_step(units: Units, table: MatchTable) -> Unit:

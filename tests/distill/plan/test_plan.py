@@ -366,7 +366,7 @@ def test_clock_that_is_late_makes_one_call(monkeypatch):
 
 def test_plan_has_a_time_for_every_stage(plan):
     stages = plan["time"]["stages"]
-    assert list(stages) == ["experts", "match", "committee", "relabel", "project", "evaluate"]
+    assert list(stages) == ["experts", "committee", "project", "match", "relabel", "evaluate"]
     for stage in stages.values():
         assert stage["seconds"] > 0
         total = sum(part["times"] * part["seconds"] for part in stage["parts"])
