@@ -31,7 +31,7 @@ from distill.run.artefacts import PROJECTOR
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.sets.cost import count_bytes
-from distill.sets.set_file import read_set
+from distill.sets.set_file import MEASURED, read_set
 from distill.store.jsonl import append_lines, read_lines
 from distill.teachers.loading import has_committee, load_committee
 from projectors import Projector
@@ -166,7 +166,7 @@ def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, 
 
 
 def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
-    content = read_set(path)
+    content = read_set(path, (MEASURED,))
     data = content.manifest["source"]["digest"]
     if data != context.data.digest:
         raise WorkError(

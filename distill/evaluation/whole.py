@@ -14,7 +14,8 @@ from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.context import scratch_context
 from distill.run.engines import Engine
 from distill.run.interrupt import listen
-from distill.sets.set_file import add_measured, read_set, set_path
+from distill.sets.additions import add_measured
+from distill.sets.set_file import MEASURED, read_set, set_path
 
 
 def evaluate_set(
@@ -42,7 +43,7 @@ def evaluate_set(
     if engine is not None:
         engine.get_ready()
     set_file = set_path(path)
-    content = read_set(set_file)
+    content = read_set(set_file, (MEASURED,))
     if not content.manifest["source"]["digest"]:
         raise WorkError(
             f"{set_file} was imported without the real data that students are tested on; import it "

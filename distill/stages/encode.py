@@ -27,11 +27,12 @@ from distill.run.context import Context, scratch_context
 from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
 from distill.run.load import step_count
+from distill.sets.additions import add_encoded
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.label_encoding import encode_one, full_votes
-from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
+from distill.sets.set_file import ENCODED, MEASURED, SetFile, read_set, set_path, write_set
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
 from distill.stages.units.networks import Units
@@ -46,7 +47,7 @@ from synth.training.prediction import accuracy
 def run_encode(context: Context, table: EncodeTable) -> None:
     """Add /labels/<codec> to set.h5, and describe it in encoding.json."""
     path = context.run.path / SET
-    content = read_set(path)
+    content = read_set(path, (ENCODED, MEASURED))
     name, encoded, described = encode_content(context, content, table)
     add_encoded(path, name, encoded)
     write_json(context.run.path / ENCODING, described)
@@ -145,7 +146,7 @@ def encode_set(
         quiet: show no progress.
     """
     source = set_path(path)
-    content = read_set(source)
+    content = read_set(source, (ENCODED, MEASURED))
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {source}")
     recipe = with_evaluation(recipe, {})
     recipe = check_recipe({**recipe.model_dump(), "encode": choice}, "encode")

@@ -13,7 +13,7 @@ from distill.run.artefacts import EVALUATE_STAGE, MANIFEST, REFINE_STAGE, REPORT
 from distill.run.context import Context
 from distill.run.folder import StageTimer, read_manifest
 from distill.run.reuse import take_stage
-from distill.sets.set_file import add_refined
+from distill.sets.additions import add_refined
 from distill.stages.loading import STAGES, planned
 from distill.stages.stage import Stage
 from distill.store.files import digest_json, remove

@@ -6,12 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from distill.run.interrupt import Stop
+from distill.store.attributes import seal_attributes
 
 TINY = """
 summary = "a tiny run"
@@ -114,6 +118,14 @@ def artefacts(run: Path) -> dict[str, str]:
 def copy_run(finished: Path, destination: Path) -> Path:
     shutil.copytree(finished, destination)
     return destination
+
+
+@contextmanager
+def edited(path: Path) -> Iterator[h5py.File]:
+    """An artefact to change as one who means harm would: digests of attributes fit again."""
+    with h5py.File(path, "r+") as file:
+        yield file
+        seal_attributes(file)
 
 
 def flip_byte(path: Path, place: int) -> None:

@@ -16,7 +16,7 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set, write_set
 from distill.stages.units.shapes import DataShape
-from tests.distill.cases import STUDENT, read_json
+from tests.distill.cases import STUDENT, edited, read_json
 
 # Batches of four, and the last one of six: ten images.
 BATCHES = ("relabel.batch_size=4", "relabel.parts=2")
@@ -91,7 +91,7 @@ def test_seeded_votes_are_written_again_to_the_same_bytes(run_copy, recipe, comm
 
 def test_seed_that_draws_other_views_is_refused(run_copy, recipe, command, refused):
     relabelled(command, recipe, run_copy, "relabel.views=seed")
-    with h5py.File(run_copy / "set.h5", "r+") as file:
+    with edited(run_copy / "set.h5") as file:
         file["labels/full-fp16"].attrs["seed"] = 1
     line = refused(1, "show", run_copy / "set.h5")
     assert "seed 1 does not draw the views of its labels on this machine" in line
@@ -103,7 +103,7 @@ def test_seed_that_draws_other_views_is_refused(run_copy, recipe, command, refus
 )
 def test_mixes_that_do_not_fit_are_refused(name, value, run_copy, recipe, command, refused):
     relabelled(command, recipe, run_copy, *BATCHES, "relabel.mix=cutmix")
-    with h5py.File(run_copy / "set.h5", "r+") as file:
+    with edited(run_copy / "set.h5") as file:
         array = file[f"labels/full-fp16/{name}"]
         array[0] = value
     line = refused(1, "show", run_copy / "set.h5")

@@ -1,0 +1,58 @@
+"""What stages add to set.h5: each rewrites the file, as HDF5 would keep the space of replaced data.
+
+What is replaced or dropped is not read, so that a damaged part can be made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill.sets.encoded_labels import EncodedVotes
+from distill.sets.set_file import (
+    ENCODED,
+    MEASURED,
+    REFINED,
+    VOTES,
+    encoded_part,
+    read_set,
+    write_set,
+)
+from synth.committee.relabel import StoredVotes
+from synth.images import Images
+
+# What is left out of a set where its votes, or its refined images, are made anew.
+BEFORE_VOTES = (VOTES, ENCODED, MEASURED)
+
+BEFORE_REFINED = (REFINED, *BEFORE_VOTES)
+
+
+def add_votes(path: Path, votes: StoredVotes) -> None:
+    """Add or replace the voted labels; encoded labels and measurements of others are dropped."""
+    _rewrite(path, BEFORE_VOTES, votes=votes)
+
+
+def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
+    """Add or replace the labels of one codec; what was measured before is dropped."""
+    content = read_set(path, (encoded_part(name), MEASURED))
+    write_set(path, replace(content, encoded={**content.encoded, name: encoded}))
+
+
+def add_refined(path: Path, refined: Images | None) -> None:
+    """Replace or drop the refined images; votes and measurements of others are dropped."""
+    _rewrite(path, BEFORE_REFINED, refined=refined)
+
+
+def add_measured(path: Path, measured: dict[str, Any]) -> None:
+    """Add or replace the results of an evaluation, without its confusion matrices.
+
+    An HDF5 attribute holds at most 64 kB, and a receiver of a set does not need them.
+    """
+    kept = {key: value for key, value in measured.items() if key != "confusion"}
+    _rewrite(path, (MEASURED,), measured=kept)
+
+
+def _rewrite(path: Path, leave_out: Collection[str], **parts: Any) -> None:
+    write_set(path, replace(read_set(path, leave_out), **parts))
