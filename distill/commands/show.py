@@ -74,7 +74,7 @@ def _projector(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from distill.run.folder import read_manifest
+    from distill.run.manifest import read_manifest
 
     manifest = read_manifest(path / "manifest.json")
     return {"kind": "run", **manifest}

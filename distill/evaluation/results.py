@@ -32,7 +32,7 @@ from distill.run.context import Context
 from distill.run.engines import Load
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import MEASURED, read_set
-from distill.store.jsonl import append_lines, read_lines
+from distill.store.jsonl import append_sealed, read_sealed
 from distill.teachers.loading import has_committee, load_committee
 from projectors import Projector
 
@@ -109,7 +109,7 @@ class Evaluation:
         with context.progress.task(task, len(jobs), len(done)) as advance:
             for job, value in context.map(partial(_grade, self.path), waiting, self._load):
                 known[job.name] = value
-                append_lines(self.log, [{"job": job.name, **asdict(value)}])
+                append_sealed(self.log, {"job": job.name, **asdict(value)})
                 _row(context, job, value.accuracy)
                 advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
@@ -144,10 +144,10 @@ def _accuracies(graded: Sequence[tuple[StudentJob, Grade]]) -> list[tuple[Studen
 
 def _read(log: Path) -> dict[str, Grade]:
     grades = {}
-    for row in read_lines(log):
+    for row in read_sealed(log):
         try:
-            accuracy = float(row["accuracy"])
-            grades[str(row["job"])] = Grade(accuracy, row["confusion"], row.get("bytes"))
+            name = str(row.pop("job"))
+            grades[name] = Grade(**{**row, "accuracy": float(row["accuracy"])})
         except (ValueError, KeyError, TypeError):
             continue
     return grades

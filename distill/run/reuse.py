@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.run.artefacts import MANIFEST
-from distill.run.folder import read_manifest
+from distill.run.manifest import read_manifest
 from distill.store.files import atomic_path
 
 # Stages whose output is a file of its own that many recipes can share.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.machine import peak_bytes, reset_peak
 from distill.recipes.stages import MAKERS, STAGE_ENTRIES
-from distill.run.artefacts import EVALUATE_STAGE, MANIFEST, REFINE_STAGE, REPORT, SET, SUMMARY
+from distill.run.artefacts import EVALUATE_STAGE, REFINE_STAGE, REPORT, SET, SUMMARY
 from distill.run.context import Context
-from distill.run.folder import StageTimer, read_manifest
+from distill.run.folder import StageTimer
 from distill.run.reuse import take_stage
 from distill.sets.additions import add_refined
 from distill.stages.loading import STAGES, planned
@@ -90,7 +90,8 @@ def _run_stage(context: Context, stage: Stage, words: str) -> None:
 def _record(
     context: Context, stage: Stage, before: dict[str, Any] | None, made: dict[str, Any]
 ) -> None:
-    """Note that a stage is finished."""
+    """Note that a stage is finished, with the digest of its metric rows."""
+    made = {**made, "metrics": context.run.digest_metrics(stage.name)}
     if before is None or before["outputs"] != made["outputs"]:
         _forget_dependents(context, stage.name)
     context.run.record_stage(stage.name, made)
@@ -162,10 +163,15 @@ def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:
     return [name for name, digest in recorded.items() if outputs.get(name) != digest]
 
 
-def changed_outputs(folder: Path) -> list[str]:
-    """Outputs of a run's finished stages that are missing, damaged or no longer the same."""
+def changed_outputs(folder: Path, stages: Mapping[str, Any]) -> list[str]:
+    """Outputs of a run's finished stages that are missing, damaged or no longer the same.
+
+    Args:
+        folder: of the run.
+        stages: the entries of its manifest.
+    """
     changed: list[str] = []
-    for name, entry in read_manifest(folder / MANIFEST)["stages"].items():
+    for name, entry in stages.items():
         outputs = entry["outputs"]
         changed += _changed(STAGES[name], folder, outputs) if name in STAGES else list(outputs)
     return changed
