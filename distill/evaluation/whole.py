@@ -9,13 +9,22 @@ from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.results import judge
+from distill.evaluation.sweep.log import sweep_key
+from distill.machine import cache_folder
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
-from distill.run.context import scratch_context
+from distill.run.artefacts import PROJECTOR
+from distill.run.context import Context, scratch_context
 from distill.run.engines import Engine
+from distill.run.folder import versions
 from distill.run.interrupt import listen
 from distill.sets.additions import add_measured
 from distill.sets.set_file import MEASURED, read_set, set_path
+from distill.store.files import digest_json, digest_tree
+from distill.store.jsonl import read_sealed
+
+# To be raised when the accuracy of a student changes, so that older ones are not taken.
+_VERSION = 1
 
 
 def evaluate_set(
@@ -36,6 +45,9 @@ def evaluate_set(
         quiet: show no progress.
         engine: where students are trained; None for this process.
         record: store the result in the set.
+
+    Students that are finished when it is interrupted are kept among the user's caches; the same
+    evaluation goes on from them, and removes them.
 
     Raises:
         LimbeckError: of the fitting kind.
@@ -58,18 +70,44 @@ def evaluate_set(
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine or context.engine
         check_networks(recipe, context.data)
+        log = _log_of(context, set_file, Path(scratch))
         try:
-            log = Path(scratch) / "jobs.jsonl"
             evaluation = judge(context, context.recipe.table("evaluate"), set_file, log)
-            if record:
-                add_measured(set_file, evaluation)
-            return evaluation
         except InterruptedRunError:
+            kept = len(read_sealed(log)) if log.parent != Path(scratch) else 0
             raise InterruptedRunError(
-                "interrupted; nothing was kept: run the same command again"
+                f"interrupted; the finished students ({kept}) are kept in {log}: run the same "
+                "command to go on"
+                if kept
+                else "interrupted; nothing was kept: run the same command again"
             ) from None
         except FloatingPointError as error:
             raise DivergedRunError(f"evaluate diverged: {error}") from None
+        if record:
+            add_measured(set_file, evaluation)
+        log.unlink(missing_ok=True)
+        return evaluation
+
+
+def _log_of(context: Context, set_file: Path, scratch: Path) -> Path:
+    """The file of finished students: one that outlives an interruption, where there may be one.
+
+    Its name is a digest of all that decides their accuracies.
+    """
+    folder = cache_folder("evaluations")
+    if folder is None:
+        return scratch / "jobs.jsonl"
+    projector = context.run.path / PROJECTOR
+    key = {
+        "evaluation": sweep_key(context, set_file, _VERSION),
+        "projector": digest_tree(projector) if projector.exists() else None,
+        "device": context.device.type,
+        "versions": versions(),
+    }
+    log = folder / f"{digest_json(key)}.jsonl"
+    if log.is_file():
+        context.progress.say(f"evaluate: finished students of an interrupted one are in {log}")
+    return log
 
 
 @dataclass(frozen=True)

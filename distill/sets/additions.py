@@ -1,6 +1,7 @@
-"""What stages add to set.h5: each rewrites the file, as HDF5 would keep the space of replaced data.
+"""Parts of a set that are added or replaced, and what belonged to the former ones dropped.
 
-What is replaced or dropped is not read, so that a damaged part can be made again.
+Each addition to set.h5 rewrites the file, as HDF5 would keep the space of replaced data. What is
+replaced or dropped is not read, so that a damaged part can be made again.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distill.sets.coded_set import decode_coded
 from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.set_file import (
     ENCODED,
     MEASURED,
     REFINED,
     VOTES,
+    SetFile,
     encoded_part,
     read_set,
     write_set,
@@ -27,6 +30,32 @@ from synth.images import Images
 BEFORE_VOTES = (VOTES, ENCODED, MEASURED)
 
 BEFORE_REFINED = (REFINED, *BEFORE_VOTES)
+
+
+def code_images(content: SetFile, payload: bytes) -> SetFile:
+    """The set with coded images in place of its own; whatever belonged to those is dropped.
+
+    Hard and learned labels stay. Voted ones, refined images and measured accuracies were made with
+    the images as they were.
+
+    Args:
+        content: a set of as many images.
+        payload: of `synth.coding.pack_images`, pixels in [0, 1]; with a formation factor, those
+            of the stored images, each of which decodes to factor^2.
+
+    Raises:
+        CodingError: if the payload is none, or of other images.
+    """
+    images = decode_coded(payload, content.preprocess, len(content.hard))
+    return replace(
+        content,
+        images=images,
+        coded=payload,
+        votes=None,
+        measured=None,
+        refined=None,
+        encoded={},
+    )
 
 
 def add_votes(path: Path, votes: StoredVotes) -> None:

@@ -27,10 +27,11 @@ from torch import Tensor
 
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
-from distill.run.artefacts import SET
+from distill.run.artefacts import MANIFEST, SET
 from distill.sets.coded_set import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
 from distill.sets.soft_labels import put_votes, read_votes, votes_problem
+from distill.store.files import refuse_links
 from distill.store.hdf5 import (
     create_h5,
     get_json,
@@ -39,6 +40,7 @@ from distill.store.hdf5 import (
     put,
     put_json,
     read_array,
+    read_kind,
     smallest_unsigned,
 )
 from distill.store.large_arrays import put_large, read_large
@@ -92,7 +94,7 @@ class SetFile:
         refined: [n, c, h, w] the images as a tower refined them, or None.
         encoded: voted labels in fewer bytes, by their codec spec.
         coded: the images' pixels as `synth.coding.pack_images` keeps them, which are stored in
-            place of `images`, or None. `code_images` sets both.
+            place of `images`, or None. `distill.sets.additions.code_images` sets both.
         coded_labels: container of the learned labels, which is stored in their place, or None.
     """
 
@@ -164,32 +166,6 @@ def _put_labels(labels: h5py.Group, content: SetFile) -> None:
     for name, encoded in content.encoded.items():
         images = len(content.images) * content.factor**2
         put_encoded(labels.create_group(name), encoded, images)
-
-
-def code_images(content: SetFile, payload: bytes) -> SetFile:
-    """The set with coded images in place of its own; whatever belonged to those is dropped.
-
-    Hard and learned labels stay. Voted ones, refined images and measured accuracies were made with
-    the images as they were.
-
-    Args:
-        content: a set of as many images.
-        payload: of `synth.coding.pack_images`, pixels in [0, 1]; with a formation factor, those
-            of the stored images, each of which decodes to factor^2.
-
-    Raises:
-        CodingError: if the payload is none, or of other images.
-    """
-    images = decode_coded(payload, content.preprocess, len(content.hard))
-    return replace(
-        content,
-        images=images,
-        coded=payload,
-        votes=None,
-        measured=None,
-        refined=None,
-        encoded={},
-    )
 
 
 def read_set(path: Path, leave_out: Collection[str] = ()) -> SetFile:
@@ -345,6 +321,23 @@ def _label_problem(content: SetFile) -> str | None:
     return None if votes is None else votes_problem(votes, n, classes)
 
 
+def check_out(path: Path) -> None:
+    """Raise WorkError where a set is to be written over something else."""
+    try:
+        other = path.exists() and read_kind(path) != SET_KIND
+    except WorkError:
+        other = True
+    if other:
+        raise WorkError(f"--out {path} exists and holds no set; name another file, or remove it")
+
+
 def set_path(path: Path) -> Path:
-    """The file of a set, given the file or the folder of its run."""
+    """The file of a set, given the file or the folder of its run.
+
+    Raises:
+        WorkError: if a link leads out of the run's folder, see `refuse_links`.
+    """
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).exists():
+        refuse_links(folder)
     return path / SET if path.is_dir() else path

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from distill.errors import WorkError
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.students import EvaluatedSet, trained_student
 from distill.recipes.build import build_codec
@@ -32,7 +33,15 @@ from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, f
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.label_encoding import encode_one, full_votes
-from distill.sets.set_file import ENCODED, MEASURED, SetFile, read_set, set_path, write_set
+from distill.sets.set_file import (
+    ENCODED,
+    MEASURED,
+    SetFile,
+    check_out,
+    read_set,
+    set_path,
+    write_set,
+)
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
 from distill.stages.units.networks import Units
@@ -107,8 +116,15 @@ def encode_content(
 
 
 def encoding_name(path: Path) -> str:
-    """The spec that encoding.json names."""
-    return str(json.loads(path.read_text(encoding="utf-8"))["codec"])
+    """The spec that encoding.json names.
+
+    Raises:
+        WorkError: if it is missing or damaged.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["codec"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise WorkError(f"{path} cannot be read ({error}); run the stage encode again") from None
 
 
 def judging_students(recipe: Recipe) -> dict[str, Any] | None:
@@ -146,6 +162,8 @@ def encode_set(
         quiet: show no progress.
     """
     source = set_path(path)
+    if out is not None:
+        check_out(out)
     content = read_set(source, (ENCODED, MEASURED))
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {source}")
     recipe = with_evaluation(recipe, {})

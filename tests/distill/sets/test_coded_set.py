@@ -13,8 +13,8 @@ import torch
 
 import distill
 from distill.errors import WorkError
-from distill.sets.additions import add_measured, add_votes
-from distill.sets.set_file import code_images, read_set, write_set
+from distill.sets.additions import add_measured, add_votes, code_images
+from distill.sets.set_file import read_set, write_set
 from distill.stages.loading import STAGES
 from distill.store.hdf5 import digest_content, put
 from synth.coding import (
