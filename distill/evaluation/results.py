@@ -109,8 +109,8 @@ class Evaluation:
         with context.progress.task(task, len(jobs), len(done)) as advance:
             for job, value in context.map(partial(_grade, self.path), waiting, self._load):
                 known[job.name] = value
-                append_sealed(self.log, {"job": job.name, **asdict(value)})
                 _row(context, job, value.accuracy)
+                append_sealed(self.log, {"job": job.name, **asdict(value)})
                 advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
 

@@ -101,7 +101,7 @@ def _is_readable(file: Path) -> bool:
 def _read(file: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise _MissingError(f"{file} is not there") from None
     except (OSError, ValueError, RecursionError) as error:
         raise WorkError(f"{file} cannot be read ({error})") from None

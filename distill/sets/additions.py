@@ -11,18 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distill.errors import WorkError
 from distill.sets.coded_set import decode_coded
 from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.set_file import (
     ENCODED,
     MEASURED,
     REFINED,
+    SET_KIND,
     VOTES,
     SetFile,
+    encoded_names,
     encoded_part,
     read_set,
     write_set,
 )
+from distill.store.hdf5 import read_kind
 from synth.committee.relabel import StoredVotes
 from synth.images import Images
 
@@ -64,9 +68,14 @@ def add_votes(path: Path, votes: StoredVotes) -> None:
 
 
 def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
-    """Add or replace the labels of one codec; what was measured before is dropped."""
-    content = read_set(path, (encoded_part(name), MEASURED))
-    write_set(path, replace(content, encoded={**content.encoded, name: encoded}))
+    """Add or replace the labels of one codec.
+
+    What was measured before is dropped, and so are damaged labels of other codecs.
+    """
+    content = read_set(path, (ENCODED, MEASURED))
+    others = [other for other in encoded_names(path) if other != name]
+    kept = {other: labels for other in others if (labels := _read_codec(path, other)) is not None}
+    write_set(path, replace(content, encoded={**kept, name: encoded}))
 
 
 def add_refined(path: Path, refined: Images | None) -> None:
@@ -81,6 +90,25 @@ def add_measured(path: Path, measured: dict[str, Any]) -> None:
     """
     kept = {key: value for key, value in measured.items() if key != "confusion"}
     _rewrite(path, (MEASURED,), measured=kept)
+
+
+def check_out(path: Path) -> None:
+    """Raise WorkError where a set is to be written over something else."""
+    try:
+        other = path.exists() and read_kind(path) != SET_KIND
+    except WorkError:
+        other = True
+    if other:
+        raise WorkError(f"--out {path} exists and holds no set; name another file, or remove it")
+
+
+def _read_codec(path: Path, name: str) -> EncodedVotes | None:
+    """The labels of one codec; None where they are damaged."""
+    others = [encoded_part(other) for other in encoded_names(path) if other != name]
+    try:
+        return read_set(path, (*others, VOTES, REFINED, MEASURED)).encoded[name]
+    except WorkError:
+        return None
 
 
 def _rewrite(path: Path, leave_out: Collection[str], **parts: Any) -> None:

@@ -33,6 +33,7 @@ from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
 from distill.sets.soft_labels import put_votes, read_votes, votes_problem
 from distill.store.files import refuse_links
 from distill.store.hdf5 import (
+    DAMAGE,
     create_h5,
     get_json,
     open_h5,
@@ -40,7 +41,6 @@ from distill.store.hdf5 import (
     put,
     put_json,
     read_array,
-    read_kind,
     smallest_unsigned,
 )
 from distill.store.large_arrays import put_large, read_large
@@ -188,7 +188,7 @@ def read_set(path: Path, leave_out: Collection[str] = ()) -> SetFile:
         if coded_labels is not None:
             learned = unpack_labels(coded_labels)
         encoded = {
-            name: read_encoded(labels[name])
+            name: _read_encoded(labels, name)
             for name in _codecs(labels)
             if ENCODED not in leave_out and encoded_part(name) not in leave_out
         }
@@ -217,8 +217,21 @@ def encoded_part(name: str) -> str:
     return f"labels/{name}"
 
 
+def encoded_names(path: Path) -> list[str]:
+    """The codecs whose labels a set holds, damaged or not."""
+    with open_unchecked(path, SET_KIND) as file:
+        return _codecs(file["labels"])
+
+
 def _codecs(labels: h5py.Group) -> list[str]:
     return [name for name in labels if name not in (_LEARNED, _LEARNED_CODED, _FULL)]
+
+
+def _read_encoded(labels: h5py.Group, name: str) -> EncodedVotes:
+    try:
+        return read_encoded(labels[name])
+    except DAMAGE as error:
+        raise OSError(f"labels/{name}, which can be encoded again: {error}") from None
 
 
 def _coded_shape(path: Path, payload: bytes) -> Sequence[int]:
@@ -319,16 +332,6 @@ def _label_problem(content: SetFile) -> str | None:
     if learned is not None and not bool(learned.isfinite().all()):
         return "learned labels hold NaN or infinite values"
     return None if votes is None else votes_problem(votes, n, classes)
-
-
-def check_out(path: Path) -> None:
-    """Raise WorkError where a set is to be written over something else."""
-    try:
-        other = path.exists() and read_kind(path) != SET_KIND
-    except WorkError:
-        other = True
-    if other:
-        raise WorkError(f"--out {path} exists and holds no set; name another file, or remove it")
 
 
 def set_path(path: Path) -> Path:

@@ -28,7 +28,7 @@ from distill.run.context import Context, scratch_context
 from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
 from distill.run.load import step_count
-from distill.sets.additions import add_encoded
+from distill.sets.additions import add_encoded, check_out
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encoded_labels import EncodedVotes
@@ -37,7 +37,6 @@ from distill.sets.set_file import (
     ENCODED,
     MEASURED,
     SetFile,
-    check_out,
     read_set,
     set_path,
     write_set,

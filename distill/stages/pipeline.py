@@ -13,7 +13,8 @@ from distill.run.artefacts import EVALUATE_STAGE, REFINE_STAGE, REPORT, SET, SUM
 from distill.run.context import Context
 from distill.run.folder import StageTimer
 from distill.run.reuse import take_stage
-from distill.sets.additions import add_refined
+from distill.sets.additions import BEFORE_REFINED, add_refined
+from distill.sets.set_file import read_set
 from distill.stages.loading import STAGES, planned
 from distill.stages.stage import Stage
 from distill.store.files import digest_json, remove
@@ -122,9 +123,21 @@ def _undo_refine(context: Context) -> None:
     """Drop the refined images of a set that the recipe no longer refines."""
     if context.recipe.refine is None and REFINE_STAGE in context.run.manifest["stages"]:
         if (context.run.path / SET).is_file():
-            add_refined(context.run.path / SET, None)
+            _drop_refined(context)
         del context.run.manifest["stages"][REFINE_STAGE]
         _forget_dependents(context, REFINE_STAGE)
+
+
+def _drop_refined(context: Context) -> None:
+    """Drop the refined images of the set; one that cannot be read is made again."""
+    path = context.run.path / SET
+    try:
+        read_set(path, BEFORE_REFINED)
+    except WorkError:
+        for name in MAKERS:
+            context.run.manifest["stages"].pop(name, None)
+    else:
+        add_refined(path, None)
 
 
 def _key(context: Context, stage: Stage) -> str:

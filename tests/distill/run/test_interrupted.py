@@ -234,6 +234,35 @@ def test_matching_that_refuses_steps_goes_on_to_the_same_end(
     assert artefacts(run_copy) == artefacts(unbroken)
 
 
+class MovingStop(CountingStop):
+    """Moves a run elsewhere at the n-th check."""
+
+    def __init__(self, at, run, moved):
+        super().__init__()
+        self.moving_at, self.run, self.moved = at, run, moved
+
+    def check(self):
+        super().check()
+        if self.checks == self.moving_at:
+            self.run.rename(self.moved)
+
+
+@pytest.mark.parametrize("stage", ["experts", "match", "project", "evaluate"])
+def test_run_that_is_moved_stops_and_goes_on_where_it_is(
+    stage, run_copy, finished, recipe, refused, command, monkeypatch, tmp_path
+):
+    moved = tmp_path / "moved"
+    unmake(run_copy, stage)
+    words = ("run", recipe, "--stage", stage, "--quiet", "--workers", "1", "--out")
+    stop = MovingStop(2, run_copy, moved)
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(stop))
+    assert f"{run_copy} was moved or removed" in refused(1, *words, run_copy)
+    assert not run_copy.exists()
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    assert command(*words, moved).code == 0
+    assert artefacts(moved) == artefacts(finished)
+
+
 def test_leftovers_of_a_killed_process_are_swept_away(run_copy, finished, recipe, command):
     for name in (".set.h5.123.tmp", ".metrics.jsonl.123.tmp"):
         (run_copy / name).write_bytes(b"half")

@@ -80,3 +80,18 @@ def test_damaged_labels_of_a_codec_are_encoded_again(run_copy, command):
     assert read_set(path).encoded["topk:k=3"].payload == encoded.payload
     add_encoded(path, "topk:k=2", encoded)
     assert set(read_set(path).encoded) == {"topk:k=3", "topk:k=2"}
+
+
+def test_another_codec_is_chosen_over_damaged_labels_of_the_one_before(
+    run_copy, recipe, command, refused
+):
+    path, words = run_copy / "set.h5", ("run", recipe, "--out", run_copy, "--stage", "encode")
+    assert command("encode", run_copy, "--codec", "roots", "--quiet").code == 0
+    assert command(*words, *ENCODED, "--quiet").code == 0
+    whole = read_set(path).encoded
+    assert set(whole) == {"roots", "topk:k=3"}
+    flip_data(path, whole["topk:k=3"].payload)
+    assert "labels/topk:k=3, which can be encoded again" in refused(1, "verify", path)
+    assert command(*words, "--set", "encode.codec=topk:k=2", "--quiet").code == 0
+    assert set(read_set(path).encoded) == {"roots", "topk:k=2"}
+    assert read_set(path).encoded["roots"].payload == whole["roots"].payload
