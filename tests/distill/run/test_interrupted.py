@@ -159,7 +159,7 @@ def test_stopped_evaluation_of_a_set_keeps_its_finished_students(
     line = refused(130, *words)
     (log,) = (tmp_path / "cache" / "limbeck" / "evaluations").iterdir()
     assert line == (
-        f"error: interrupted; the finished students (1) are kept in {log}: run the same command "
+        f"error: interrupted; the finished students (2) are kept in {log}: run the same command "
         "to go on\n"
     )
     # Others, and another device or recipe, have a file of their own.
