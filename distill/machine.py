@@ -134,17 +134,28 @@ def threads_for(pixels: int, parameters: int, device: torch.device) -> Iterator[
         torch.set_num_threads(before)
 
 
+def cache_folder(name: str) -> Path | None:
+    """A folder for what may be thrown away, that only this user can write; None if there is none.
+
+    It lies in `$XDG_CACHE_HOME`, or `~/.cache`.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = home / "limbeck" / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
 def prepare_compiler() -> None:
     """Set the cache of PyTorch's compiler to a folder that only this user can write.
 
     Its default lies in the shared temporary folder, where another user may have created it first.
     Workers inherit both settings; each compiles on one core.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = home / "limbeck" / "compiled"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
+    folder = cache_folder("compiled")
+    if folder is None:
         return
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")

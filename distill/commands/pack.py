@@ -41,6 +41,7 @@ def pack(
 ) -> None:
     """Pack a data source into a folder that is read by batches, for sets larger than memory.
 
+    A pack that lies there is replaced when the new one is whole, which takes the bytes of both.
     Recipes then use it as source = "packed:FOLDER". Needs memory for a few images at a time where
     SOURCE is folder:PATH or hf:NAME, else for the source's bytes.
 
@@ -49,17 +50,26 @@ def pack(
       distill pack folder:photos --size 64 --out packed/photos
     """
     from distill.data.packing import pack_source
+    from distill.errors import InterruptedRunError
+    from distill.run.interrupt import listen
     from distill.run.progress import Progress
 
-    packed = pack_source(
-        source,
-        out,
-        size=size,
-        channels=int(channels) if channels else None,
-        validation=validation,
-        skip_damaged=skip_damaged,
-        task=Progress(quiet=quiet).task,
-    )
+    try:
+        with listen() as stop:
+            packed = pack_source(
+                source,
+                out,
+                size=size,
+                channels=int(channels) if channels else None,
+                validation=validation,
+                skip_damaged=skip_damaged,
+                task=Progress(quiet=quiet).task,
+                check=stop.check,
+            )
+    except InterruptedRunError:
+        raise InterruptedRunError(
+            "interrupted; nothing of this pack is kept: run the same command again"
+        ) from None
     if as_json:
         click.echo(json.dumps({"out": str(out), **packed}))
     else:

@@ -74,8 +74,8 @@ def _projector(path: Path) -> dict[str, Any]:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    from distill.run.folder import read_manifest
     from distill.run.keys import MADE_FROM
+    from distill.run.manifest import read_manifest
 
     manifest = read_manifest(path / "manifest.json")
     # What stages were made from stands in the recipe, in shorter words.

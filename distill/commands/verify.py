@@ -87,7 +87,8 @@ def _whole(path: Path) -> str:
     """A sentence on what is intact; raises WorkError if something is not."""
     from distill.data.sources.packed import verify_packed
     from distill.errors import WorkError
-    from distill.stages.pipeline import changed_outputs
+    from distill.stages.verification import look_at
+    from distill.store.attributes import broken_attributes
     from distill.store.packed import INDEX
 
     if (path / INDEX).is_file():
@@ -95,13 +96,20 @@ def _whole(path: Path) -> str:
             return "packed data as they were packed"
         raise WorkError(f"{path}: the data are no longer those that were packed; pack them again")
     if not (path / "manifest.json").is_file():
-        return f"{_read_through(path)}, whole and readable"
-    changed = changed_outputs(path)
-    if changed:
-        raise WorkError(
-            f"{path}: {', '.join(changed)} changed since the run; run the recipe again to remake"
+        kind = _read_through(path)
+        unchecked = path.is_file() and broken_attributes(path) is None
+        words = "; written before attributes had digests, so its texts are not checked"
+        return f"{kind}, whole and readable{words if unchecked else ''}"
+    state = look_at(path)
+    if state.changed:
+        remedies = dict.fromkeys(state.changed.values())
+        what = (
+            f"{', '.join(name for name, what in state.changed.items() if what == remedy)} changed "
+            f"since the run: {remedy}"
+            for remedy in remedies
         )
-    return "every output is as the run left it"
+        raise WorkError(f"{path}: {'; '.join(what)}")
+    return state.sentence()
 
 
 def _read_through(path: Path) -> str:

@@ -11,7 +11,7 @@ from distill.data import DataError, SourceError
 from distill.data.loading import load_splits
 from distill.data.sources.packed import pack_data
 from distill.errors import RecipeError, WorkError
-from distill.store.packed import shard_path
+from distill.store.packed import is_pack, shard_path
 
 
 class _Counter(Protocol):
@@ -27,22 +27,27 @@ def pack_source(
     validation: float = 0.1,
     skip_damaged: bool = False,
     task: Callable[[str, int], AbstractContextManager[_Counter]],
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Pack a source into the folder `out`; returns its digest, images of each split, bytes, notes.
 
     Args:
         source: as in a recipe's data.source.
-        out: the new folder.
+        out: the new folder, or that of an earlier pack, which stays until this one is whole.
         size: side of the images in pixels; None for as they are.
         channels: 1 or 3; None for as they are.
         validation: share of the training images that is held out.
         skip_damaged: leave out pictures that cannot be read.
         task: shows progress: called with a name and the number of images.
+        check: called between batches; what it raises ends the work, and nothing of it is left.
 
     Raises:
         RecipeError: for an unknown source.
-        WorkError: if the data are missing or wrong, or cannot be written.
+        WorkError: if the data are missing or wrong, or cannot be written, or `out` holds
+            something else than a pack.
     """
+    if out.exists() and not (out.is_dir() and (is_pack(out) or not any(out.iterdir()))):
+        raise WorkError(f"--out {out} holds what is no pack; name a new or empty folder")
     try:
         splits = load_splits(
             source,
@@ -53,7 +58,12 @@ def pack_source(
         )
         total = sum(map(len, splits.three))
         with task("pack", total) as advance:
-            index = pack_data(splits, source, out, lambda count: advance(count=count))
+
+            def tell(count: int) -> None:
+                advance(count=count)
+                check()
+
+            index = pack_data(splits, source, out, tell)
     except SourceError as error:
         raise RecipeError(f"data {source}: {error}") from None
     except (DataError, OSError) as error:

@@ -31,8 +31,8 @@ from distill.run.artefacts import PROJECTOR
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.sets.cost import count_bytes
-from distill.sets.set_file import read_set
-from distill.store.jsonl import append_lines, read_lines
+from distill.sets.set_file import MEASURED, read_set
+from distill.store.jsonl import append_sealed, read_sealed
 from distill.teachers.loading import has_committee, load_committee, load_projector
 
 
@@ -111,8 +111,8 @@ class Evaluation:
         with context.progress.task(task, len(jobs), len(done)) as advance:
             for job, value in context.map(partial(_grade, self.path), waiting, self._load):
                 known[job.name] = value
-                append_lines(self.log, [{"job": job.name, **asdict(value)}])
                 _row(context, job, value.accuracy)
+                append_sealed(self.log, {"job": job.name, **asdict(value)})
                 advance(f"{job.group} {job.student} {job.labels}: {value.accuracy:.3f}")
         return [(job, known[job.name]) for job in jobs]
 
@@ -146,12 +146,10 @@ def _accuracies(graded: Sequence[tuple[StudentJob, Grade]]) -> list[tuple[Studen
 
 def _read(log: Path) -> dict[str, Grade]:
     grades = {}
-    for row in read_lines(log):
+    for row in read_sealed(log):
         try:
-            accuracy = float(row["accuracy"])
-            grades[str(row["job"])] = Grade(
-                accuracy, row["confusion"], row.get("bytes"), row.get("balanced")
-            )
+            name = str(row.pop("job"))
+            grades[name] = Grade(**{**row, "accuracy": float(row["accuracy"])})
         except (ValueError, KeyError, TypeError):
             continue
     return grades
@@ -170,7 +168,7 @@ def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, 
 
 
 def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, int]]:
-    content = read_set(path)
+    content = read_set(path, (MEASURED,))
     data = content.manifest["source"]["digest"]
     if data != context.data.digest:
         raise WorkError(

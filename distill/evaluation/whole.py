@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,24 @@ from typing import Any
 from distill.data import RealData
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.results import judge
+from distill.evaluation.sweep.log import sweep_key
 from distill.evaluation.tuning import TRIED, stated_ways
+from distill.machine import cache_folder
 from distill.recipes.build import with_augmentation, with_place
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
+from distill.run.artefacts import PROJECTOR
 from distill.run.context import Context, scratch_context
 from distill.run.engines import Engine
+from distill.run.folder import versions
 from distill.run.interrupt import listen
-from distill.sets.set_file import add_measured, read_set, set_path
+from distill.sets.additions import add_measured
+from distill.sets.set_file import MEASURED, read_set, set_path
+from distill.store.files import digest_json, digest_tree
+from distill.store.jsonl import read_sealed
+
+# To be raised when the accuracy of a student changes, so that older ones are not taken.
+_VERSION = 1
 
 
 def evaluate_set(
@@ -45,13 +56,16 @@ def evaluate_set(
         anew: choose the ways of training again, whatever the set states of them. So do changes of
             the protocol, or of what is tried.
 
+    Students that are finished when it is interrupted are kept among the user's caches; the same
+    evaluation goes on from them, and removes them.
+
     Raises:
         LimbeckError: of the fitting kind.
     """
     if engine is not None:
         engine.get_ready()
     set_file = set_path(path)
-    content = read_set(set_file)
+    content = read_set(set_file, (MEASURED,))
     if not content.manifest["source"]["digest"]:
         raise WorkError(
             f"{set_file} was imported without the real data that students are tested on; import it "
@@ -70,18 +84,45 @@ def evaluate_set(
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine or context.engine
         check_networks(recipe, _data(context, place))
+        log = _log_of(context, set_file, Path(scratch), stated)
         try:
-            log = Path(scratch) / "jobs.jsonl"
             evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
-            if record:
-                add_measured(set_file, evaluation)
-            return evaluation
         except InterruptedRunError:
+            kept = len(read_sealed(log)) if log.parent != Path(scratch) else 0
             raise InterruptedRunError(
-                "interrupted; nothing was kept: run the same command again"
+                f"interrupted; the finished students ({kept}) are kept in {log}: run the same "
+                "command to go on"
+                if kept
+                else "interrupted; nothing was kept: run the same command again"
             ) from None
         except FloatingPointError as error:
             raise DivergedRunError(f"evaluate diverged: {error}") from None
+        if record:
+            add_measured(set_file, evaluation)
+        log.unlink(missing_ok=True)
+        return evaluation
+
+
+def _log_of(context: Context, set_file: Path, scratch: Path, stated: Mapping[str, object]) -> Path:
+    """The file of finished students: one that outlives an interruption, where there may be one.
+
+    Its name is a digest of all that decides their accuracies.
+    """
+    folder = cache_folder("evaluations")
+    if folder is None:
+        return scratch / "jobs.jsonl"
+    projector = context.run.path / PROJECTOR
+    key = {
+        "evaluation": sweep_key(context, set_file, _VERSION),
+        "ways": {kind: str(way) for kind, way in stated.items()},
+        "projector": digest_tree(projector) if projector.exists() else None,
+        "device": context.device.type,
+        "versions": versions(),
+    }
+    log = folder / f"{digest_json(key)}.jsonl"
+    if log.is_file():
+        context.progress.say(f"evaluate: finished students of an interrupted one are in {log}")
+    return log
 
 
 def _data(context: Context, place: str | None) -> RealData:

@@ -18,12 +18,16 @@ from distill.recipes.build import build_data, with_place
 from distill.recipes.loading import check_recipe
 from distill.report import ReportInput, render_comparison, render_report
 from distill.run.artefacts import MANIFEST, METRICS, REPORT, SET
-from distill.run.folder import Run, read_manifest
+from distill.run.folder import Run
+from distill.run.manifest import read_manifest
 from distill.sets.set_file import SetFile, read_set
 from distill.store.files import write_text
+from distill.store.seals import sealed_page
 from synth.images import Images
 
 _REAL_PER_CLASS = 5
+
+_HTML = b"<!doctype html"
 
 _SWEEP, _SWEEP_TABLE = "sweep", "sweep.json"
 
@@ -59,7 +63,7 @@ def write_report(
     report = _read_report(folder, manifest, data, sweep)
     with _damage_as_error(str(folder)):
         page = render_report(report)
-    write_text(path, page)
+    write_text(path, sealed_page(page))
     return path
 
 
@@ -69,6 +73,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         WorkError: if a folder is not a run that was evaluated.
     """
+    _refuse_other_file(out)
     names = _short_names(folders)
     # Pages of several runs show no real images.
     reports = {
@@ -79,6 +84,13 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         page = render_comparison(reports)
     write_text(out, page)
     return out
+
+
+def _refuse_other_file(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_file() or not out.read_bytes().lower().startswith(_HTML):
+        raise WorkError(f"--out {out} exists and is no HTML page; name another file, or remove it")
 
 
 @contextmanager

@@ -42,6 +42,8 @@ REPORT = "report.html"
 
 MANIFEST = "manifest.json"
 
+MANIFEST_COPY = ".manifest.json"
+
 METRICS = "metrics.jsonl"
 
 SECONDS = "seconds.json"

@@ -22,17 +22,18 @@ class CheckpointFile:
 
     Attributes:
         path: of the file.
-        read_only: whether nothing is written, as in a worker.
+        run: that it belongs to; one that is read only, as in a worker, writes nothing.
         say: shows a line to the user.
     """
 
     path: Path
-    read_only: bool
+    run: Run
     say: Callable[[str], None]
 
     def save(self, tensors: dict[str, Tensor], header: Any) -> None:
         """Write tensors and a JSON-able header, in one step, under a digest."""
-        if not self.read_only:
+        if not self.run.read_only:
+            self.run.check_place()
             save_tensors(self.path, tensors, header)
 
     def load(self, leave_out: Collection[str] = ()) -> Saved | None:
@@ -87,4 +88,4 @@ class Checkpoint:
     def part(self, name: int | str) -> CheckpointFile:
         """The file of a finished part, by its number or a name; without metric rows."""
         text = f"{name:05d}" if isinstance(name, int) else name
-        return CheckpointFile(self.folder / f"{text}.safetensors", self._run.read_only, self._say)
+        return CheckpointFile(self.folder / f"{text}.safetensors", self._run, self._say)

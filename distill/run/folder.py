@@ -6,17 +6,28 @@ import fcntl
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from distill.errors import RecipeError, WorkError
-from distill.run.artefacts import MANIFEST, METRICS, SECONDS, SUMMARY
-from distill.store.files import remove, write_json, write_text
+from distill.run.artefacts import METRICS, SECONDS, SUMMARY
+from distill.run.manifest import find_manifest, write_manifest
+from distill.store.files import (
+    digest_json,
+    open_beside,
+    refuse_links,
+    remove,
+    write_json,
+    write_text,
+)
 from distill.store.jsonl import append_lines, read_lines
+
+LOCK = ".lock"
 
 _VERSIONED = (
     "limbeck",
@@ -34,19 +45,41 @@ class Run:
     """An open run folder. Made by `open_run`, which holds its lock.
 
     Attributes:
-        path: the folder.
         manifest: what manifest.json says.
         read_only: whether another process owns the folder, and this one writes nothing.
         timer: of the running stage; saved whenever metrics are written.
     """
 
     def __init__(
-        self, path: Path, manifest: dict[str, Any] | None = None, *, read_only: bool = False
+        self,
+        path: Path,
+        manifest: dict[str, Any] | None = None,
+        *,
+        read_only: bool = False,
+        lock: int | None = None,
     ) -> None:
-        self.path = path
+        self._path, self._lock = path, lock
         self.manifest = manifest or {"recipe": {}, "stages": {}}
         self.read_only = read_only
         self.timer: StageTimer | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder.
+
+        Raises:
+            WorkError: if it was moved or removed since it was opened: writing would begin another.
+        """
+        self.check_place()
+        return self._path
+
+    def check_place(self) -> None:
+        """Raise WorkError where the folder was moved or removed since it was opened."""
+        if self._lock is not None and not _is_same(self._path / LOCK, self._lock):
+            raise WorkError(
+                f"{self._path} was moved or removed while the run was writing into it; what was "
+                "done lies where it is now: run the same command with --out naming that folder"
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -72,7 +105,7 @@ class Run:
 
     def save(self) -> None:
         """Write the manifest."""
-        write_json(self.path / MANIFEST, self.manifest)
+        write_manifest(self.path, self.manifest)
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append rows to metrics.jsonl."""
@@ -94,23 +127,36 @@ class Run:
             left -= own
         write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
 
+    def digest_metrics(self, stage: str) -> str:
+        """Digest of a stage's rows."""
+        return digest_json([row for row in self.read_metrics() if row.get("stage") == stage])
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """All rows of metrics.jsonl; a last line cut short by a crash is left out."""
         return read_lines(self.path / METRICS)
 
 
 @contextmanager
-def open_run(path: Path, recipe: Mapping[str, Any]) -> Iterator[Run]:
+def open_run(
+    path: Path, recipe: Mapping[str, Any], say: Callable[[str], None] = lambda line: None
+) -> Iterator[Run]:
     """Open or create the run folder `path` for a recipe, and hold its lock.
 
+    Args:
+        path: the folder.
+        recipe: the resolved recipe, as plain values.
+        say: is told where the copy of a damaged manifest is taken.
+
     Raises:
-        WorkError: if another process uses the folder, or it cannot be written.
+        WorkError: if another process uses the folder, it cannot be written, or it holds a link
+            that leads out of it.
         RecipeError: if the folder holds something else, or a run of another recipe.
     """
+    refuse_links(path)
     _read_own_manifest(path, recipe)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = (path / ".lock").open("w")
+        lock = open_beside(path / LOCK)
     except OSError as error:
         raise WorkError(f"--out {path} cannot be written: {error.strerror}") from None
     with lock:
@@ -121,21 +167,32 @@ def open_run(path: Path, recipe: Mapping[str, Any]) -> Iterator[Run]:
                 f"--out {path} is in use by another process; wait for it or name another folder"
             ) from None
         # Read again: another process may have finished between the check and the lock.
-        old = _read_own_manifest(path, recipe)
+        old = _read_own_manifest(path, recipe, say)
         for leftover in _leftovers(path):
             remove(leftover)
-        run = Run(path, old or {"format": 1, "stages": {}})
+        run = Run(path, old or {"format": 1, "stages": {}}, lock=lock.fileno())
         run.manifest["recipe"] = dict(recipe)
         run.manifest["versions"] = versions()
         run.save()
         yield run
 
 
-def _read_own_manifest(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] | None:
+def _is_same(path: Path, opened: int) -> bool:
+    """Whether a path leads to a file that is open."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(opened))
+    except OSError:
+        return False
+
+
+def _read_own_manifest(
+    path: Path, recipe: Mapping[str, Any], say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any] | None:
     """The manifest of a folder that this recipe may use, or None where it has none yet."""
     if path.exists() and not path.is_dir():
         raise RecipeError(f"--out {path} is a file; name a folder for the run")
-    if not (path / MANIFEST).is_file():
+    old = find_manifest(path, say)
+    if old is None:
         foreign = _foreign(path)
         if foreign:
             raise RecipeError(
@@ -143,7 +200,6 @@ def _read_own_manifest(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] 
                 "name a new or empty folder"
             )
         return None
-    old = read_manifest(path / MANIFEST)
     if old["recipe"].get("name") != recipe.get("name"):
         raise RecipeError(
             f"--out {path} holds a run of recipe {old['recipe'].get('name')}, not "
@@ -155,7 +211,7 @@ def _read_own_manifest(path: Path, recipe: Mapping[str, Any]) -> dict[str, Any] 
 def _foreign(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
-    own = {path / ".lock", *_leftovers(path)}
+    own = {path / LOCK, *_leftovers(path)}
     return sorted(entry for entry in path.iterdir() if entry not in own)
 
 
@@ -163,35 +219,6 @@ def _leftovers(path: Path) -> list[Path]:
     """Temporary files of a process that was killed while it wrote."""
     patterns = (".*.tmp", ".projector.*", "checkpoints/*/.*.tmp")
     return [file for pattern in patterns for file in path.glob(pattern)]
-
-
-def read_manifest(file: Path) -> dict[str, Any]:
-    """Read a run's manifest.json.
-
-    Raises:
-        WorkError: if it is missing or is not a manifest.
-    """
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise WorkError(f"{file} cannot be read ({error}); name the folder of a run") from None
-    if not isinstance(manifest, dict) or not all(
-        isinstance(manifest.get(key), dict) for key in ("recipe", "stages")
-    ):
-        raise WorkError(f"{file} is not a run's manifest; name the folder of a run")
-    if not all(map(_is_entry, manifest["stages"].values())):
-        raise WorkError(f"{file} is not a run's manifest; name the folder of a run")
-    return manifest
-
-
-def _is_entry(entry: Any) -> bool:
-    """Whether a finished stage's entry has the fields that later runs read."""
-    if not isinstance(entry, dict) or not isinstance(entry.get("outputs"), dict):
-        return False
-    numbers = [entry.get(name, 0) for name in ("seconds", "peak_memory_bytes")]
-    return isinstance(entry.get("key"), str) and all(
-        isinstance(number, int | float) and math.isfinite(number) for number in numbers
-    )
 
 
 def versions() -> dict[str, str]:
@@ -235,12 +262,17 @@ def _read_seconds(path: Path) -> float:
     return seconds if 0 <= seconds < math.inf else 0.0
 
 
-def write_summary(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
-    """Write summary.json: the evaluation with each stage's seconds and peak memory."""
+def summary_of(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of summary.json: the evaluation with each stage's seconds and peak memory."""
     stages = {
         name: {field: entry[field] for field in ("seconds", "peak_memory_bytes")}
-        for name, entry in run.manifest["stages"].items()
+        for name, entry in manifest["stages"].items()
     }
-    summary = {**evaluation, "stages": stages}
+    return {**evaluation, "stages": stages}
+
+
+def write_summary(run: Run, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Write summary.json."""
+    summary = summary_of(run.manifest, evaluation)
     write_json(run.path / SUMMARY, summary)
     return summary

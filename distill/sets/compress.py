@@ -18,6 +18,7 @@ from torch import Tensor
 
 from distill.errors import WorkError
 from distill.recipes.build import build_coding
+from distill.sets.additions import code_images
 from distill.sets.coded_set import (
     OVER_ESTIMATE,
     best_coder,
@@ -29,7 +30,7 @@ from distill.sets.coded_set import (
 from distill.sets.coding_ways import coding_ways, finest_that_fits, pack_pixels, start_of
 from distill.sets.cost import count_bytes
 from distill.sets.dataset import DistilledSet
-from distill.sets.set_file import SetFile, code_images, read_set, set_path, write_set
+from distill.sets.set_file import SetFile, read_set, set_path, write_set
 from synth.coding import ImageCoding, Pixels
 from synth.coding.refine import Refinement, nearest_that_fits, refine
 from synth.formation import decode_images

@@ -15,7 +15,7 @@ in /labels/learned-coded (uint8), a container of `projectors.codecs`, instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,17 @@ from torch import Tensor
 
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError
-from distill.run.artefacts import SET
+from distill.run.artefacts import MANIFEST, SET
 from distill.sets.coded_set import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
 from distill.sets.soft_labels import put_votes, read_votes, votes_problem
+from distill.store.files import refuse_links
 from distill.store.hdf5 import (
+    DAMAGE,
     create_h5,
     get_json,
     open_h5,
+    open_unchecked,
     put,
     put_json,
     read_array,
@@ -64,6 +67,11 @@ _ATTRIBUTES = (
 
 _LEARNED, _LEARNED_CODED, _FULL = "learned", "learned-coded", "full-fp16"
 
+# Parts that may be left out when a set is read.
+VOTES, MEASURED, REFINED, ENCODED = f"labels/{_FULL}", "@measured", "refined", "labels"
+
+_NOT_ENCODED = tuple(f"labels/{name}" for name in (_FULL, _LEARNED, _LEARNED_CODED))
+
 _WHITENING = ("mean", "transform", "inverse")
 
 # A set holds one of these, and a reader of files asks for the one that is there.
@@ -86,7 +94,7 @@ class SetFile:
         refined: [n, c, h, w] the images as a tower refined them, or None.
         encoded: voted labels in fewer bytes, by their codec spec.
         coded: the images' pixels as `synth.coding.pack_images` keeps them, which are stored in
-            place of `images`, or None. `code_images` sets both.
+            place of `images`, or None. `distill.sets.additions.code_images` sets both.
         coded_labels: container of the learned labels, which is stored in their place, or None.
     """
 
@@ -160,89 +168,70 @@ def _put_labels(labels: h5py.Group, content: SetFile) -> None:
         put_encoded(labels.create_group(name), encoded, images)
 
 
-def code_images(content: SetFile, payload: bytes) -> SetFile:
-    """The set with coded images in place of its own; whatever belonged to those is dropped.
-
-    Hard and learned labels stay. Voted ones, refined images and measured accuracies were made with
-    the images as they were.
+def read_set(path: Path, leave_out: Collection[str] = ()) -> SetFile:
+    """Read and check set.h5.
 
     Args:
-        content: a set of as many images.
-        payload: of `synth.coding.pack_images`, pixels in [0, 1]; with a formation factor, those
-            of the stored images, each of which decodes to factor^2.
-
-    Raises:
-        CodingError: if the payload is none, or of other images.
-    """
-    images = decode_coded(payload, content.preprocess, len(content.hard))
-    return replace(
-        content,
-        images=images,
-        coded=payload,
-        votes=None,
-        measured=None,
-        refined=None,
-        encoded={},
-    )
-
-
-# Each rewrites the whole file, as HDF5 would keep the space of replaced data.
-def add_votes(path: Path, votes: StoredVotes) -> None:
-    """Add or replace the voted labels; encoded labels and measurements of others are dropped."""
-    write_set(path, replace(read_set(path), votes=votes, encoded={}, measured=None))
-
-
-def add_encoded(path: Path, name: str, encoded: EncodedVotes) -> None:
-    """Add or replace the labels of one codec; what was measured before is dropped."""
-    content = read_set(path)
-    encodings = {**content.encoded, name: encoded}
-    write_set(path, replace(content, encoded=encodings, measured=None))
-
-
-def add_refined(path: Path, refined: Images | None) -> None:
-    """Replace or drop the refined images; votes and measurements of others are dropped."""
-    write_set(path, replace(read_set(path), refined=refined, votes=None, encoded={}, measured=None))
-
-
-def add_measured(path: Path, measured: dict[str, Any]) -> None:
-    """Add or replace the results of an evaluation, without its confusion matrices.
-
-    An HDF5 attribute holds at most 64 kB, and a receiver of a set does not need them.
-    """
-    kept = {key: value for key, value in measured.items() if key != "confusion"}
-    write_set(path, replace(read_set(path), measured=kept))
-
-
-def read_set(path: Path) -> SetFile:
-    """Read and check set.h5.
+        path: of the file.
+        leave_out: parts that the caller replaces or does not need, of `VOTES`, `MEASURED`,
+            `REFINED`, `ENCODED` and `encoded_part` of a codec: they are None, or not among the
+            others, and may be damaged.
 
     Raises:
         WorkError: if it is missing, foreign, damaged, or inconsistent.
     """
-    with open_h5(path, SET_KIND) as file:
+    with open_h5(path, SET_KIND, leave_out, set(_NOT_ENCODED) - set(leave_out)) as file:
         manifest = {name: get_json(file, name) for name in _ATTRIBUTES}
         labels = file["labels"]
         learned = torch.from_numpy(read_array(labels, _LEARNED)) if _LEARNED in labels else None
         coded_labels = get_bytes(labels, _LEARNED_CODED)
         if coded_labels is not None:
             learned = unpack_labels(coded_labels)
-        names = [name for name in labels if name not in (_LEARNED, _LEARNED_CODED, _FULL)]
-        encoded = {name: read_encoded(labels[name]) for name in names}
-        measured = get_json(file, "measured") if "measured" in file.attrs else None
+        encoded = {
+            name: _read_encoded(labels, name)
+            for name in _codecs(labels)
+            if ENCODED not in leave_out and encoded_part(name) not in leave_out
+        }
+        stated = "measured" in file.attrs and MEASURED not in leave_out
+        measured = get_json(file, "measured") if stated else None
         if _CODED in file and _IMAGES in file:
             raise OSError(f"it holds both /{_CODED} and /{_IMAGES}")
         payload = get_bytes(file, _CODED)
         images = torch.empty(0) if payload is not None else read_large(file, _IMAGES)
         shape = images.shape if payload is None else _coded_shape(path, payload)
-        votes = read_votes(labels[_FULL], shape[2:]) if _FULL in labels else None
+        voted = _FULL in labels and VOTES not in leave_out
+        votes = read_votes(labels[_FULL], shape[2:]) if voted else None
         hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
         whitening = _read_whitening(file, shape) if "preprocess" in file else None
-        refined = read_large(file, "refined") if "refined" in file else None
+        moved = "refined" in file and REFINED not in leave_out
+        refined = read_large(file, "refined") if moved else None
     content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
     content = replace(content, coded_labels=coded_labels)
     content = content if payload is None else _decoded(path, content, payload)
     _check(path, content)
     return content
+
+
+def encoded_part(name: str) -> str:
+    """The labels of one codec, as a part of a set, see `read_set`."""
+    return f"labels/{name}"
+
+
+def encoded_names(path: Path) -> list[str]:
+    """The codecs whose labels a set holds, damaged or not."""
+    with open_unchecked(path, SET_KIND) as file:
+        return _codecs(file["labels"])
+
+
+def _codecs(labels: h5py.Group) -> list[str]:
+    return [name for name in labels if name not in (_LEARNED, _LEARNED_CODED, _FULL)]
+
+
+def _read_encoded(labels: h5py.Group, name: str) -> EncodedVotes:
+    try:
+        return read_encoded(labels[name])
+    except DAMAGE as error:
+        raise OSError(f"labels/{name}, which can be encoded again: {error}") from None
 
 
 def _coded_shape(path: Path, payload: bytes) -> Sequence[int]:
@@ -269,7 +258,7 @@ def made_parts(path: Path) -> tuple[str, ...]:
         WorkError: if the file is missing, foreign or damaged.
     """
     learned = tuple(f"labels/{name}" for name in (_LEARNED, _LEARNED_CODED))
-    with open_h5(path, SET_KIND) as file:
+    with open_unchecked(path, SET_KIND) as file:
         images = _CODED if _CODED in file else _IMAGES
         return (images, "hard", *(name for name in learned if name in file))
 
@@ -346,5 +335,12 @@ def _label_problem(content: SetFile) -> str | None:
 
 
 def set_path(path: Path) -> Path:
-    """The file of a set, given the file or the folder of its run."""
+    """The file of a set, given the file or the folder of its run.
+
+    Raises:
+        WorkError: if a link leads out of the run's folder, see `refuse_links`.
+    """
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).exists():
+        refuse_links(folder)
     return path / SET if path.is_dir() else path

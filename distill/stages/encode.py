@@ -28,12 +28,20 @@ from distill.run.context import Context, scratch_context
 from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
 from distill.run.load import step_count
+from distill.sets.additions import add_encoded, check_out
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import count_bytes, receiver_files, teacher_passes
 from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.label_encoding import encode_one, full_votes
 from distill.sets.network_labels import is_network
-from distill.sets.set_file import SetFile, add_encoded, read_set, set_path, write_set
+from distill.sets.set_file import (
+    ENCODED,
+    MEASURED,
+    SetFile,
+    read_set,
+    set_path,
+    write_set,
+)
 from distill.stages.evaluate import online_labels, student_parts
 from distill.stages.stage import Stage, output_file, set_parts, vote_keys
 from distill.stages.units.networks import Units
@@ -48,7 +56,7 @@ from synth.training.prediction import accuracy
 def run_encode(context: Context, table: EncodeTable) -> None:
     """Add /labels/<codec> to set.h5, and describe it in encoding.json."""
     path = context.run.path / SET
-    content = read_set(path)
+    content = read_set(path, (ENCODED, MEASURED))
     name, encoded, described = encode_content(context, content, table)
     _check_budget(context, replace(content, votes=None, encoded={name: encoded}), name)
     add_encoded(path, name, encoded)
@@ -126,8 +134,15 @@ def encode_content(
 
 
 def encoding_name(path: Path) -> str:
-    """The spec that encoding.json names."""
-    return str(json.loads(path.read_text(encoding="utf-8"))["codec"])
+    """The spec that encoding.json names.
+
+    Raises:
+        WorkError: if it is missing or damaged.
+    """
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["codec"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise WorkError(f"{path} cannot be read ({error}); run the stage encode again") from None
 
 
 def judging_students(recipe: Recipe) -> dict[str, Any] | None:
@@ -165,7 +180,9 @@ def encode_set(
         quiet: show no progress.
     """
     source = set_path(path)
-    content = read_set(source)
+    if out is not None:
+        check_out(out)
+    content = read_set(source, (ENCODED, MEASURED))
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {source}")
     recipe = with_evaluation(recipe, {})
     recipe = check_recipe({**recipe.model_dump(), "encode": choice}, "encode")

@@ -47,8 +47,9 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
 from distill.run.context import Context
 from distill.run.load import step_count
+from distill.sets.additions import add_measured
 from distill.sets.coded_images import CODINGS, largest, usable_factors
-from distill.sets.set_file import SET_KIND, add_measured
+from distill.sets.set_file import SET_KIND
 from distill.stages.stage import Stage, output_file, vote_keys
 from distill.stages.units.coded import PACKED, fitting_ipc, packing, set_bytes
 from distill.stages.units.networks import Units, seen_by

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,12 @@ from distill.run.artefacts import (
     SUMMARY,
 )
 from distill.run.context import Context
-from distill.run.folder import StageTimer, read_manifest
+from distill.run.folder import StageTimer
 from distill.run.keys import MADE_FROM, differences
+from distill.run.manifest import read_manifest
 from distill.run.reuse import REUSED, take_outputs
-from distill.sets.set_file import add_refined
+from distill.sets.additions import BEFORE_REFINED, add_refined
+from distill.sets.set_file import read_set
 from distill.stages.given_experts import take_experts
 from distill.stages.loading import STAGES, planned
 from distill.stages.stage import Stage
@@ -170,7 +172,8 @@ def _take(context: Context, stage: Stage, made_from: dict[str, Any]) -> dict[str
 def _record(
     context: Context, stage: Stage, before: dict[str, Any] | None, made: dict[str, Any]
 ) -> None:
-    """Note that a stage is finished."""
+    """Note that a stage is finished, with the digest of its metric rows."""
+    made = {**made, "metrics": context.run.digest_metrics(stage.name)}
     if before is None or before["outputs"] != made["outputs"]:
         _forget_dependents(context, stage.name)
     context.run.record_stage(stage.name, made)
@@ -201,9 +204,21 @@ def _undo_refine(context: Context) -> None:
     """Drop the refined images of a set that the recipe no longer refines."""
     if context.recipe.refine is None and REFINE_STAGE in context.run.manifest["stages"]:
         if (context.run.path / SET).is_file():
-            add_refined(context.run.path / SET, None)
+            _drop_refined(context)
         del context.run.manifest["stages"][REFINE_STAGE]
         _forget_dependents(context, REFINE_STAGE)
+
+
+def _drop_refined(context: Context) -> None:
+    """Drop the refined images of the set; one that cannot be read is made again."""
+    path = context.run.path / SET
+    try:
+        read_set(path, BEFORE_REFINED)
+    except WorkError:
+        for name in MAKERS:
+            context.run.manifest["stages"].pop(name, None)
+    else:
+        add_refined(path, None)
 
 
 def _made_from(context: Context, stage: Stage) -> dict[str, Any]:
@@ -250,10 +265,15 @@ def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:
     return [name for name, digest in recorded.items() if outputs.get(name) != digest]
 
 
-def changed_outputs(folder: Path) -> list[str]:
-    """Outputs of a run's finished stages that are missing, damaged or no longer the same."""
+def changed_outputs(folder: Path, stages: Mapping[str, Any]) -> list[str]:
+    """Outputs of a run's finished stages that are missing, damaged or no longer the same.
+
+    Args:
+        folder: of the run.
+        stages: the entries of its manifest.
+    """
     changed: list[str] = []
-    for name, entry in read_manifest(folder / MANIFEST)["stages"].items():
+    for name, entry in stages.items():
         outputs = entry["outputs"]
         changed += _changed(STAGES[name], folder, outputs) if name in STAGES else list(outputs)
     return changed

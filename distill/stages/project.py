@@ -26,8 +26,10 @@ from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.shapes import parameter_count
 from distill.stages.units.unit import Part, Task, Unit, exhaust, fixed_generator
 from distill.store.experts import read_info, read_snapshots
+from distill.store.files import remove
 from distill.teachers.loading import load_committee
 from projectors import Projector
+from projectors.files.description import DESCRIPTION
 from synth.parameters import call_with_vector
 from synth.training.prediction import predict
 
@@ -72,6 +74,9 @@ def run_project(context: Context, table: ProjectorTable) -> None:
         shipped = projectors.rounded(projector, storage)
         fidelity = projectors.measure_fidelity(shipped, held_images, wanted, held_labels)
         folder = context.run.path / PROJECTOR
+        if not (folder / DESCRIPTION).is_file():
+            # What is left of a damaged one; `save` replaces whole projectors alone.
+            remove(folder)
         projectors.save(projector, folder, storage=storage, fidelity=fidelity)
     except projectors.DivergedError as error:
         raise DivergedRunError(f"project diverged at step {error.step}: {error}") from None

@@ -17,7 +17,8 @@ from distill.run.artefacts import REFINE_STAGE, SET
 from distill.run.context import Context
 from distill.run.dry_run import Cost, run_dry
 from distill.run.load import step_count
-from distill.sets.set_file import add_refined, read_set
+from distill.sets.additions import BEFORE_REFINED, add_refined
+from distill.sets.set_file import read_set
 from distill.stages.stage import Stage, set_parts
 from distill.stages.units.networks import STEPS, Units
 from distill.stages.units.shapes import parameter_count, synthetic_shape
@@ -36,7 +37,7 @@ def run_refine(context: Context, table: RefineTable) -> None:
     """
     context.run.keep_metrics(REFINE_STAGE)
     path = context.run.path / SET
-    content = read_set(path)
+    content = read_set(path, BEFORE_REFINED)
     images = gather(content.images).to(context.device, copy=True)
     settings = projectors.RefineSettings(table.steps, table.lr, table.factor)
     try:

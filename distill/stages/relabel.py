@@ -14,7 +14,8 @@ from distill.run.artefacts import RELABEL_STAGE, SET
 from distill.run.context import Context
 from distill.run.engines import Load, in_turn
 from distill.run.load import step_count, together
-from distill.sets.set_file import add_votes, read_set
+from distill.sets.additions import BEFORE_VOTES, add_votes
+from distill.sets.set_file import read_set
 from distill.sets.soft_labels import RELABEL
 from distill.stages.stage import Stage, set_parts
 from distill.stages.units.networks import Units, seen_by
@@ -35,7 +36,7 @@ from synth.images import Images, gather
 def run_relabel(context: Context, table: RelabelTable) -> None:
     """Add /labels/full-fp16 to set.h5; finished epochs are not voted again on resuming."""
     path = context.run.path / SET
-    content = context.once("set", partial(read_set, path))
+    content = context.once("set", partial(read_set, path, BEFORE_VOTES))
     images, hard = context.on_device(content.seen_images), content.seen_hard
     committee = load_committee(context)
     batch_statistics = use_batch_statistics(context, table, committee)

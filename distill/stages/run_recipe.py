@@ -19,8 +19,9 @@ from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, MANIFEST, REPORT, 
 from distill.run.context import Context
 from distill.run.engines import Engine
 from distill.run.engines.process_group import joined
-from distill.run.folder import Run, open_run, read_manifest, write_summary
+from distill.run.folder import Run, open_run, write_summary
 from distill.run.interrupt import listen
+from distill.run.manifest import find_manifest, read_manifest
 from distill.run.progress import Progress
 from distill.stages.given_experts import check_given
 from distill.stages.loading import check_stages
@@ -78,7 +79,7 @@ def run_recipe(
             context.data = data
             follow_match(context, group)
             return None
-        with open_run(out, recipe.model_dump(mode="json")) as run:
+        with open_run(out, recipe.model_dump(mode="json"), progress.say) as run:
             context = Context(run, recipe, device, progress, stop, group=group)
             context.engine = engine or context.engine
             context.data = data
@@ -88,10 +89,8 @@ def run_recipe(
 
 def _earlier(out: Path) -> dict[str, Any]:
     """The recipe in a run's folder; empty for a new folder."""
-    if not (out / MANIFEST).is_file():
-        return {}
-    recipe: dict[str, Any] = read_manifest(out / MANIFEST)["recipe"]
-    return recipe
+    manifest = find_manifest(out, lambda line: None)
+    return {} if manifest is None else dict(manifest["recipe"])
 
 
 def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:

@@ -10,7 +10,8 @@ from distill.errors import WorkError
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.artefacts import SET
 from distill.run.context import Context
-from distill.sets.set_file import SetFile, code_images, write_set
+from distill.sets.additions import code_images
+from distill.sets.set_file import SetFile, write_set
 from distill.store.files import digest_json
 from synth.images import Images
 from synth.matching.start import class_labels

@@ -7,10 +7,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from distill.errors import WorkError
 
@@ -22,37 +22,103 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A link that lies there would be written through.
+    remove(temporary)
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _parents_of(path), _removed_after(temporary):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except Exception as error:
         if is_full(error):
             raise WorkError(full_message(path)) from None
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`, renamed to `path` if the block succeeds.
+def _removed_after(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder that holds links which lead out of it: nothing is read or written there.
 
     Raises:
-        OSError: if it cannot be made, or `path` is no empty folder.
+        WorkError: if there is one, at any depth.
     """
+    home = folder.resolve()
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise WorkError(
+                    f"{path} is a link that leads out of {folder}; put the file or folder itself "
+                    "there, or remove the link"
+                )
+
+
+def open_beside(path: Path) -> BinaryIO:
+    """Open a file of ours to read it and to append to it, or make it; never through a link.
+
+    Raises:
+        OSError: if it is a link, or cannot be opened.
+    """
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    return os.fdopen(opened, "a+b")
+
+
+@contextmanager
+def new_folder(path: Path, is_own: Callable[[Path], bool] = lambda folder: False) -> Iterator[Path]:
+    """A temporary folder beside `path`, renamed to `path` if the block succeeds.
+
+    Args:
+        path: not there, an empty folder, or one that may be replaced as a whole; that one stays
+            until the block has succeeded.
+        is_own: whether a folder that is not empty may be replaced.
+
+    Raises:
+        OSError: if it cannot be made, or `path` is something else, or a link.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link; name the folder itself", str(path))
     path = path.resolve()
+    replaced = path.is_dir() and any(path.iterdir())
+    if replaced and not is_own(path):
+        raise FileExistsError(errno.EEXIST, "it is not an empty folder", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
+    earlier = path.with_name(f".{path.name}.{os.getpid()}.earlier")
+    remove(temporary)
+    with _parents_of(path):
+        try:
+            temporary.mkdir()
+            yield temporary
+            if replaced:
+                os.replace(path, earlier)
+            os.replace(temporary, path)
+        finally:
+            if earlier.is_dir() and not path.exists():
+                os.replace(earlier, path)
+            shutil.rmtree(earlier, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _parents_of(path: Path) -> Iterator[None]:
+    """The folders above `path`; those that were made for it go again if the block fails."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def is_full(error: Exception) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from distill.errors import WorkError
+from distill.store.attributes import DIGESTS, broken_attributes, seal_attributes, within
 from distill.store.file_errors import system_refusal
 from distill.store.files import atomic_path
 from distill.store.foreign import layout_of
@@ -39,14 +40,37 @@ DAMAGE = (
 
 
 @contextmanager
-def open_h5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """Open `path` for reading and check that it is an artefact of `kind`.
+def open_h5(
+    path: Path, kind: str, unread: Collection[str] = (), read: Collection[str] = ()
+) -> Iterator[h5py.File]:
+    """Open `path` for reading and check that it is an artefact of `kind`, its attributes too.
 
     The block should only read: an error of HDF5 inside it is reported as a damaged file.
+
+    Args:
+        path: of the file.
+        kind: of artefact.
+        unread: attributes, and objects with all below them, that the block does not read: as
+            `distill.store.attributes` names them. What they hold need not fit its digest.
+        read: exceptions from `unread`.
 
     Raises:
         WorkError: if the file is missing, is not HDF5, is damaged, or is something else.
     """
+    with open_unchecked(path, kind) as file:
+        broken = [
+            name
+            for name in broken_attributes(path) or ()
+            if not within(name, unread) or within(name, read)
+        ]
+        if broken:
+            raise OSError(f"{', '.join(broken)[:200]}: not what was written")
+        yield file
+
+
+@contextmanager
+def open_unchecked(path: Path, kind: str) -> Iterator[h5py.File]:
+    """As `open_h5`, for a caller that has a digest of its own of what it reads."""
     if not path.is_file():
         raise WorkError(f"{path} is not a file; name the {kind} file of a run")
     try:
@@ -170,11 +194,15 @@ def read_kind(path: Path) -> str:
 
 @contextmanager
 def create_h5(path: Path, kind: str) -> Iterator[h5py.File]:
-    """A new artefact of `kind`, moved into place if the block succeeds."""
+    """A new artefact of `kind`, moved into place if the block succeeds.
+
+    Its attributes get their digests last.
+    """
     with new_h5(path) as file:
         file.attrs["limbeck"] = kind
         file.attrs["format"] = FORMAT_VERSION
         yield file
+        seal_attributes(file)
 
 
 @contextmanager
@@ -187,8 +215,13 @@ def new_h5(path: Path) -> Iterator[h5py.File]:
     # Unbuffered, so that each error is raised by its own write.
     with atomic_path(path) as temporary, temporary.open("w+b", buffering=0) as raw:
         deferred = DeferredErrorFile(raw)
-        with h5py.File(deferred, "w", libver=("v110", "v110")) as file:
-            yield file
+        try:
+            with h5py.File(deferred, "w", libver=("v110", "v110")) as file:
+                yield file
+        except DAMAGE:
+            # What was dropped cannot be read again, and that is not the first cause.
+            if deferred.error is None:
+                raise
         if deferred.error is not None:
             raise deferred.error
 
@@ -221,22 +254,24 @@ def smallest_unsigned(count: int) -> np.dtype[Any]:
 
 
 def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes: bool) -> str:
-    """Digest of the datasets under `prefixes`, with the root attributes if `attributes`."""
+    """Digest of the datasets under `prefixes`, with the root attributes if `attributes`.
+
+    Left out are `measured` and what `distill.store.attributes` adds.
+    """
     total = hashlib.sha256()
 
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        for key in sorted(item.attrs):
+        for key in sorted({*item.attrs} - {DIGESTS}):
             total.update(f"{name}@{key}={item.attrs[key]!r};".encode())
         if isinstance(item, h5py.Dataset):
             total.update(f"{name}:{item.dtype}{item.shape};".encode())
             for block in _blocks(checked_dataset(item.parent, item.name)):
                 total.update(block.tobytes())
 
-    with open_h5(path, kind) as file:
+    with open_unchecked(path, kind) as file:
         if attributes:
-            for key in sorted(file.attrs):
-                if key != "measured":
-                    total.update(f"@{key}={file.attrs[key]!r};".encode())
+            for key in sorted({*file.attrs} - {"measured", DIGESTS}):
+                total.update(f"@{key}={file.attrs[key]!r};".encode())
         for prefix in prefixes:
             item = file[prefix]
             add(prefix, item)
@@ -264,7 +299,7 @@ def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
 
 def digest_attribute(path: Path, kind: str, name: str) -> str:
     """Digest of a root attribute; raises WorkError if it is missing."""
-    with open_h5(path, kind) as file:
+    with open_unchecked(path, kind) as file:
         return hashlib.sha256(str(file.attrs[name]).encode()).hexdigest()
 
 

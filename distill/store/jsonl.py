@@ -8,15 +8,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.store.files import open_beside
+from distill.store.seals import fits, sealed, unsealed
+
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows; a truncated last line is ended first."""
-    with path.open("a+b") as file:
+    with open_beside(path) as file:
+        file.seek(0, os.SEEK_END)
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
         file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def append_sealed(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row with its digest, for `read_sealed`."""
+    append_lines(path, [sealed(row)])
+
+
+def read_sealed(path: Path) -> list[dict[str, Any]]:
+    """As `read_lines`, without digests; a row that does not fit its own is left out."""
+    return [unsealed(row) for row in read_lines(path) if fits(row) is not False]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 FOLDER/packed.json holds the class names, the digest, the source, and for each split the number of
 images in each of its shards. FOLDER/train-0000.h5 and so on are the shards: /images [m, c, h, w],
 one image a chunk with a checksum, and /labels [m]. Pixels are uint8 where that is exact,
-else float32. The index is written last, so a pack that was interrupted has none.
+else float32. A pack is made beside its place, and put there when it is whole.
 """
 
 from __future__ import annotations
@@ -60,6 +60,17 @@ class PackedIndex:
 def shard_path(folder: Path, split: str, number: int) -> Path:
     """The path of a shard."""
     return folder / f"{split}-{number:04d}.h5"
+
+
+def is_pack(folder: Path) -> bool:
+    """Whether a folder holds a pack and nothing else, so that another may take its place."""
+    try:
+        index = read_index(folder)
+    except WorkError:
+        return False
+    counts = index.shards.items()
+    own = {shard_path(folder, split, i) for split, sizes in counts for i in range(len(sizes))}
+    return set(folder.iterdir()) <= {folder / INDEX, *own}
 
 
 def write_index(folder: Path, index: PackedIndex) -> None:

@@ -24,6 +24,7 @@ from distill.run.artefacts import VOTES
 from distill.run.context import Context
 from distill.store.committee import Member
 from distill.store.files import digest_bytes, digest_json, write_json
+from distill.store.seals import fits, sealed, unsealed
 from synth.augment import Augmentation
 from synth.committee.features import head_inputs
 from synth.committee.relabel import labelled_online
@@ -148,7 +149,7 @@ def _measured(
             for place in missing:
                 score = _distil_alone(context, table, networks[place])
                 known[digests[place]] = score
-                write_json(path, known)
+                write_json(path, sealed(known))
                 advance(f"{members[place].spec} alone: {score:.3f}")
     return tuple(known[digest] for digest in digests)
 
@@ -224,9 +225,10 @@ def _digest(context: Context, table: CommitteeTable, member: Member) -> str:
 
 
 def _read(path: Path) -> dict[str, float]:
-    """The scores in votes.json by digest; empty where it is missing or malformed."""
+    """The scores in votes.json by digest; empty where it is missing or damaged."""
     try:
         raw: Any = json.loads(path.read_text(encoding="utf-8"))
-        return {str(digest): float(score) for digest, score in raw.items()}
+        scores = {} if fits(raw) is False else unsealed(raw)
+        return {str(digest): float(score) for digest, score in scores.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

@@ -18,6 +18,7 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import RELABEL_STAGE
 from distill.run.checkpoints import Saved
 from distill.run.context import Context
+from distill.sets.additions import BEFORE_VOTES
 from distill.sets.set_file import read_set
 from distill.sets.soft_labels import RELABEL
 from distill.store.tensors import Arrays, from_arrays
@@ -61,7 +62,7 @@ def vote_epoch(voting: Voting, context: Context, epoch: int) -> tuple[Arrays, di
     """The votes on the views of an epoch, see `pack_epoch`; networks and images are read once."""
 
     def opened() -> Label:
-        content = context.once("set", partial(read_set, voting.set_path))
+        content = context.once("set", partial(read_set, voting.set_path, BEFORE_VOTES))
         images = context.on_device(content.seen_images)
         committee = Committee(load_networks(context), torch.tensor(voting.weights))
         chosen = None if voting.chosen is None else torch.from_numpy(voting.chosen)
@@ -139,10 +140,29 @@ def labeller(
                     table.parts,
                     batch_statistics,
                 )
+        _check_finite(epoch_votes.logits, batch_statistics)
         context.progress.advance()
         return pack_epoch(epoch_votes, queried)
 
     return label
+
+
+def _check_finite(logits: Tensor, batch_statistics: bool) -> None:
+    """Refuse votes [n, k] that half precision does not hold: no later stage could use them."""
+    lost = logits.numel() - int(logits.isfinite().sum())
+    if not lost:
+        return
+    cause = (
+        "batch statistics of few images can make a teacher's outputs explode: set relabel.bssl to "
+        "off, or raise relabel.batch_size"
+        if batch_statistics
+        else "a teacher is badly scaled or diverged: choose another member, or train it again"
+    )
+    largest = torch.finfo(torch.float16).max
+    raise WorkError(
+        f"relabel: {lost:,} of {logits.numel():,} voted logits are not finite in half precision, "
+        f"which ends at {largest:,.0f}; {cause}"
+    )
 
 
 def collect(

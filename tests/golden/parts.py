@@ -19,6 +19,9 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
+from distill.store.attributes import DIGESTS
+from distill.store.seals import fits, unsealed
+
 Parts = dict[str, str]
 
 LEFT_OUT = "left out"
@@ -115,6 +118,8 @@ def _arrays(digests: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 def _json(path: Path, ignored: set[str], depth: int = 2) -> Iterator[tuple[str, str]]:
     value = json.loads(path.read_text(encoding="utf-8"))
+    # A digest that a file holds of itself counts what is left out here.
+    value = unsealed(value) if isinstance(value, dict) and fits(value) else value
     yield from _flatten(_tidy(value, ignored), depth)
 
 
@@ -127,7 +132,7 @@ def _evaluation(path: Path, ignored: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _manifest(path: Path, ignored: set[str]) -> Iterator[tuple[str, str]]:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = unsealed(json.loads(path.read_text(encoding="utf-8")))
     # The digests of outputs count the recipe that is stored in them.
     value["stages"] = {name: sorted(entry["outputs"]) for name, entry in value["stages"].items()}
     yield from _flatten(_tidy(value, ignored), 3)
@@ -148,6 +153,8 @@ def _hdf5(path: Path, ignored: set[str]) -> Iterator[tuple[str, str]]:
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         for key, value in item.attrs.items():
+            if key == DIGESTS:
+                continue
             plain = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
             tidied = LEFT_OUT if key in ignored else _tidy(plain, ignored)
             depth = 2 if key == "recipe" else 0

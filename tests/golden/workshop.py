@@ -26,7 +26,7 @@ _FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "exchange"
 
 # What is put into a case's folder before it begins, locks and checkpoints are no artefacts.
 _GIVEN = ("fixtures", *RECIPES)
-_NO_ARTEFACT = {".lock", "checkpoints", "jobs.jsonl"}
+_NO_ARTEFACT = {".lock", ".manifest.json", "checkpoints", "jobs.jsonl"}
 
 # Results are the same to the last bit only with the same kernels.
 _LIBRARIES = ("torch", "torchvision", "numpy", "h5py", "scikit-learn", "peft", "open-clip-torch")

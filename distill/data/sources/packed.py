@@ -9,11 +9,12 @@ from torch import Tensor
 
 from distill.data.source_splits import Request, SourceSplits
 from distill.data.splits import DataDigest, Split, check_class_names, check_images, data_notes
+from distill.store.files import new_folder
 from distill.store.packed import (
-    INDEX,
     SPLITS,
     PackedImages,
     PackedIndex,
+    is_pack,
     read_index,
     write_index,
     write_shards,
@@ -52,25 +53,24 @@ def pack_data(
     Args:
         data: all three splits.
         source: where they come from.
-        folder: to be made; an earlier pack in it is replaced.
+        folder: to be made; an earlier pack there is replaced when this one is whole.
         tell: called with the number of images of each batch that was written.
 
     Raises:
         DataError: when an image or the class names cannot be used.
+        OSError: when it cannot be written, or something else is there.
     """
     check_class_names(data.class_names)
     splits = dict(zip(SPLITS, data.three, strict=True))
-    folder.mkdir(parents=True, exist_ok=True)
-    # A folder without its index is no pack.
-    (folder / INDEX).unlink(missing_ok=True)
-    digest, shards = DataDigest(), {}
-    for name, split in splits.items():
-        checked = _checked_batches(name, split, digest, tell)
-        shards[name] = tuple(write_shards(folder, name, checked, split.labels))
-    names = data.class_names
-    notes = data.notes + data_notes(digest, data.train.labels, names)
-    index = PackedIndex(names, digest.finish(names), source, shards, notes)
-    write_index(folder, index)
+    with new_folder(folder, is_pack) as fresh:
+        digest, shards = DataDigest(), {}
+        for name, split in splits.items():
+            checked = _checked_batches(name, split, digest, tell)
+            shards[name] = tuple(write_shards(fresh, name, checked, split.labels))
+        names = data.class_names
+        notes = data.notes + data_notes(digest, data.train.labels, names)
+        index = PackedIndex(names, digest.finish(names), source, shards, notes)
+        write_index(fresh, index)
     return index
 
 

@@ -12,7 +12,7 @@ from distill.run.artefacts import COMMITTEE
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.store.files import digest_file, digest_json
-from distill.store.jsonl import append_lines, read_lines
+from distill.store.jsonl import append_sealed, read_sealed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -76,15 +76,14 @@ class JobLog:
         with self.context.progress.task(task, len(jobs), len(jobs) - len(left)) as advance:
             for job, result in self.context.map(work.function, left, work.load):
                 known[job.name] = result
-                row = {"key": self.key, "job": job.name, **asdict(result)}
-                append_lines(self.path, [row])
+                append_sealed(self.path, {"key": self.key, "job": job.name, **asdict(result)})
                 advance(work.note(job, result))
         return {job.name: known[job.name] for job in jobs}
 
     def _read(self, kind: type[Result]) -> dict[str, Result]:
         """Results by job; rows of other sweeps, and of other kinds, are left out."""
         found = {}
-        for row in read_lines(self.path):
+        for row in read_sealed(self.path):
             try:
                 name, key = row.pop("job"), row.pop("key")
                 if key == self.key:

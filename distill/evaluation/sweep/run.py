@@ -24,6 +24,7 @@ from distill.evaluation.sweep.jobs import (
     plan_sweep,
 )
 from distill.evaluation.sweep.log import JobLog, Work, sweep_key
+from distill.evaluation.sweep.place import check_place
 from distill.evaluation.sweep.plot import draw_curves
 from distill.evaluation.sweep.work import random_file, train_and_test
 from distill.recipes.checks import check_names, check_networks
@@ -155,6 +156,7 @@ def sweep_set(
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
     check_names(recipe)
+    check_place(out)
     out.mkdir(parents=True, exist_ok=True)
     within = out if engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:

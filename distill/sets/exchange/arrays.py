@@ -12,6 +12,7 @@ import numpy as np
 
 from distill.errors import WorkError
 from distill.sets.set_file import SET_KIND, read_set
+from distill.store.attributes import DIGESTS
 from distill.store.foreign import is_plain, load_npz, load_torch
 from distill.store.hdf5 import create_h5, open_h5, put, read_array
 from synth.images import gather
@@ -133,4 +134,5 @@ def _plain(item: h5py.Group) -> dict[str, Any]:
     return {
         key: value.item() if isinstance(value, np.generic) else value
         for key, value in sorted(item.attrs.items())
+        if key != DIGESTS
     }

@@ -16,9 +16,9 @@ from distill.names import PROJECTOR_FORMATS, arguments, resolve
 from distill.recipes.build import build_data
 from distill.recipes.loading import check_recipe
 from distill.run.artefacts import MANIFEST, PROJECTOR
-from distill.run.folder import read_manifest
+from distill.run.manifest import read_manifest
 from distill.sets.set_file import read_set
-from distill.store.files import new_folder
+from distill.store.files import new_folder, refuse_links
 from projectors import Projector, ProjectorError
 from projectors.export.card import model_card
 from projectors.export.formats import Exported, write_about
@@ -59,7 +59,10 @@ def export_projector(path: Path, out: Path, request: ExportRequest) -> dict[str,
     Raises:
         WorkError: if it cannot be read, written in this format, or gives other labels there.
     """
-    source = path / PROJECTOR if (path / MANIFEST).is_file() else path
+    source = path
+    if (path / MANIFEST).is_file():
+        refuse_links(path)
+        source = path / PROJECTOR
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise WorkError(f"--out {out} exists and is not empty; name a new folder")
     try:

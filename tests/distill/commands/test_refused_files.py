@@ -12,7 +12,7 @@ from distill.errors import WorkError
 from distill.sets.set_file import read_set, write_set
 from distill.store.committee import read_committee
 from distill.store.experts import read_snapshots
-from tests.distill.cases import contents, flip_byte, flip_data, write_recipe
+from tests.distill.cases import contents, edited, flip_byte, flip_data, write_recipe
 
 COMMANDS = ("evaluate", "show", "verify")
 
@@ -85,13 +85,13 @@ def test_run_without_evaluation_has_no_report(run_copy, refused):
 
 def corrupt(path, name, value):
     """Change values of a dataset as HDF5 itself does, with a checksum that fits."""
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         dataset = file[name]
         dataset[(0,) * dataset.ndim] = value
 
 
 def attribute(path, name, text):
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         file.attrs[name] = text
 
 
@@ -129,7 +129,7 @@ def test_set_whose_parts_contradict_each_other_is_refused(change, words, run_cop
 
 
 def test_set_with_a_missing_part_is_refused(run_copy, refused):
-    with h5py.File(run_copy / "set.h5", "r+") as file:
+    with edited(run_copy / "set.h5") as file:
         del file["hard"]
     assert "the file is truncated or damaged: make it again" in refused(
         1, "show", run_copy / "set.h5"
@@ -149,7 +149,7 @@ def test_set_of_other_data_is_refused(run_copy, refused):
 
 
 def test_committee_of_other_data_is_refused(run_copy, refused):
-    with h5py.File(run_copy / "committee.h5", "r+") as file:
+    with edited(run_copy / "committee.h5") as file:
         file.attrs["data"] = "0"
     line = refused(1, "evaluate", run_copy, "--quiet")
     assert "was trained on other data or classes; run the stage committee" in line

@@ -2,14 +2,13 @@
 
 import json
 
-import h5py
 import pytest
 import torch
 
 from distill.recipes import compiling
 from distill.recipes.build import build_data
 from distill.recipes.loading import load_recipe
-from tests.distill.cases import TINY, read_json, write_recipe
+from tests.distill.cases import TINY, edited, read_json, write_recipe
 
 CPU = torch.device("cpu")
 TABLES = ("experts", "match", "committee", "evaluate")
@@ -60,7 +59,7 @@ def test_the_manifest_says_what_was_decided(command, tmp_path):
 def test_a_set_that_was_compiled_elsewhere_is_evaluated_without_a_compiler(
     command, run_copy, monkeypatch
 ):
-    with h5py.File(run_copy / "set.h5", "r+") as file:
+    with edited(run_copy / "set.h5") as file:
         recipe = json.loads(file.attrs["recipe"])
         recipe["evaluate"]["compile"] = "on"
         file.attrs["recipe"] = json.dumps(recipe)

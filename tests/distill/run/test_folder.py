@@ -5,8 +5,10 @@ import json
 import pytest
 
 from distill.errors import WorkError
+from distill.run.checkpoints import Checkpoint
 from distill.run.folder import Run, StageTimer, open_run
-from tests.distill.cases import contents
+from distill.store.seals import fits, unsealed
+from tests.distill.cases import RUN_FILES, contents
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def test_metrics_leave_out_a_last_line_that_was_cut(run):
     assert run.read_metrics() == [rows[0], rows[2], rows[1]]
     run.keep_metrics("match")
     assert run.read_metrics() == [rows[2]]
-    assert set(contents(run.path)) == {".lock", "manifest.json", "metrics.jsonl"}
+    assert set(contents(run.path)) == RUN_FILES
 
 
 def test_checkpoints_of_another_key_are_thrown_away(run):
@@ -48,7 +50,8 @@ def test_manifest_is_kept_when_a_run_is_opened_again(tmp_path):
         assert again.manifest["stages"] == {"experts": {"key": "k", "outputs": {}}}
         assert again.manifest["recipe"] == {"name": "x", "seed": 1}
         stored = json.loads((tmp_path / "run" / "manifest.json").read_text())
-        assert stored == again.manifest
+        assert unsealed(stored) == again.manifest
+        assert fits(stored)
 
 
 def test_run_is_held_by_one_user_at_a_time(tmp_path):
@@ -59,6 +62,34 @@ def test_run_is_held_by_one_user_at_a_time(tmp_path):
     opened.__exit__(None, None, None)
     with open_run(tmp_path / "run", {"name": "x"}):
         pass
+
+
+def test_run_whose_folder_is_moved_stops_and_writes_nothing_where_it_was(tmp_path):
+    place, moved = tmp_path / "run", tmp_path / "moved"
+    with open_run(place, {"name": "x"}) as run:
+        checkpoint = Checkpoint(run, "match", run.checkpoint_folder("match", "key"), print)
+        checkpoint.log({"step": 0})
+        place.rename(moved)
+        for write in (
+            run.save,
+            lambda: checkpoint.log({"step": 1}),
+            lambda: checkpoint.save({}, {}),
+            lambda: checkpoint.part(0).save({}, {}),
+            lambda: run.record_stage("match", {}),
+        ):
+            with pytest.raises(WorkError, match="was moved or removed while the run was writing"):
+                write()
+            assert not place.exists()
+    with open_run(moved, {"name": "x"}) as again:
+        assert again.read_metrics() == [{"stage": "match", "step": 0}]
+
+
+def test_run_does_not_write_into_another_in_its_place(tmp_path):
+    place = tmp_path / "run"
+    with open_run(place, {"name": "x"}) as run:
+        place.rename(tmp_path / "moved")
+        with open_run(place, {"name": "y"}), pytest.raises(WorkError, match="was moved"):
+            run.save()
 
 
 def test_seconds_are_kept_with_metrics_for_a_process_that_is_killed(monkeypatch, tmp_path):

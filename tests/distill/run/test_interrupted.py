@@ -13,7 +13,9 @@ from distill.errors import InterruptedRunError
 from distill.run.interrupt import Stop, listen
 from distill.sets.set_file import read_set, write_set
 from distill.store.files import remove
+from distill.store.seals import sealed
 from tests.distill.cases import (
+    RUN_FILES,
     STAGES,
     STUDENT,
     CountingStop,
@@ -24,6 +26,7 @@ from tests.distill.cases import (
     listen_with,
     outputs_of,
     read_json,
+    rewrite_manifest,
 )
 
 OUTPUT = {
@@ -51,7 +54,7 @@ def unmake(run, stage):
     """Bring a finished run back to before one of its stages."""
     manifest = read_json(run / "manifest.json")
     del manifest["stages"][stage]
-    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    rewrite_manifest(run, manifest)
     if stage == "relabel":
         content = read_set(run / "set.h5")
         write_set(run / "set.h5", replace(content, votes=None, measured=None))
@@ -128,7 +131,7 @@ def test_evaluation_goes_on_from_the_students_that_were_judged(
         f"students/{STUDENT}/hard/0",
         f"students/{STUDENT}/learned/0",
     ]
-    rows[0]["accuracy"] = 0.5
+    rows[0] = sealed({**rows[0], "accuracy": 0.5})
     # As a process leaves it that was killed while it wrote.
     log.write_text("\n".join(map(json.dumps, rows)) + '\n{"job": "students/convn')
     counting = CountingStop(3)
@@ -141,12 +144,41 @@ def test_evaluation_goes_on_from_the_students_that_were_judged(
     assert found["learned"]["runs"][0] == rows[1]["accuracy"]
 
 
-def test_stopped_evaluation_of_a_set_says_that_nothing_was_kept(run_copy, refused, monkeypatch):
+EVALUATE = ("--seeds", "1", "--labels", "hard,learned", "--json", "--quiet")
+
+
+def test_stopped_evaluation_of_a_set_keeps_its_finished_students(
+    run_copy, command, refused, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     before = contents(run_copy)
-    monkeypatch.setattr("distill.evaluation.whole.listen", listen_with(CountingStop(2)))
-    line = refused(130, "evaluate", run_copy / "set.h5", "--json", "--quiet")
-    assert line == "error: interrupted; nothing was kept: run the same command again\n"
+    words = ("evaluate", run_copy / "set.h5", *EVALUATE)
+    whole = command(*words)
+    counting = CountingStop(7)
+    monkeypatch.setattr("distill.evaluation.whole.listen", listen_with(counting))
+    line = refused(130, *words)
+    (log,) = (tmp_path / "cache" / "limbeck" / "evaluations").iterdir()
+    assert line == (
+        f"error: interrupted; the finished students (2) are kept in {log}: run the same command "
+        "to go on\n"
+    )
+    # Others, and another device or recipe, have a file of their own.
+    counting = CountingStop()
+    monkeypatch.setattr("distill.evaluation.whole.listen", listen_with(counting))
+    assert command(*words) == whole
+    once = counting.checks
+    assert contents(tmp_path / "cache") == {}
     assert contents(run_copy) == before
+    assert command(*words) == whole
+    assert counting.checks - once > once
+
+
+def test_stopped_evaluation_says_where_nothing_was_kept(run_copy, refused, monkeypatch, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("distill.evaluation.whole.listen", listen_with(CountingStop(7)))
+    line = refused(130, "evaluate", run_copy / "set.h5", *EVALUATE)
+    assert line == "error: interrupted; nothing was kept: run the same command again\n"
 
 
 def flipped(raw):
@@ -202,6 +234,35 @@ def test_matching_that_refuses_steps_goes_on_to_the_same_end(
     assert artefacts(run_copy) == artefacts(unbroken)
 
 
+class MovingStop(CountingStop):
+    """Moves a run elsewhere at the n-th check."""
+
+    def __init__(self, at, run, moved):
+        super().__init__()
+        self.moving_at, self.run, self.moved = at, run, moved
+
+    def check(self):
+        super().check()
+        if self.checks == self.moving_at:
+            self.run.rename(self.moved)
+
+
+@pytest.mark.parametrize("stage", ["experts", "match", "project", "evaluate"])
+def test_run_that_is_moved_stops_and_goes_on_where_it_is(
+    stage, run_copy, finished, recipe, refused, command, monkeypatch, tmp_path
+):
+    moved = tmp_path / "moved"
+    unmake(run_copy, stage)
+    words = ("run", recipe, "--stage", stage, "--quiet", "--workers", "1", "--out")
+    stop = MovingStop(2, run_copy, moved)
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(stop))
+    assert f"{run_copy} was moved or removed" in refused(1, *words, run_copy)
+    assert not run_copy.exists()
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    assert command("run", recipe, "--quiet", "--out", moved).code == 0
+    assert artefacts(moved) == artefacts(finished)
+
+
 def test_leftovers_of_a_killed_process_are_swept_away(run_copy, finished, recipe, command):
     for name in (".set.h5.123.tmp", ".metrics.jsonl.123.tmp"):
         (run_copy / name).write_bytes(b"half")
@@ -218,7 +279,7 @@ def test_run_that_was_killed_at_its_very_start_can_start_again(recipe, command, 
     (out / ".manifest.json.123.tmp").write_text("{")
     outcome = command("experts", recipe, "--out", out, "--quiet")
     assert outcome.code == 0, outcome.err
-    assert set(contents(out)) == {".lock", "manifest.json", "metrics.jsonl", "experts.h5"}
+    assert set(contents(out)) == {*RUN_FILES, "experts.h5"}
 
 
 def wait_for_rows(run, count, process):

@@ -43,6 +43,11 @@ def progress_of(run):
     return found
 
 
+def rows_of(run):
+    """The rows of metrics.jsonl, each as often as it is there."""
+    return sorted((run / "metrics.jsonl").read_text().splitlines())
+
+
 class Killer:
     """Kills `distill run` at moments drawn from a seed, and looks at what is left each time."""
 
@@ -91,6 +96,7 @@ def test_run_that_is_killed_anywhere_ends_the_same(kills, finished, recipe, comm
     assert command("run", recipe, "--out", run, "--quiet").code == 0
     assert outputs_of(run) == outputs_of(finished)
     assert artefacts(run) == artefacts(finished)
+    assert rows_of(run) == rows_of(finished)
     assert set(contents(run)) == set(contents(finished))
 
 

@@ -13,7 +13,8 @@ import torch
 
 import distill
 from distill.errors import WorkError
-from distill.sets.set_file import add_measured, add_votes, code_images, read_set, write_set
+from distill.sets.additions import add_measured, add_votes, code_images
+from distill.sets.set_file import read_set, write_set
 from distill.stages.loading import STAGES
 from distill.store.hdf5 import digest_content, put
 from synth.coding import (
@@ -27,6 +28,7 @@ from synth.coding import (
 )
 from synth.formation import decode_images
 from synth.whitening import Whitening
+from tests.distill.cases import edited
 from tests.distill.sets.cases import make_set, make_votes
 
 
@@ -106,7 +108,7 @@ def damage(path, change):
     with h5py.File(path) as file:
         payload = bytearray(file["coded"][()].tobytes())
     changed = change(payload)
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         del file["coded"]
         put(file, "coded", np.frombuffer(bytes(changed), np.uint8), None)
 
@@ -170,7 +172,7 @@ def test_payload_that_promises_too_much_is_refused_before_it_is_decoded(tmp_path
 def test_file_with_both_kinds_of_images_is_refused(tmp_path):
     path = tmp_path / "set.h5"
     write_set(path, make_coded())
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         put(file, "images", np.zeros((6, 1, 4, 5), np.float32), None)
     with pytest.raises(WorkError, match="both /coded and /images"):
         read_set(path)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from distill.errors import WorkError
-from distill.sets.set_file import add_measured, add_votes, read_set, write_set
+from distill.sets.additions import add_measured, add_votes
+from distill.sets.set_file import read_set, write_set
 from tests.distill.cases import contents
 from tests.distill.sets.cases import make_set, make_votes
 

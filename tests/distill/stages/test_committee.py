@@ -14,7 +14,7 @@ from distill.sets.set_file import read_set
 from distill.store.committee import read_committee
 from distill.teachers import priors as votes
 from synth.training.prediction import accuracy
-from tests.distill.cases import TINY, contents, outputs_of, read_json, write_recipe
+from tests.distill.cases import TINY, contents, edited, outputs_of, read_json, write_recipe
 
 MEMBERS = ["convnet2:width=8:norm=batch", "vgg11:width=4:norm=batch", "resnet18:width=4"]
 MEASURED = ("measure_student=convnet2:width=4", "measure_ipc=4", "measure_epochs=8")
@@ -241,9 +241,8 @@ def test_measured_vote_that_cannot_be_measured_is_refused(change, words, recipe,
 
 
 def test_committee_of_other_classes_is_refused(run_copy, recipe, refused):
-    import h5py
 
-    with h5py.File(run_copy / "committee.h5", "r+") as file:
+    with edited(run_copy / "committee.h5") as file:
         names = json.loads(file.attrs["class_names"])
         file.attrs["class_names"] = json.dumps(names[::-1])
     line = refused(1, "evaluate", run_copy, "--labels", "votes", "--quiet", "--json")
@@ -251,9 +250,8 @@ def test_committee_of_other_classes_is_refused(run_copy, recipe, refused):
 
 
 def test_committee_of_other_members_is_refused(run_copy, recipe, refused):
-    import h5py
 
-    with h5py.File(run_copy / "committee.h5", "r+") as file:
+    with edited(run_copy / "committee.h5") as file:
         del file["members/0002"]
     line = refused(1, "evaluate", run_copy, "--labels", "votes", "--quiet", "--json")
     assert "but committee.members is" in line

@@ -11,7 +11,7 @@ import synth.training.loop
 from distill.store.experts import read_info
 from projectors.model.projector import Projector
 from synth.matching.outer_loop import MatchSettings
-from tests.distill.cases import TINY, artefacts, outputs_of, write_recipe
+from tests.distill.cases import TINY, artefacts, outputs_of, rewrite_manifest, write_recipe
 from tests.distill.making_cases import RECOVER
 
 BAD = pytest.mark.parametrize("value", [float("nan"), 1e30], ids=["nan", "explosion"])
@@ -41,7 +41,7 @@ def unfinished(run_copy, stage, output):
     """A finished run as it was before one of its stages."""
     manifest = json.loads((run_copy / "manifest.json").read_text())
     del manifest["stages"][stage]
-    (run_copy / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(run_copy, manifest)
     if output is not None:
         (run_copy / output).unlink()
 

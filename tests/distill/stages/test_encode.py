@@ -10,11 +10,12 @@ import distill
 from distill.errors import WorkError
 from distill.evaluation.students import EvaluatedSet
 from distill.recipes.specs import parse_codec
+from distill.sets.additions import add_encoded, add_votes
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
 from distill.sets.label_encoding import decode_votes, encode_votes
 from distill.sets.network_labels import LabelSources, encode_network
-from distill.sets.set_file import add_encoded, add_votes, read_set, write_set
+from distill.sets.set_file import read_set, write_set
 from distill.sets.soft_labels import ViewPlan
 from distill.store.committee import Member
 from distill.store.hdf5 import create_h5, open_h5

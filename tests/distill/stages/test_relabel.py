@@ -3,7 +3,6 @@
 import json
 from typing import get_args
 
-import h5py
 import pytest
 import torch
 
@@ -12,7 +11,7 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.sets.set_file import read_set
 from synth.committee.strategies import CROWD_METHODS
-from tests.distill.cases import copy_run
+from tests.distill.cases import copy_run, edited
 
 AGGREGATES = ("logits", "probabilities", *CROWD_METHODS)
 CHANGES = [
@@ -107,7 +106,7 @@ def test_batch_statistics_without_batch_norm_do_nothing_and_that_is_said(
 def test_committee_of_other_data_or_another_class_order_is_refused(
     attribute, run_copy, recipe, refused
 ):
-    with h5py.File(run_copy / "committee.h5", "r+") as file:
+    with edited(run_copy / "committee.h5") as file:
         names = json.loads(file.attrs["class_names"])
         file.attrs[attribute] = "0" * 64 if attribute == "data" else json.dumps(names[::-1])
     line = refused(1, "evaluate", run_copy, "--labels", "votes", "--quiet", "--json")

@@ -26,6 +26,7 @@ from tests.distill.cases import (
 
 FILES = {
     ".lock",
+    ".manifest.json",
     "manifest.json",
     "experts.h5",
     "committee.h5",

@@ -13,7 +13,7 @@ import pytest
 import distill
 from distill.errors import LimbeckError
 from distill.store.experts import read_last_snapshots
-from tests.distill.cases import copy_run
+from tests.distill.cases import copy_run, edited
 from tests.distill.fuzz_cases import Tally, changed, changed_json, damage
 
 
@@ -47,7 +47,7 @@ def strange_dataset(group, name, random):
 
 def meddle(path: Path, random: Random) -> None:
     """Change an HDF5 file as a program could that means harm: every checksum fits."""
-    with h5py.File(path, "r+") as file:
+    with edited(path) as file:
         groups, datasets = [file], []
         file.visititems(
             lambda _, item: (datasets if hasattr(item, "shape") else groups).append(item)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from distill.errors import WorkError
-from distill.sets.set_file import add_measured, add_votes, write_set
+from distill.sets.additions import add_measured, add_votes
+from distill.sets.set_file import write_set
 from distill.store.hdf5 import (
     digest_attribute,
     digest_content,

@@ -16,7 +16,8 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set, write_set
 from distill.stages.units.shapes import DataShape
-from tests.distill.cases import STUDENT, read_json
+from synth.committee.strategies.stored import aggregated_vote
+from tests.distill.cases import STUDENT, edited, read_json
 
 # Batches of four, and the last one of six: ten images.
 BATCHES = ("relabel.batch_size=4", "relabel.parts=2")
@@ -91,7 +92,7 @@ def test_seeded_votes_are_written_again_to_the_same_bytes(run_copy, recipe, comm
 
 def test_seed_that_draws_other_views_is_refused(run_copy, recipe, command, refused):
     relabelled(command, recipe, run_copy, "relabel.views=seed")
-    with h5py.File(run_copy / "set.h5", "r+") as file:
+    with edited(run_copy / "set.h5") as file:
         file["labels/full-fp16"].attrs["seed"] = 1
     line = refused(1, "show", run_copy / "set.h5")
     assert "seed 1 does not draw the views of its labels on this machine" in line
@@ -103,7 +104,7 @@ def test_seed_that_draws_other_views_is_refused(run_copy, recipe, command, refus
 )
 def test_mixes_that_do_not_fit_are_refused(name, value, run_copy, recipe, command, refused):
     relabelled(command, recipe, run_copy, *BATCHES, "relabel.mix=cutmix")
-    with h5py.File(run_copy / "set.h5", "r+") as file:
+    with edited(run_copy / "set.h5") as file:
         array = file[f"labels/full-fp16/{name}"]
         array[0] = value
     line = refused(1, "show", run_copy / "set.h5")
@@ -216,3 +217,23 @@ def test_wrong_labels_are_refused(change, words):
         load_recipe("digits", [change])
     assert words in str(found.value)
     assert "\n" not in str(found.value)
+
+
+def test_votes_that_half_precision_does_not_hold_are_refused_where_they_are_made(
+    run_copy, recipe, command, refused, monkeypatch
+):
+    """So no later stage meets them, and another recipe goes on in the same folder."""
+
+    def explode(committee, batch, rule, own):
+        return aggregated_vote(committee, batch, rule, own) * (1e6 if own else 1)
+
+    monkeypatch.setattr("distill.teachers.voting.aggregated_vote", explode)
+    words = ("run", recipe, "--out", run_copy, "--stage", "relabel", "--quiet")
+    before = (run_copy / "set.h5").read_bytes()
+    line = refused(1, *words, "--set", "relabel.epochs=5")
+    assert "of 100 voted logits are not finite in half precision, which ends at 65,504" in line
+    assert "set relabel.bssl to off, or raise relabel.batch_size" in line
+    assert (run_copy / "set.h5").read_bytes() == before
+    outcome = command(*words, "--set", "relabel.epochs=5", "--set", "relabel.bssl=off")
+    assert outcome.code == 0, outcome.err
+    assert len(read_set(run_copy / "set.h5").votes.logits) == 5

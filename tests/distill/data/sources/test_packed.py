@@ -12,6 +12,7 @@ from distill.data.sources.packed import pack_data, verify_packed
 from distill.errors import WorkError
 from distill.store import packed
 from distill.store.packed import PackedImages, read_index
+from tests.distill.cases import CountingStop, contents, listen_with
 
 SPLITS = ("train", "validation", "test")
 
@@ -116,15 +117,63 @@ def test_a_shard_ends_where_bytes_no_longer_say_the_pixels(tmp_path):
     assert torch.equal(PackedImages(tmp_path, "train", (6, 6))[0:12], images)
 
 
-def test_an_interrupted_pack_is_none(tmp_path):
-    split = Split(torch.rand(8, 1, 4, 4), torch.arange(8) % 2)
-    broken = Split(torch.rand(8, 1, 4, 4), torch.arange(8) % 2)
-    pack_data(SourceSplits(split, split, ("a", "b"), split), "x", tmp_path)
+def _pack_of(*splits):
+    return SourceSplits(splits[0], splits[1], ("a", "b"), splits[2])
+
+
+def _images():
+    return Split(torch.rand(8, 1, 4, 4), torch.arange(8) % 2)
+
+
+def test_a_pack_that_fails_leaves_the_one_before_it_and_nothing_else(tmp_path):
+    folder, whole, broken = tmp_path / "packed", _images(), _images()
     broken.images[3] = torch.nan
     with pytest.raises(DataError, match="NaN or infinite"):
-        pack_data(SourceSplits(split, broken, ("a", "b"), split), "x", tmp_path)
-    with pytest.raises(WorkError, match=r"has no packed\.json"):
-        load_data(f"packed:{tmp_path}")
+        pack_data(_pack_of(whole, broken, whole), "x", folder)
+    assert not list(tmp_path.iterdir())
+    pack_data(_pack_of(whole, whole, whole), "x", folder)
+    before = contents(tmp_path)
+    with pytest.raises(DataError, match="NaN or infinite"):
+        pack_data(_pack_of(_images(), broken, whole), "x", folder)
+    assert contents(tmp_path) == before
+    assert verify_packed(folder)
+
+
+def test_a_pack_takes_the_place_of_another_as_a_whole(tmp_path, small_shards):
+    folder = tmp_path / "packed"
+    many = Split(torch.rand(99, 1, 4, 4), torch.arange(99) % 2)
+    pack_data(_pack_of(many, many, many), "x", folder)
+    assert len(list(folder.iterdir())) > 4
+    pack_data(_pack_of(_images(), _images(), _images()), "y", folder)
+    assert len(list(folder.iterdir())) == 4
+    # Even out of itself.
+    pack(f"packed:{folder}", folder)
+    assert verify_packed(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["packed"]
+
+
+@pytest.mark.parametrize("name", ["train-0000.h5", "notes.txt", "train-0007.h5"])
+def test_files_that_no_pack_made_are_not_written_over(name, tmp_path, refused):
+    plain, packed_before = tmp_path / "plain", tmp_path / "packed"
+    plain.mkdir()
+    (plain / name).write_text("1")
+    pack_data(_pack_of(_images(), _images(), _images()), "x", packed_before)
+    (packed_before / f"more-{name}").write_text("1")
+    before = contents(tmp_path)
+    for folder in (plain, packed_before):
+        line = refused(1, "pack", "digits", "--out", folder, "--quiet")
+        assert f"--out {folder} holds what is no pack; name a new or empty folder" in line
+    assert contents(tmp_path) == before
+
+
+def test_a_stopped_pack_leaves_the_one_before_it(tmp_path, refused, monkeypatch):
+    folder = tmp_path / "packed"
+    pack("digits", folder, size=8)
+    before = contents(tmp_path)
+    monkeypatch.setattr("distill.run.interrupt.listen", listen_with(CountingStop(2)))
+    line = refused(130, "pack", "glyphs:5", "--out", folder, "--quiet")
+    assert "interrupted; nothing of this pack is kept: run the same command again" in line
+    assert contents(tmp_path) == before
 
 
 def _rewrite(folder, **changes):

@@ -318,7 +318,7 @@ def test_verify_says_whether_the_accuracy_holds(finished, command, tmp_path):
 
 
 def test_verify_fails_where_the_accuracy_does_not_hold(finished, command, tmp_path):
-    from distill.sets.set_file import add_measured
+    from distill.sets.additions import add_measured
 
     path = tmp_path / "set.h5"
     path.write_bytes((finished / "set.h5").read_bytes())

@@ -22,6 +22,7 @@ from tests.distill.cases import (
     listen_with,
     outputs_of,
     read_json,
+    rewrite_manifest,
     write_recipe,
 )
 from tests.distill.making_cases import MEMBERS, PROJECTOR, RECOVER, SELECT, SELECT_TAUGHT
@@ -50,7 +51,7 @@ def taught(recovered, tmp_path):
     out.mkdir()
     manifest = read_json(recovered / "manifest.json")
     manifest["stages"] = {"committee": manifest["stages"]["committee"]}
-    (out / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(out, manifest)
     shutil.copy(recovered / "committee.h5", out)
     return out
 

@@ -1,0 +1,148 @@
+"""A command that fails keeps what was good before it, and leaves nothing of its own behind."""
+
+import errno
+import os
+
+import pytest
+
+from distill.commands.cli import COMMANDS
+from distill.recipes.stages import STAGE_ENTRIES
+from distill.store.files import new_folder
+from tests.distill.cases import STUDENT, contents, copy_run
+
+SHORT = ("--students", STUDENT, "--seeds", "1", "--epochs", "1")
+# Command -> its words, and how it fails: RUN and OTHER are runs, OUT is a place that is free or
+# holds what the command made before.
+REPLACING = {
+    "encode a copy": ("encode", "RUN", "--codec", "dense", "--out", "OUT", "--quiet"),
+    "sweep": ("sweep", "RUN", "--codecs", "topk:k=3", "--out", "OUT", "--quiet", *SHORT),
+    "report of two": ("report", "RUN", "OTHER", "--out", "OUT"),
+    "pack": ("pack", "digits", "--size", "8", "--out", "OUT", "--quiet"),
+}
+MAKING = {
+    "compress": ("compress", "RUN", "--bytes", "3000", "--out", "OUT"),
+    "import": ("import", "NPZ", "--from", "npz", "--out", "OUT"),
+    "export set": ("export", "set", "RUN", "--format", "imagefolder", "--out", "OUT"),
+    "export projector": ("export", "projector", "RUN", "--format", "compact", "--out", "OUT"),
+    "cp": ("cp", "digits", "OUT"),
+}
+CHANGING = {
+    "encode": ("encode", "RUN", "--codec", "dense", "--quiet"),
+    "evaluate": ("evaluate", "RUN", "--record", "--labels", "hard", "--quiet", *SHORT),
+    "report": ("report", "RUN"),
+}
+IMAGES = ("sweep", "RUN", "--images", "--codings", "frequency", "--out", "OUT", "--quiet")
+SWEPT = ("jobs.jsonl", "sweep.json", "curve.svg", "random-0.h5")
+READING = {"show", "verify", "ls", "doctor", "completion"}
+# Of a run, see test_killed.py; plan writes its calibration as all JSON is written.
+ELSEWHERE = {"run", "plan", *STAGE_ENTRIES}
+
+
+def test_every_command_is_here():
+    named = {words[0] for words in (REPLACING | MAKING | CHANGING).values()}
+    assert named | READING | ELSEWHERE >= set(COMMANDS)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """From now on, whatever is whole cannot be put into its place."""
+
+    def begin():
+        def refuse(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+        monkeypatch.setattr("os.replace", refuse)
+
+    return begin
+
+
+@pytest.fixture
+def places(run_copy, finished, tmp_path, command):
+    npz = tmp_path / "npz"
+    assert command("export", "set", run_copy, "--format", "npz", "--out", npz).code == 0
+    out = tmp_path / "some" / "where"
+    named = {"RUN": run_copy, "OTHER": copy_run(finished, tmp_path / "other"), "NPZ": npz}
+    return {**named, "OUT": out}
+
+
+def spelled(words, places):
+    return [places.get(word, word) for word in words]
+
+
+@pytest.mark.parametrize("name", [*REPLACING, *MAKING])
+def test_a_command_that_fails_leaves_nothing(name, places, refused, full_disk, tmp_path):
+    before = contents(tmp_path)
+    full_disk()
+    refused(1, *spelled((REPLACING | MAKING)[name], places))
+    # A sweep keeps its finished students, and says so.
+    left = {path for path in contents(tmp_path) if not path.endswith("jobs.jsonl")}
+    assert left == set(before)
+    assert name == "sweep" or not (tmp_path / "some").exists()
+
+
+@pytest.mark.parametrize("name", REPLACING)
+def test_a_command_that_fails_keeps_what_it_made_before(
+    name, places, command, refused, full_disk, tmp_path
+):
+    words = spelled(REPLACING[name], places)
+    assert command(*words).code == 0
+    assert command(*words).code == 0
+    before = contents(tmp_path)
+    full_disk()
+    refused(1, *words)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_command_that_fails_changes_nothing_in_a_run(name, places, refused, full_disk, tmp_path):
+    before = contents(tmp_path)
+    full_disk()
+    refused(1, *spelled(CHANGING[name], places))
+    assert contents(tmp_path) == before
+
+
+FOREIGN = {
+    **{name: (words, "") for name, words in (REPLACING | MAKING).items() if name != "sweep"},
+    **{f"sweep over {name}": (REPLACING["sweep"], name) for name in SWEPT},
+    "images over kept": (IMAGES, "kept-ab.h5"),
+    "pack over shard": (REPLACING["pack"], "train-0000.h5"),
+    "export over set": (MAKING["export set"], "set.npz"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_of_others_is_not_written_over(name, places, refused, tmp_path):
+    words, inside = FOREIGN[name]
+    out = places["OUT"]
+    (out if inside else out.parent).mkdir(parents=True)
+    (out / inside if inside else out).write_text("{}\nprecious\n")
+    before = contents(tmp_path)
+    line = refused(1, *spelled(words, places))
+    assert "name another" in line or "name a new" in line or "name the" in line
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_is_back_where_the_new_one_could_not_be_put(tmp_path, monkeypatch):
+    place = tmp_path / "a" / "folder"
+    with new_folder(place) as folder:
+        (folder / "x").write_text("old")
+    real, calls = os.replace, []
+
+    def fail_at_the_second(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "broken")
+        real(*paths)
+
+    monkeypatch.setattr("os.replace", fail_at_the_second)
+    with pytest.raises(OSError, match="broken"), new_folder(place, lambda folder: True) as folder:
+        (folder / "x").write_text("new")
+    assert contents(tmp_path).keys() == {"a/folder/x"}
+    assert (place / "x").read_text() == "old"
+    assert os.listdir(place.parent) == ["folder"]
+
+
+def test_parents_that_were_made_go_again(tmp_path):
+    with pytest.raises(ValueError, match="x"), new_folder(tmp_path / "a" / "b" / "c"):
+        raise ValueError("x")
+    assert not (tmp_path / "a").exists()

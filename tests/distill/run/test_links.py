@@ -1,0 +1,117 @@
+"""Links in a run that lead out of it are refused by every command, and never written through."""
+
+import os
+import shutil
+
+import pytest
+
+from distill.errors import WorkError
+from distill.store.files import atomic_path, new_folder, refuse_links, write_text
+from distill.store.jsonl import append_lines
+from tests.distill.cases import contents, copy_run
+
+FILES = (
+    ".lock",
+    "manifest.json",
+    ".manifest.json",
+    "metrics.jsonl",
+    "set.h5",
+    "experts.h5",
+    "committee.h5",
+    "evaluation.json",
+    "summary.json",
+    "report.html",
+    "votes.json",
+    f".set.h5.{os.getpid()}.tmp",
+    f".manifest.json.{os.getpid()}.tmp",
+)
+FOLDERS = ("checkpoints", "projector", "sweep")
+COMMANDS = (
+    ("run", "RECIPE", "--out", "RUN", "--quiet"),
+    ("evaluate", "RUN", "--quiet"),
+    ("evaluate", "SET", "--quiet"),
+    ("encode", "RUN", "--codec", "dense", "--quiet"),
+    ("compress", "RUN", "--bytes", "3000", "--out", "NEW"),
+    ("sweep", "RUN", "--codecs", "dense", "--out", "NEW", "--quiet"),
+    ("report", "RUN"),
+    ("show", "RUN"),
+    ("verify", "RUN"),
+    ("export", "set", "RUN", "--format", "npz", "--out", "NEW"),
+    ("export", "projector", "RUN", "--format", "compact", "--out", "NEW"),
+)
+
+
+@pytest.fixture(scope="module")
+def template(finished, tmp_path_factory):
+    """A run to link into, and what lies outside."""
+    return copy_run(finished, tmp_path_factory.mktemp("template") / "run")
+
+
+def link(run, name, outside):
+    """Move a part of the run outside, and leave a link."""
+    target = outside / name.strip(".")
+    if (run / name).exists():
+        (run / name).rename(target)
+    elif name in FOLDERS:
+        target.mkdir()
+    else:
+        target.write_text("precious")
+    (run / name).symlink_to(target)
+
+
+@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+def test_a_run_with_a_link_that_leads_out_is_refused(name, run_copy, recipe, refused, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link(run_copy, name, outside)
+    before = contents(tmp_path)
+    line = refused(1, "run", recipe, "--out", run_copy, "--quiet")
+    assert f"{run_copy / name} is a link that leads out of {run_copy}" in line
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_refuses_a_run_with_such_a_link(words, run_copy, recipe, refused, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link(run_copy, "projector", outside)
+    before = contents(tmp_path)
+    places = {"RECIPE": recipe, "RUN": run_copy, "SET": run_copy / "set.h5", "NEW": tmp_path / "n"}
+    line = refused(1, *(places.get(word, word) for word in words))
+    assert "is a link that leads out of" in line
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "n").exists()
+
+
+def test_links_within_the_run_and_a_link_to_the_run_are_used(run_copy, recipe, command, tmp_path):
+    (run_copy / "kept").mkdir()
+    (run_copy / "experts.h5").rename(run_copy / "kept" / "experts.h5")
+    (run_copy / "experts.h5").symlink_to("kept/experts.h5")
+    (tmp_path / "latest").symlink_to(run_copy)
+    refuse_links(tmp_path / "latest")
+    assert command("run", recipe, "--out", tmp_path / "latest", "--quiet").code == 0
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    shutil.copytree(tmp_path, tmp_path / "folder")
+    for name in ("file", f".file.{os.getpid()}.tmp", "rows", "new"):
+        (tmp_path / name).symlink_to("folder" if name == "new" else "precious")
+    write_text(tmp_path / "file", "x")
+    with atomic_path(tmp_path / "file") as temporary:
+        assert not temporary.exists()
+        temporary.write_text("y")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        append_lines(tmp_path / "rows", [{}])
+    with pytest.raises(OSError, match="it is a link"), new_folder(tmp_path / "new"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "file").read_text() == "y"
+    assert os.listdir(tmp_path / "folder") == ["precious"]
+
+
+def test_a_link_deep_in_a_folder_is_found(tmp_path):
+    (tmp_path / "run" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "run" / "a" / "b" / "c").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(WorkError, match="is a link that leads out"):
+        refuse_links(tmp_path / "run")
