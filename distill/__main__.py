@@ -12,6 +12,7 @@ import click
 from distill.commands.cli import cli
 from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
 from distill.store.files import full_message, is_full
+from distill.terminal import echo_error, echo_lines
 
 # Idle OpenMP threads that spin starve every other process on a small machine; torch reads this
 # when it is first imported, which is later than here.
@@ -83,8 +84,8 @@ def _system_error_line(error: OSError) -> str:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    click.echo("error: " + " ".join(message.split()), err=True)
+        echo_lines(traceback.format_exc().splitlines(), err=True)
+    echo_error(message)
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from distill.commands.options import (
     quiet,
     workers,
 )
+from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
@@ -84,10 +84,9 @@ def evaluate(
     given = {key: value for key, value in changes.items() if value is not None}
     result = evaluate_set(set_path, given, device, quiet, chosen, record=record)
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        echo_json(result)
         return
-    for line in table_lines(result):
-        click.echo(line)
+    echo_lines(table_lines(result))
 
 
 def table_lines(result: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from distill.commands.options import NameChoice, as_json, debug
 from distill.names import importable
+from distill.terminal import echo, echo_json
 
 
 @click.command("import")
@@ -77,4 +77,7 @@ def import_set(
         **given,
     )
     exchange.import_set(path, layout, out, options)
-    click.echo(json.dumps({"out": str(out)}) if as_json else out)
+    if as_json:
+        echo_json({"out": str(out)}, indent=None)
+    else:
+        echo(out)

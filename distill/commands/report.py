@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from distill.commands.options import as_json, debug
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -45,4 +45,7 @@ def report(
     if len(runs) > 1 and sweep is not None:
         raise RecipeError("--sweep belongs to one run; put it into that run's folder as RUN/sweep")
     page = write_report(runs[0], sweep) if len(runs) == 1 else write_comparison(runs, out)
-    click.echo(json.dumps({"report": str(page)}) if as_json else page)
+    if as_json:
+        echo_json({"report": str(page)}, indent=None)
+    else:
+        echo(page)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from distill.commands.options import as_json, debug
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -24,11 +25,11 @@ def show(path: Path, as_json: bool, debug: bool) -> None:
     """
     description = describe(path)
     if as_json:
-        click.echo(json.dumps(description, indent=2))
+        echo_json(description)
         return
     for name, value in description.items():
         text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-        click.echo(f"{name}: {text}")
+        echo(f"{name}: {text}")
 
 
 def describe(path: Path) -> dict[str, Any]:

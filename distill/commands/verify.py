@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from distill.commands.options import as_json, debug, device, quiet, workers
+from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
@@ -65,7 +65,10 @@ def verify(
             f"{_claim_text(claim.now, claim.holds)}"
             for claim in claims
         ]
-    click.echo(json.dumps(outcome, indent=2) if as_json else "\n".join(lines))
+    if as_json:
+        echo_json(outcome)
+    else:
+        echo_lines(lines)
     if failed:
         raise WorkError(
             f"{path}: {failed} of {len(outcome['accuracy'])} stored accuracies do not hold; "

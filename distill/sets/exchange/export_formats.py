@@ -16,6 +16,7 @@ from distill.errors import WorkError
 from distill.sets.dataset import DistilledSet
 from distill.sets.exchange.arrays import META, Archive
 from distill.sets.exchange.published import STATISTICS
+from projectors.export.escapes import visible, yaml_text
 from synth.images import gather
 
 
@@ -31,6 +32,12 @@ class Written:
     files: dict[str, str]
     load: str
 
+
+# Of a folder's name; file systems allow 255.
+_NAME_BYTES = 200
+
+# What spreadsheets take for a formula.
+_FORMULA = ("=", "+", "-", "@")
 
 _ALL = "images (normalised), hard, labels/learned (logits) and all else that set.h5 holds"
 
@@ -95,7 +102,7 @@ def write_hf(folder: Path, data: DistilledSet, archive: Archive) -> Written:
         for index, name in enumerate(names):
             label = int(data.hard[index])
             soft = json.dumps([round(float(value), 6) for value in data.labels[index]])
-            rows.writerow([name, label, data.manifest["class_names"][label], soft])
+            rows.writerow([name, label, csv_text(data.manifest["class_names"][label]), soft])
     exact = write_safetensors(folder, data, archive)
     return Written(
         {"train/": "8-bit PNG with metadata.csv: class and soft label", **exact.files},
@@ -178,15 +185,21 @@ def _picture(image: Tensor) -> np.ndarray:
 
 def class_folder(label: int, name: str) -> str:
     """A folder's name for a class: its number, and its name in portable characters."""
-    safe = re.sub(r"[^\w .+-]", "_", name)[:80]
+    safe = re.sub(r"[^\w .+-]", "_", name)[:80].encode()[:_NAME_BYTES].decode(errors="ignore")
     return f"{label:05d}-{safe}"
+
+
+def csv_text(text: str) -> str:
+    """A name in a cell: on one line, and with an apostrophe before what programs would compute."""
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
 def _ddranking_demo(name: str, ipc: int, images: Tensor) -> str:
     """Settings that its `Config.from_file` reads."""
     known = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "tiny-imagenet": "TinyImageNet"}
     return (
-        f"dataset: {known.get(name, name or 'CIFAR10')}\nipc: {ipc}\n"
+        f"dataset: {yaml_text(known.get(name, name or 'CIFAR10'))}\nipc: {ipc}\n"
         f"im_size: [{images.shape[2]}, {images.shape[3]}]\nmodel_name: ConvNet-3\n"
         "soft_label_mode: S\nsoft_label_criterion: sce\ndata_aug_func: dsa\n"
         "eval_full_data: true\ndevice: cuda\n"
