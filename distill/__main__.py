@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -17,6 +18,8 @@ from distill.terminal import echo_error, echo_lines
 # Idle OpenMP threads that spin starve every other process on a small machine; torch reads this
 # when it is first imported, which is later than here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_SILENCE = logging.NullHandler()
 
 _NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or free some"
 
@@ -44,6 +47,8 @@ def leave_current_folder() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code and never raises."""
     debug = "--debug" in arguments
+    # Libraries log beside the errors that they raise, and those are shown as one line.
+    logging.getLogger().addHandler(_SILENCE)
     try:
         cli.main(args=arguments, prog_name="distill", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -26,6 +26,11 @@ from distill.terminal import echo_json, echo_lines
     show_default=True,
     help="Difference, as a fraction, that counts as the same accuracy.",
 )
+@click.option(
+    "--download",
+    is_flag=True,
+    help="First fetch the towers that PATH's projectors name; nothing else asks the network.",
+)
 @device
 @workers
 @as_json
@@ -35,6 +40,7 @@ def verify(
     path: Path,
     accuracy: bool,
     tolerance: float,
+    download: bool,
     device: str | None,
     workers: int | Literal["auto"],
     as_json: bool,
@@ -51,6 +57,10 @@ def verify(
     """
     from distill.errors import WorkError
 
+    if download:
+        from distill.sets.towers import fetch_towers
+
+        fetch_towers(path)
     outcome: dict[str, Any] = {"path": str(path), "whole": _whole(path)}
     lines, failed = [f"{path}: {outcome['whole']}"], 0
     if accuracy:

@@ -46,11 +46,16 @@ def check_data(recipe: Recipe) -> RealData:
     """Load a recipe's data; raises RecipeError where the recipe does not fit them.
 
     Raises:
-        RecipeError: for an unknown source, more images per class than there are, or a network
-            that cannot take these images.
+        RecipeError: for an unknown source, a single class, more images per class than there are,
+            or a network that cannot take these images.
         WorkError: if the data are missing or wrong.
     """
     data = build_data(recipe.data)
+    if data.classes < 2:
+        raise RecipeError(
+            f"data.source {data.source} has the class {data.class_names[0]!r} alone; students tell "
+            "classes apart, name data of two or more"
+        )
     name = next(name for name in MAKERS if getattr(recipe, name) is not None)
     try:
         require_per_class(data.train, recipe.maker.real_per_class, data.class_names)

@@ -238,10 +238,11 @@ def read_set(path: Path) -> SetFile:
         hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
         whitening = _read_whitening(file, shape) if "preprocess" in file else None
         refined = read_large(file, "refined") if "refined" in file else None
-    content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
-    content = replace(content, coded_labels=coded_labels)
-    content = content if payload is None else _decoded(path, content, payload)
-    _check(path, content)
+        parts = (learned, votes, measured, whitening, refined, encoded)
+        content = SetFile(images, hard, manifest, *parts, coded_labels=coded_labels)
+        content = content if payload is None else _decoded(path, content, payload)
+        # Here, as parts of wrong kinds, such as one number in place of many, fail in any way.
+        _check(path, content)
     return content
 
 

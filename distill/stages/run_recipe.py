@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.data import DataError, SourceError
+from distill.data.sources.hugging_face import fetch_hugging_face
 from distill.data.sources.torchvision_sets import download
 from distill.errors import InterruptedRunError, RecipeError, WorkError
 from distill.recipes.build import choose_device
@@ -22,6 +23,7 @@ from distill.run.engines.process_group import joined
 from distill.run.folder import Run, open_run, read_manifest, write_summary
 from distill.run.interrupt import listen
 from distill.run.progress import Progress
+from distill.sets.towers import fetch_tower
 from distill.stages.loading import check_stages
 from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
@@ -121,7 +123,7 @@ def run_outcome(out: Path) -> dict[str, Any]:
 
 
 def fetch_data(recipe: Recipe) -> None:
-    """Fetch the files of the recipe's data and members where they can be downloaded.
+    """Fetch the files of the recipe's data, members and tower where they can be downloaded.
 
     Raises:
         RecipeError: for an unknown set.
@@ -129,8 +131,11 @@ def fetch_data(recipe: Recipe) -> None:
     """
     try:
         download(recipe.data.source)
+        fetch_hugging_face(recipe.data.source)
     except SourceError as error:
         raise RecipeError(f"data.source: {error}") from None
     except (DataError, OSError) as error:
         raise WorkError(f"data {recipe.data.source}: {error}") from None
     fetch_weights(recipe)
+    if recipe.projector is not None:
+        fetch_tower(recipe.projector.tower, recipe.seed)

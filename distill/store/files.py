@@ -43,6 +43,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: if it cannot be made, or `path` is no empty folder.
+        WorkError: if the disk is full.
     """
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -51,6 +52,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        if is_full(error):
+            raise WorkError(full_message(path)) from None
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

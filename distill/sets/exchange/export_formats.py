@@ -6,7 +6,9 @@ import csv
 import json
 import re
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +74,7 @@ def write_npz(folder: Path, data: DistilledSet, archive: Archive) -> Written:
 def write_torch(folder: Path, data: DistilledSet, archive: Archive) -> Written:
     """All arrays of set.h5 as tensors, and its attributes as text; loads with weights_only."""
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in archive.arrays.items()}
-    torch.save({**tensors, META: archive.meta()}, folder / "set.pt")
+    _save({**tensors, META: archive.meta()}, folder / "set.pt")
     return Written(
         {"set.pt": _ALL},
         "import torch\n"
@@ -133,9 +135,9 @@ def write_ddranking(folder: Path, data: DistilledSet, archive: Archive) -> Writt
     pixels = data.preprocess.inverse(stored)
     images = STATISTICS[name](pixels) if name in STATISTICS else stored
     order = torch.argsort(data.hard, stable=True)
-    torch.save(images[order].contiguous(), folder / "images.pt")
-    torch.save(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
-    torch.save(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
+    _save(images[order].contiguous(), folder / "images.pt")
+    _save(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
+    _save(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
     ipc = int(counts.min())
     (folder / "demo.yaml").write_text(_ddranking_demo(name, ipc, stored), encoding="utf-8")
     space = f"published statistics of {name}" if name in STATISTICS else "this set's statistics"
@@ -151,6 +153,13 @@ def write_ddranking(folder: Path, data: DistilledSet, archive: Archive) -> Writt
         'labels = torch.load("labels.pt", weights_only=True)\n'
         'lr = torch.load("lr.pt", weights_only=True)',
     )
+
+
+def _save(value: Any, path: Path) -> None:
+    """As torch.save, which on a full disk hides the reason, or ends the process."""
+    content = BytesIO()
+    torch.save(value, content)
+    path.write_bytes(content.getbuffer())
 
 
 def _write_pictures(root: Path, data: DistilledSet) -> list[str]:
