@@ -64,9 +64,10 @@ def _packed(path: Path) -> dict[str, Any]:
 
 def _projector(path: Path) -> dict[str, Any]:
     from distill.errors import WorkError
+    from distill.store.documents import read_json
 
     try:
-        content = json.loads((path / "projector.json").read_text("utf-8"))
+        content = read_json(path / "projector.json")
         return {"kind": "projector", **content}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise WorkError(

@@ -15,6 +15,7 @@ from typing import Any
 
 from distill.errors import RecipeError, WorkError
 from distill.run.artefacts import MANIFEST, METRICS, SECONDS, SUMMARY
+from distill.store.documents import read_json
 from distill.store.files import remove, write_json, write_text
 from distill.store.jsonl import append_lines, read_lines
 
@@ -172,7 +173,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
         WorkError: if it is missing or is not a manifest.
     """
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise WorkError(f"{file} cannot be read ({error}); name the folder of a run") from None
     if not isinstance(manifest, dict) or not all(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from distill.stages.loading import check_stages
 from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
+from distill.store.documents import read_json
 from distill.teachers.pretrained import fetch_weights
 
 
@@ -100,7 +100,7 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
         ) from None
     if EVALUATE_STAGE not in run.manifest["stages"]:
         return None
-    evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
+    evaluation = read_json(run.path / EVALUATION)
     write_summary(context.run, evaluation)
     return write_report(run.path)
 
@@ -117,7 +117,7 @@ def run_outcome(out: Path) -> dict[str, Any]:
     return {
         "out": str(out),
         "stages": {name: entry["seconds"] for name, entry in run["stages"].items()},
-        "summary": json.loads(summary.read_text("utf-8")) if summary.is_file() else None,
+        "summary": read_json(summary) if summary.is_file() else None,
         "report": str(report) if report.is_file() else None,
     }
 

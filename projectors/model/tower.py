@@ -19,8 +19,7 @@ from torch.nn import functional
 from projectors.errors import ProjectorError
 from projectors.model.offline import offline, was_refused
 from projectors.model.random_tower import draw_weights
-
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+from projectors.model.tower_folder import check_tower_folder
 
 GLYPHCLIP = "glyphclip"
 
@@ -223,16 +222,7 @@ def _load_open_clip(rest: str, seed: int) -> tuple[ClipModel, dict[str, Any]]:
 
 def _load_folder(path: str, seed: int) -> tuple[ClipModel, dict[str, Any]]:
     folder = Path(path)
-    if not (folder / "open_clip_config.json").is_file():
-        raise ProjectorError(
-            f"{path} holds no open_clip_config.json; give a folder in open_clip's own layout"
-        )
-    # For a folder without weights open_clip returns a random model and only logs it.
-    if not any(item.suffix in WEIGHT_SUFFIXES for item in folder.iterdir()):
-        raise ProjectorError(
-            f"{path} holds no weights; put open_clip_model.safetensors beside its "
-            "open_clip_config.json"
-        )
+    check_tower_folder(folder)
     clip = _create(f"folder:{path}", f"local-dir:{path}", None)
     return clip, clip.visual.preprocess_cfg
 

@@ -18,7 +18,7 @@ TAG = "open_clip:ViT-B-32:laion2b_s34b_b79k"
 BASE = {"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "patch_size": 8}}
 TEXT = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 1, "layers": 1}
 # What a plan measures takes seconds a stage.
-SMALL = TINY.partition("[committee]")[0] + TINY[TINY.index("[projector]") :]
+SMALL = TINY.partition("[committee]")[0] + TINY[TINY.index("[evaluate]") :]
 # A run's folder is no file to import, and the recipe has no such tables.
 REFUSED = {"import": 1, "recover": 1, "select": 1, "refine": 1}
 SPACE = {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -81,7 +81,13 @@ def work(name, run, recipe, out):
     }.get(name, [str(recipe), "--out", str(run), "--quiet"])
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+# What a plan measures takes long; tests/test_safety.py runs a small one.
+SLOW = {"plan": (pytest.mark.slow,)}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in COMMANDS]
+)
 def test_no_command_asks_the_network(name, run_copy, recipe, command, asked, tmp_path):
     outcome = command(name, *work(name, run_copy, recipe, tmp_path))
     assert asked == []
