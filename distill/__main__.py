@@ -21,6 +21,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _SILENCE = logging.NullHandler()
 
+# How torch, oneDNN, C++, the loader of libraries and threads say it, without a type of their own.
+_MEMORY_SIGNS = (
+    "allocate memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "failed to map segment",
+    "can't start new thread",
+)
+
 _NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or free some"
 
 
@@ -72,7 +81,7 @@ def run(arguments: list[str]) -> int:
         return _fail(_system_error_line(error), EXIT_FAILED, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         name = type(error).__name__
-        if "allocate memory" in str(error) or name == "OutOfMemoryError":
+        if name == "OutOfMemoryError" or any(sign in str(error) for sign in _MEMORY_SIGNS):
             return _fail(f"{_NO_MEMORY} ({str(error)[-200:]})", EXIT_FAILED, debug)
         return _fail(f"{name}: {error}; add --debug for the traceback", EXIT_FAILED, debug)
     return EXIT_DONE

@@ -104,3 +104,22 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(what, form, finished, refuse
         line = refused(1, "export", what, run, "--format", form, "--out", out)
     assert "no space is left" in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_too_little_memory_is_one_line_whoever_says_so(error, refused, monkeypatch, finished):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("distill.commands.show.describe", fail)
+    assert "there is too little memory" in refused(1, "show", finished)
