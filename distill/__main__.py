@@ -76,7 +76,7 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except MemoryError as error:
-        return _fail(f"{_NO_MEMORY} ({error or 'no details'})", EXIT_FAILED, debug)
+        return _fail(f"{_NO_MEMORY} ({str(error) or 'no details'})", EXIT_FAILED, debug)
     except OSError as error:
         return _fail(_system_error_line(error), EXIT_FAILED, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
