@@ -9,7 +9,15 @@ import unicodedata
 from collections.abc import Iterable
 
 # Whatever CommonMark or GitHub's tables, links, mentions and formulas give a meaning inside a line.
-_MARKUP = re.compile(r"[\\`*_{}\[\]<>|~&#!@$]|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE)
+# An underscore within a word has none.
+_MARKUP = re.compile(
+    r"[\\`*{}\[\]<>|~&#!@$]|(?<![^\W_])_|_(?![^\W_])|(?<=:)/(?=/)|(?<=www)\.", re.IGNORECASE
+)
+
+# What YAML reads as a text without quotes, but for its words for other values.
+_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./+-]*")
+
+_YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
 
 # Invisible, but part of words: they join letters of Persian and Indic scripts, and of emoji.
 _JOINERS = "\u200c\u200d"
@@ -48,8 +56,10 @@ def code_block(lines: Iterable[str], language: str) -> str:
     return "\n".join([f"{ticks}{language}", *shown, ticks])
 
 
-def yaml_text(text: str) -> str:
-    """A double-quoted scalar of YAML on one line."""
+def yaml_text(text: str, *, quoted: bool = False) -> str:
+    """A scalar of YAML on one line, in quotes where it needs them, or always with `quoted`."""
+    if not quoted and _PLAIN.fullmatch(text) and text.lower() not in _YAML_WORDS:
+        return text
     return json.dumps(visible(text), ensure_ascii=False)
 
 

@@ -47,7 +47,8 @@ def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str
 
 def _front(licence: str) -> str:
     return (
-        f"---\nlicense: {yaml_text(licence)}\ntask_categories:\n- image-classification\n"
+        f"---\nlicense: {yaml_text(licence, quoted=True)}\n"
+        "task_categories:\n- image-classification\n"
         "tags:\n- dataset-distillation\n- limbeck\n---\n"
     )
 

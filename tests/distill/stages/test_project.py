@@ -191,7 +191,7 @@ def test_export_writes_a_folder_with_its_card(finished, command, tmp_path):
     assert found["bytes"] == sum(files.values())
     assert found["largest difference"] < 1e-4
     card = (out / "README.md").read_text()
-    assert card.startswith('---\nlicense: "cc0-1.0"\n')
+    assert card.startswith("---\nlicense: cc0-1.0\n")
     assert "the teacher, when it was fitted" in card
     assert str(tmp_path) not in card
     assert [item.name for item in tmp_path.iterdir()] == ["exported"]
