@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -12,10 +13,22 @@ import click
 from distill.commands.cli import cli
 from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
 from distill.store.files import full_message, is_full
+from distill.terminal import echo_error, echo_lines
 
 # Idle OpenMP threads that spin starve every other process on a small machine; torch reads this
 # when it is first imported, which is later than here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_SILENCE = logging.NullHandler()
+
+# How torch, oneDNN, C++, the loader of libraries and threads say it, without a type of their own.
+_MEMORY_SIGNS = (
+    "allocate memory",
+    "could not create a primitive",
+    "bad_alloc",
+    "failed to map segment",
+    "can't start new thread",
+)
 
 _NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or free some"
 
@@ -43,6 +56,8 @@ def leave_current_folder() -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code and never raises."""
     debug = "--debug" in arguments
+    # Libraries log beside the errors that they raise, and those are shown as one line.
+    logging.getLogger().addHandler(_SILENCE)
     try:
         cli.main(args=arguments, prog_name="distill", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -61,12 +76,12 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except MemoryError as error:
-        return _fail(f"{_NO_MEMORY} ({error or 'no details'})", EXIT_FAILED, debug)
+        return _fail(f"{_NO_MEMORY} ({str(error) or 'no details'})", EXIT_FAILED, debug)
     except OSError as error:
         return _fail(_system_error_line(error), EXIT_FAILED, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         name = type(error).__name__
-        if "allocate memory" in str(error) or name == "OutOfMemoryError":
+        if name == "OutOfMemoryError" or any(sign in str(error) for sign in _MEMORY_SIGNS):
             return _fail(f"{_NO_MEMORY} ({str(error)[-200:]})", EXIT_FAILED, debug)
         return _fail(f"{name}: {error}; add --debug for the traceback", EXIT_FAILED, debug)
     return EXIT_DONE
@@ -83,8 +98,8 @@ def _system_error_line(error: OSError) -> str:
 
 def _fail(message: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    click.echo("error: " + " ".join(message.split()), err=True)
+        echo_lines(traceback.format_exc().splitlines(), err=True)
+    echo_error(message)
     return code
 
 

@@ -15,6 +15,7 @@ FLOORS = (
     "store",
     "names",
     "machine",
+    "terminal",
     "errors",
 )
 # What opens the house from outside: the package itself and the process of the command.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from distill.commands.options import as_json, debug
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -50,10 +50,10 @@ def compress(
 
     found = compress_file(set_path, budget, out, steps)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        echo_json(found)
         return
     labels = ", learned labels" if found["learned"] else ""
-    click.echo(
+    echo(
         f"{found['coding']}: {found['total']:,} of {budget:,} bytes, {found['bytes']['images']:,} "
         f"of images{labels}; mean squared error of pixels {found['error']:.2g}; {found['set']}"
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from distill.commands.options import as_json, debug
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -32,4 +32,7 @@ def cp(recipe: str, dest: Path, as_json: bool, debug: bool) -> None:
     if path.exists():
         raise WorkError(f"{path} exists; name another file or remove it")
     write_text(path, text)
-    click.echo(json.dumps({"path": str(path)}) if as_json else path)
+    if as_json:
+        echo_json({"path": str(path)}, indent=None)
+    else:
+        echo(path)

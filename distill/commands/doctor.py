@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from distill.commands.options import as_json, debug
 from distill.errors import WorkError
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -25,10 +25,10 @@ def doctor(as_json: bool, debug: bool) -> None:
     """
     facts = _facts()
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        echo_json(facts)
     else:
         for name, value in facts.items():
-            click.echo(f"{name}: {value}")
+            echo(f"{name}: {value}")
     missing = [name for name, version in facts["versions"].items() if version == "not installed"]
     if missing:
         raise WorkError(f"not installed: {', '.join(missing)}; install the package limbeck again")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from distill.commands.options import as_json, debug, device, quiet
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -54,9 +54,9 @@ def encode(
     given = {key: value for key, value in choice.items() if value is not None}
     result = encode_set(set_path, given, out, device, quiet)
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        echo_json(result)
         return
-    click.echo(
+    echo(
         f"{result['codec']}: {result['payload']:,} bytes of labels and {result['views']:,} of "
         f"views, in place of {result['full']:,} bytes of labels ({result['ratio']:.1f}x); "
         f"{result['set']}"

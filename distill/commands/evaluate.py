@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from distill.commands.options import (
     workers,
 )
 from distill.names import PROTOCOLS
+from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
@@ -110,10 +110,9 @@ def evaluate(
         set_path, given, device, quiet, chosen, record=record, place=place, anew=anew
     )
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        echo_json(result)
         return
-    for line in table_lines(result):
-        click.echo(line)
+    echo_lines(table_lines(result))
 
 
 def table_lines(result: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from distill.commands.options import NameChoice, as_json, debug
 from distill.names import PROJECTOR_FORMATS
+from distill.terminal import echo_json, echo_lines
 
 
 @click.command("projector")
@@ -68,10 +68,9 @@ def export_projector(
     request = projector.ExportRequest(form, storage=storage, **rest)
     written = projector.export_projector(path, out, request)
     if as_json:
-        click.echo(json.dumps({"out": str(out), **written}, indent=2))
+        echo_json({"out": str(out), **written})
         return
-    for line in summary_lines(out, written):
-        click.echo(line)
+    echo_lines(summary_lines(out, written))
 
 
 def summary_lines(out: Path, written: dict[str, Any]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from distill.commands.options import NameChoice, as_json, debug
 from distill.names import FORMATS
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -40,8 +40,6 @@ def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, de
 
     written = exchange.export_set(path, form, out, licence)
     if as_json:
-        click.echo(
-            json.dumps({"out": str(out), "files": [exchange.CARD, *written.files]}, indent=2)
-        )
+        echo_json({"out": str(out), "files": [exchange.CARD, *written.files]})
     else:
-        click.echo(out)
+        echo(out)

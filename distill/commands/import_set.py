@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from distill.commands.options import NameChoice, as_json, debug
 from distill.names import importable
+from distill.terminal import echo, echo_json
 
 
 @click.command("import")
@@ -111,8 +111,8 @@ def import_set(
     )
     notes = exchange.import_set(path, layout, out, options)
     if as_json:
-        click.echo(json.dumps({"out": str(out), "notes": notes}))
+        echo_json({"out": str(out), "notes": notes}, indent=None)
         return
     for note in notes:
-        click.echo(note, err=True)
-    click.echo(out)
+        echo(note, err=True)
+    echo(out)

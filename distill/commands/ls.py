@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Callable, Mapping
 
@@ -10,6 +9,7 @@ import click
 
 from distill import names as registry
 from distill.commands.options import NameChoice, as_json, debug
+from distill.terminal import echo, echo_json
 
 Rows = list[dict[str, str]]
 
@@ -84,13 +84,13 @@ def ls(kind: str | None, as_json: bool, debug: bool) -> None:
     """
     chosen = {name: KINDS[name]() for name in ([kind] if kind else KINDS)}
     if as_json:
-        click.echo(json.dumps(chosen, indent=2))
+        echo_json(chosen)
         return
     for name, rows in chosen.items():
         if not rows and kind is None:
             continue
-        click.echo(click.style(name, bold=True))
+        echo(name, bold=True)
         width = max((len(row["name"]) for row in rows), default=0)
         for row in rows:
             options = f" [{row['options']}]" if row.get("options") else ""
-            click.echo(f"  {row['name']:<{width}}  {row['summary']} ({row['source']}){options}")
+            echo(f"  {row['name']:<{width}}  {row['summary']} ({row['source']}){options}")

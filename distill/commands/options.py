@@ -108,7 +108,8 @@ def recipe_options(command: Command) -> Command:
         click.option(
             "--download",
             is_flag=True,
-            help="First fetch the files of a torchvision data set, and weights of such members.",
+            help="First fetch what the recipe names and is not here: a data set of torchvision or "
+            "Hugging Face, weights of torchvision's members, the projector's tower.",
         ),
         click.option(
             "--reuse",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from distill.commands.options import NameChoice, as_json, debug, quiet
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -71,9 +71,9 @@ def pack(
             "interrupted; nothing of this pack is kept: run the same command again"
         ) from None
     if as_json:
-        click.echo(json.dumps({"out": str(out), **packed}))
+        echo_json({"out": str(out), **packed}, indent=None)
     else:
         counts = ", ".join(f"{count:,} {name}" for name, count in packed["images"].items())
-        click.echo(f"{out}: {counts} images, {packed['bytes']:,} bytes")
+        echo(f"{out}: {counts} images, {packed['bytes']:,} bytes")
     for note in packed["notes"]:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from distill.commands.options import as_json, debug, device, workers
+from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
@@ -76,7 +76,10 @@ def plan(
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     estimate = make_plan(resolved, Machines(**machines))
-    click.echo(json.dumps(estimate, indent=2) if as_json else "\n".join(_lines(estimate)))
+    if as_json:
+        echo_json(estimate)
+    else:
+        echo_lines(_lines(estimate))
 
 
 def _lines(estimate: dict[str, Any]) -> Iterator[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from distill.commands.options import as_json, debug, place
+from distill.errors import RecipeError
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -46,7 +47,6 @@ def report(
       distill report runs/digits
       distill report runs/digits runs/digits-mtt runs/digits-tesla --out methods.html
     """
-    from distill.errors import RecipeError
     from distill.report.writing import write_comparison, write_report
 
     if len(runs) > 1 and sweep is not None:
@@ -55,10 +55,13 @@ def report(
         raise RecipeError("--data belongs to one run; leave it out, no data are needed to compare")
 
     def tell(text: str) -> None:
-        click.echo(f"note: {text}", err=True)
+        echo(f"note: {text}", err=True)
 
     if len(runs) == 1:
         page = write_report(runs[0], sweep, place=place, tell=tell)
     else:
         page = write_comparison(runs, out)
-    click.echo(json.dumps({"report": str(page)}) if as_json else page)
+    if as_json:
+        echo_json({"report": str(page)}, indent=None)
+    else:
+        echo(page)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import click
 
 from distill.commands.options import NameChoice, recipe_options
 from distill.recipes.stages import STAGE_ENTRIES, StageEntry
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -96,6 +96,6 @@ def _run(
         fetch_data(resolved)
     report = run_recipe(resolved, out, stages, quiet=quiet, engine=chosen, reuse=reuse)
     if as_json:
-        click.echo(json.dumps(run_outcome(out), indent=2))
+        echo_json(run_outcome(out))
     elif report is not None:
-        click.echo(f"report: {report}", err=True)
+        echo(f"report: {report}", err=True)

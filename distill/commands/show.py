@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from distill.commands.options import as_json, debug
+from distill.terminal import echo, echo_json
 
 
 @click.command()
@@ -24,11 +25,11 @@ def show(path: Path, as_json: bool, debug: bool) -> None:
     """
     description = describe(path)
     if as_json:
-        click.echo(json.dumps(description, indent=2))
+        echo_json(description)
         return
     for name, value in description.items():
         text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-        click.echo(f"{name}: {text}")
+        echo(f"{name}: {text}")
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -63,9 +64,10 @@ def _packed(path: Path) -> dict[str, Any]:
 
 def _projector(path: Path) -> dict[str, Any]:
     from distill.errors import WorkError
+    from distill.store.documents import read_json
 
     try:
-        content = json.loads((path / "projector.json").read_text("utf-8"))
+        content = read_json(path / "projector.json")
         return {"kind": "projector", **content}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise WorkError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from distill.commands.options import address, as_json, debug, device, engine, quiet, workers
+from distill.terminal import echo, echo_json, echo_lines
 
 
 class Numbers(click.ParamType):
@@ -141,7 +141,10 @@ def sweep(
     )
     result = sweep_set(set_path, options, given, out, engine=chosen, device=device, quiet=quiet)
     lines = table_lines(result) if images else _lines(result)
-    click.echo(json.dumps(result, indent=2) if as_json else "\n".join(lines))
+    if as_json:
+        echo_json(result)
+    else:
+        echo_lines(lines)
 
 
 def _check_kind(of_images: tuple[Any, ...], *, images: bool, paper: bool) -> None:
@@ -184,13 +187,13 @@ def _show_paper(names: list[str], as_json: bool) -> None:
 
     rows = paper_table(names or PAPER_CODECS)
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo_json(rows)
         return
     width = max(len(row["codec"]) for row in rows)
-    click.echo(f"{'codec':<{width}}  ipc  {'labels, bytes':>15}  {'views, bytes':>15}  ratio")
+    echo(f"{'codec':<{width}}  ipc  {'labels, bytes':>15}  {'views, bytes':>15}  ratio")
     for row in rows:
         labels = "by the labels" if row["labels"] is None else f"{row['labels']:,}"
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.1f}x"
-        click.echo(
+        echo(
             f"{row['codec']:<{width}}  {row['ipc']:>3}  {labels:>15}  {row['views']:>15,}  {ratio}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from distill.commands.options import as_json, debug, device, place, quiet, workers
+from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
@@ -27,6 +27,11 @@ from distill.commands.options import as_json, debug, device, place, quiet, worke
     help="Difference, as a fraction, that counts as the same accuracy.",
 )
 @place
+@click.option(
+    "--download",
+    is_flag=True,
+    help="First fetch the towers that PATH's projectors name; nothing else asks the network.",
+)
 @device
 @workers
 @as_json
@@ -37,6 +42,7 @@ def verify(
     accuracy: bool,
     tolerance: float,
     place: str | None,
+    download: bool,
     device: str | None,
     workers: int | Literal["auto"],
     as_json: bool,
@@ -55,6 +61,10 @@ def verify(
 
     if place is not None and not accuracy:
         raise RecipeError("--data is for --accuracy, as nothing else reads the data; add it")
+    if download:
+        from distill.sets.towers import fetch_towers
+
+        fetch_towers(path)
     outcome: dict[str, Any] = {"path": str(path), "whole": _whole(path)}
     lines, failed = [f"{path}: {outcome['whole']}"], 0
     if accuracy:
@@ -69,7 +79,10 @@ def verify(
             f"{_claim_text(claim.now, claim.holds)}"
             for claim in claims
         ]
-    click.echo(json.dumps(outcome, indent=2) if as_json else "\n".join(lines))
+    if as_json:
+        echo_json(outcome)
+    else:
+        echo_lines(lines)
     if failed:
         raise WorkError(
             f"{path}: {failed} of {len(outcome['accuracy'])} stored accuracies do not hold; "

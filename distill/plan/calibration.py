@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 from distill.errors import WorkError
 from distill.run.dry_run import Cost
 from distill.stages.units.unit import NotPricedError
+from distill.store.documents import read_json
 from distill.store.files import write_json
 
 KIND, FORMAT = "calibration", 1
@@ -156,7 +156,7 @@ def read_calibration(path: Path) -> Calibration:
         WorkError: if it is missing, or no calibration of this version.
     """
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        raw: Any = read_json(path)
     except (OSError, ValueError) as error:
         raise WorkError(f"calibration {path} cannot be read: {error}") from None
     try:

@@ -47,8 +47,8 @@ def check_data(recipe: Recipe) -> RealData:
     """Load a recipe's data; raises RecipeError where the recipe does not fit them.
 
     Raises:
-        RecipeError: for an unknown source, more images per class than there are, or a network
-            that cannot take these images.
+        RecipeError: for an unknown source, a single class, more images per class than there are,
+            or a network that cannot take these images.
         WorkError: if the data are missing or wrong.
     """
     data = build_data(recipe.data)

@@ -21,9 +21,22 @@ def split_commas(value: Any) -> Any:
 
 NameList = Annotated[list[str], BeforeValidator(split_commas)]
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Work is done in 32-bit numbers, which hold 1e-38 to 3e38, and multiplies these.
+_LEAST, _MOST = 1e-30, 1e30
 
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _in_range(value: float) -> float:
+    if value and not _LEAST <= value <= _MOST:
+        raise ValueError(f"it should lie in {_LEAST:g} to {_MOST:g}, as 32-bit numbers need")
+    return value
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(_in_range)]
+
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_in_range)]
+
+# A softmax divisor, up to what label codecs take; below, a float16 logit would be infinite.
+Temperature = Annotated[float, Field(ge=0.001, le=1000)]
 
 Count = Annotated[int, Field(ge=1)]
 

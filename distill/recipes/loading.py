@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from distill.errors import RecipeError, suggestion
 from distill.names import PROTOCOLS, recipe_names
 from distill.recipes.schema import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
+from distill.store.documents import parse_toml, read_recipe_text
 
 
 def load_recipe(
@@ -107,8 +107,8 @@ def recipe_text(name: str) -> str:
     path = Path(name)
     if path.suffix == ".toml" and path.is_file():
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return read_recipe_text(path)
+        except (OSError, ValueError) as error:
             raise RecipeError(f"recipe {name} cannot be read: {error}") from None
     if path.suffix == ".toml":
         raise RecipeError(
@@ -119,8 +119,8 @@ def recipe_text(name: str) -> str:
 
 def _parse(name: str, text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise RecipeError(f"recipe {name} is not TOML: {error}") from None
 
 
@@ -140,8 +140,8 @@ def _override(raw: dict[str, Any], text: str) -> None:
 def _value(text: str) -> Any:
     """A TOML value of a type that recipes have, or the text itself."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+        parsed = parse_toml(f"value = {text}")
+    except ValueError:
         return text
     plain = isinstance(parsed["value"], bool | int | float | str | list | dict)
     return parsed["value"] if plain and len(parsed) == 1 else text

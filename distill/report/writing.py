@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from distill.run.artefacts import MANIFEST, METRICS, REPORT, SET
 from distill.run.folder import Run
 from distill.run.manifest import read_manifest
 from distill.sets.set_file import SetFile, read_set
+from distill.store.documents import read_json
 from distill.store.files import write_text
 from distill.store.seals import sealed_page
 from synth.images import Images
@@ -156,7 +156,7 @@ def _sweep(folder: Path, *, asked: bool) -> list[dict[str, Any]]:
     if not asked and not path.is_file():
         return []
     try:
-        points = json.loads(path.read_text(encoding="utf-8"))["points"]
+        points = read_json(path)["points"]
     except (OSError, ValueError, KeyError, TypeError):
         raise WorkError(
             f"{path} cannot be read as the table of a sweep; name a folder that `distill sweep` "
@@ -242,7 +242,8 @@ def _channels_last(images: torch.Tensor) -> np.ndarray:
 def _summary(folder: Path) -> dict[str, Any]:
     path = folder / "summary.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        summary: dict[str, Any] = read_json(path)
+        return summary
     except (OSError, ValueError, RecursionError):
         raise WorkError(
             f"{folder} has no summary.json to report on; run the stage evaluate first"

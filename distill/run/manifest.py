@@ -6,7 +6,6 @@ cut or lost costs no work.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from distill.errors import WorkError
 from distill.run.artefacts import MANIFEST, MANIFEST_COPY
+from distill.store.documents import read_json
 from distill.store.files import refuse_links, write_json
 from distill.store.seals import fits, sealed, unsealed
 
@@ -74,7 +74,7 @@ def find_manifest(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | 
 
 def is_sealed(file: Path) -> bool:
     """Whether a manifest that was read holds its own digest; older ones do not."""
-    return fits(json.loads(file.read_text(encoding="utf-8"))) is not None
+    return fits(read_json(file)) is not None
 
 
 class _MissingError(WorkError):
@@ -100,7 +100,7 @@ def _is_readable(file: Path) -> bool:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = read_json(file)
     except (FileNotFoundError, NotADirectoryError):
         raise _MissingError(f"{file} is not there") from None
     except (OSError, ValueError, RecursionError) as error:

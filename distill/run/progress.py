@@ -11,6 +11,8 @@ from typing import Protocol
 
 from typing_extensions import override
 
+from distill.terminal import echo, visible
+
 
 class Advance(Protocol):
     """Called after each unit of work, with a note to show."""
@@ -49,8 +51,7 @@ class Progress:
     def say(self, text: str) -> None:
         """One line on standard error."""
         if not self._quiet:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            echo(text, err=True)
 
     @contextmanager
     def task(self, name: str, total: int, done: int = 0) -> Iterator[Advance]:
@@ -85,7 +86,7 @@ class Progress:
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         started, finished = time.monotonic(), 0
         with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -95,7 +96,7 @@ class Progress:
                 nonlocal finished
                 finished += count
                 rate = finished / max(time.monotonic() - started, 1e-9)
-                bar.update(task, advance=count, note=note, rate=f"{rate:.2g}/s")
+                bar.update(task, advance=count, note=visible(note), rate=f"{rate:.2g}/s")
 
             yield advance
 

@@ -205,10 +205,11 @@ def read_set(path: Path, leave_out: Collection[str] = ()) -> SetFile:
         whitening = _read_whitening(file, shape) if "preprocess" in file else None
         moved = "refined" in file and REFINED not in leave_out
         refined = read_large(file, "refined") if moved else None
-    content = SetFile(images, hard, manifest, learned, votes, measured, whitening, refined, encoded)
-    content = replace(content, coded_labels=coded_labels)
-    content = content if payload is None else _decoded(path, content, payload)
-    _check(path, content)
+        parts = (learned, votes, measured, whitening, refined, encoded)
+        content = SetFile(images, hard, manifest, *parts, coded_labels=coded_labels)
+        content = content if payload is None else _decoded(path, content, payload)
+        # Here, as parts of wrong kinds, such as one number in place of many, fail in any way.
+        _check(path, content)
     return content
 
 

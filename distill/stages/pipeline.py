@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.errors import DivergedRunError, InterruptedRunError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError, LimbeckError, WorkError
 from distill.machine import peak_bytes, reset_peak
 from distill.recipes.stages import MAKERS, STAGE_ENTRIES
 from distill.recipes.tables.data import READING_KEYS
@@ -137,6 +137,11 @@ def _run_stage(context: Context, stage: Stage, words: str) -> None:
         raise
     except FloatingPointError as error:
         raise DivergedRunError(f"{stage.name} diverged: {error}") from None
+    except LimbeckError:
+        raise
+    except ValueError as error:
+        # What algorithms, codecs and projectors refuse, each with what to do.
+        raise WorkError(f"{stage.name}: {error}") from error
     finally:
         context.forget()
     made = {

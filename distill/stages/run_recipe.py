@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from distill.data import DataError, SourceError
+from distill.data.sources.hugging_face import fetch_hugging_face
 from distill.data.sources.torchvision_sets import download
 from distill.errors import InterruptedRunError, RecipeError, WorkError
 from distill.recipes.build import choose_device
@@ -23,11 +23,13 @@ from distill.run.folder import Run, open_run, write_summary
 from distill.run.interrupt import listen
 from distill.run.manifest import find_manifest, read_manifest
 from distill.run.progress import Progress
+from distill.sets.towers import fetch_tower
 from distill.stages.given_experts import check_given
 from distill.stages.loading import check_stages
 from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
+from distill.store.documents import read_json
 from distill.teachers.pretrained import fetch_weights
 
 
@@ -104,7 +106,7 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
         ) from None
     if EVALUATE_STAGE not in run.manifest["stages"]:
         return None
-    evaluation = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
+    evaluation = read_json(run.path / EVALUATION)
     write_summary(context.run, evaluation)
     return write_report(run.path, data=context.data)
 
@@ -121,13 +123,13 @@ def run_outcome(out: Path) -> dict[str, Any]:
     return {
         "out": str(out),
         "stages": {name: entry["seconds"] for name, entry in run["stages"].items()},
-        "summary": json.loads(summary.read_text("utf-8")) if summary.is_file() else None,
+        "summary": read_json(summary) if summary.is_file() else None,
         "report": str(report) if report.is_file() else None,
     }
 
 
 def fetch_data(recipe: Recipe) -> None:
-    """Fetch the files of the recipe's data and members where they can be downloaded.
+    """Fetch the files of the recipe's data, members and tower where they can be downloaded.
 
     Raises:
         RecipeError: for an unknown set.
@@ -135,8 +137,11 @@ def fetch_data(recipe: Recipe) -> None:
     """
     try:
         download(recipe.data.source)
+        fetch_hugging_face(recipe.data.source)
     except SourceError as error:
         raise RecipeError(f"data.source: {error}") from None
     except (DataError, OSError) as error:
         raise WorkError(f"data {recipe.data.source}: {error}") from None
     fetch_weights(recipe)
+    if recipe.projector is not None:
+        fetch_tower(recipe.projector.tower, recipe.seed)

@@ -83,6 +83,7 @@ def new_folder(path: Path, is_own: Callable[[Path], bool] = lambda folder: False
 
     Raises:
         OSError: if it cannot be made, or `path` is something else, or a link.
+        WorkError: if the disk is full.
     """
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a link; name the folder itself", str(path))
@@ -100,6 +101,10 @@ def new_folder(path: Path, is_own: Callable[[Path], bool] = lambda folder: False
             if replaced:
                 os.replace(path, earlier)
             os.replace(temporary, path)
+        except Exception as error:
+            if is_full(error):
+                raise WorkError(full_message(path)) from None
+            raise
         finally:
             if earlier.is_dir() and not path.exists():
                 os.replace(earlier, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 import warnings
 import zipfile
@@ -22,21 +23,46 @@ _ALWAYS_ALLOWED = 256 << 20
 
 
 def check_expansion(path: Path) -> None:
-    """Refuse a decompression bomb; a file that is no archive passes.
+    """Refuse a decompression bomb, and promises of memory; a file that is no archive passes.
 
-    Readers unpack no more bytes than the archive's directory states.
+    Readers unpack no more bytes than the archive's directory states, but allocate what the header
+    of an array, or a pickle, states.
 
     Raises:
-        ValueError: if it states far more bytes than real arrays could have been compressed from.
+        ValueError: if it states far more bytes than real arrays could have been compressed from,
+            or an array more than there are.
         zipfile.BadZipFile: if its directory is broken.
     """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         promised = sum(entry.file_size for entry in archive.infolist())
-    most = max(_ALWAYS_ALLOWED, _MAX_EXPANSION * path.stat().st_size)
-    if promised > most:
-        raise ValueError(f"it would unpack to {promised:,} bytes, a decompression bomb")
+        most = max(_ALWAYS_ALLOWED, _MAX_EXPANSION * path.stat().st_size)
+        if promised > most:
+            raise ValueError(f"it would unpack to {promised:,} bytes, a decompression bomb")
+        for entry in archive.infolist():
+            if entry.filename.endswith(".npy"):
+                _check_array(archive, entry)
+            elif entry.filename.endswith(".pkl") and b"bytearray" in archive.read(entry):
+                raise ValueError(f"{entry.filename} asks for bytes by their number")
+
+
+def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> None:
+    """Raise ValueError for an array whose header states more bytes than follow it."""
+    headers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in headers:
+            raise ValueError(f"{entry.filename} has the unknown version {version}")
+        shape, _, dtype = headers[version](file)
+    promised = math.prod(shape) * dtype.itemsize
+    if promised > entry.file_size:
+        raise ValueError(
+            f"{entry.filename} promises {promised:,} bytes, but holds {entry.file_size:,}"
+        )
 
 
 _EXPANDED_LIMIT = 1 << 26

@@ -26,6 +26,9 @@ FORMAT_VERSION = 1
 # Bytes of a dataset that are digested at a time.
 _BLOCK_BYTES = 1 << 22
 
+# Most bytes of an attribute; what varies in length, as texts do, lies in heaps.
+_ATTRIBUTE_BYTES = 1 << 24
+
 # What reading a damaged file can raise: HDF5's own errors, and text or shapes gone wrong.
 DAMAGE = (
     OSError,
@@ -75,7 +78,7 @@ def open_unchecked(path: Path, kind: str) -> Iterator[h5py.File]:
         raise WorkError(f"{path} is not a file; name the {kind} file of a run")
     try:
         check_heaps(path)
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             actual = file.attrs.get("limbeck", None)
             if actual != kind:
                 raise WorkError(
@@ -88,7 +91,6 @@ def open_unchecked(path: Path, kind: str) -> Iterator[h5py.File]:
                     f"{path} has format {version}, this program reads {FORMAT_VERSION}; use the "
                     "version of the program that wrote it"
                 )
-            _refuse_foreign_links(file)
             yield file
     except DAMAGE as error:
         raise damaged(path, error) from None
@@ -106,8 +108,7 @@ def open_plain(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
         raise WorkError(f"{path} is not a file; it is missing: make it again")
     try:
-        with h5py.File(path, "r") as file:
-            _refuse_foreign_links(file)
+        with _opened(path) as file:
             yield file
     except DAMAGE as error:
         raise damaged(path, error) from None
@@ -122,6 +123,32 @@ def damaged(path: Path, error: Exception) -> WorkError:
     return WorkError(
         f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
     )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A file for reading that leads to no other file, and whose attributes are small."""
+    with h5py.File(path, "r") as file:
+        _refuse_foreign_links(file)
+        _refuse_large_attributes(file)
+        yield file
+
+
+def _refuse_large_attributes(file: h5py.File) -> None:
+    """Refuse attributes that would fill the memory: a sparse file can hold one of terabytes."""
+
+    def look(name: bytes, info: Any) -> None:
+        if not info.num_attrs:
+            return
+        item = h5py.h5o.open(file.id, name)
+        for index in range(info.num_attrs):
+            size = h5py.h5a.open(item, index=index).get_storage_size()
+            if size > _ATTRIBUTE_BYTES:
+                raise OSError(f"an attribute of {name.decode(errors='replace')} has {size} bytes")
+
+    # A visit leaves out where it begins.
+    look(b".", h5py.h5o.get_info(file.id))
+    h5py.h5o.visit(file.id, look, info=True)
 
 
 def _refuse_foreign_links(file: h5py.File) -> None:
@@ -149,6 +176,11 @@ def checked_dataset(group: h5py.Group, name: str) -> h5py.Dataset:
         raise OSError(f"{name} holds no numbers")
     if item.is_virtual or item.external:
         raise OSError(f"the numbers of {name} lie in another file")
+    plan = item.id.get_create_plist()
+    filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
+    if set(filters) - {h5py.h5z.FILTER_FLETCHER32}:
+        # HDF5 would look for a library that has it, and load that.
+        raise OSError(f"the numbers of {name} are packed by filters ({filters}) of other programs")
     # A read also allocates a whole chunk, which may be larger than the dataset.
     chunk = math.prod(item.chunks or (0,)) * item.dtype.itemsize
     held = min(item.id.get_storage_size(), group.file.id.get_filesize())
@@ -172,7 +204,7 @@ def read_kind(path: Path) -> str:
         raise WorkError(f"{path} is not a file; name a file of a run")
     try:
         check_heaps(path)
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             kind = file.attrs.get("limbeck")
     except DAMAGE as error:
         refused = system_refusal(error)

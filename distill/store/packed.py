@@ -8,7 +8,6 @@ else float32. A pack is made beside its place, and put there when it is whole.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import WorkError
+from distill.store.documents import read_json
 from distill.store.files import write_json
 from distill.store.hdf5 import DAMAGE, checked_dataset, damaged, new_h5, open_plain, put, read_array
 
@@ -96,7 +96,7 @@ def read_index(folder: Path) -> PackedIndex:
     """
     path = folder / INDEX
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        raw: Any = read_json(path)
         kind, version = raw["limbeck"], raw["format"]
         shards = {name: tuple(raw["shards"][name]) for name in SPLITS}
         names, texts = tuple(raw["class_names"]), (raw["digest"], raw["source"])

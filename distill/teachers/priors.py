@@ -6,7 +6,6 @@ digest covers the member's weights, the data, the seed and every key that decide
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import VOTES
 from distill.run.context import Context
 from distill.store.committee import Member
+from distill.store.documents import read_json
 from distill.store.files import digest_bytes, digest_json, write_json
 from distill.store.seals import fits, sealed, unsealed
 from synth.augment import Augmentation
@@ -227,7 +227,7 @@ def _digest(context: Context, table: CommitteeTable, member: Member) -> str:
 def _read(path: Path) -> dict[str, float]:
     """The scores in votes.json by digest; empty where it is missing or damaged."""
     try:
-        raw: Any = json.loads(path.read_text(encoding="utf-8"))
+        raw: Any = read_json(path)
         scores = {} if fits(raw) is False else unsealed(raw)
         return {str(digest): float(score) for digest, score in scores.items()}
     except (OSError, ValueError, AttributeError, TypeError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from projectors.export.escapes import code, code_block, inline, yaml_text
 from projectors.export.formats import Exported
 from projectors.export.open_clip_folder import public_name
 from projectors.fit.fidelity import Fidelity
@@ -31,11 +32,11 @@ def model_card(
         fidelity: measured fidelity, by what it was measured against.
         licence: an identifier, or "unknown".
     """
-    shown = ", ".join(projector.classes[:_CLASSES_SHOWN])
+    shown = ", ".join(map(inline, projector.classes[:_CLASSES_SHOWN]))
     more = len(projector.classes) - _CLASSES_SHOWN
     parts = [
         "---",
-        f"license: {licence}",
+        f"license: {yaml_text(licence)}",
         f"library_name: {_LIBRARIES.get(form, 'limbeck')}",
         "tags: [dataset-distillation, soft-labels, image-classification]",
         "---",
@@ -51,9 +52,7 @@ def model_card(
         "",
         f"In this folder, with {exported.takes}:",
         "",
-        "```python",
-        *exported.lines,
-        "```",
+        code_block(exported.lines, "python"),
         "",
         *_base(projector, exported),
         "",
@@ -67,12 +66,12 @@ def model_card(
         "",
         "| file | bytes |",
         "|---|---:|",
-        *(f"| `{name}` | {size:,} |" for name, size in sorted(files.items())),
+        *(f"| {code(name, in_table=True)} | {size:,} |" for name, size in sorted(files.items())),
         f"| **all** | **{sum(files.values()):,}** |",
         "",
         "## Licence",
         "",
-        f"{licence}. The base has a licence of its own, which this one does not replace.",
+        f"{inline(licence)}. The base has a licence of its own, which this one does not replace.",
         "",
     ]
     return "\n".join(parts)
@@ -88,13 +87,13 @@ def _base(projector: Projector, exported: Exported) -> list[str]:
     return [
         "## Base",
         "",
-        f"`{public_name(tower)}`, SHA-256 of its tensors `{tower.digest}`. {where}",
+        f"{code(public_name(tower))}, SHA-256 of its tensors `{tower.digest}`. {where}",
     ]
 
 
 def _fidelity(measured: Mapping[str, Fidelity | None]) -> list[str]:
     rows = [
-        f"| {name} | {fidelity.kl:.5f} | {100 * fidelity.agreement:.2f} % | "
+        f"| {inline(name)} | {fidelity.kl:.5f} | {100 * fidelity.agreement:.2f} % | "
         f"{100 * fidelity.accuracy:.2f} % |"
         for name, fidelity in measured.items()
         if fidelity is not None

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -101,7 +102,10 @@ def check_export(projector: Projector, predict: Predict, what: str) -> float:
 
 def export_program(projector: Projector, path: Path) -> float:
     """Write a `torch.export` program of any batch and image size; returns `check_export`."""
-    torch.export.save(_program(projector), path)
+    # Straight to a file, torch ends the process when the disk is full.
+    content = BytesIO()
+    torch.export.save(_program(projector), content)
+    path.write_bytes(content.getbuffer())
     loaded = torch.export.load(path).module()
     return check_export(projector, loaded, "torch.export program")
 

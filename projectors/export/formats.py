@@ -170,7 +170,7 @@ def write_about(projector: Projector, folder: Path, licence: str) -> None:
         },
         "licence": licence,
     }
-    text = json.dumps(about, indent=2, ensure_ascii=False)
+    text = json.dumps(about, indent=2)
     (folder / ABOUT).write_text(text + "\n", encoding="utf-8")
 
 

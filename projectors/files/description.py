@@ -21,6 +21,9 @@ FORMAT = "limbeck-projector-1"
 # Above the width of every known tower: a larger rank is corrupt or malicious.
 _LARGEST_RANK = 1 << 14
 
+# A hundred thousand classes of long names take less.
+_LARGEST_BYTES = 64 << 20
+
 
 @dataclass(frozen=True)
 class TowerRecord:
@@ -133,6 +136,8 @@ def read_description(folder: Path) -> Description:
         hint = f"rename {kept}, which a broken save left" if kept.exists() else "check the path"
         raise ProjectorError(f"{folder} holds no {DESCRIPTION}, so it is no projector; {hint}")
     try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise ProjectorError(f"it has more than {_LARGEST_BYTES:,} bytes")
         document = json.loads(path.read_text("utf-8"))
         if document["format"] != FORMAT:
             raise ProjectorError(f"its format is {document['format']!r}, not {FORMAT!r}")

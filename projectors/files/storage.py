@@ -110,6 +110,8 @@ def load(
     path: str | os.PathLike[str],
     tower: Tower | None = None,
     classes: Sequence[str] | None = None,
+    *,
+    download: bool = False,
 ) -> Projector:
     """Read a projector: a callable from images [n, c, h, w] to probabilities [n, k].
 
@@ -118,6 +120,7 @@ def load(
         tower: its tower, if it is already loaded or has moved; None loads the one that the folder
             names.
         classes: the k names, in order, of the data to label; None does not check.
+        download: fetch what is missing of the tower; otherwise nothing asks the network.
 
     Returns:
         The projector, on the CPU and in eval mode.
@@ -134,7 +137,7 @@ def load(
         description.check_classes(str(path), classes)
     if tower is None:
         try:
-            tower = load_tower(description.tower.spec, description.tower.seed)
+            tower = load_tower(description.tower.spec, description.tower.seed, download=download)
         except ProjectorError as error:
             raise ProjectorError(
                 f"{path} needs its tower, {description.tower.wanted()}: {error}; fetch it, or "

@@ -5,6 +5,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -16,13 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from projectors.errors import ProjectorError
+from projectors.model.offline import offline, was_refused
 from projectors.model.random_tower import draw_weights
-
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
+from projectors.model.tower_folder import check_tower_folder
 
 GLYPHCLIP = "glyphclip"
 
 _TEXT_BATCH = 256
+
+_ASK = (
+    "is not whole on this machine, and nothing is fetched unasked; allow it once with `distill run "
+    "RECIPE --download`, `distill verify PATH --download`, or load_tower(SPEC, download=True)"
+)
 
 # open_clip has several model classes without a common base but nn.Module, and no types.
 ClipModel: TypeAlias = Any
@@ -57,8 +63,8 @@ class Tower:
     external_bytes: int
 
 
-def load_tower(spec: str, seed: int = 0) -> Tower:
-    """Load the frozen CLIP model that a spec names.
+def load_tower(spec: str, seed: int = 0, *, download: bool = False) -> Tower:
+    """Load the frozen CLIP model that a spec names; the network is asked for nothing.
 
     Args:
         spec: one of
@@ -71,10 +77,19 @@ def load_tower(spec: str, seed: int = 0) -> Tower:
             weights file;
             `folder:PATH`, a folder that holds `open_clip_config.json` and a weights file.
         seed: seed of the weights of a `config:` tower.
+        download: fetch what is missing of weights, configuration and tokenizer first.
 
     Raises:
         ProjectorError: if the spec is unknown, or its weights are not on this machine.
     """
+    with nullcontext() if download else offline():
+        tower = _load(spec, seed)
+    if download:
+        _find_tokenizer(tower)
+    return tower
+
+
+def _load(spec: str, seed: int) -> Tower:
     scheme, _, rest = spec.partition(":")
     loaders = {"config": _load_config, "open_clip": _load_open_clip, "folder": _load_folder}
     if spec == GLYPHCLIP:
@@ -110,13 +125,8 @@ def encode_text(tower: Tower, prompts: list[str]) -> Tensor:
     Raises:
         ProjectorError: if the tower's tokenizer is not on this machine.
     """
-    try:
-        tokenize = _tokenizer(tower.spec, getattr(tower.clip, "context_length", 77))
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise ProjectorError(
-            f"the tokenizer of tower {tower.spec!r} cannot be loaded ({_one_line(error)}); "
-            "fetch it once with a network, or use a head with init='random'"
-        ) from error
+    with offline():
+        tokenize = _find_tokenizer(tower)
     device = next(tower.clip.parameters()).device
     parts = []
     with torch.no_grad():
@@ -124,6 +134,18 @@ def encode_text(tower: Tower, prompts: list[str]) -> Tensor:
             tokens = tokenize(prompts[start : start + _TEXT_BATCH]).to(device)
             parts.append(functional.normalize(tower.clip.encode_text(tokens), dim=-1))
     return torch.cat(parts)
+
+
+def _find_tokenizer(tower: Tower) -> Callable[[list[str]], Tensor]:
+    try:
+        return _tokenizer(tower.spec, getattr(tower.clip, "context_length", 77))
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        if was_refused(error):
+            raise ProjectorError(f"the tokenizer of tower {tower.spec!r} {_ASK}") from error
+        raise ProjectorError(
+            f"the tokenizer of tower {tower.spec!r} cannot be loaded ({_one_line(error)}); fetch "
+            "its files again, or use a head with init='random'"
+        ) from error
 
 
 def digest_of(module: nn.Module) -> str:
@@ -200,16 +222,7 @@ def _load_open_clip(rest: str, seed: int) -> tuple[ClipModel, dict[str, Any]]:
 
 def _load_folder(path: str, seed: int) -> tuple[ClipModel, dict[str, Any]]:
     folder = Path(path)
-    if not (folder / "open_clip_config.json").is_file():
-        raise ProjectorError(
-            f"{path} holds no open_clip_config.json; give a folder in open_clip's own layout"
-        )
-    # For a folder without weights open_clip returns a random model and only logs it.
-    if not any(item.suffix in WEIGHT_SUFFIXES for item in folder.iterdir()):
-        raise ProjectorError(
-            f"{path} holds no weights; put open_clip_model.safetensors beside its "
-            "open_clip_config.json"
-        )
+    check_tower_folder(folder)
     clip = _create(f"folder:{path}", f"local-dir:{path}", None)
     return clip, clip.visual.preprocess_cfg
 
@@ -229,9 +242,11 @@ def _create(spec: str, name: str, pretrained: str | None) -> ClipModel:
         ) from error
     # open_clip, torch and safetensors each raise their own kinds here, down to bare Exception.
     except Exception as error:
+        if was_refused(error):
+            raise ProjectorError(f"tower {spec!r} {_ASK}") from error
         raise ProjectorError(
             f"the weights of tower {spec!r} cannot be loaded ({_one_line(error)}); fetch them "
-            "once with a network, or download the file and name its path"
+            "again, or download the file and name its path"
         ) from error
 
 

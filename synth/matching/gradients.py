@@ -102,7 +102,10 @@ def matching_gradient(
     loop = make_inner_loop(network, images, labels, batches, views)
     loop.layout.unflatten(start)
     if float((start - target).square().sum()) == 0:
-        raise ValueError("start equals target; choose a longer span or a longer trained expert")
+        raise ValueError(
+            "start equals target; choose a longer span, or experts that learn: more epochs, or a "
+            "higher learning rate"
+        )
     method = Adjoint() if gradient is None else gradient
     with full_float32():
         return method(loop, start, target, lr.reshape(()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -56,8 +57,7 @@ def read_hugging_face(request: Request) -> SourceSplits:
     The columns of images and of classes are found by their types; classes are numbers with names,
     numbers from 0, or texts, which are numbered in their order. The test part is the split "test";
     where it has no classes, or is not there, it is "validation" (or valid, val), and where there is
-    neither, a stratified fifth is held out. The variable HF_HUB_OFFLINE=1 keeps to what was fetched
-    before.
+    neither, a stratified fifth is held out. Nothing is fetched here, see `fetch_hugging_face`.
 
     Raises:
         SourceError: when there is no name.
@@ -66,7 +66,9 @@ def read_hugging_face(request: Request) -> SourceSplits:
     """
     if not request.argument:
         raise SourceError(f"source {request.source!r} lacks a name; write it as hf:NAME")
-    splits = _load(request)
+    from projectors.model.offline import offline
+
+    splits = _load(request, offline())
     if "train" not in splits:
         raise DataError(
             f"{request.source!r} has the splits {', '.join(splits)}, but train is needed; name "
@@ -94,7 +96,18 @@ def read_hugging_face(request: Request) -> SourceSplits:
     return replace(found, notes=(*notes, *found.notes))
 
 
-def _load(request: Request) -> Any:
+def fetch_hugging_face(source: str) -> None:
+    """Fetch the files of a `hf:...` source into the hub's cache; other sources have none.
+
+    Raises:
+        DataError: when they cannot be fetched.
+    """
+    kind, _, argument = source.partition(":")
+    if kind == "hf" and argument:
+        _load(Request(source, argument), nullcontext())
+
+
+def _load(request: Request, network: AbstractContextManager[None]) -> Any:
     try:
         import datasets
     except ImportError:
@@ -105,12 +118,13 @@ def _load(request: Request) -> Any:
     name, _, config = request.argument.partition("@")
     local = Path(name).expanduser()
     try:
-        return datasets.load_dataset(str(local) if local.exists() else name, config or None)
+        with network:
+            return datasets.load_dataset(str(local) if local.exists() else name, config or None)
     except Exception as error:  # noqa: BLE001 - hub, network, cache and parsers each have their own
         reason = " ".join(str(error).split())[:160]
         raise DataError(
             f"{request.source!r} cannot be had ({type(error).__name__}: {reason}); check the name, "
-            "or fetch it once where there is a network"
+            "or add --download where there is a network, which fetches it once"
         ) from None
 
 

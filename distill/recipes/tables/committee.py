@@ -16,6 +16,7 @@ from distill.recipes.key_types import (
     Positive,
     Precision,
     Table,
+    Temperature,
     Vote,
 )
 
@@ -41,7 +42,7 @@ class CommitteeTable(TrainingTable):
     recipes: dict[str, TrainingTable] = Field(default={})
     compile: Compile = "auto"
     vote: Vote = "prior"
-    vote_temperature: Positive = 10.0
+    vote_temperature: Temperature = 10.0
     priors: list[Annotated[float, Field(ge=0, le=100)]] | None = None
     measure_student: FreshNetwork = "convnet3:width=32"
     measure_ipc: Count = 10

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from distill.recipes.key_types import Count, NotNegative, NotNegativeCount, Positive, Table
+from distill.recipes.key_types import (
+    Count,
+    NotNegative,
+    NotNegativeCount,
+    Positive,
+    Table,
+    Temperature,
+)
 
 
 class ProjectorTable(Table):
@@ -21,7 +28,7 @@ class ProjectorTable(Table):
     templates: Annotated[list[str], Field(min_length=1)] = Field(default=["a photo of a {}"])
     teacher: str = "committee"
     loss: Literal["mse", "kl"] = "mse"
-    temperature: Positive = 1.0
+    temperature: Temperature = 1.0
     ce_weight: NotNegative = 0.1
     steps: Count = 500
     batch_size: Annotated[int, Field(ge=2)] = 64

@@ -18,6 +18,7 @@ from distill.recipes.key_types import (
     RecoverStart,
     Schedule,
     Share,
+    Temperature,
 )
 
 
@@ -30,7 +31,7 @@ class RecoverTable(MakerTable):
     members: Annotated[NameList, Field(min_length=1)] | None = None
     drawn: Count = 2
     schedule: Schedule = "random"
-    vote_temperature: Positive = 5.0
+    vote_temperature: Temperature = 5.0
     init: RecoverStart = "mosaics"
     candidates: Count = 300
     crops: Count = 5

@@ -11,9 +11,9 @@ from distill.recipes.key_types import (
     BatchSize,
     Count,
     FreshNetwork,
-    Positive,
     Share,
     Table,
+    Temperature,
     split_commas,
 )
 
@@ -27,7 +27,7 @@ class RelabelTable(Table):
     mix: Literal["none", "cutmix", "mixup"] = "none"
     views: Literal["stored", "seed"] = "stored"
     bssl: Literal["auto", "on", "off"] = "auto"
-    temperature: Positive = 4.0
+    temperature: Temperature = 4.0
     augmentation: str = "crop_scale_rotate"
     aggregate: Annotated[list[Aggregate], BeforeValidator(split_commas), Field(min_length=1)] = (
         Field(default=["logits"])

@@ -79,9 +79,9 @@ def joined(device: torch.device, stages: Sequence[str]) -> Iterator[ProcessGroup
     """The group that torchrun started, over gloo on the CPU and nccl on CUDA; None without it.
 
     Raises:
-        RecipeError: for stages that are not shared.
+        RecipeError: for stages that are not shared, or variables that torchrun did not set.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _number("WORLD_SIZE", 1) == 1:
         yield None
         return
     if list(stages) != ["match"]:
@@ -90,7 +90,7 @@ def joined(device: torch.device, stages: Sequence[str]) -> Iterator[ProcessGroup
             "alone; run the others without it, then `torchrun -m distill match`"
         )
     if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(_number("LOCAL_RANK", 0))
     distributed.init_process_group(_backend(device), timeout=_LEADER_TIMEOUT)
     group = ProcessGroup(Ranks(distributed.get_rank(), distributed.get_world_size()), device)
     try:
@@ -100,6 +100,17 @@ def joined(device: torch.device, stages: Sequence[str]) -> Iterator[ProcessGroup
             # A match that had begun is over; one that was skipped or refused is called off.
             group.tell(go=False)
         distributed.destroy_process_group()
+
+
+def _number(variable: str, default: int) -> int:
+    """A variable of torchrun's."""
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise RecipeError(
+            f"the variable {variable} is {text!r}, but torchrun sets a whole number; unset it, or "
+            "use torchrun"
+        )
+    return int(text)
 
 
 class Member:

@@ -13,6 +13,7 @@ import numpy as np
 from distill.errors import WorkError
 from distill.sets.set_file import SET_KIND, read_set
 from distill.store.attributes import DIGESTS
+from distill.store.documents import parse_json
 from distill.store.foreign import is_plain, load_npz, load_torch
 from distill.store.hdf5 import create_h5, open_h5, put, read_array
 from synth.images import gather
@@ -76,7 +77,7 @@ def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: 
         WorkError: if they are not those of a set.
     """
     try:
-        attributes = json.loads(meta)
+        attributes = parse_json(meta)
         with create_h5(path, SET_KIND) as file:
             for name, array in sorted(arrays.items()):
                 if name == "images" and "coded" in arrays:

@@ -7,6 +7,7 @@ from typing import Any
 
 from distill.run.folder import versions
 from distill.sets.dataset import DistilledSet
+from projectors.export.escapes import code, code_block, inline, yaml_text
 
 UNKNOWN = "unknown"
 
@@ -26,14 +27,16 @@ def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str
     names = manifest["class_names"]
     sections = [
         _front(licence),
-        f"# {n} distilled images of {source}\n",
+        f"# {n} distilled images of {inline(source)}\n",
         f"{n} synthetic images of {h}x{w} pixels and {c} channel{'s' if c > 1 else ''} that stand "
-        f"for the {len(names)} classes of `{source}`: {', '.join(names[:20])}"
+        f"for the {len(names)} classes of {code(source)}: {', '.join(map(inline, names[:20]))}"
         f"{', ...' if len(names) > 20 else ''}. Distilled with Limbeck; students were "
-        f"`{manifest['network']}`, at a learning rate of {manifest['student_lr']:.6g}.\n",
+        f"{code(str(manifest['network']))}, at a learning rate of {manifest['student_lr']:.6g}.\n",
         "| file | what |\n|---|---|\n"
-        + "".join(f"| `{name}` | {what} |\n" for name, what in files.items()),
-        f"## Load\n\n```python\n{load.strip()}\n```\n",
+        + "".join(
+            f"| {code(name, in_table=True)} | {inline(what)} |\n" for name, what in files.items()
+        ),
+        f"## Load\n\n{code_block(load.strip().splitlines(), 'python')}\n",
         f"## Space\n\n{_space(data)}\n",
         f"## Measured accuracy\n\n{_measured(manifest['measured'])}",
         f"## Provenance\n\n{_provenance(manifest)}",
@@ -44,7 +47,8 @@ def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str
 
 def _front(licence: str) -> str:
     return (
-        f"---\nlicense: {json.dumps(licence)}\ntask_categories:\n- image-classification\n"
+        f"---\nlicense: {yaml_text(licence, quoted=True)}\n"
+        "task_categories:\n- image-classification\n"
         "tags:\n- dataset-distillation\n- limbeck\n---\n"
     )
 
@@ -68,9 +72,10 @@ def _measured(measured: dict[str, Any] | None) -> str:
     lines = ["| trained on | student | labels | accuracy | runs |", "|---|---|---|---:|---:|"]
     for title, students in rows:
         for student, sources in students.items():
+            start = f"| {inline(title)} | {code(student, in_table=True)}"
             for source, stats in sources.items():
                 lines.append(
-                    f"| {title} | `{student}` | {source} | {100 * stats['mean']:.1f} ± "
+                    f"{start} | {inline(source)} | {100 * stats['mean']:.1f} ± "
                     f"{100 * stats['std']:.1f} % | {len(stats['runs'])} |"
                 )
     tested = measured["protocol"]["test_images"]
@@ -90,15 +95,16 @@ def _provenance(manifest: dict[str, Any]) -> str:
     }
     if "imported" in source:
         facts["imported from"] = f"{source['imported']['file']} ({source['imported']['layout']})"
-    lines = "".join(f"- {name}: {value}\n" for name, value in facts.items())
+    lines = "".join(f"- {name}: {inline(str(value))}\n" for name, value in facts.items())
     recipe = json.dumps(manifest["recipe"], indent=1, ensure_ascii=False)
-    return f"{lines}\n<details><summary>Recipe</summary>\n\n```json\n{recipe}\n```\n\n</details>\n"
+    block = code_block(recipe.split("\n"), "json")
+    return f"{lines}\n<details><summary>Recipe</summary>\n\n{block}\n\n</details>\n"
 
 
 def _licence(licence: str, source: str) -> str:
     if licence == UNKNOWN:
         return (
-            f"Not stated. The images derive from `{source}`, whose licence binds; fill in the "
+            f"Not stated. The images derive from {code(source)}, whose licence binds; fill in the "
             "field `license` above before you publish."
         )
-    return f"{licence}. The images derive from `{source}`, whose licence binds as well."
+    return f"{inline(licence)}. The images derive from {code(source)}, whose licence binds as well."

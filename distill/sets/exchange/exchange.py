@@ -42,6 +42,13 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
             (folder / CARD).write_text(card, encoding="utf-8")
     except OSError as error:
         raise WorkError(f"--out {out} cannot be written: {error.strerror or error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, WorkError):
+            raise
+        raise WorkError(
+            f"{path} cannot be exported as {form}, as its texts are not those of a set ({error}); "
+            "make it again"
+        ) from error
     return written
 
 

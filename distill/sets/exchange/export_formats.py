@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from distill.errors import WorkError
 from distill.sets.dataset import DistilledSet
 from distill.sets.exchange.arrays import META, Archive
 from distill.sets.exchange.published import DDRANKING, ddranking_name
+from projectors.export.escapes import visible
 from synth.images import gather
 
 
@@ -32,6 +34,12 @@ class Written:
     files: dict[str, str]
     load: str
 
+
+# Of a folder's name; file systems allow 255.
+_NAME_BYTES = 200
+
+# What spreadsheets take for a formula.
+_FORMULA = ("=", "+", "-", "@")
 
 _ALL = "images (normalised), hard, labels/learned (logits) and all else that set.h5 holds"
 
@@ -66,7 +74,7 @@ def write_npz(folder: Path, data: DistilledSet, archive: Archive) -> Written:
 def write_torch(folder: Path, data: DistilledSet, archive: Archive) -> Written:
     """All arrays of set.h5 as tensors, and its attributes as text; loads with weights_only."""
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in archive.arrays.items()}
-    torch.save({**tensors, META: archive.meta()}, folder / "set.pt")
+    _save({**tensors, META: archive.meta()}, folder / "set.pt")
     return Written(
         {"set.pt": _ALL},
         "import torch\n"
@@ -96,7 +104,7 @@ def write_hf(folder: Path, data: DistilledSet, archive: Archive) -> Written:
         for index, name in enumerate(names):
             label = int(data.hard[index])
             soft = json.dumps([round(float(value), 6) for value in data.labels[index]])
-            rows.writerow([name, label, data.manifest["class_names"][label], soft])
+            rows.writerow([name, label, csv_text(data.manifest["class_names"][label]), soft])
     exact = write_safetensors(folder, data, archive)
     return Written(
         {"train/": "8-bit PNG with metadata.csv: class and soft label", **exact.files},
@@ -128,9 +136,9 @@ def write_ddranking(folder: Path, data: DistilledSet, archive: Archive) -> Writt
     stored = gather(data.images)
     images = DDRANKING[name](data.preprocess.inverse(stored)) if name else stored
     order = torch.argsort(data.hard, stable=True)
-    torch.save(images[order].contiguous(), folder / "images.pt")
-    torch.save(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
-    torch.save(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
+    _save(images[order].contiguous(), folder / "images.pt")
+    _save(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
+    _save(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
     files = {
         "images.pt": "float32, sorted by class, normalised with "
         + (f"DD-Ranking's statistics of {name}" if name else "this set's statistics"),
@@ -250,6 +258,13 @@ def _ddranking_settings(name: str, ipc: int, images: Tensor) -> dict[str, Any]:
     }
 
 
+def _save(value: Any, path: Path) -> None:
+    """As torch.save, which on a full disk hides the reason, or ends the process."""
+    content = BytesIO()
+    torch.save(value, content)
+    path.write_bytes(content.getbuffer())
+
+
 def _write_pictures(root: Path, data: DistilledSet) -> list[str]:
     """PNG files below `root`; returns their names, in the order of the set.
 
@@ -282,5 +297,11 @@ def _picture(image: Tensor) -> np.ndarray:
 
 def class_folder(label: int, name: str) -> str:
     """A folder's name for a class: its number, and its name in portable characters."""
-    safe = re.sub(r"[^\w .+-]", "_", name)[:80]
+    safe = re.sub(r"[^\w .+-]", "_", name)[:80].encode()[:_NAME_BYTES].decode(errors="ignore")
     return f"{label:05d}-{safe}"
+
+
+def csv_text(text: str) -> str:
+    """A name in a cell: on one line, and with an apostrophe before what programs would compute."""
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown

@@ -69,7 +69,7 @@ def test_weights_that_cannot_be_fetched_are_refused_in_one_line(monkeypatch):
         raise RuntimeError("no\nnetwork")
 
     monkeypatch.setattr(open_clip, "create_model", no_network)
-    with pytest.raises(projectors.ProjectorError, match=r"no network.*fetch them once"):
+    with pytest.raises(projectors.ProjectorError, match=r"no network.*fetch them again"):
         projectors.load_tower("open_clip:ViT-B-32:openai")
 
 
