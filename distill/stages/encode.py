@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -47,6 +46,7 @@ from distill.stages.stage import Stage, output_file, set_parts, vote_keys
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import synthetic_shape
 from distill.stages.units.unit import NotPricedError, Part, Task, Unit, fixed_generator
+from distill.store.documents import read_json
 from distill.store.files import write_json
 from distill.teachers.loading import find_label_sources
 from projectors.codecs import Labels, LabelSpec
@@ -140,7 +140,7 @@ def encoding_name(path: Path) -> str:
         WorkError: if it is missing or damaged.
     """
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["codec"])
+        return str(read_json(path)["codec"])
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise WorkError(f"{path} cannot be read ({error}); run the stage encode again") from None
 

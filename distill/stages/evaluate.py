@@ -60,8 +60,8 @@ from distill.stages.units.shapes import (
     synthetic_shape,
 )
 from distill.stages.units.unit import Part, Task, Unit, exhaust, fixed_generator
+from distill.store.content_digests import digest_attribute
 from distill.store.files import write_json
-from distill.store.hdf5 import digest_attribute
 from projectors import Deployed
 from synth.augment import Augmentation
 from synth.committee.relabel import labelled_online

@@ -16,8 +16,8 @@ from distill.run.context import Context
 from distill.sets.set_file import SET_KIND, made_parts
 from distill.stages.units.networks import Units
 from distill.stages.units.unit import Task, Unit
+from distill.store.content_digests import digest_content
 from distill.store.files import digest_tree
-from distill.store.hdf5 import digest_content
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -15,16 +14,13 @@ import h5py
 import numpy as np
 
 from distill.errors import WorkError
-from distill.store.attributes import DIGESTS, broken_attributes, seal_attributes, within
+from distill.store.attributes import broken_attributes, seal_attributes, within
 from distill.store.file_errors import system_refusal
 from distill.store.files import atomic_path
 from distill.store.foreign import layout_of
 from distill.store.heaps import check_heaps
 
 FORMAT_VERSION = 1
-
-# Bytes of a dataset that are digested at a time.
-_BLOCK_BYTES = 1 << 22
 
 # Most bytes of an attribute; what varies in length, as texts do, lies in heaps.
 _ATTRIBUTE_BYTES = 1 << 24
@@ -283,56 +279,6 @@ def get_json(group: h5py.Group, name: str) -> Any:
 def smallest_unsigned(count: int) -> np.dtype[Any]:
     """The smallest unsigned integer type that can number `count` things."""
     return np.min_scalar_type(max(count - 1, 0))
-
-
-def digest_content(path: Path, kind: str, prefixes: tuple[str, ...], attributes: bool) -> str:
-    """Digest of the datasets under `prefixes`, with the root attributes if `attributes`.
-
-    Left out are `measured` and what `distill.store.attributes` adds.
-    """
-    total = hashlib.sha256()
-
-    def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
-        for key in sorted({*item.attrs} - {DIGESTS}):
-            total.update(f"{name}@{key}={item.attrs[key]!r};".encode())
-        if isinstance(item, h5py.Dataset):
-            total.update(f"{name}:{item.dtype}{item.shape};".encode())
-            for block in _blocks(checked_dataset(item.parent, item.name)):
-                total.update(block.tobytes())
-
-    with open_unchecked(path, kind) as file:
-        if attributes:
-            for key in sorted({*file.attrs} - {"measured", DIGESTS}):
-                total.update(f"@{key}={file.attrs[key]!r};".encode())
-        for prefix in prefixes:
-            item = file[prefix]
-            add(prefix, item)
-            if isinstance(item, h5py.Group):
-                item.visititems(lambda name, child, prefix=prefix: add(f"{prefix}/{name}", child))
-    return total.hexdigest()
-
-
-def _blocks(dataset: h5py.Dataset) -> Iterator[np.ndarray]:
-    """The numbers of a dataset in order, some megabytes at a time."""
-    if not dataset.shape or not dataset.size:
-        yield np.asarray(dataset[()])
-        return
-    row = dataset.nbytes // dataset.shape[0]
-    if row > _BLOCK_BYTES and dataset.ndim > 2:
-        size = max(1, dataset.shape[1] * _BLOCK_BYTES // row)
-        for index in range(dataset.shape[0]):
-            for start in range(0, dataset.shape[1], size):
-                yield np.asarray(dataset[index, start : start + size])
-        return
-    size = max(1, _BLOCK_BYTES // max(1, row))
-    for start in range(0, dataset.shape[0], size):
-        yield np.asarray(dataset[start : start + size])
-
-
-def digest_attribute(path: Path, kind: str, name: str) -> str:
-    """Digest of a root attribute; raises WorkError if it is missing."""
-    with open_unchecked(path, kind) as file:
-        return hashlib.sha256(str(file.attrs[name]).encode()).hexdigest()
 
 
 class DeferredErrorFile:

@@ -16,7 +16,8 @@ from distill.errors import WorkError
 from distill.sets.additions import add_measured, add_votes, code_images
 from distill.sets.set_file import read_set, write_set
 from distill.stages.loading import STAGES
-from distill.store.hdf5 import digest_content, put
+from distill.store.content_digests import digest_content
+from distill.store.hdf5 import put
 from synth.coding import (
     CodingError,
     Frequency,

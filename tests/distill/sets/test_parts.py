@@ -10,7 +10,8 @@ import torch
 import distill
 from distill.errors import WorkError
 from distill.sets.set_file import read_set
-from distill.store.hdf5 import create_h5, digest_content
+from distill.store.content_digests import digest_content
+from distill.store.hdf5 import create_h5
 from distill.store.large_arrays import StoredArray, put_large, read_large
 from synth.images import gather
 from tests.distill.cases import read_json

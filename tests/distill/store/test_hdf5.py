@@ -6,9 +6,8 @@ import pytest
 from distill.errors import WorkError
 from distill.sets.additions import add_measured, add_votes
 from distill.sets.set_file import write_set
+from distill.store.content_digests import digest_attribute, digest_content
 from distill.store.hdf5 import (
-    digest_attribute,
-    digest_content,
     open_h5,
     read_kind,
     smallest_unsigned,

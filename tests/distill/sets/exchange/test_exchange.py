@@ -15,7 +15,7 @@ from distill.data import fit_preprocess, fit_zca, load_data
 from distill.sets.exchange.card import data_card
 from distill.sets.exchange.import_layouts import import_datm, import_dc
 from distill.sets.set_file import read_set
-from distill.store.hdf5 import digest_content
+from distill.store.content_digests import digest_content
 from tests.distill.cases import contents
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "exchange"
