@@ -13,6 +13,7 @@ from distill.run.folder import Run, summary_of
 from distill.run.manifest import is_sealed, read_manifest
 from distill.stages.loading import planned
 from distill.stages.pipeline import changed_outputs
+from distill.store.documents import read_json
 from distill.store.seals import page_fits
 
 
