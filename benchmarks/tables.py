@@ -4,7 +4,8 @@
     python benchmarks/tables.py --check   # exit 1 if one of them is not up to date
 
 A table lies between `<!-- table NAME -->` and `<!-- end NAME -->`. NAME is that of a result
-file, or `against-random`: the README's table, which takes a row each from several files.
+file, or one of the README's tables, which take rows from several files: `against-coded`, sets
+beside real images in as many bytes, and `against-random`, beside as many real images.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from bytes_tables import against_coded
 from cost_tables import (
     TIMES,
     epochs_table,
@@ -41,7 +43,12 @@ SOURCES = {
     "votes": "committee votes",
     "projector": "projector",
 }
-# The README's table: result file, what was made, student, labels, and the variant of an ablation.
+# The README's table by bytes: result file, and what was made.
+AGAINST_CODED = (
+    ("fashion-mnist-30kb", "Fashion-MNIST, and a network for its labels"),
+    ("digits-2kb", "handwritten digits, matched"),
+)
+# The README's other table: what was made, student, labels, and the variant of an ablation too.
 AGAINST_RANDOM = (
     ("glyphs-labels", "1,000 characters, 10 per class, mosaics", "convnet3:width=32", "votes", ""),
     ("fashion-mnist-quick", "Fashion-MNIST (20,000), 1 per class", "resnet18:width=8", "votes", ""),
@@ -100,7 +107,8 @@ def run_table(result: dict[str, Any]) -> list[str]:
         ),
     )
     for title, group, has_bytes in groups:
-        for source, label in SOURCES.items():
+        others = sorted({name for by_label in group.values() for name in by_label} - {*SOURCES})
+        for source, label in {**SOURCES, **{name: f"`{name}`" for name in others}}.items():
             cells = [group.get(student, {}).get(source) for student in students]
             if any(cell is not None for cell in cells):
                 size = f"{source_bytes(counted, source):,}" if has_bytes else "–"
@@ -284,6 +292,10 @@ def updated(text: str, folder: Path) -> str:
         name = match["name"]
         if name == "against-random":
             lines = against_random(folder)
+        elif name == "against-coded":
+            lines = against_coded(
+                (link_to(name, folder, title), read_result(name)) for name, title in AGAINST_CODED
+            )
         else:
             result = read_result(name)
             make_table = next((kind for key, kind in KINDS.items() if key in result), run_table)
