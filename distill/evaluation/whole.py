@@ -66,10 +66,12 @@ def evaluate_set(
         engine.get_ready()
     set_file = set_path(path)
     content = read_set(set_file, (MEASURED,))
-    if not content.manifest["source"]["digest"]:
+    source = content.manifest["source"]
+    if not source["digest"]:
+        done = "merge" if "merged" in source else "import"
         raise WorkError(
-            f"{set_file} was imported without the real data that students are tested on; import it "
-            "again with --data"
+            f"{set_file} was {done.rstrip('e')}ed without the real data that students are tested "
+            f"on; {done} it again with --data"
         )
     told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
     stated = {} if told else stated_ways(content.measured)
@@ -82,6 +84,7 @@ def evaluate_set(
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
+        context.normalise_as(content.preprocess)
         context.engine = engine or context.engine
         check_networks(recipe, _data(context, place))
         log = _log_of(context, set_file, Path(scratch), stated)

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from distill.data import (
     AnyPreprocess,
     MappedImages,
+    Preprocess,
     RealData,
     Split,
     fit_preprocess,
@@ -91,6 +92,11 @@ class Context:
         """The map from pixels to the normalised, or whitened, images that all networks see."""
         fit = fit_zca if self.recipe.data.zca else fit_preprocess
         return fit(self.data.train.images)
+
+    def normalise_as(self, preprocess: AnyPreprocess) -> None:
+        """Show networks real images as those of a set, which may have grown; not if whitened."""
+        if isinstance(preprocess, Preprocess):
+            self.preprocess = preprocess
 
     @property
     def classes(self) -> int:
@@ -290,6 +296,7 @@ class RunHandle:
         device: "cpu" or "cuda".
         data: digest of the real data.
         key: of the stage that is running.
+        preprocess: of the images, unless the process is to fit it to the real data.
     """
 
     folder: Path
@@ -297,12 +304,15 @@ class RunHandle:
     device: str
     data: str
     key: str
+    preprocess: Preprocess | None = None
 
 
 def handle_of(context: Context) -> RunHandle:
     """What another process needs to open this context."""
     folder, recipe = context.run.path.resolve(), context.recipe.model_dump()
-    return RunHandle(folder, recipe, context.device.type, context.data.digest, context.key)
+    known = vars(context).get("preprocess")
+    given = known if isinstance(known, Preprocess) else None
+    return RunHandle(folder, recipe, context.device.type, context.data.digest, context.key, given)
 
 
 def open_context(handle: RunHandle) -> Context:
@@ -320,6 +330,8 @@ def open_context(handle: RunHandle) -> Context:
             f"a worker found other data in {context.data.source} than the run was begun with; "
             "give all machines the same files"
         )
+    if handle.preprocess is not None:
+        context.normalise_as(handle.preprocess)
     return context
 
 

@@ -151,7 +151,8 @@ def sweep_set(
     """
     engine.get_ready()
     set_file = set_path(path)
-    recipe = check_recipe(read_set(set_file).manifest["recipe"], f"recipe of {set_file}")
+    content = read_set(set_file)
+    recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
     recipe = with_evaluation(recipe, changes)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
@@ -161,6 +162,7 @@ def sweep_set(
     within = out if engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
+        context.normalise_as(content.preprocess)
         context.engine = engine
         check_networks(recipe, context.data)
         try:
