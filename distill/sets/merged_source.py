@@ -110,7 +110,8 @@ def _of_data(content: SetFile, names: Sequence[str], data: str) -> dict[str, Any
         raise WorkError("a whitened set is tested on the data that it was made from; omit --data")
     _, c, h, w = content.images.shape
     raw = dict(content.manifest["recipe"])
-    own = raw.get("data") if isinstance(raw.get("data"), dict) else {}
+    own: Any = raw.get("data")
+    own = own if isinstance(own, dict) else {}
     kept = {key: own[key] for key in ("validation", "augmentation") if key in own}
     table = {**kept, "source": data, "size": h if h == w else None, "channels": c}
     real = build_data(check_recipe({**raw, "data": table}, "recipe of the first set").data)

@@ -120,7 +120,7 @@ def _with_coding(content: SetFile, parts: Sequence[SetFile], places: Tensor) -> 
         packed = pack_rows(known, places, groups)
         if packed is not None:
             decoded = decode_coded(packed, content.preprocess, len(content.hard))
-            if float((decoded - content.images).abs().max()) <= _SAME:
+            if float((decoded - gather(content.images)).abs().max()) <= _SAME:
                 return replace(content, images=decoded, coded=packed), ""
     return content, (
         "images are kept as pixels, as no coding of theirs keeps all of them as they are; "
