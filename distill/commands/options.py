@@ -71,6 +71,15 @@ address = click.option(
     help="Ray cluster to use; default: one that is started on this machine.",
 )
 
+licence = click.option(
+    "--licence",
+    "--license",
+    "licence",
+    default="unknown",
+    show_default=True,
+    help="SPDX identifier for the card, such as cc-by-4.0.",
+)
+
 device = click.option("--device", type=DEVICES, help="Where to compute; default: the recipe's.")
 
 

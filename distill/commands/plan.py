@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from distill.commands.options import as_json, debug, device, workers
-from distill.terminal import echo_json, echo_lines
+from distill.terminal import echo, echo_json, echo_lines
 
 
 @click.command()
@@ -68,13 +68,17 @@ def plan(
     """
     from distill.errors import RecipeError
     from distill.plan import Machines, make_plan
+    from distill.recipes.checks import missing_packages
     from distill.recipes.loading import load_recipe
+    from distill.recipes.stages import STAGE_ENTRIES
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
     resolved = load_recipe(recipe, list(overrides), budget=budget)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
+    for sentence in missing_packages(resolved, STAGE_ENTRIES):
+        echo(f"note: {sentence}", err=True)
     estimate = make_plan(resolved, Machines(**machines))
     if as_json:
         echo_json(estimate)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from importlib.util import find_spec
+
 import torch
 
 from distill.data import DataError, RealData, require_per_class
@@ -41,6 +44,29 @@ def _check_teacher(teacher: str, recipe: Recipe) -> None:
             f"({', '.join(members)}), or experts:EPOCH with an epoch that is kept "
             f"({epochs or 'none: the recipe has no [experts]'})"
         )
+
+
+def missing_packages(recipe: Recipe, stages: Collection[str]) -> list[str]:
+    """What stages of a recipe need and this machine lacks, a sentence for each package.
+
+    Args:
+        recipe: that is to run.
+        stages: names of those that are still to be done.
+    """
+    needed: dict[str, tuple[str, str, str]] = {}
+    if "relabel" in stages and recipe.relabel is not None:
+        for method in {"glad", "mace"}.intersection(recipe.relabel.aggregate):
+            needed["crowdkit"] = (f"relabel.aggregate = {method}", "crowd-kit", "crowd")
+    table = recipe.projector
+    if "project" in stages and table is not None and table.storage != "float32":
+        key = f"projector.storage = {table.storage}"
+        needed[table.coder] = (key, table.coder, "compact")
+    return [
+        f"{key} needs {package}, which is not installed: pip install 'limbeck[{extra}]', or change "
+        "that key"
+        for module, (key, package, extra) in needed.items()
+        if find_spec(module) is None
+    ]
 
 
 def check_data(recipe: Recipe) -> RealData:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from distill.errors import RecipeError, WorkError
@@ -201,9 +202,10 @@ def _read_own_manifest(
             )
         return None
     if old["recipe"].get("name") != recipe.get("name"):
+        name = str(old["recipe"].get("name"))
         raise RecipeError(
-            f"--out {path} holds a run of recipe {old['recipe'].get('name')}, not "
-            f"{recipe.get('name')}; name another folder"
+            f"--out {path} holds a run of recipe {name}, not {recipe.get('name')}; to go on with "
+            f"what it has, add --set name={quote(name)}, or name another folder"
         )
     return old
 
