@@ -79,24 +79,28 @@ class Progress:
             TimeRemainingColumn,
         )
 
-        columns = (
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
+        console = Console(stderr=True)
+        parts, room = bar_parts(console.width, total)
+        columns = {
+            "name": TextColumn("{task.description:<10}"),
+            "bar": BarColumn(bar_width=parts.get("bar")),
+            "count": MofNCompleteColumn(),
+            "rate": TextColumn("{task.fields[rate]}"),
+            "elapsed": TimeElapsedColumn(),
+            "left": TimeRemainingColumn(),
+            "note": TextColumn("{task.fields[note]}", markup=False),
+        }
         started, finished = time.monotonic(), 0
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        shown = [column for part, column in columns.items() if part in parts]
+        with Progress(*shown, console=console) as bar:
             task = bar.add_task(name, total=total, completed=done, note="", rate="")
 
             def advance(note: str = "", count: int = 1) -> None:
                 nonlocal finished
                 finished += count
                 rate = finished / max(time.monotonic() - started, 1e-9)
-                bar.update(task, advance=count, note=visible(note), rate=f"{rate:.2g}/s")
+                words = shortened(visible(note), room)
+                bar.update(task, advance=count, note=words, rate=f"{rate:.2g}/s")
 
             yield advance
 
@@ -116,3 +120,41 @@ class Progress:
             self.say(f"{name:<10} {finished}/{total}  {rate:.2g}/s  {left:.0f} s left  {note}")
 
         return advance
+
+
+# Columns that a note needs; of a narrow terminal, other parts give way for it.
+_NOTE = 34
+
+_LEAST_BAR, _WIDEST_BAR = 10, 30
+
+
+def bar_parts(width: int, total: int) -> tuple[dict[str, int], int]:
+    """What a line of progress shows in a terminal, and the columns that are left for a note.
+
+    What is done, and the time left, are always there; the bar gives way first, then the rate, then
+    the time that has passed.
+
+    Args:
+        width: of the terminal, in columns.
+        total: units of the task.
+
+    Returns:
+        Part -> its columns, without the space behind it; and the columns of the note.
+    """
+    count = 2 * len(str(total)) + 1
+    parts = {"name": 10, "count": count, "left": 7}
+    room = width - sum(parts.values()) - len(parts)
+    for part, size in (("elapsed", 7), ("rate", 9)):
+        if room - size - 1 >= _NOTE:
+            parts[part] = size
+            room -= size + 1
+    bar = min(_WIDEST_BAR, room - _NOTE - 1)
+    if bar >= _LEAST_BAR:
+        parts["bar"] = bar
+        room -= bar + 1
+    return {**parts, "note": max(room, 0)}, max(room, 0)
+
+
+def shortened(text: str, room: int) -> str:
+    """A text in at most `room` columns, with an ellipsis where it is cut."""
+    return text if len(text) <= room else text[: max(room - 1, 0)] + "\u2026" * min(room, 1)
