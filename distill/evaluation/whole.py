@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.data import RealData
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
-from distill.evaluation.results import judge
+from distill.evaluation.results import judge, open_judged
 from distill.evaluation.sweep.log import sweep_key
 from distill.evaluation.tuning import TRIED, stated_ways
 from distill.machine import cache_folder
@@ -85,6 +85,7 @@ def evaluate_set(
         context.engine = engine or context.engine
         check_networks(recipe, _data(context, place))
         log = _log_of(context, set_file, Path(scratch), stated)
+        _say_left_out(context, set_file, asked="labels" in changes)
         try:
             evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
         except InterruptedRunError:
@@ -101,6 +102,18 @@ def evaluate_set(
             add_measured(set_file, evaluation)
         log.unlink(missing_ok=True)
         return evaluation
+
+
+def _say_left_out(context: Context, set_file: Path, *, asked: bool) -> None:
+    """Name the label sources that were asked for and are not there, if some were asked for."""
+    judged, _ = open_judged(context, set_file)
+    labels = context.recipe.table("evaluate").labels
+    missing = [source for source in labels if source not in judged.available]
+    if asked and missing and len(missing) < len(labels):
+        context.progress.say(
+            f"note: labels {', '.join(missing)} are left out: beside {set_file} there are "
+            f"{', '.join(judged.available)}"
+        )
 
 
 def _log_of(context: Context, set_file: Path, scratch: Path, stated: Mapping[str, object]) -> Path:

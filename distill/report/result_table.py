@@ -10,8 +10,8 @@ from distill.report.verdict import best_by_student, find_verdict, gain_of, read_
 
 _SET = "this set"
 
-# Columns of words; the others are numbers and stand to the right.
-_WORDS = (0, 1)
+# Columns that stand to the left; the others hold counts.
+_LEFT = (0, 1, 2)
 
 
 def result_lines(result: Mapping[str, Any], width: int | None = None) -> list[str]:
@@ -43,7 +43,7 @@ def result_lines(result: Mapping[str, Any], width: int | None = None) -> list[st
 def spread_text(stats: Mapping[str, Any]) -> str:
     """A mean in percent with its spread over the runs; a single run has none."""
     spread = f" ± {100 * stats['std']:.2f}" if len(stats["runs"]) > 1 else ""
-    return f"{100 * stats['mean']:6.2f}{spread} %"
+    return f"{100 * stats['mean']:5.2f}{spread} %"
 
 
 def seeds_text(count: int) -> str:
@@ -102,7 +102,7 @@ def _aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> Iterabl
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for *cells, remark in rows:
         line = "  ".join(
-            cell.ljust(widths[place]) if place in _WORDS else cell.rjust(widths[place])
+            cell.ljust(widths[place]) if place in _LEFT else cell.rjust(widths[place])
             for place, cell in enumerate(cells)
         )
         whole = f"  {line}  {remark}".rstrip()

@@ -322,6 +322,16 @@ def test_evaluate_shows_a_table_in_percent(finished, command):
     assert lines[5] == find_verdict(json.loads(again.out)).sentence
 
 
+def test_evaluate_names_labels_that_are_left_out(finished, command, tmp_path):
+    (tmp_path / "set.h5").write_bytes((finished / "set.h5").read_bytes())
+    options = ("--seeds", "1", "--epochs", "1", "--whole-epochs", "0")
+    for labels, words in (("hard,projector", "note: labels projector are left out"), ("hard", "")):
+        outcome = command("evaluate", tmp_path / "set.h5", "--labels", labels, *options)
+        assert outcome.code == 0, outcome.err
+        assert words in outcome.err
+        assert ("left out" in outcome.err) == bool(words)
+
+
 def test_evaluate_without_the_control_of_all_images(finished, command):
     options = ("--whole-epochs", "0", "--labels", "hard", "--seeds", "1", "--epochs", "1", "-q")
     found = json.loads(command("evaluate", finished, *options, "--json").out)

@@ -37,7 +37,7 @@ def test_set_controls_bytes_and_clear_gains_stand_in_columns():
         "  this set  learned  60.00 ± 0.40 %  3 seeds  2,080 bytes  "
         "+15.0 points against random images, more than noise",
         "  random    hard     45.00 ± 0.40 %  3 seeds",
-        "  whole     hard            90.00 %   1 seed",
+        "  whole     hard     90.00 %          1 seed",
         "  coded     learned  50.00 ± 0.40 %  3 seeds  2,070 bytes  "
         "30 images as dct, the set: +10.0 points, more than noise",
         "bytes: images 2,000, labels 80, projector 0, external 0; 2,040 in all with the labels of "
@@ -72,4 +72,4 @@ def test_a_gain_says_whether_seeds_explain_it(mean, seeds, words):
 
 def test_one_seed_has_no_spread():
     lines = result_lines(result(seeds=1))
-    assert "  60.00 %   1 seed" in lines[2]
+    assert "  60.00 %          1 seed  2,080" in lines[2]
