@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import as_json, debug, recipe_argument
 from distill.terminal import echo, echo_json, echo_lines
 
 
 @click.command()
-@click.argument("recipe")
+@recipe_argument
 @click.argument("dest", type=click.Path(path_type=Path))
 @as_json
 @debug

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from distill.errors import suggestion
+from distill.names import recipe_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -92,10 +94,21 @@ place = click.option(
 )
 
 
+def complete_recipe(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of packaged recipes that begin so; files, where none does."""
+    names = [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
+recipe_argument = click.argument("recipe", shell_complete=complete_recipe)
+
+
 def recipe_options(command: Command) -> Command:
     """RECIPE --out --set --seed --device --engine --address --workers and so on."""
     options = (
-        click.argument("recipe"),
+        recipe_argument,
         click.option(
             "--out",
             required=True,

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device, workers
+from distill.commands.options import as_json, debug, device, recipe_argument, workers
 from distill.terminal import echo, echo_json, echo_lines
 
 
 @click.command()
-@click.argument("recipe")
+@recipe_argument
 @click.option(
     "--set",
     "overrides",

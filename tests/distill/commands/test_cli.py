@@ -190,12 +190,21 @@ def test_completion_is_a_script(shell, command):
     assert "_DISTILL_COMPLETE" in outcome.out
 
 
-def test_completion_completes_commands_without_torch():
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("distill ev", "plain,evaluate"),
+        ("distill run digits-act", "plain,digits-active"),
+        ("distill plan digits-act", "plain,digits-active"),
+        ("distill run mine", "file,mine"),
+    ],
+)
+def test_completion_completes_commands_and_recipes_without_torch(words, completed):
     environment = {
         **os.environ,
         "_DISTILL_COMPLETE": "bash_complete",
-        "COMP_WORDS": "distill ev",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
     }
     done = subprocess.run(
         [sys.executable, "-c", "from distill.__main__ import main; main()"],
@@ -204,7 +213,7 @@ def test_completion_completes_commands_without_torch():
         text=True,
         check=False,
     )
-    assert "plain,evaluate" in done.stdout
+    assert completed in done.stdout.split()
 
 
 def test_doctor_says_what_there_is(command):
