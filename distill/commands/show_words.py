@@ -11,8 +11,10 @@ from distill.errors import WorkError
 
 Shown = Mapping[str, Any]
 
-# Errors that values of unexpected types raise.
-_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+# Errors that values of unexpected types raise, and files that cannot be read.
+_MALFORMED = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, OSError
+)  # fmt: skip
 
 _MOST_NAMES = 5
 

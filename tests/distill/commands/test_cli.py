@@ -325,7 +325,7 @@ def test_evaluate_shows_a_table_in_percent(finished, command):
     lines = outcome.out.splitlines()
     assert lines[0] == STUDENT
     assert [line.split()[0] for line in lines[1:4]] == ["this", "random", "whole"]
-    assert all(re.search(r"\d\d\.\d\d %  1 seed\b", line) for line in lines[1:4])
+    assert all(re.search(r"\d\.\d\d %  1 seed\b", line) for line in lines[1:4])
     assert "±" not in outcome.out
     assert lines[4].startswith("bytes: images 2,560, labels")
     assert lines[5] == find_verdict(json.loads(again.out)).sentence
