@@ -123,7 +123,7 @@ def ordered_folders(names: Sequence[str]) -> list[str]:
         kept == sorted(kept)
         and len(apart) == len(kept)
         and not apart & {_SOFT, "readme.md"}
-        and all(_portable(name) == name and name == name.strip(" .") for name in kept)
+        and all(name and _portable(name) == name == name.strip(" .") for name in kept)
     ):
         return kept
     return [class_folder(label, name) for label, name in enumerate(kept)]

@@ -56,7 +56,10 @@ def _lines(data: DistilledSet, prepare: Mapping[str, str]) -> tuple[str, list[st
         "normalisation of the set. Network and views come from `limbeck`; with others, accuracies "
         "differ."
     )
-    return sentence, [*prepare[source].strip().splitlines(), *_loop(data, student, stated)]
+    built = "build_network" if _families(stated) == "none" else "build_network, build_views"
+    imports = ["import torch", f"from distill.recipes.build import {built}", ""]
+    prepared = prepare[source].strip().splitlines()
+    return sentence, [*imports, *prepared, *_loop(data, student, stated)]
 
 
 def _is_plain(protocol: Mapping[str, Any], source: str) -> bool:
@@ -66,11 +69,16 @@ def _is_plain(protocol: Mapping[str, Any], source: str) -> bool:
     return plain and "loss" not in stated and "tuned" not in protocol
 
 
+def _families(stated: Mapping[str, Any]) -> str:
+    """The views of a protocol, as a recipe writes them."""
+    views = stated["views"]
+    return views if isinstance(views, str) else "_".join(views)
+
+
 def _loop(data: DistilledSet, student: str, stated: Mapping[str, Any]) -> list[str]:
     """The training of one student."""
     channels, *size = data.images.shape[1:]
-    views = stated["views"]
-    families = views if isinstance(views, str) else "_".join(views)
+    families = _families(stated)
     momentum = float(str(stated["optimizer"]).partition("momentum ")[2] or 0)
     # As `synth.training.loop`: students with the learned rate have no decay.
     decay = "" if stated["protocol"] == "trajectory" else ", weight_decay=5e-4"
@@ -79,9 +87,6 @@ def _loop(data: DistilledSet, student: str, stated: Mapping[str, Any]) -> list[s
     has_views = families != "none"
     seen = f"views.sample(len(part), {tuple(size)}, draws).apply(images[part])"
     return [
-        "import torch",
-        f"from distill.recipes.build import build_network{', build_views' if has_views else ''}",
-        "",
         f"network = build_network({student!a}, {channels}, {tuple(size)}, "
         f"{len(data.manifest['class_names'])}, seed=0)",
         *([f"views = build_views({families!a}, one_per_batch=True)"] if has_views else []),
@@ -112,7 +117,7 @@ def of_tensors(data: DistilledSet) -> dict[str, str]:
 
 def of_arrays(data: DistilledSet) -> dict[str, str]:
     """`prepare` of a format that holds them as NumPy `arrays`."""
-    as_tensors = "import torch\nimages = torch.from_numpy(images)\n"
+    as_tensors = "images = torch.from_numpy(images)\n"
     lines = {
         "hard": "labels = torch.from_numpy(classes).long()",
         "learned": 'labels = torch.from_numpy(arrays["labels/learned"]).softmax(dim=1)',
@@ -127,7 +132,6 @@ def of_pictures(data: DistilledSet) -> dict[str, str]:
         return {}
     mean, std = (_column(stored[key]) for key in ("mean", "std"))
     images = (
-        "import torch\n"
         f"mean, std = torch.tensor({mean}), torch.tensor({std})\n"
         "images = torch.stack([(image - mean) / std for image, _ in data])\n"
     )
