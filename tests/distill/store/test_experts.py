@@ -321,5 +321,5 @@ def test_show_says_how_experts_are_stored(thin, command):
     _, out, _ = thin
     text = command("show", out / "experts.h5").out
     assert re.search(
-        r"^Kept: \d epochs from 0 to \d, storage float16, largest error \d", text, re.M
+        r"^Kept: \d+ epochs from 0 to \d+, storage float16, largest error \d", text, re.M
     )
