@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from distill.errors import suggestion
+from distill.names import allowed_code
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -83,6 +84,26 @@ place = click.option(
 )
 
 
+def _allow_code(
+    context: click.Context, parameter: click.Parameter, modules: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Let specs name what these modules define while the command runs."""
+    context.with_resource(allowed_code(modules))
+    return modules
+
+
+allow_code = click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=_allow_code,
+    help="Let specs such as MODULE:Network name networks that this Python module of your own "
+    "defines, which is then imported and run; no recipe can do so by itself. May be given several "
+    "times.",
+)
+
+
 def recipe_options(command: Command) -> Command:
     """RECIPE --out --set --seed --device --engine --address --workers and so on."""
     options = (
@@ -120,6 +141,7 @@ def recipe_options(command: Command) -> Command:
             "for the same, or experts from a file that `distill import --from buffers` made; may "
             "be given several times.",
         ),
+        allow_code,
         quiet,
         as_json,
         debug,

@@ -78,12 +78,12 @@ def evaluate_set(
         recipe = with_augmentation(recipe, changes["augmentation"])
     others = {key: value for key, value in changes.items() if key != "augmentation"}
     recipe = with_place(with_evaluation(recipe, others), place)
-    check_names(recipe)
+    check_names(recipe, students_only=True)
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine or context.engine
-        check_networks(recipe, _data(context, place))
+        check_networks(recipe, _data(context, place), students_only=True)
         log = _log_of(context, set_file, Path(scratch), stated)
         try:
             evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
