@@ -88,7 +88,8 @@ def _allow_code(
     context: click.Context, parameter: click.Parameter, modules: tuple[str, ...]
 ) -> tuple[str, ...]:
     """Let specs name what these modules define while the command runs."""
-    context.with_resource(allowed_code(modules))
+    if modules:
+        context.with_resource(allowed_code(modules))
     return modules
 
 

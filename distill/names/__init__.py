@@ -44,7 +44,6 @@ from distill.names.own import (
     find_own,
     given_parts,
     is_own_teacher,
-    names_own,
 )
 from distill.names.protocols import PROTOCOLS, UNCHANGED
 from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
@@ -85,7 +84,6 @@ __all__ = [
     "importable",
     "is_own_teacher",
     "load_object",
-    "names_own",
     "options_of",
     "recipe_names",
     "resolve",

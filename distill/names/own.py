@@ -113,8 +113,3 @@ def is_own_teacher(spec: str) -> bool:
     """Whether a spec names a teacher of the user's own, without looking whether it is allowed."""
     entry = _given.get({}).get(":".join(spec.split(":")[:2]))
     return spec.startswith(f"{TEACHER}:") or (entry is not None and entry.trained)
-
-
-def names_own(spec: str) -> bool:
-    """Whether a spec has the form of a user's own code or object."""
-    return spec.startswith(f"{GIVEN}:") or _CODE.match(spec) is not None

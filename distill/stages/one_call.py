@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -48,8 +50,7 @@ class Distilled:
     """
 
     folder: Path
-    _entries: tuple[NetworkEntry, ...] = ()
-    _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
+    _entries: tuple[NetworkEntry, ...] = field(default=(), repr=False)
 
     @cached_property
     def set(self) -> DistilledSet:
@@ -78,7 +79,7 @@ class Distilled:
         return {stage: _columns(found) for stage, found in rows.items()}
 
     @property
-    def accuracy(self) -> dict[str, Any]:
+    def measured(self) -> dict[str, Any]:
         """The run's evaluation: students, controls, bytes, as `distill evaluate --json` has it.
 
         Raises:
@@ -141,21 +142,23 @@ def distil(
     progress: Callable[[Event], object] | None = None,
 ) -> Distilled:
     """Make a set; see `distill.distill`."""
-    parts, scratch = Parts(), None
-    if out is None:
-        scratch = tempfile.TemporaryDirectory(prefix="distill-")
-    folder = Path(out if scratch is None else scratch.name)
+    parts = Parts()
     spec = None if network is None else _add_network(parts, network)
     voters = [_add_teacher(parts, teacher) for teacher in _each(teachers)]
+    own = any(entry.trained for entry in parts.entries)
     # What is wrong with the recipe is said before the data are written.
-    python_recipe(recipe, "digits", spec, voters, ipc, budget_bytes)
+    if python_recipe(recipe, "digits", spec, voters, ipc, budget_bytes).data.zca and own:
+        raise RecipeError("teachers that are given read pixels; set data.zca = false")
+    folder = Path(tempfile.mkdtemp(prefix="distill-") if out is None else out)
+    made = Distilled(folder, tuple(parts.entries))
+    if out is None:
+        # With the result goes its folder, also where the run fails.
+        weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
     source = _source(data, folder / GIVEN_DATA)
     with given_parts(parts.entries):
         resolved = python_recipe(recipe, source, spec, voters, ipc, budget_bytes)
-        if resolved.data.zca and any(not isinstance(teacher, str) for teacher in _each(teachers)):
-            raise RecipeError("teachers that are given read pixels; set data.zca = false")
         run_recipe(resolved, folder, progress=Progress(tell=progress))
-    return Distilled(folder, tuple(parts.entries), scratch)
+    return made
 
 
 def evaluate(

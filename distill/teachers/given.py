@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill.errors import RecipeError
+from distill.recipes.build import one_line
+
 # Images by whose labels a function is known, as it has no weights.
 _PROBES = 8
 
@@ -24,6 +27,9 @@ class GivenTeacher(nn.Module):
         channels: c of the images.
         size: (h, w) of the images in pixels.
         classes: k, the number of logits.
+
+    Raises:
+        RecipeError: if a function does not take such images.
     """
 
     mean: Tensor
@@ -45,9 +51,15 @@ class GivenTeacher(nn.Module):
         if isinstance(teacher, nn.Module):
             return
         noise = torch.rand(_PROBES, channels, *size, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            answers = teacher(noise)
-        self.register_buffer("answers", answers.detach().float().cpu().clone())
+        try:
+            with torch.no_grad():
+                answers = teacher(noise).detach().float().cpu().clone()
+        except Exception as error:  # noqa: BLE001 - a user's own code may raise anything
+            raise RecipeError(
+                f"the teacher called with pixels {tuple(noise.shape)}: {one_line(error)}; make it "
+                "take them and give logits"
+            ) from None
+        self.register_buffer("answers", answers)
         own = self.answers.clone()
         self.register_load_state_dict_post_hook(lambda module, keys: _compare(module, own))
 
