@@ -89,7 +89,7 @@ def test_changed_code_runs_again(recipe, command, tmp_path):
     assert command(*arguments).code == 0
     assert command(*arguments).err.count("done before") == 2
     module = tmp_path / f"{name}.py"
-    module.write_text(module.read_text().replace("nn.ReLU()", "nn.GELU()  # other"))
+    module.write_text(module.read_text().replace("nn.ReLU()", "nn.LeakyReLU()"))
     sys.modules.pop(name)
     found = command(*arguments).err
     assert f"the code or weights of {name}:small:width=4 have changed" in found
