@@ -65,13 +65,14 @@ def evaluate_set(
     if engine is not None:
         engine.get_ready()
     set_file = set_path(path)
-    content = read_set(set_file, (MEASURED,))
+    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
+    # What was measured states ways of training, unless these are told or chosen anew.
+    content = read_set(set_file, (MEASURED,) if told else ())
     if not content.manifest["source"]["digest"]:
         raise WorkError(
             f"{set_file} was imported without the real data that students are tested on; import it "
             "again with --data"
         )
-    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
     stated = {} if told else stated_ways(content.measured)
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
     if "augmentation" in changes:
