@@ -41,7 +41,7 @@ def given_source(data: object, file: Path) -> str:
     """
     if isinstance(data, str | Path):
         return _named(data)
-    arrays = _arrays(data)
+    arrays: dict[str, Any] = dict(_arrays(data))
     with atomic_path(file) as temporary, temporary.open("wb") as out:
         np.savez(out, **arrays)
     return f"npz:{file.resolve()}"
