@@ -10,6 +10,7 @@ import click
 from distill.commands.options import (
     NameChoice,
     address,
+    allow_code,
     as_json,
     debug,
     device,
@@ -76,6 +77,7 @@ from distill.terminal import columns, echo_json, echo_lines
     help="Also train without augmentation, and give DD-Ranking's two scores.",
 )
 @click.option("--record", is_flag=True, help="Store the results in SET.")
+@allow_code
 @place
 @device
 @engine

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from distill.errors import suggestion
-from distill.names import recipe_names
+from distill.names import allowed_code, recipe_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -105,6 +105,27 @@ def complete_recipe(
 recipe_argument = click.argument("recipe", shell_complete=complete_recipe)
 
 
+def _allow_code(
+    context: click.Context, parameter: click.Parameter, modules: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Let specs name what these modules define while the command runs."""
+    if modules:
+        context.with_resource(allowed_code(modules))
+    return modules
+
+
+allow_code = click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=_allow_code,
+    help="Let specs such as MODULE:Network name networks that this Python module of your own "
+    "defines, which is then imported and run; no recipe can do so by itself. May be given several "
+    "times.",
+)
+
+
 def recipe_options(command: Command) -> Command:
     """RECIPE --out --set --seed --device --engine --address --workers and so on."""
     options = (
@@ -142,6 +163,7 @@ def recipe_options(command: Command) -> Command:
             "where its recipe asks for the same, or experts from a file that `distill import "
             "--from buffers` made; may be given several times.",
         ),
+        allow_code,
         quiet,
         as_json,
         debug,

@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device, recipe_argument, workers
+from distill.commands.options import (
+    allow_code,
+    as_json,
+    debug,
+    device,
+    recipe_argument,
+    workers,
+)
 from distill.terminal import echo, echo_json, echo_lines
 
 
@@ -41,6 +48,7 @@ from distill.terminal import echo, echo_json, echo_lines
     type=click.Path(path_type=Path),
     help="Also write what is measured here to this file, for plans on other machines.",
 )
+@allow_code
 @device
 @as_json
 @debug

@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import address, as_json, debug, device, engine, quiet, workers
+from distill.commands.options import (
+    address,
+    allow_code,
+    as_json,
+    debug,
+    device,
+    engine,
+    quiet,
+    workers,
+)
 from distill.terminal import echo, echo_json, echo_lines
 
 
@@ -75,6 +84,7 @@ class Numbers(click.ParamType):
     is_flag=True,
     help="Instead: bytes of each codec for a distilled ImageNet-1K, from the formulas alone.",
 )
+@allow_code
 @device
 @engine
 @address

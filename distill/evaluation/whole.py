@@ -65,25 +65,26 @@ def evaluate_set(
     if engine is not None:
         engine.get_ready()
     set_file = set_path(path)
-    content = read_set(set_file, (MEASURED,))
+    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
+    # What was measured states ways of training, unless these are told or chosen anew.
+    content = read_set(set_file, (MEASURED,) if told else ())
     if not content.manifest["source"]["digest"]:
         raise WorkError(
             f"{set_file} was imported without the real data that students are tested on; import it "
             "again with --data"
         )
-    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
     stated = {} if told else stated_ways(content.measured)
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
     if "augmentation" in changes:
         recipe = with_augmentation(recipe, changes["augmentation"])
     others = {key: value for key, value in changes.items() if key != "augmentation"}
     recipe = with_place(with_evaluation(recipe, others), place)
-    check_names(recipe)
+    check_names(recipe, students_only=True)
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine or context.engine
-        check_networks(recipe, _data(context, place))
+        check_networks(recipe, _data(context, place), students_only=True)
         log = _log_of(context, set_file, Path(scratch), stated)
         _say_left_out(context, set_file, asked="labels" in changes)
         try:

@@ -35,7 +35,22 @@ def load_recipe(
     Raises:
         RecipeError: for an unknown recipe, key or value, in one line.
     """
-    raw = _parse(name, recipe_text(name))
+    return load_tables(name, recipe_tables(name), overrides, seed, budget)
+
+
+def recipe_tables(name: str) -> dict[str, Any]:
+    """The tables and keys of a packaged recipe or of a file, not yet checked."""
+    return _parse(name, recipe_text(name))
+
+
+def load_tables(
+    name: str,
+    raw: dict[str, Any],
+    overrides: list[str] | None = None,
+    seed: int | None = None,
+    budget: int | None = None,
+) -> Recipe:
+    """As `load_recipe`, from tables and keys, which are changed."""
     if budget is not None:
         overrides = [*_budget_keys(name, raw, budget, overrides or []), *(overrides or [])]
     for override in overrides or []:

@@ -23,6 +23,7 @@ from distill.data import (
 )
 from distill.errors import WorkError
 from distill.machine import resident_bytes, threads_for
+from distill.names import allow_code, code_that_is_allowed
 from distill.recipes.build import build_data, build_network, choose_device, generator_for, seed_of
 from distill.recipes.compiling import ready_to_compile
 from distill.recipes.loading import check_recipe
@@ -290,6 +291,7 @@ class RunHandle:
         device: "cpu" or "cuda".
         data: digest of the real data.
         key: of the stage that is running.
+        code: modules of a user's own whose networks its specs may name.
     """
 
     folder: Path
@@ -297,12 +299,14 @@ class RunHandle:
     device: str
     data: str
     key: str
+    code: tuple[str, ...] = ()
 
 
 def handle_of(context: Context) -> RunHandle:
     """What another process needs to open this context."""
     folder, recipe = context.run.path.resolve(), context.recipe.model_dump()
-    return RunHandle(folder, recipe, context.device.type, context.data.digest, context.key)
+    device, digest = context.device.type, context.data.digest
+    return RunHandle(folder, recipe, device, digest, context.key, code_that_is_allowed())
 
 
 def open_context(handle: RunHandle) -> Context:
@@ -311,6 +315,7 @@ def open_context(handle: RunHandle) -> Context:
     Raises:
         WorkError: if this machine has other data, or no such device.
     """
+    allow_code(handle.code)
     recipe = check_recipe(handle.recipe, "run")
     run = Run(handle.folder, read_only=True)
     device, progress = choose_device(handle.device), Progress(quiet=True)

@@ -16,7 +16,7 @@ from shlex import quote
 from typing import Any
 
 from distill.errors import RecipeError, WorkError
-from distill.run.artefacts import METRICS, SECONDS, SUMMARY
+from distill.run.artefacts import GIVEN_DATA, METRICS, SECONDS, SUMMARY
 from distill.run.manifest import find_manifest, write_manifest
 from distill.store.files import (
     digest_json,
@@ -213,7 +213,7 @@ def _read_own_manifest(
 def _foreign(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
-    own = {path / LOCK, *_leftovers(path)}
+    own = {path / LOCK, path / GIVEN_DATA, *_leftovers(path)}
     return sorted(entry for entry in path.iterdir() if entry not in own)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +22,23 @@ class Advance(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Event:
+    """How far a run is, for a user's own display.
+
+    Attributes:
+        stage: the task that is under way, such as "match"; "" for a sentence that is said.
+        done: units of it that are done.
+        total: its units.
+        note: what is known of it, such as a loss; or the sentence.
+    """
+
+    stage: str
+    done: int
+    total: int
+    note: str
+
+
 @dataclass
 class Counted(Advance):
     """Progress that is counted and not shown, as by a worker: its units, and the last note."""
@@ -36,21 +53,30 @@ class Counted(Advance):
 
 
 class Progress:
-    """Shows how far a task is. `quiet` shows nothing.
+    """Shows how far a task is. `quiet` shows nothing; `tell` is called instead of showing it.
 
     Attributes:
         advance: of the task that is under way.
     """
 
-    def __init__(self, *, quiet: bool = False, every_seconds: float = 15.0) -> None:
+    def __init__(
+        self,
+        *,
+        quiet: bool = False,
+        every_seconds: float = 15.0,
+        tell: Callable[[Event], object] | None = None,
+    ) -> None:
         self.advance: Advance = Counted()
+        self._tell = tell
         self._quiet = quiet
         self._every = every_seconds
         self._terminal = not quiet and sys.stderr.isatty()
 
     def say(self, text: str) -> None:
-        """One line on standard error."""
-        if not self._quiet:
+        """One line on standard error, or an event."""
+        if self._tell is not None:
+            self._tell(Event("", 0, 0, text))
+        elif not self._quiet:
             echo(text, err=True)
 
     @contextmanager
@@ -58,7 +84,10 @@ class Progress:
         """A task of `total` units, `done` of them already."""
         before = self.advance
         try:
-            if self._terminal:
+            if self._tell is not None:
+                self.advance = _telling(self._tell, name, total, done)
+                yield self.advance
+            elif self._terminal:
                 with self._bar(name, total, done) as self.advance:
                     yield self.advance
             else:
@@ -158,3 +187,15 @@ def bar_parts(width: int, total: int) -> tuple[dict[str, int], int]:
 def shortened(text: str, room: int) -> str:
     """A text in at most `room` columns, with an ellipsis where it is cut."""
     return text if len(text) <= room else text[: max(room - 1, 0)] + "\u2026" * min(room, 1)
+
+
+def _telling(tell: Callable[[Event], object], name: str, total: int, done: int) -> Advance:
+    """Calls `tell` after every unit."""
+    finished = done
+
+    def advance(note: str = "", count: int = 1) -> None:
+        nonlocal finished
+        finished += count
+        tell(Event(name, finished, total, note))
+
+    return advance

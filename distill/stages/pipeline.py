@@ -24,6 +24,7 @@ from distill.run.context import Context
 from distill.run.folder import StageTimer
 from distill.run.keys import MADE_FROM, differences
 from distill.run.manifest import read_manifest
+from distill.run.own_code import code_digests
 from distill.run.reuse import REUSED, take_outputs
 from distill.sets.additions import BEFORE_REFINED, add_refined
 from distill.sets.set_file import read_set, write_set
@@ -264,6 +265,9 @@ def _made_from(context: Context, stage: Stage) -> dict[str, Any]:
         "derived": stage.derived(context.recipe),
         "inputs": inputs,
     }
+    code = code_digests(context, stage.tables)
+    if code:
+        made_from["code"] = code
     # As the manifest has it: what is derived may hold tuples.
     plain: dict[str, Any] = json.loads(json.dumps(made_from))
     return plain

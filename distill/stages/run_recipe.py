@@ -41,6 +41,7 @@ def run_recipe(
     quiet: bool = False,
     engine: Engine | None = None,
     reuse: Sequence[Path] = (),
+    progress: Progress | None = None,
 ) -> Path | None:
     """Run a recipe's stages into the folder `out`; returns the report if there is one.
 
@@ -52,6 +53,7 @@ def run_recipe(
         engine: where independent work is done; None for this process.
         reuse: folders of other runs, whose experts and committees are reused where they fit, and
             experts.h5 files of other programs' experts.
+        progress: how far it is; None shows that on standard error, unless quiet.
 
     Raises:
         LimbeckError: of the fitting kind; the run can be resumed.
@@ -70,7 +72,7 @@ def run_recipe(
         engine.get_ready()
     device = choose_device(recipe.device)
     data = check_data(recipe)
-    progress, earlier = Progress(quiet=quiet), dict(manifest["recipe"])
+    progress, earlier = progress or Progress(quiet=quiet), dict(manifest["recipe"])
     for note in data.notes:
         progress.say(f"note: {note}")
     with listen() as stop:

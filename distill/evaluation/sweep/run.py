@@ -155,14 +155,14 @@ def sweep_set(
     recipe = with_evaluation(recipe, changes)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
-    check_names(recipe)
+    check_names(recipe, students_only=True)
     check_place(out)
     out.mkdir(parents=True, exist_ok=True)
     within = out if engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.engine = engine
-        check_networks(recipe, context.data)
+        check_networks(recipe, context.data, students_only=True)
         try:
             if isinstance(options, ImageSweepOptions):
                 return run_image_sweep(context, set_file, out, options)

@@ -167,7 +167,7 @@ def test_out_with_another_recipes_run_is_refused(run_copy, refused, tmp_path):
 def test_out_with_a_damaged_manifest_is_refused(text, recipe, refused, out):
     out.mkdir()
     (out / "manifest.json").write_text(text)
-    assert "name the folder of a run" in refused(1, "run", recipe, "--out", out)
+    assert "name another folder for --out" in refused(1, "run", recipe, "--out", out)
     assert set(contents(out)) == {"manifest.json"}
 
 

@@ -184,9 +184,11 @@ def test_parameters_that_are_not_finite_are_refused(storage, tmp_path):
 def test_default_storage_adds_nothing_to_the_file(tmp_path):
     store(tmp_path / "experts.h5", "float32")
     with h5py.File(tmp_path / "experts.h5") as file:
-        assert set(file.attrs) == {"limbeck", "format", "network", "data", "parameters"}
+        assert set(file.attrs) == {
+            *("limbeck", "format", "network", "data", "parameters", "digests")
+        }
         assert set(file["experts/0000"]) == {"snapshots"}
-        assert set(file["experts/0000"].attrs) == {"accuracies"}
+        assert set(file["experts/0000"].attrs) == {"accuracies", "digests"}
 
 
 @pytest.mark.parametrize(
