@@ -18,10 +18,11 @@ from distill.recipes.build import with_augmentation, with_place
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.artefacts import PROJECTOR
-from distill.run.context import Context, scratch_context
+from distill.run.context import Context
 from distill.run.engines import Engine
 from distill.run.folder import versions
 from distill.run.interrupt import listen
+from distill.run.scratch import scratch_context
 from distill.sets.additions import add_measured
 from distill.sets.set_file import MEASURED, read_set, set_path
 from distill.store.files import digest_json, digest_tree
@@ -68,10 +69,12 @@ def evaluate_set(
     told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
     # What was measured states ways of training, unless these are told or chosen anew.
     content = read_set(set_file, (MEASURED,) if told else ())
-    if not content.manifest["source"]["digest"]:
+    source = content.manifest["source"]
+    if not source["digest"]:
+        done = "merge" if "merged" in source else "import"
         raise WorkError(
-            f"{set_file} was imported without the real data that students are tested on; import it "
-            "again with --data"
+            f"{set_file} was {done.rstrip('e')}ed without the real data that students are tested "
+            f"on; {done} it again with --data"
         )
     stated = {} if told else stated_ways(content.measured)
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
@@ -83,6 +86,7 @@ def evaluate_set(
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
+        context.normalise_as(content.preprocess)
         context.engine = engine or context.engine
         check_networks(recipe, _data(context, place), students_only=True)
         log = _log_of(context, set_file, Path(scratch), stated)

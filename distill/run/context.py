@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from distill.data import (
     AnyPreprocess,
     MappedImages,
+    Preprocess,
     RealData,
     Split,
     fit_preprocess,
@@ -25,10 +26,8 @@ from distill.errors import WorkError
 from distill.machine import resident_bytes, threads_for
 from distill.names import allow_code, code_that_is_allowed
 from distill.recipes.build import build_data, build_network, choose_device, generator_for, seed_of
-from distill.recipes.compiling import ready_to_compile
 from distill.recipes.loading import check_recipe
 from distill.recipes.schema import Recipe
-from distill.run.artefacts import COMMITTEE, PROJECTOR, VOTES
 from distill.run.checkpoints import Checkpoint, Saved
 from distill.run.engines import Engine, Load, Local
 from distill.run.folder import Run
@@ -92,6 +91,11 @@ class Context:
         """The map from pixels to the normalised, or whitened, images that all networks see."""
         fit = fit_zca if self.recipe.data.zca else fit_preprocess
         return fit(self.data.train.images)
+
+    def normalise_as(self, preprocess: AnyPreprocess) -> None:
+        """Show networks real images as those of a set, which may have grown; not if whitened."""
+        if isinstance(preprocess, Preprocess):
+            self.preprocess = preprocess
 
     @property
     def classes(self) -> int:
@@ -267,20 +271,6 @@ class Context:
         self.run.append_metrics([{"stage": stage, **values}])
 
 
-def scratch_context(
-    scratch: Path, folder: Path, recipe: Recipe, device: str | None, quiet: bool, stop: Stop
-) -> Context:
-    """A context that reads artefacts from `folder` and writes nothing to it."""
-    run = Run(scratch)
-    for name in (COMMITTEE, VOTES, PROJECTOR):
-        if (folder / name).exists():
-            (scratch / name).symlink_to((folder / name).resolve())
-    progress = Progress(quiet=quiet)
-    # The recipe of a set may have been resolved on a machine with a compiler.
-    recipe = ready_to_compile(recipe, progress.say)
-    return Context(run, recipe, choose_device(device or recipe.device), progress, stop)
-
-
 @dataclass(frozen=True)
 class RunHandle:
     """Plain data from which a process opens a context that reads a run and never writes to it.
@@ -292,6 +282,7 @@ class RunHandle:
         data: digest of the real data.
         key: of the stage that is running.
         code: modules of a user's own whose networks its specs may name.
+        preprocess: of the images, unless the process is to fit it to the real data.
     """
 
     folder: Path
@@ -300,13 +291,17 @@ class RunHandle:
     data: str
     key: str
     code: tuple[str, ...] = ()
+    preprocess: Preprocess | None = None
 
 
 def handle_of(context: Context) -> RunHandle:
     """What another process needs to open this context."""
     folder, recipe = context.run.path.resolve(), context.recipe.model_dump()
+    known = vars(context).get("preprocess")
+    given = known if isinstance(known, Preprocess) else None
     device, digest = context.device.type, context.data.digest
-    return RunHandle(folder, recipe, device, digest, context.key, code_that_is_allowed())
+    code = code_that_is_allowed()
+    return RunHandle(folder, recipe, device, digest, context.key, code, given)
 
 
 def open_context(handle: RunHandle) -> Context:
@@ -325,6 +320,8 @@ def open_context(handle: RunHandle) -> Context:
             f"a worker found other data in {context.data.source} than the run was begun with; "
             "give all machines the same files"
         )
+    if handle.preprocess is not None:
+        context.normalise_as(handle.preprocess)
     return context
 
 

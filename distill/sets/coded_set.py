@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill.data import AnyPreprocess
 from distill.store.hdf5 import put, read_array
-from projectors.codecs import Dense, LabelCodec, Labels, Quantised, decode
+from projectors.codecs import Dense, LabelCodec, Labels, Quantised, decode, get_codec, unpack
 from synth.coding import (
     CODERS,
     CodingError,
@@ -103,6 +103,11 @@ def pack_labels(learned: Tensor, most: int) -> bytes | None:
         if len(payload) <= most:
             return payload
     return None
+
+
+def pack_like(payload: bytes, learned: Tensor) -> bytes:
+    """Learned label logits [m, k] in the codec of another payload of such labels."""
+    return get_codec(unpack(payload).config).encode(Labels(learned[None].float().cpu()))
 
 
 def unpack_labels(payload: bytes) -> Tensor:

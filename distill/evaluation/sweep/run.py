@@ -30,9 +30,10 @@ from distill.evaluation.sweep.work import random_file, train_and_test
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.tables.relabel import RelabelTable
-from distill.run.context import Context, scratch_context
+from distill.run.context import Context
 from distill.run.engines import Engine, Load
 from distill.run.interrupt import listen
+from distill.run.scratch import scratch_context
 from distill.sets.set_file import SetFile, read_set, set_path, write_set
 from distill.store.files import write_json
 from distill.teachers.loading import has_committee, load_committee
@@ -151,7 +152,8 @@ def sweep_set(
     """
     engine.get_ready()
     set_file = set_path(path)
-    recipe = check_recipe(read_set(set_file).manifest["recipe"], f"recipe of {set_file}")
+    content = read_set(set_file)
+    recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
     recipe = with_evaluation(recipe, changes)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
@@ -161,6 +163,7 @@ def sweep_set(
     within = out if engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
+        context.normalise_as(content.preprocess)
         context.engine = engine
         check_networks(recipe, context.data, students_only=True)
         try:

@@ -113,6 +113,9 @@ def _provenance(manifest: dict[str, Any]) -> str:
     }
     if "imported" in source:
         facts["imported from"] = f"{source['imported']['file']} ({source['imported']['layout']})"
+    for place, part in enumerate(source.get("merged", ()), 1):
+        words = f"{part['images']:,} images of {part['name'] or 'unnamed data'}"
+        facts[f"part {place}"] = f"{words}, recipe {part['recipe'] or 'unnamed'} ({part['file']})"
     lines = "".join(f"- {name}: {inline(str(value))}\n" for name, value in facts.items())
     recipe = json.dumps(manifest["recipe"], indent=1, ensure_ascii=False)
     block = code_block(recipe.split("\n"), "json")

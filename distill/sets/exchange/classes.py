@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 Names = Sequence[str]
 
@@ -36,6 +36,57 @@ def match_classes(own: Names, known: Names) -> tuple[int, ...] | None:
         if places is not None:
             return places
     return _numbered_places(own, known)
+
+
+def shared_classes(
+    first: Names, second: Names, given: Mapping[str, str], *, numbers_tell: bool
+) -> tuple[dict[str, str], list[str]]:
+    """The class of the first set, or a new one, that each class of a second set is.
+
+    Names that are equal, but for case and punctuation, are one class; others are different ones.
+
+    Args:
+        first: names of the first set's classes, all different.
+        second: names of the second's.
+        given: what the user states for some of the second: a name of the first, or of a new class.
+        numbers_tell: whether equal numbers as names mean the same, as in sets of one source.
+
+    Returns:
+        The name that each class of the second has from now on, and those of its classes whose
+        name that changes though nobody said so.
+
+    Raises:
+        ValueError: where names do not tell, saying which.
+    """
+    open_names = [name for name in second if name not in given]
+    if open_names and not numbers_tell and (numbers_of(first) or numbers_of(second)):
+        raise ValueError(
+            f"the classes are {shown_names(first)} in one set and {shown_names(second)} in the "
+            "other, and numbers of different data do not tell which are the same"
+        )
+    names = {name: given.get(name) or _named_in(first, second, name) for name in second}
+    if len(set(names.values())) < len(names):
+        raise ValueError(f"two of the classes {shown_names(second)} would become one")
+    return names, [name for name in open_names if names[name] != name]
+
+
+def _named_in(first: Names, second: Names, name: str) -> str:
+    """The name among `first` of a class of `second`, or its own where it is a new class."""
+    if name in first:
+        return name
+    same = [other for other in first if plain(other) == plain(name) and plain(name)]
+    if len(same) == 1 and same[0] not in second:
+        return same[0]
+    word = _first_synonym(name)
+    near = same or [other for other in first if word and _first_synonym(other) == word]
+    if near:
+        raise ValueError(f"class {name!r} may be {near[0]!r} or a class of its own")
+    return name
+
+
+def shown_names(names: Names) -> str:
+    """The first few of some names."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def plain(name: str) -> str:

@@ -17,7 +17,7 @@ from distill.recipes.build import build_data, with_augmentation
 from distill.recipes.loading import check_recipe
 from distill.recipes.schema import Recipe
 from distill.sets.exchange.batch_labels import in_set_order, read_batch_labels
-from distill.sets.exchange.classes import are_digits, match_classes
+from distill.sets.exchange.classes import are_digits, match_classes, shown_names
 from distill.sets.exchange.import_layouts import ImportedSet
 from distill.sets.exchange.labels import Labels, read_labels
 from distill.sets.exchange.published import STATISTICS
@@ -239,9 +239,9 @@ def _match(
     places = match_classes(names, data.class_names)
     if places is None:
         raise WorkError(
-            f"{path}: the classes {_shown(names)} are not evidently those of the data, "
-            f"{_shown(data.class_names)}; give --class-names, the data's names in the order of the "
-            "set's classes"
+            f"{path}: the classes {shown_names(names)} are not evidently those of the data, "
+            f"{shown_names(data.class_names)}; give --class-names, the data's names in the order "
+            "of the set's classes"
         )
     matched = [data.class_names[place] for place in places]
     note = ""
@@ -262,17 +262,13 @@ def _check_count(labels: Labels, names: int, data: RealData | None) -> None:
     )
 
 
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-
-
 def _counts_note(content: SetFile) -> str:
     """Classes that have fewer images than others, or none."""
     names = content.manifest["class_names"]
     counts = content.hard.bincount(minlength=len(names))
     missing = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
     if missing:
-        return f"{len(missing)} of the {len(names)} classes have no image: {_shown(missing)}"
+        return f"{len(missing)} of the {len(names)} classes have no image: {shown_names(missing)}"
     low, high = int(counts.min()), int(counts.max())
     return "" if low == high else f"classes have from {low} to {high} images"
 

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from distill.errors import WorkError
@@ -23,16 +22,17 @@ from distill.recipes.build import build_codec
 from distill.recipes.specs import parse_codec
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.context import Context
-from distill.sets.coded_set import unpack_labels
+from distill.sets.coded_set import pack_like, unpack_labels
 from distill.sets.compress import code_set
 from distill.sets.cost import count_bytes
 from distill.sets.label_encoding import encode_one
 from distill.sets.network_labels import LabelSources
+from distill.sets.order import first_places
 from distill.sets.set_file import SetFile, read_set, write_set
 from distill.store.files import digest_json
 from distill.teachers.loading import load_committee
 from distill.teachers.voting import use_batch_statistics, vote_views
-from projectors.codecs import CodecError, LabelCodec, Labels, get_codec, unpack
+from projectors.codecs import CodecError, LabelCodec, Labels
 from synth.images import gather
 
 
@@ -102,7 +102,7 @@ def first_images(content: SetFile, ipc: int) -> SetFile:
         learned = learned.view(len(content.images), -1, learned.shape[1])[places].flatten(0, 1)
         if payload is not None and len(places) < len(content.images):
             # The same codec for fewer labels.
-            payload = _pack(get_codec(unpack(payload).config), learned)
+            payload = pack_like(payload, learned)
             learned = unpack_labels(payload)
     return replace(
         content,
@@ -116,15 +116,6 @@ def first_images(content: SetFile, ipc: int) -> SetFile:
         encoded={},
         measured=None,
     )
-
-
-def first_places(hard: Tensor, ipc: int) -> Tensor:
-    """Places, ascending, of the first `ipc` of each class in [n]."""
-    order = hard.argsort(stable=True)
-    counts = hard.bincount()
-    rank = torch.empty_like(hard)
-    rank[order] = torch.arange(len(hard)) - (counts.cumsum(0) - counts)[hard[order]]
-    return torch.nonzero(rank < ipc).flatten()
 
 
 def labelled(

@@ -25,7 +25,7 @@ from distill.evaluation.sweep.images.jobs import (
     plan_image_sweep,
     with_gains,
 )
-from distill.evaluation.sweep.images.kept import first_places, make_kept
+from distill.evaluation.sweep.images.kept import make_kept
 from distill.evaluation.sweep.images.options import ImageSweepOptions, complete, label_source
 from distill.evaluation.sweep.images.plot import draw_image_curves
 from distill.evaluation.sweep.images.table import table_lines
@@ -34,6 +34,7 @@ from distill.evaluation.sweep.log import JobLog, Work, sweep_key
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.sets.cost import count_bytes
+from distill.sets.order import first_places
 from distill.sets.set_file import SetFile, read_set
 from distill.store.files import digest_json, write_json, write_text
 

@@ -16,19 +16,20 @@ from distill.evaluation.sweep.images.jobs import (
     plan_image_sweep,
     with_gains,
 )
-from distill.evaluation.sweep.images.kept import first_images, first_places, kept_file, labelled
+from distill.evaluation.sweep.images.kept import first_images, kept_file, labelled
 from distill.evaluation.sweep.images.options import ImageSweepOptions
 from distill.evaluation.sweep.images.plot import draw_image_curves
 from distill.evaluation.sweep.images.run import LOG, PLOT, RESULT, TABLE
 from distill.evaluation.sweep.images.table import table_lines
 from distill.recipes.loading import check_recipe
-from distill.run.context import scratch_context
 from distill.run.interrupt import Stop
+from distill.run.scratch import scratch_context
 from distill.sets.coded_images import CODINGS as WAYS
 from distill.sets.coded_set import pack_labels, unpack_labels
 from distill.sets.compress import code_set
 from distill.sets.cost import count_bytes
 from distill.sets.network_labels import LabelSources
+from distill.sets.order import first_places
 from distill.sets.set_file import SetFile, read_set, write_set
 from projectors.codecs import Labels, Quantised
 from synth.coding import unpack_images

@@ -1,0 +1,151 @@
+"""A set grows by classes or images: the old ones stay, the new ones are made by a recipe."""
+
+import json
+
+import pytest
+import torch
+
+from distill.data import Preprocess
+from distill.recipes.loading import load_recipe
+from distill.run.context import Context, handle_of, open_context
+from distill.run.folder import Run
+from distill.run.interrupt import Stop
+from distill.run.progress import Progress
+from distill.sets.set_file import read_set
+from distill.stages.extend import making_stages
+from tests.distill.cases import STUDENT, write_recipe
+
+SELECT = f"""
+[data]
+source = "digits"
+size = 8
+subset = 100
+
+[select]
+method = "herding"
+ipc = 2
+
+[evaluate]
+students = ["{STUDENT}"]
+labels = "hard"
+seeds = 1
+epochs = 1
+whole_epochs = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("recipe"), SELECT, "herd")
+
+
+@pytest.fixture
+def four(recipe, command, tmp_path):
+    """A run of four digits."""
+    words = ("--out", tmp_path / "four", "--set", "data.classes=0,1,2,3", "--quiet")
+    outcome = command("run", recipe, *words, "--stage", "select")
+    assert outcome.code == 0, outcome.err
+    return tmp_path / "four"
+
+
+def test_new_classes_are_added_and_the_old_images_stay(four, recipe, command, tmp_path):
+    out = tmp_path / "grown"
+    words = ("--data", "digits", "--recipe", recipe, "--out", out, "--quiet", "--json")
+    outcome = command("extend", four, *words)
+    assert outcome.code == 0, outcome.err
+    said = json.loads(outcome.out)
+    old, new, grown = (read_set(path / "set.h5") for path in (four, out / "new", out))
+    assert torch.equal(grown.images[:8], old.images)
+    assert len(grown.images) == said["images"] == 20
+    assert grown.hard.tolist() == [label for label in range(10) for _ in range(2)]
+    pixels = grown.preprocess.inverse(grown.images[8:])
+    torch.testing.assert_close(pixels, new.preprocess.inverse(new.images[8:]))
+    assert "8 images of four are as they were; 12 were made" in said["notes"][0]
+    assert grown.preprocess == old.preprocess != new.preprocess
+    # The grown set has all classes of the data, and is tested on them.
+    words = ("--epochs", "1", "--seeds", "1", "--quiet", "--json")
+    tested = command("evaluate", out, *words)
+    assert tested.code == 0, tested.err
+    assert json.loads(tested.out)["protocol"]["test_images"] > 300
+    line = command("extend", four, "--data", "digits", "--recipe", recipe, "--out", out).err
+    assert "holds set.h5 already" in line
+
+
+def test_more_data_of_known_classes_add_images(four, recipe, command, tmp_path):
+    words = ("--data", "digits", "--recipe", recipe, "--out", tmp_path / "more", "--quiet")
+    keys = ("--set", "data.classes=3,1", "--set", "select.ipc=3")
+    outcome = command("extend", four, *words, *keys)
+    assert outcome.code == 0, outcome.err
+    grown = read_set(tmp_path / "more" / "set.h5")
+    assert grown.hard.bincount().tolist() == [2, 5, 2, 5]
+    old = read_set(four / "set.h5")
+    assert torch.equal(grown.images[2:4], old.images[2:4])
+    assert grown.manifest["source"]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (("data.zca=true",), "data.zca = false"),
+        (("data.classes=0,1,22",), "22"),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_the_work(keys, words, four, recipe, command, tmp_path):
+    options = [part for key in keys for part in ("--set", key)]
+    out = tmp_path / "grown"
+    outcome = command(
+        "extend", four, "--data", "digits", "--recipe", recipe, "--out", out, *options
+    )
+    assert outcome.code in (1, 2)
+    assert words in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_only_stages_that_images_need_are_run():
+    stages = {
+        "digits": ["experts", "match"],
+        "digits-recover": ["committee", "recover"],
+        "digits-rded": ["committee", "select"],
+    }
+    assert {name: making_stages(load_recipe(name)) for name in stages} == stages
+
+
+def test_real_images_are_shown_as_those_of_the_set_here_and_in_workers(recipe, tmp_path):
+    run = Run(tmp_path, read_only=True)
+    context = Context(
+        run, load_recipe(str(recipe)), torch.device("cpu"), Progress(quiet=True), Stop()
+    )
+    given = Preprocess((0.25,), (0.5,))
+    context.normalise_as(given)
+    images, _ = context.split("test")
+    assert torch.equal(images, given(context.data.test.images))
+    assert torch.equal(open_context(handle_of(context)).split("test")[0], images)
+
+
+def test_merge_and_order_by_command(four, recipe, command, refused, tmp_path):
+    words = ("--out", tmp_path / "rest", "--set", "data.classes=3,4,5", "--quiet")
+    assert command("run", recipe, *words, "--stage", "select").code == 0
+    out = tmp_path / "both.h5"
+    outcome = command("merge", four, tmp_path / "rest", "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert "cannot be evaluated before it is merged with --data" in outcome.err
+    assert "14 images of 6 classes (8 of four and 6 of rest)" in outcome.out
+    assert "was merged without the real data" in refused(1, "evaluate", out)
+    assert "both.h5 exists" in refused(1, "merge", four, four, "--out", out)
+    assert "write NAME=NAME" in refused(
+        2, "merge", four, four, "--out", tmp_path / "x.h5", "--map", "3"
+    )
+    line = refused(1, "merge", four, four, "--out", tmp_path / "x.h5", "--data", "glyphs:4")
+    assert "--data glyphs:4 has classes" in line
+    tested = tmp_path / "tested.h5"
+    words = ("--out", tested, "--data", "digits")
+    assert command("merge", four, tmp_path / "rest", *words).code == 0
+    stated = read_set(tested).manifest
+    assert len(stated["recipe"]["data"]["classes"]) == 6
+    assert stated["source"]["digest"]
+    one = tmp_path / "one.h5"
+    outcome = command("order", tested, "--first", "1", "--out", one)
+    assert outcome.code == 0, outcome.err
+    assert read_set(one).hard.tolist() == list(range(6))
+    assert "one.h5 exists" in refused(1, "order", tested, "--out", one)
