@@ -31,8 +31,9 @@ from torch import Generator, Tensor
 from distill.evaluation.jobs import STUDENTS, StudentJob, statistics_of
 from distill.evaluation.students import EvaluatedSet, grade_student
 from distill.recipes.loading import check_recipe, with_evaluation
-from distill.run.context import Context, scratch_context
+from distill.run.context import Context
 from distill.run.interrupt import listen
+from distill.run.scratch import scratch_context
 from distill.sets.coded_set import coding_spec
 from distill.sets.compress import Distance, compress_set, squared_error
 from distill.sets.set_file import SetFile, read_set, set_path

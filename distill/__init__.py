@@ -2,15 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distill.run.progress import Event
     from distill.sets.compress import Compressed
     from distill.sets.dataset import DistilledSet
+    from distill.stages.one_call import Distilled, Network, Teacher
 
 
-__all__ = ["compress", "load"]
+__all__ = ["compress", "distill", "evaluate", "load"]
+
+
+def distill(
+    data: object,
+    recipe: str | Mapping[str, Any] | None = None,
+    *,
+    network: Network | None = None,
+    teachers: Sequence[Teacher] = (),
+    ipc: int | None = None,
+    budget_bytes: int | None = None,
+    out: str | Path | None = None,
+    progress: Callable[[Event], object] | None = None,
+) -> Distilled:
+    """Distil labelled images into a small set, in this process.
+
+    Args:
+        data: a torch Dataset of (image, class number); a pair (images, classes) of arrays or
+            tensors; two of either, as (train, test); a mapping of arrays, as in an npz file; a
+            folder with a folder of pictures for each class; or a source such as "digits". Images
+            are uint8, or floats in [0, 1], of one size, without random changes. Without a test
+            part, a fifth is set aside.
+        recipe: the name of a packaged recipe or the path of a TOML file; or tables and keys as a
+            dict, which change those of another recipe where the key "base" names one. None takes
+            the settings of `digits`, without its projector, for images of their own size.
+        network: of experts and students: a spec such as "convnet3:width=32", or a class or
+            function of your own, called as (channels, (height, width), classes), that gives an
+            nn.Module. None for the recipe's.
+        teachers: that vote the soft labels, all with equal weight: trained modules or functions,
+            called with pixels [n, c, h, w] (images of the data in [0, 1], under views) for logits
+            [n, k]; or specs. None are trained but those of specs. Empty for the recipe's.
+        ipc: images per class; None for the recipe's.
+        budget_bytes: the most bytes of images, labels and all else that a receiver needs.
+        out: the folder of the run, from which the same call goes on; None for a temporary one.
+        progress: called after every unit of work with a `distill.run.progress.Event`; what it
+            raises ends the run. None shows progress on standard error.
+
+    Returns:
+        The set, its curves, and what can be done with it.
+
+    Raises:
+        distill.errors.LimbeckError: in one line; with `out`, what is finished is kept.
+    """
+    from distill.stages.one_call import distil
+
+    return distil(
+        data,
+        recipe,
+        network=network,
+        teachers=teachers,
+        ipc=ipc,
+        budget_bytes=budget_bytes,
+        out=out,
+        progress=progress,
+    )
+
+
+def evaluate(
+    set: str | Path | DistilledSet | Distilled,
+    *,
+    network: Network | Sequence[Network] | None = None,
+    teachers: Sequence[Teacher] = (),
+    data: object = None,
+    device: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train fresh students on a set, and on its controls.
+
+    Args:
+        set: a set.h5, the folder of a run that holds one, or what `load` or `distill` gave.
+        network: of the students, one or several, as for `distill`; None for the recipe's.
+        teachers: those that were given to `distill`, in the same order, where labels need them.
+        data: the real data where they are not where the set says, as for `distill`; they must be
+            those that it was made from.
+        device: "auto", "cpu" or "cuda"; None for the recipe's.
+        quiet: show no progress.
+        settings: keys of a recipe's table [evaluate], such as seeds=3, epochs=300.
+
+    Returns:
+        What `distill evaluate --json` prints: `students` and `controls`, each as network ->
+        label source -> mean and so on, accuracies as fractions; `bytes`, and `protocol`.
+
+    Raises:
+        distill.errors.LimbeckError: in one line.
+    """
+    from distill.stages.one_call import evaluate
+
+    return evaluate(
+        set,
+        network=network,
+        teachers=teachers,
+        data=data,
+        device=device,
+        quiet=quiet,
+        **settings,
+    )
 
 
 def load(path: str | Path) -> DistilledSet:

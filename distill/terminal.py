@@ -7,6 +7,8 @@ letters: titles, colours, answers that are typed for the user. So every line goe
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -41,6 +43,11 @@ def echo_lines(lines: Iterable[object], *, err: bool = False) -> None:
     """Several lines."""
     for line in lines:
         echo(line, err=err)
+
+
+def columns() -> int | None:
+    """Columns of the terminal that standard output is; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def echo_json(value: Any, *, indent: int | None = 2) -> None:

@@ -6,29 +6,38 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import as_json, debug
-from distill.terminal import echo, echo_json
+from distill.commands.options import as_json, debug, recipe_argument
+from distill.terminal import echo, echo_json, echo_lines
 
 
 @click.command()
-@click.argument("recipe")
+@recipe_argument
 @click.argument("dest", type=click.Path(path_type=Path))
 @as_json
 @debug
 def cp(recipe: str, dest: Path, as_json: bool, debug: bool) -> None:
     """Copy RECIPE to the file DEST, to edit it; an existing file is never replaced.
 
+    DEST may be a folder, or -, which prints the recipe.
+
     \b
     Example:
       distill cp digits mine.toml
     """
-    from distill.errors import WorkError
+    from distill.errors import RecipeError, WorkError
     from distill.recipes.loading import recipe_text
     from distill.store.files import write_text
 
     name = Path(recipe).name.removesuffix(".toml")
     path = dest / f"{name}.toml" if dest.is_dir() else dest
     text = recipe_text(recipe)
+    if str(dest) == "-":
+        if as_json:
+            raise RecipeError("--json says where the copy lies, and - makes none; leave one out")
+        echo_lines(text.splitlines())
+        return
+    if not path.parent.is_dir():
+        raise WorkError(f"the folder {path.parent} is not there; make it first, or name another")
     if path.exists():
         raise WorkError(f"{path} exists; name another file or remove it")
     write_text(path, text)

@@ -10,6 +10,7 @@ import click
 from distill.commands.options import (
     NameChoice,
     address,
+    allow_code,
     as_json,
     debug,
     device,
@@ -19,7 +20,7 @@ from distill.commands.options import (
     workers,
 )
 from distill.names import PROTOCOLS
-from distill.terminal import echo_json, echo_lines
+from distill.terminal import columns, echo_json, echo_lines
 
 
 @click.command()
@@ -28,7 +29,11 @@ from distill.terminal import echo_json, echo_lines
 @click.option("--seeds", type=click.IntRange(1), help="Students of each kind.")
 @click.option("--labels", help="Label sources: hard,learned,votes,projector, or codecs.")
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of students on the set.")
-@click.option("--whole-epochs", type=click.IntRange(1), help="Epochs of the whole-set control.")
+@click.option(
+    "--whole-epochs",
+    type=click.IntRange(0),
+    help="Epochs of the whole-set control; 0 leaves it out.",
+)
 @click.option(
     "--protocol",
     type=NameChoice(list(PROTOCOLS)),
@@ -72,6 +77,7 @@ from distill.terminal import echo_json, echo_lines
     help="Also train without augmentation, and give DD-Ranking's two scores.",
 )
 @click.option("--record", is_flag=True, help="Store the results in SET.")
+@allow_code
 @place
 @device
 @engine
@@ -106,51 +112,15 @@ def evaluate(
     from distill.evaluation.whole import evaluate_set
 
     given = {key: value for key, value in changes.items() if value is not None}
+    if given.get("whole_epochs") == 0:
+        given |= {"whole_seeds": 0}
+        del given["whole_epochs"]
     result = evaluate_set(
         set_path, given, device, quiet, chosen, record=record, place=place, anew=anew
     )
     if as_json:
         echo_json(result)
         return
-    echo_lines(table_lines(result))
+    from distill.report.result_table import result_lines
 
-
-def table_lines(result: dict[str, Any]) -> list[str]:
-    """Students and controls as aligned text, accuracies in percent."""
-    groups = [("synthetic set", result["students"])]
-    groups += [(f"control: {name}", rows) for name, rows in result["controls"].items()]
-    lines = []
-    for title, students in groups:
-        for student, sources in students.items():
-            for source, stats in sources.items():
-                lines.append(f"{title:<16}  {student:<28}  {source:<10}  {_accuracy(stats)}")
-    for student, sources in result.get("scores", {}).items():
-        for source, scores in sources.items():
-            shown = ", ".join(
-                f"{name.replace('_', '-')} {part['score']:.3f}" for name, part in scores.items()
-            )
-            lines.append(f"{'scores':<16}  {student:<28}  {source:<10}  {shown}")
-    counted = result["bytes"]
-    lines.append(
-        f"bytes: images {counted['images']:,}, labels {counted['labels']:,}, "
-        f"projector {counted['projector']:,}, external {counted['external']:,}; "
-        f"{counted['total']:,} in all with the labels of the fewest bytes"
-    )
-    return lines
-
-
-def _accuracy(stats: dict[str, Any]) -> str:
-    """A mean with its spread and interval, in percent, and what the control took where counted."""
-    text = f"{100 * stats['mean']:6.2f} ± {100 * stats['std']:.2f} %"
-    if stats["interval"] is not None:
-        low, high = (100 * bound for bound in stats["interval"])
-        text += f"  95 %: {low:.2f} to {high:.2f}"
-    text += f"  ({len(stats['runs'])} seeds)"
-    if "balanced" in stats:
-        text += f", {100 * stats['balanced']:.2f} % balanced over classes"
-    if "coding" in stats:
-        formed = f", {stats['factor'] ** 2} in one" if stats["factor"] > 1 else ""
-        text += f", {stats['images']:,} images as {stats['coding']}{formed}"
-    elif "bits" in stats:
-        text += f", of all images, {stats['bits']} bits a weight"
-    return text + (f": {stats['bytes']:,} bytes" if "bytes" in stats else "")
+    echo_lines(result_lines(result, columns()))

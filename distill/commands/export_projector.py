@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import NameChoice, as_json, debug
+from distill.commands.options import NameChoice, as_json, debug, licence
 from distill.names import PROJECTOR_FORMATS
 from distill.terminal import echo_json, echo_lines
 
@@ -45,7 +45,7 @@ from distill.terminal import echo_json, echo_lines
     type=click.Path(path_type=Path),
     help="compact: a set.h5 to compare on; default: held-out images of the run around PATH.",
 )
-@click.option("--licence", default="unknown", show_default=True, help="For the card.")
+@licence
 @as_json
 @debug
 def export_projector(

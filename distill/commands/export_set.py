@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import NameChoice, as_json, debug
+from distill.commands.options import NameChoice, as_json, debug, licence
 from distill.names import FORMATS
 from distill.terminal import echo, echo_json
 
@@ -17,13 +17,7 @@ from distill.terminal import echo, echo_json
     "--format", "form", required=True, type=NameChoice(list(FORMATS)), help="What to write."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
-@click.option(
-    "--license",
-    "licence",
-    default="unknown",
-    show_default=True,
-    help="SPDX identifier for the data card, such as cc-by-4.0.",
-)
+@licence
 @as_json
 @debug
 def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, debug: bool) -> None:

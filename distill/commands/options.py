@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from distill.errors import suggestion
+from distill.names import allowed_code, recipe_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -71,6 +73,15 @@ address = click.option(
     help="Ray cluster to use; default: one that is started on this machine.",
 )
 
+licence = click.option(
+    "--licence",
+    "--license",
+    "licence",
+    default="unknown",
+    show_default=True,
+    help="SPDX identifier for the card, such as cc-by-4.0.",
+)
+
 device = click.option("--device", type=DEVICES, help="Where to compute; default: the recipe's.")
 
 
@@ -83,10 +94,42 @@ place = click.option(
 )
 
 
+def complete_recipe(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of packaged recipes that begin so; files, where none does."""
+    names = [CompletionItem(name) for name in recipe_names() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
+
+recipe_argument = click.argument("recipe", shell_complete=complete_recipe)
+
+
+def _allow_code(
+    context: click.Context, parameter: click.Parameter, modules: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Let specs name what these modules define while the command runs."""
+    if modules:
+        context.with_resource(allowed_code(modules))
+    return modules
+
+
+allow_code = click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="MODULE",
+    expose_value=False,
+    callback=_allow_code,
+    help="Let specs such as MODULE:Network name networks that this Python module of your own "
+    "defines, which is then imported and run; no recipe can do so by itself. May be given several "
+    "times.",
+)
+
+
 def recipe_options(command: Command) -> Command:
     """RECIPE --out --set --seed --device --engine --address --workers and so on."""
     options = (
-        click.argument("recipe"),
+        recipe_argument,
         click.option(
             "--out",
             required=True,
@@ -116,10 +159,11 @@ def recipe_options(command: Command) -> Command:
             multiple=True,
             metavar="RUN|FILE",
             type=click.Path(path_type=Path),
-            help="Take experts and committee from the folder of another run, where its recipe asks "
-            "for the same, or experts from a file that `distill import --from buffers` made; may "
-            "be given several times.",
+            help="Take experts, committee and images of the set from the folder of another run, "
+            "where its recipe asks for the same, or experts from a file that `distill import "
+            "--from buffers` made; may be given several times.",
         ),
+        allow_code,
         quiet,
         as_json,
         debug,

@@ -8,12 +8,19 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device, workers
-from distill.terminal import echo_json, echo_lines
+from distill.commands.options import (
+    allow_code,
+    as_json,
+    debug,
+    device,
+    recipe_argument,
+    workers,
+)
+from distill.terminal import echo, echo_json, echo_lines
 
 
 @click.command()
-@click.argument("recipe")
+@recipe_argument
 @click.option(
     "--set",
     "overrides",
@@ -41,6 +48,7 @@ from distill.terminal import echo_json, echo_lines
     type=click.Path(path_type=Path),
     help="Also write what is measured here to this file, for plans on other machines.",
 )
+@allow_code
 @device
 @as_json
 @debug
@@ -68,13 +76,17 @@ def plan(
     """
     from distill.errors import RecipeError
     from distill.plan import Machines, make_plan
+    from distill.recipes.checks import missing_packages
     from distill.recipes.loading import load_recipe
+    from distill.recipes.stages import STAGE_ENTRIES
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
     resolved = load_recipe(recipe, list(overrides), budget=budget)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
+    for sentence in missing_packages(resolved, STAGE_ENTRIES):
+        echo(f"note: {sentence}", err=True)
     estimate = make_plan(resolved, Machines(**machines))
     if as_json:
         echo_json(estimate)

@@ -10,7 +10,7 @@ import click
 
 from distill.commands.options import NameChoice, recipe_options
 from distill.recipes.stages import STAGE_ENTRIES, StageEntry
-from distill.terminal import echo, echo_json
+from distill.terminal import columns, echo, echo_json, echo_lines
 
 
 @click.command()
@@ -33,7 +33,8 @@ from distill.terminal import echo, echo_json
 def run(stages: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE (a name from `distill ls recipes`, or a TOML file) into the folder --out.
 
-    Stages whose inputs have not changed are skipped; an interrupted run resumes.
+    Stages whose inputs have not changed are skipped; an interrupted run resumes. A run that was
+    evaluated ends with the table of `distill evaluate`.
 
     \b
     Example:
@@ -98,4 +99,7 @@ def _run(
     if as_json:
         echo_json(run_outcome(out))
     elif report is not None:
+        from distill.report.result_table import result_lines
+
+        echo_lines(result_lines(run_outcome(out)["summary"], columns()))
         echo(f"report: {report}", err=True)

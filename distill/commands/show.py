@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from distill.commands.options import as_json, debug
-from distill.terminal import echo, echo_json
+from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
@@ -17,7 +16,9 @@ from distill.terminal import echo, echo_json
 @as_json
 @debug
 def show(path: Path, as_json: bool, debug: bool) -> None:
-    """Show what PATH is: a run, set.h5, experts.h5, committee.h5, a projector or packed data.
+    """Say what PATH is: a run, set.h5, experts.h5, committee.h5, a projector or packed data.
+
+    What is done, how good it is, and what may come next; --json prints all that it states.
 
     \b
     Example:
@@ -27,9 +28,9 @@ def show(path: Path, as_json: bool, debug: bool) -> None:
     if as_json:
         echo_json(description)
         return
-    for name, value in description.items():
-        text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-        echo(f"{name}: {text}")
+    from distill.commands.show_words import sentences
+
+    echo_lines(sentences(path, description))
 
 
 def describe(path: Path) -> dict[str, Any]:

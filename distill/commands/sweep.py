@@ -8,7 +8,16 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import address, as_json, debug, device, engine, quiet, workers
+from distill.commands.options import (
+    address,
+    allow_code,
+    as_json,
+    debug,
+    device,
+    engine,
+    quiet,
+    workers,
+)
 from distill.terminal import echo, echo_json, echo_lines
 
 
@@ -75,6 +84,7 @@ class Numbers(click.ParamType):
     is_flag=True,
     help="Instead: bytes of each codec for a distilled ImageNet-1K, from the formulas alone.",
 )
+@allow_code
 @device
 @engine
 @address
@@ -166,6 +176,8 @@ def _names(listed: str | None) -> list[str]:
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
+    from distill.report.result_table import spread_text
+
     width = max(len(point["codec"]) for point in result["points"])
     students = max(len(point["student"]) for point in result["points"])
     yield (
@@ -178,7 +190,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
             f"{point['images']:<7} {point['student']:<{students}} {point['codec']:<{width}} "
             f"{point['bytes']:>13,} {point['shipped']:>13,} {point['external']:>12,} "
             f"{point['ratio']:>8.1f}x {point['made']:>12,} {point['asked']:>10,}  "
-            f"{100 * point['mean']:.2f} ± {100 * point['std']:.2f} %{mark}"
+            f"{spread_text(point).strip()}{mark}"
         )
 
 

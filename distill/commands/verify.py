@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import as_json, debug, device, place, quiet, workers
+from distill.commands.options import allow_code, as_json, debug, device, place, quiet, workers
 from distill.terminal import echo_json, echo_lines
 
 
@@ -32,6 +32,7 @@ from distill.terminal import echo_json, echo_lines
     is_flag=True,
     help="First fetch the towers that PATH's projectors name; nothing else asks the network.",
 )
+@allow_code
 @device
 @workers
 @as_json

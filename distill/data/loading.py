@@ -1,8 +1,10 @@
 """Load real data by a source string, with the reader that `distill.names.DATA` has for its name."""
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from distill.data.pixels import check_channels, check_memory, check_size, resize
 from distill.data.source_splits import Request, SourceSplits
 from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
 from distill.names import DATA, resolve
+from distill.store.packed import INDEX
 from synth.images import Images
 
 
@@ -145,12 +148,7 @@ def _shaped(images: Images, channels: int | None, size: int | None) -> Images:
 def _read(request: Request) -> SourceSplits:
     name = request.source.partition(":")[0]
     if name not in DATA:
-        close = difflib.get_close_matches(name.lower(), DATA, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise SourceError(
-            f"source {request.source!r} is unknown, one of {', '.join(DATA)} is needed; "
-            f"{hint}write for example digits, folder:PATH or torchvision:CIFAR10"
-        )
+        raise SourceError(_unknown(request.source))
     entry = DATA[name]
     splits = resolve(entry)(request)
     if not isinstance(splits, SourceSplits):
@@ -160,3 +158,19 @@ def _read(request: Request) -> SourceSplits:
             "for them"
         )
     return splits
+
+
+def _unknown(source: str) -> str:
+    """What to write for a source that has no known name; a path that is there is likely meant."""
+    # These two take any text for a path, one that is too long or holds zeros too.
+    if source and os.path.isdir(source):
+        name = "packed" if Path(source, INDEX).is_file() else "folder"
+        return f"source {source!r} has no name before it; did you mean {name}:{source}?"
+    if source.endswith(".npz") and os.path.isfile(source):
+        return f"source {source!r} has no name before it; did you mean npz:{source}?"
+    close = difflib.get_close_matches(source.partition(":")[0].lower(), DATA, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return (
+        f"source {source!r} is unknown, one of {', '.join(DATA)} is needed; {hint}write for "
+        "example digits, folder:PATH or torchvision:CIFAR10"
+    )

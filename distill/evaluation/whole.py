@@ -10,7 +10,7 @@ from typing import Any
 
 from distill.data import RealData
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
-from distill.evaluation.results import judge
+from distill.evaluation.results import judge, open_judged
 from distill.evaluation.sweep.log import sweep_key
 from distill.evaluation.tuning import TRIED, stated_ways
 from distill.machine import cache_folder
@@ -18,10 +18,11 @@ from distill.recipes.build import with_augmentation, with_place
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.artefacts import PROJECTOR
-from distill.run.context import Context, scratch_context
+from distill.run.context import Context
 from distill.run.engines import Engine
 from distill.run.folder import versions
 from distill.run.interrupt import listen
+from distill.run.scratch import scratch_context
 from distill.sets.additions import add_measured
 from distill.sets.set_file import MEASURED, read_set, set_path
 from distill.store.files import digest_json, digest_tree
@@ -65,7 +66,9 @@ def evaluate_set(
     if engine is not None:
         engine.get_ready()
     set_file = set_path(path)
-    content = read_set(set_file, (MEASURED,))
+    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
+    # What was measured states ways of training, unless these are told or chosen anew.
+    content = read_set(set_file, (MEASURED,) if told else ())
     source = content.manifest["source"]
     if not source["digest"]:
         done = "merge" if "merged" in source else "import"
@@ -73,21 +76,21 @@ def evaluate_set(
             f"{set_file} was {done.rstrip('e')}ed without the real data that students are tested "
             f"on; {done} it again with --data"
         )
-    told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
     stated = {} if told else stated_ways(content.measured)
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
     if "augmentation" in changes:
         recipe = with_augmentation(recipe, changes["augmentation"])
     others = {key: value for key, value in changes.items() if key != "augmentation"}
     recipe = with_place(with_evaluation(recipe, others), place)
-    check_names(recipe)
+    check_names(recipe, students_only=True)
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.normalise_as(content.preprocess)
         context.engine = engine or context.engine
-        check_networks(recipe, _data(context, place))
+        check_networks(recipe, _data(context, place), students_only=True)
         log = _log_of(context, set_file, Path(scratch), stated)
+        _say_left_out(context, set_file, asked="labels" in changes)
         try:
             evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
         except InterruptedRunError:
@@ -104,6 +107,18 @@ def evaluate_set(
             add_measured(set_file, evaluation)
         log.unlink(missing_ok=True)
         return evaluation
+
+
+def _say_left_out(context: Context, set_file: Path, *, asked: bool) -> None:
+    """Name the label sources that were asked for and are not there, if some were asked for."""
+    judged, _ = open_judged(context, set_file)
+    labels = context.recipe.table("evaluate").labels
+    missing = [source for source in labels if source not in judged.available]
+    if asked and missing and len(missing) < len(labels):
+        context.progress.say(
+            f"note: labels {', '.join(missing)} are left out: beside {set_file} there are "
+            f"{', '.join(judged.available)}"
+        )
 
 
 def _log_of(context: Context, set_file: Path, scratch: Path, stated: Mapping[str, object]) -> Path:

@@ -2,7 +2,7 @@
 
 An entry says where its object is, and `resolve` imports it when it is first asked for; `distill ls`
 prints the tables. Packages bring networks, codecs, data sources and teachers as entry points, see
-`distill.names.entries`.
+`distill.names.entries`; for networks and teachers of a user's own see `distill.names.own`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,14 @@ from distill.names.exchange import (
 )
 from distill.names.gradients import GRADIENTS
 from distill.names.networks import NETWORKS, TEACHERS
+from distill.names.own import (
+    allow_code,
+    allowed_code,
+    code_that_is_allowed,
+    find_own,
+    given_parts,
+    is_own_teacher,
+)
 from distill.names.protocols import PROTOCOLS, UNCHANGED
 from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
 
@@ -66,9 +74,15 @@ __all__ = [
     "ProtocolEntry",
     "Registry",
     "SelectionEntry",
+    "allow_code",
+    "allowed_code",
     "arguments",
     "choices",
+    "code_that_is_allowed",
+    "find_own",
+    "given_parts",
     "importable",
+    "is_own_teacher",
     "load_object",
     "options_of",
     "recipe_names",

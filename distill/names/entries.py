@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from distill.errors import WorkError
+from distill.errors import RecipeError, WorkError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -55,11 +55,20 @@ class NetworkEntry(Entry):
         options: keyword arguments and their defaults; a spec may override each of them.
         bare: the option whose value a spec may write without its name.
         trained: whether it comes with its weights, and so can only be a member of a committee.
+        code: whether it is a user's own code, which may change without a version.
+        given: the object itself, where it was given in Python; it is a user's own too.
     """
 
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     bare: str = ""
     trained: bool = False
+    code: bool = False
+    given: Any = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a user's own, of whom nothing is known."""
+        return self.code or self.given is not None
 
 
 @dataclass(frozen=True)
@@ -227,17 +236,39 @@ def resolve(entry: Entry) -> Any:
 
     Raises:
         WorkError: for one of another package that cannot be imported.
+        RecipeError: for a user's own code that lacks it, or has it from elsewhere.
     """
+    if isinstance(entry, NetworkEntry) and entry.given is not None:
+        return entry.given
     if not entry.package:
         return load_object(entry.object)
     try:
-        return load_object(entry.object)
+        found = load_object(entry.object)
     except Exception as error:  # noqa: BLE001 - the module of another package may raise anything
         reason = " ".join(str(error).split())[:200]
         raise WorkError(
             f"{entry.name} of the package {entry.package} cannot be imported "
-            f"({type(error).__name__}: {reason}); install what it needs, or uninstall it"
+            f"({type(error).__name__}: {reason}); {_remedy(entry)}"
         ) from None
+    if isinstance(entry, NetworkEntry) and entry.code:
+        _refuse_foreign(entry, found)
+    return found
+
+
+def _remedy(entry: Entry) -> str:
+    if isinstance(entry, NetworkEntry) and entry.code:
+        return "put its folder on PYTHONPATH (the current folder is not searched), or mend it"
+    return "install what it needs, or uninstall it"
+
+
+def _refuse_foreign(entry: NetworkEntry, found: object) -> None:
+    """Refuse what an allowed module has imported itself, such as a function of `os`."""
+    home = str(getattr(found, "__module__", ""))
+    if not callable(found) or not f"{home}.".startswith(f"{entry.package}."):
+        raise RecipeError(
+            f"network {entry.name}: {entry.object} is no class or function that {entry.package} "
+            "defines; name one, called as (channels, size, classes)"
+        )
 
 
 def load_object(location: str) -> Any:

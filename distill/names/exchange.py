@@ -8,6 +8,8 @@ _READERS = "distill.sets.exchange.import_layouts"
 
 _WRITERS = "distill.sets.exchange.export_formats"
 
+_PICTURES = "distill.sets.exchange.export_pictures"
+
 _ARCHIVES = "distill.sets.exchange.arrays"
 
 _PROJECTORS = "projectors.export.formats"
@@ -69,10 +71,10 @@ FORMATS: Registry[FormatEntry] = Registry(
             "imagefolder",
             "8-bit pictures, a folder per class",
             "torchvision",
-            f"{_WRITERS}:write_imagefolder",
+            f"{_PICTURES}:write_imagefolder",
         ),
         FormatEntry(
-            "hf", "a dataset repository of 8-bit pictures", "datasets", f"{_WRITERS}:write_hf"
+            "hf", "a dataset repository of 8-bit pictures", "datasets", f"{_PICTURES}:write_hf"
         ),
         FormatEntry(
             "ddranking",

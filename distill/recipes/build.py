@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -13,8 +13,15 @@ from torch import Generator, Tensor, nn
 import projectors
 from distill.data import DataError, RealData, SourceError, load_data
 from distill.data.places import source_at
-from distill.errors import RecipeError, WorkError
-from distill.names import GRADIENTS, CodecEntry, arguments, resolve
+from distill.errors import LimbeckError, RecipeError, WorkError
+from distill.names import (
+    GRADIENTS,
+    CodecEntry,
+    NetworkEntry,
+    OptionValue,
+    arguments,
+    resolve,
+)
 from distill.recipes.schema import Recipe
 from distill.recipes.specs import CodecSpec, find_network, parse_coding, parse_network
 from distill.recipes.tables.data import DataTable
@@ -48,6 +55,8 @@ def build_network(
         RecipeError: for an unknown network, option or value.
     """
     entry, options = parse_network(spec)
+    if entry.own:
+        return _build_own(entry, options, (channels, size, classes), seed)
     family, device = resolve(entry), torch.get_default_device()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -63,6 +72,42 @@ def build_network(
             "torch.nn.Module is needed; ask its authors for one"
         )
     return network.to(device) if entry.trained else network
+
+
+def _build_own(
+    entry: NetworkEntry,
+    options: Mapping[str, OptionValue],
+    shape: tuple[int, tuple[int, int], int],
+    seed: int,
+) -> nn.Module:
+    """A network of a user's own code, which may do anything but give a module that fits.
+
+    Raises:
+        RecipeError: if it raises, or gives something else.
+    """
+    family = resolve(entry)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        try:
+            network = family(*shape, **options)
+        except LimbeckError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a user's own code may raise anything
+            raise RecipeError(
+                f"network {entry.name} called as (channels, size, classes) = {shape}: "
+                f"{one_line(error)}; give a class or a function that takes these"
+            ) from None
+    if not isinstance(network, nn.Module):
+        raise RecipeError(
+            f"network {entry.name} gave a {type(network).__name__}, but a torch.nn.Module is "
+            "needed; return one"
+        )
+    return network.to(torch.get_default_device())
+
+
+def one_line(error: BaseException) -> str:
+    """The type and the beginning of the message of another's error."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def is_torchvision(spec: str) -> bool:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from importlib.util import find_spec
+
 import torch
 
 from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError, WorkError
 from distill.machine import available_bytes
-from distill.recipes.build import build_data, build_network, build_views
+from distill.recipes.build import build_data, build_network, build_views, one_line
 from distill.recipes.schema import Recipe, kept_epochs
-from distill.recipes.specs import parse_network
+from distill.recipes.specs import find_network, parse_network
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
 from synth.whitening import LARGEST, whitening_bytes
 
 
-def check_names(recipe: Recipe) -> None:
-    """Raise RecipeError for a network, augmentation or teacher that does not exist."""
-    for spec in _specs(recipe):
+def check_names(recipe: Recipe, *, students_only: bool = False) -> None:
+    """Raise RecipeError for a network, augmentation or teacher that does not exist.
+
+    Args:
+        recipe: to be checked.
+        students_only: of its networks, leave out those that a set was made with.
+    """
+    for spec in _specs(recipe, students_only=students_only):
         parse_network(spec)
     own = recipe.committee.recipes.values() if recipe.committee else ()
     for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
@@ -41,6 +49,29 @@ def _check_teacher(teacher: str, recipe: Recipe) -> None:
             f"({', '.join(members)}), or experts:EPOCH with an epoch that is kept "
             f"({epochs or 'none: the recipe has no [experts]'})"
         )
+
+
+def missing_packages(recipe: Recipe, stages: Collection[str]) -> list[str]:
+    """What stages of a recipe need and this machine lacks, a sentence for each package.
+
+    Args:
+        recipe: that is to run.
+        stages: names of those that are still to be done.
+    """
+    needed: dict[str, tuple[str, str, str]] = {}
+    if "relabel" in stages and recipe.relabel is not None:
+        for method in {"glad", "mace"}.intersection(recipe.relabel.aggregate):
+            needed["crowdkit"] = (f"relabel.aggregate = {method}", "crowd-kit", "crowd")
+    table = recipe.projector
+    if "project" in stages and table is not None and table.storage != "float32":
+        key = f"projector.storage = {table.storage}"
+        needed[table.coder] = (key, table.coder, "compact")
+    return [
+        f"{key} needs {package}, which is not installed: pip install 'limbeck[{extra}]', or change "
+        "that key"
+        for module, (key, package, extra) in needed.items()
+        if find_spec(module) is None
+    ]
 
 
 def check_data(recipe: Recipe) -> RealData:
@@ -99,20 +130,31 @@ def _check_measured(recipe: Recipe, data: RealData) -> None:
         raise RecipeError(f"committee.measure_ipc: {error}") from None
 
 
-def check_networks(recipe: Recipe, data: RealData) -> None:
-    """Raise RecipeError for a network that cannot be built for these images."""
+def check_networks(recipe: Recipe, data: RealData, *, students_only: bool = False) -> None:
+    """Raise RecipeError for a network that cannot be built for these images.
+
+    Args:
+        recipe: whose networks are built.
+        data: of the images.
+        students_only: see `check_names`.
+    """
     # On the meta device, where weights have shapes and no memory.
     with torch.device("meta"):
         built = {
             spec: build_network(spec, data.channels, data.size, data.classes, 0)
-            for spec in _specs(recipe)
+            for spec in _specs(recipe, students_only=students_only)
         }
+    for spec in built:
+        if find_network(spec).own:
+            _check_own(spec, data)
     muon = recipe.evaluate is not None and recipe.evaluate.soft_optimizer == "muon"
     if muon and not hasattr(torch.optim, "Muon"):
         raise RecipeError(
             f"evaluate.soft_optimizer is muon, which PyTorch has from 2.9 on, and this is "
             f"{torch.__version__}; install a newer one, or choose adamw"
         )
+    if students_only:
+        return
     if recipe.recover is not None and recipe.recover.bn_weight > 0 and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
             try:
@@ -121,12 +163,46 @@ def check_networks(recipe: Recipe, data: RealData) -> None:
                 raise RecipeError(f"recover.bn_weight, member {spec}: {error}") from None
 
 
-def _specs(recipe: Recipe) -> list[str]:
-    specs = [recipe.experts.network] if recipe.experts else []
-    if recipe.committee is not None:
-        specs += recipe.committee.members
-        specs += [recipe.committee.measure_student] if recipe.committee.vote == "measured" else []
-    if recipe.relabel is not None and recipe.relabel.active == "robust":
-        specs.append(recipe.relabel.active_student)
-    specs += recipe.evaluate.students if recipe.evaluate else []
-    return specs
+def _check_own(spec: str, data: RealData) -> None:
+    """Raise RecipeError for a user's own network that gives no logits for two of these images."""
+    network = build_network(spec, data.channels, data.size, data.classes, 0).eval()
+    images = data.train.images[:2]
+    try:
+        with torch.no_grad():
+            logits = network(images)
+    except Exception as error:  # noqa: BLE001 - a user's own code may raise anything
+        raise RecipeError(
+            f"network {spec} called with images {tuple(images.shape)}: {one_line(error)}; make it "
+            "take them"
+        ) from None
+    wanted, found = (len(images), data.classes), type(logits).__name__
+    if isinstance(logits, torch.Tensor):
+        found = f"a tensor {tuple(logits.shape)}"
+        if tuple(logits.shape) == wanted and bool(logits.isfinite().all()):
+            return
+        if tuple(logits.shape) == wanted:
+            found = "values that are not finite"
+    raise RecipeError(
+        f"network {spec} gives {found} for images {tuple(images.shape)}, but finite logits "
+        f"{wanted} are needed, one for each class"
+    )
+
+
+def network_specs(recipe: Recipe) -> dict[str, list[str]]:
+    """The specs of networks in each table of a recipe."""
+    experts, committee, relabel = recipe.experts, recipe.committee, recipe.relabel
+    found: dict[str, list[str]] = {"experts": [experts.network] if experts else []}
+    found["committee"] = list(committee.members) if committee else []
+    if committee is not None and committee.vote == "measured":
+        found["committee"].append(committee.measure_student)
+    active = relabel is not None and relabel.active == "robust"
+    found["relabel"] = [relabel.active_student] if relabel is not None and active else []
+    found["evaluate"] = list(recipe.evaluate.students) if recipe.evaluate else []
+    return found
+
+
+def _specs(recipe: Recipe, *, students_only: bool) -> list[str]:
+    tables = network_specs(recipe)
+    if students_only:
+        return tables["evaluate"]
+    return [spec for specs in tables.values() for spec in specs]

@@ -13,8 +13,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.machine import prepare_compiler
-from distill.recipes.build import build_network
+from distill.recipes.build import build_network, is_trained
 from distill.recipes.schema import Recipe
+from distill.recipes.specs import find_network
 from synth.compiling import find_compiler
 
 # A compilation takes up to a minute and saves from a third to two thirds of the time: it pays
@@ -121,9 +122,10 @@ def _with_compile(recipe: Recipe, decide: Callable[[str, str], str]) -> Recipe:
 
 def _forward_flops(spec: str, data: TrainingData) -> float:
     """Floating-point operations of a network for one image."""
-    with torch.device("meta"):
+    # A user's own may need real numbers.
+    with torch.device("cpu" if find_network(spec).own else "meta"):
         network = build_network(spec, data.channels, data.size, data.classes, 0).eval()
-        images = torch.empty(1, data.channels, *data.size)
+        images = torch.zeros(1, data.channels, *data.size)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(images)
     return float(counter.get_total_flops())
@@ -155,6 +157,7 @@ def _committee(recipe: Recipe, data: TrainingData) -> float:
     return sum(
         _PASSES * table.training(spec).epochs * images * _forward_flops(spec, data)
         for spec in table.members
+        if not is_trained(spec)
     )
 
 

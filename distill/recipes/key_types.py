@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill.errors import RecipeError
-from distill.names import GRADIENTS, PROTOCOLS, TEACHERS, choices
+from distill.names import GRADIENTS, PROTOCOLS, TEACHERS, choices, is_own_teacher
 from distill.recipes.specs import parse_codec, parse_coding
 
 
@@ -112,8 +112,9 @@ def _one_of(names: Iterable[str]) -> Callable[[str], str]:
 
 
 def _fresh(spec: str) -> str:
-    name = spec.partition(":")[0]
-    if name in TEACHERS:
+    own = is_own_teacher(spec)
+    name = spec if own else spec.partition(":")[0]
+    if own or name in TEACHERS:
         raise ValueError(
             f"{name} is a teacher with weights of its own; name a network that starts anew"
         )

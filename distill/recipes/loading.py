@@ -26,7 +26,8 @@ def load_recipe(
 
     Args:
         name: e.g. "digits" or "mine.toml".
-        overrides: "table.key=value" strings; values are TOML, or plain text.
+        overrides: "table.key=value" strings; values are TOML, or plain text. Without a value, a key
+            or a table is left out, as if the recipe did not have it.
         seed: replaces the recipe's seed.
         budget: bytes that the set may take. Where the recipe does not say how images are kept, a
             search chooses that, and whatever of match.ipc and match.factor no override names.
@@ -34,7 +35,22 @@ def load_recipe(
     Raises:
         RecipeError: for an unknown recipe, key or value, in one line.
     """
-    raw = _parse(name, recipe_text(name))
+    return load_tables(name, recipe_tables(name), overrides, seed, budget)
+
+
+def recipe_tables(name: str) -> dict[str, Any]:
+    """The tables and keys of a packaged recipe or of a file, not yet checked."""
+    return _parse(name, recipe_text(name))
+
+
+def load_tables(
+    name: str,
+    raw: dict[str, Any],
+    overrides: list[str] | None = None,
+    seed: int | None = None,
+    budget: int | None = None,
+) -> Recipe:
+    """As `load_recipe`, from tables and keys, which are changed."""
     if budget is not None:
         overrides = [*_budget_keys(name, raw, budget, overrides or []), *(overrides or [])]
     for override in overrides or []:
@@ -131,10 +147,13 @@ def _override(raw: dict[str, Any], text: str) -> None:
         raise RecipeError(f"--set got {text!r}; write table.key=value, as in --set match.ipc=10")
     table = raw
     for part in parts[:-1]:
-        table = table.setdefault(part, {})
+        table = table.setdefault(part, {}) if value.strip() else table.get(part, {})
         if not isinstance(table, dict):
             raise RecipeError(f"--set got {text!r}, but {part} is not a table")
-    table[parts[-1]] = _value(value.strip())
+    if value.strip():
+        table[parts[-1]] = _value(value.strip())
+    else:
+        table.pop(parts[-1], None)
 
 
 def _value(text: str) -> Any:
@@ -149,7 +168,11 @@ def _value(text: str) -> Any:
 
 def _one_line(error: ValidationError) -> str:
     """The first few problems of a recipe, each with its key."""
-    problems = [_problem(item["type"], item["loc"], item["msg"]) for item in error.errors()]
+    problems = [
+        _problem(item["type"], item["loc"], item["msg"])
+        + _unset_hint(item["loc"], item.get("input"))
+        for item in error.errors()
+    ]
     rest = len(problems) - 3
     return "; ".join(problems[:3]) + (f"; and {rest} more" if rest > 0 else "")
 
@@ -161,11 +184,30 @@ def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:
         new = table.renamed.get(str(location[-1])) if len(location) == 2 else None
         if new is not None:
             return f"{key} is called {location[0]}.{new} now; rename it"
-        return f"unknown key {key}; {suggestion(str(location[-1]), _known(location[:-1]))}"
+        return f"unknown key {key}; {_nearest_key(location)}"
     if kind == "missing":
         return f"{key} is missing"
     text = message.removeprefix("Value error, ").replace("Input should", "it should")
     return f"{key}: {text}" if key else text
+
+
+def _unset_hint(location: tuple[int | str, ...], value: object) -> str:
+    """How to leave a key out, for who writes that it is none."""
+    if str(value).lower() not in ("none", "null") or len(location) != 2:
+        return ""
+    key = f"{location[0]}.{location[1]}"
+    return f"; to leave it out, give no value: --set {key}="
+
+
+def _nearest_key(location: tuple[int | str, ...]) -> str:
+    """What may have been meant by an unknown key: at the top, also a key of a table."""
+    name = str(location[-1])
+    known = _known(location[:-1])
+    owners = [table for table, model in TABLES.items() if name in model.model_fields]
+    if len(location) == 1 and owners:
+        *others, last = (f"{table}.{name}" for table in owners)
+        return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+    return suggestion(name, known)
 
 
 def _known(path: tuple[int | str, ...]) -> list[str]:

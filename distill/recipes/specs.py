@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from distill.errors import RecipeError, suggestion
 from distill.names import (
@@ -21,6 +22,7 @@ from distill.names import (
     CodingEntry,
     NetworkEntry,
     OptionValue,
+    find_own,
     options_of,
 )
 
@@ -139,13 +141,22 @@ def find_network(spec: str) -> NetworkEntry:
     """The entry of a network's, or a teacher's, spec.
 
     Raises:
-        RecipeError: for an unknown one.
+        RecipeError: for an unknown one, or a user's own that is not allowed, or not given, now.
     """
     name = spec.partition(":")[0]
     for table in (NETWORKS, TEACHERS):
         if name in table:
             return table[name]
     known = [*NETWORKS, *TEACHERS]
+    try:
+        own = find_own(spec)
+    except RecipeError:
+        # More likely a name that is misspelt than code.
+        if not get_close_matches(name, known, n=1):
+            raise
+        own = None
+    if own is not None:
+        return own
     raise RecipeError(f"there is no network {name}; {suggestion(name, known)}")
 
 
@@ -157,7 +168,8 @@ def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, OptionValue]]:
     """
     entry = find_network(spec)
     options = options_of(entry)
-    for part in spec.split(":")[1:]:
+    # The name of a user's own network has a colon.
+    for part in spec.removeprefix(entry.name).split(":")[1:]:
         key, separator, value = part.partition("=")
         if entry.bare and not separator:
             key, separator, value = entry.bare, "=", part

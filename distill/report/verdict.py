@@ -42,6 +42,42 @@ class Verdict:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Gain:
+    """The difference of two accuracies.
+
+    Attributes:
+        points: in percent, to a tenth.
+        spread: of the difference over seeds, one standard deviation, in the same unit.
+        known: whether both have several seeds, without which a spread is unknown.
+    """
+
+    points: float
+    spread: float
+    known: bool
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than the seeds explain."""
+        return self.known and abs(self.points) > self.spread
+
+    def text(self, against: str = "") -> str:
+        """For example `+12.4 points against random images, more than noise`."""
+        points = f"{self.points:+.1f} points" + (f" against {against}" if against else "")
+        if not self.known:
+            return f"{points}, noise unknown with one seed"
+        return f"{points}, {'more than' if self.clear else 'within'} noise"
+
+
+def gain_of(ours: Score, other: Score) -> Gain:
+    """How far `ours` lies above the other."""
+    return Gain(
+        round(100 * (ours.mean - other.mean), 1),
+        100 * math.hypot(ours.std, other.std),
+        min(ours.seeds, other.seeds) > 1,
+    )
+
+
 def source_name(source: str) -> str:
     """What a reader calls a label source."""
     return SOURCE_NAMES.get(source, source)
@@ -58,10 +94,10 @@ def read_score(student: str, source: str, entry: Mapping[str, Any]) -> Score | N
 
 def find_verdict(summary: Mapping[str, Any]) -> Verdict:
     """Compares the best label source with the best random control of the same student."""
-    tops = _best_by_student(summary.get("students") or {})
+    tops = best_by_student(summary.get("students") or {})
     if not tops:
         return Verdict("unknown", "No student of this run has a finite accuracy yet.")
-    randoms = _best_by_student((summary.get("controls") or {}).get("random") or {})
+    randoms = best_by_student((summary.get("controls") or {}).get("random") or {})
     compared = [top for student, top in tops.items() if student in randoms]
     if not compared:
         best = _best(list(tops.values()))
@@ -77,8 +113,8 @@ def find_verdict(summary: Mapping[str, Any]) -> Verdict:
 
 
 def _compare(best: Score, control: Score) -> tuple[VerdictKind, str]:
-    points = round(100 * (best.mean - control.mean), 1)
-    spread = 100 * math.hypot(best.std, control.std)
+    gain = gain_of(best, control)
+    points = gain.points
     subject = f"the best label source ({source_name(best.source)}) trains {best.student} to"
     beside = f"random real images ({source_name(control.source)}, {control.text()})"
     unit = "point" if abs(points) == 1.0 else "points"
@@ -87,11 +123,11 @@ def _compare(best: Score, control: Score) -> tuple[VerdictKind, str]:
         text = f"This run does not beat its random control: {subject} {best.text()}, {gap} {beside}"
         return "below", text
     gap = f"{points:.1f} {unit} above {beside}"
-    if points <= spread:
+    if points <= gain.spread:
         text = f"The gain is within the spread of the seeds: {subject} {best.text()}, only {gap}"
         return "unclear", text
     text = f"{subject[0].upper()}{subject[1:]} {best.text()}, {gap}"
-    if min(best.seeds, control.seeds) == 1:
+    if not gain.known:
         text += "; with a single seed the spread is unknown"
     return "beats", text
 
@@ -129,7 +165,8 @@ def _at_bytes(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _best_by_student(students: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
+def best_by_student(students: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
+    """The highest score of each student."""
     best: dict[str, Score] = {}
     for student, sources in students.items():
         scores = [read_score(student, source, entry) for source, entry in sources.items()]

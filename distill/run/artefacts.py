@@ -47,3 +47,6 @@ MANIFEST_COPY = ".manifest.json"
 METRICS = "metrics.jsonl"
 
 SECONDS = "seconds.json"
+
+# Data that were given in Python: no stage makes them, and a new run's folder may hold them.
+GIVEN_DATA = "data.npz"

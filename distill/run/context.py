@@ -24,11 +24,10 @@ from distill.data import (
 )
 from distill.errors import WorkError
 from distill.machine import resident_bytes, threads_for
+from distill.names import allow_code, code_that_is_allowed
 from distill.recipes.build import build_data, build_network, choose_device, generator_for, seed_of
-from distill.recipes.compiling import ready_to_compile
 from distill.recipes.loading import check_recipe
 from distill.recipes.schema import Recipe
-from distill.run.artefacts import COMMITTEE, PROJECTOR, VOTES
 from distill.run.checkpoints import Checkpoint, Saved
 from distill.run.engines import Engine, Load, Local
 from distill.run.folder import Run
@@ -272,20 +271,6 @@ class Context:
         self.run.append_metrics([{"stage": stage, **values}])
 
 
-def scratch_context(
-    scratch: Path, folder: Path, recipe: Recipe, device: str | None, quiet: bool, stop: Stop
-) -> Context:
-    """A context that reads artefacts from `folder` and writes nothing to it."""
-    run = Run(scratch)
-    for name in (COMMITTEE, VOTES, PROJECTOR):
-        if (folder / name).exists():
-            (scratch / name).symlink_to((folder / name).resolve())
-    progress = Progress(quiet=quiet)
-    # The recipe of a set may have been resolved on a machine with a compiler.
-    recipe = ready_to_compile(recipe, progress.say)
-    return Context(run, recipe, choose_device(device or recipe.device), progress, stop)
-
-
 @dataclass(frozen=True)
 class RunHandle:
     """Plain data from which a process opens a context that reads a run and never writes to it.
@@ -296,6 +281,7 @@ class RunHandle:
         device: "cpu" or "cuda".
         data: digest of the real data.
         key: of the stage that is running.
+        code: modules of a user's own whose networks its specs may name.
         preprocess: of the images, unless the process is to fit it to the real data.
     """
 
@@ -304,6 +290,7 @@ class RunHandle:
     device: str
     data: str
     key: str
+    code: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
 
 
@@ -312,7 +299,9 @@ def handle_of(context: Context) -> RunHandle:
     folder, recipe = context.run.path.resolve(), context.recipe.model_dump()
     known = vars(context).get("preprocess")
     given = known if isinstance(known, Preprocess) else None
-    return RunHandle(folder, recipe, context.device.type, context.data.digest, context.key, given)
+    device, digest = context.device.type, context.data.digest
+    code = code_that_is_allowed()
+    return RunHandle(folder, recipe, device, digest, context.key, code, given)
 
 
 def open_context(handle: RunHandle) -> Context:
@@ -321,6 +310,7 @@ def open_context(handle: RunHandle) -> Context:
     Raises:
         WorkError: if this machine has other data, or no such device.
     """
+    allow_code(handle.code)
     recipe = check_recipe(handle.recipe, "run")
     run = Run(handle.folder, read_only=True)
     device, progress = choose_device(handle.device), Progress(quiet=True)

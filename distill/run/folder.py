@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from distill.errors import RecipeError, WorkError
-from distill.run.artefacts import METRICS, SECONDS, SUMMARY
+from distill.run.artefacts import GIVEN_DATA, METRICS, SECONDS, SUMMARY
 from distill.run.manifest import find_manifest, write_manifest
 from distill.store.files import (
     digest_json,
@@ -201,9 +202,10 @@ def _read_own_manifest(
             )
         return None
     if old["recipe"].get("name") != recipe.get("name"):
+        name = str(old["recipe"].get("name"))
         raise RecipeError(
-            f"--out {path} holds a run of recipe {old['recipe'].get('name')}, not "
-            f"{recipe.get('name')}; name another folder"
+            f"--out {path} holds a run of recipe {name}, not {recipe.get('name')}; to go on with "
+            f"what it has, add --set name={quote(name)}, or name another folder"
         )
     return old
 
@@ -211,7 +213,7 @@ def _read_own_manifest(
 def _foreign(path: Path) -> list[Path]:
     if not path.is_dir():
         return []
-    own = {path / LOCK, *_leftovers(path)}
+    own = {path / LOCK, path / GIVEN_DATA, *_leftovers(path)}
     return sorted(entry for entry in path.iterdir() if entry not in own)
 
 

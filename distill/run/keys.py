@@ -43,6 +43,10 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
     for name in sorted({*_mapping(before.get("inputs")), *now["inputs"]}):
         if _mapping(before.get("inputs")).get(name) != now["inputs"].get(name):
             yield f"what {name} made has changed"
+    code = _mapping(now.get("code"))
+    for spec in code:
+        if _mapping(before.get("code")).get(spec) != code[spec]:
+            yield f"the code or weights of {spec} have changed"
     if before.get("derived") != now["derived"]:
         yield "what it takes from other tables of the recipe has changed"
 

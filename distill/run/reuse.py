@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from distill.recipes.stages import MAKERS
 from distill.store.files import atomic_path
 
-# Stages whose output is a file of its own that many recipes can share.
-REUSED = ("experts", "committee")
+# Stages whose output is a file of its own that many recipes can share, and those that make the
+# images of a set, to which other recipes can add labels.
+REUSED = ("experts", "committee", *MAKERS)
 
 
 def take_outputs(run: Path, outputs: Iterable[str], folder: Path) -> bool:

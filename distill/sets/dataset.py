@@ -41,6 +41,15 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
         self.preprocess = content.preprocess
         self.manifest: dict[str, Any] = {**content.manifest, "measured": content.measured}
 
+    def __repr__(self) -> str:
+        shown = "x".join(map(str, self.images.shape[1:]))
+        labels = ["hard"] + (["learned"] if self.content.learned is not None else [])
+        labels += (["votes"] if self.content.votes is not None else []) + list(self.content.encoded)
+        return (
+            f"DistilledSet({len(self)} images of {shown}, {len(self.manifest['class_names'])} "
+            f"classes, labels: {', '.join(labels)})"
+        )
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -23,10 +23,11 @@ from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.encode import EncodeTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import ENCODE_STAGE, ENCODING, SET
-from distill.run.context import Context, scratch_context
+from distill.run.context import Context
 from distill.run.dry_run import Cost
 from distill.run.interrupt import listen
 from distill.run.load import step_count
+from distill.run.scratch import scratch_context
 from distill.sets.additions import add_encoded, check_out
 from distill.sets.codec_choice import LADDER, choose_by_bytes, choose_by_loss, fitting, possible
 from distill.sets.cost import count_bytes, receiver_files, teacher_passes

@@ -24,9 +24,10 @@ from distill.run.context import Context
 from distill.run.folder import StageTimer
 from distill.run.keys import MADE_FROM, differences
 from distill.run.manifest import read_manifest
+from distill.run.own_code import code_digests
 from distill.run.reuse import REUSED, take_outputs
 from distill.sets.additions import BEFORE_REFINED, add_refined
-from distill.sets.set_file import read_set
+from distill.sets.set_file import read_set, write_set
 from distill.stages.given_experts import take_experts
 from distill.stages.loading import STAGES, planned
 from distill.stages.stage import Stage
@@ -164,14 +165,27 @@ def _take(context: Context, stage: Stage, made_from: dict[str, Any]) -> dict[str
             reason = "it has not finished that stage"
         elif entry["key"] != context.key:
             reason = differences(entry, made_from)
-        elif not take_outputs(run, entry["outputs"], context.run.path):
-            reason = f"{', '.join(entry['outputs'])} is not there"
+        elif not _take_outputs(run, stage, entry, context):
+            reason = f"{', '.join(entry['outputs'])} is not there, or damaged"
         elif _changed(stage, context.run.path, entry["outputs"]):
             reason = f"{', '.join(entry['outputs'])} is not as that run left it"
         else:
             return dict(entry)
         context.progress.say(f"{stage.name:<10} not reused from {run}: {reason}")
     return None
+
+
+def _take_outputs(run: Path, stage: Stage, entry: Mapping[str, Any], context: Context) -> bool:
+    """Put the outputs of another run's stage into this one's folder; of its set, the images."""
+    if stage.name not in MAKERS:
+        return take_outputs(run, entry["outputs"], context.run.path)
+    if not (run / SET).is_file():
+        return False
+    try:
+        write_set(context.run.path / SET, read_set(run / SET, BEFORE_REFINED))
+    except WorkError:
+        return False
+    return True
 
 
 def _record(
@@ -251,6 +265,9 @@ def _made_from(context: Context, stage: Stage) -> dict[str, Any]:
         "derived": stage.derived(context.recipe),
         "inputs": inputs,
     }
+    code = code_digests(context, stage.tables)
+    if code:
+        made_from["code"] = code
     # As the manifest has it: what is derived may hold tuples.
     plain: dict[str, Any] = json.loads(json.dumps(made_from))
     return plain

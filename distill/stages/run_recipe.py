@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from distill.data.sources.hugging_face import fetch_hugging_face
 from distill.data.sources.torchvision_sets import download
 from distill.errors import InterruptedRunError, RecipeError, WorkError
 from distill.recipes.build import choose_device
-from distill.recipes.checks import check_data, check_names
+from distill.recipes.checks import check_data, check_names, missing_packages
 from distill.recipes.compiling import resolve_compile
 from distill.recipes.schema import Recipe
 from distill.report.writing import write_report
@@ -25,7 +25,7 @@ from distill.run.manifest import find_manifest, read_manifest
 from distill.run.progress import Progress
 from distill.sets.towers import fetch_tower
 from distill.stages.given_experts import check_given
-from distill.stages.loading import check_stages
+from distill.stages.loading import check_stages, planned
 from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
@@ -41,6 +41,7 @@ def run_recipe(
     quiet: bool = False,
     engine: Engine | None = None,
     reuse: Sequence[Path] = (),
+    progress: Progress | None = None,
 ) -> Path | None:
     """Run a recipe's stages into the folder `out`; returns the report if there is one.
 
@@ -52,6 +53,7 @@ def run_recipe(
         engine: where independent work is done; None for this process.
         reuse: folders of other runs, whose experts and committees are reused where they fit, and
             experts.h5 files of other programs' experts.
+        progress: how far it is; None shows that on standard error, unless quiet.
 
     Raises:
         LimbeckError: of the fitting kind; the run can be resumed.
@@ -59,6 +61,8 @@ def run_recipe(
     # Everything is checked before the folder is touched.
     check_names(recipe)
     check_stages(recipe, stages)
+    manifest = find_manifest(out, lambda line: None) or {"recipe": {}, "stages": {}}
+    _check_packages(recipe, stages, manifest["stages"])
     for other in reuse:
         if other.is_file():
             check_given(other)
@@ -68,7 +72,7 @@ def run_recipe(
         engine.get_ready()
     device = choose_device(recipe.device)
     data = check_data(recipe)
-    progress, earlier = Progress(quiet=quiet), _earlier(out)
+    progress, earlier = progress or Progress(quiet=quiet), dict(manifest["recipe"])
     for note in data.notes:
         progress.say(f"note: {note}")
     with listen() as stop:
@@ -89,10 +93,12 @@ def run_recipe(
             return _run_stages(context, stages)
 
 
-def _earlier(out: Path) -> dict[str, Any]:
-    """The recipe in a run's folder; empty for a new folder."""
-    manifest = find_manifest(out, lambda line: None)
-    return {} if manifest is None else dict(manifest["recipe"])
+def _check_packages(recipe: Recipe, stages: Sequence[str], finished: Collection[str]) -> None:
+    """Raise WorkError where a stage that is to be done needs a package that is not installed."""
+    asked = {stage.name for stage in planned(recipe) if not stages or stage.name in stages}
+    missing = missing_packages(recipe, asked - set(finished))
+    if missing:
+        raise WorkError(missing[0])
 
 
 def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:

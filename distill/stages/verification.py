@@ -69,7 +69,7 @@ def look_at(folder: Path) -> RunState:
             unchecked.append(REPORT)
         elif not page:
             changed[REPORT] = f"make it again with `distill report {folder}`"
-    missing = [name for name in _stages_of(manifest["recipe"]) if name not in stages]
+    missing = [name for name in stages_of(manifest["recipe"]) if name not in stages]
     return RunState(list(stages), missing, changed, list(dict.fromkeys(unchecked)))
 
 
@@ -81,7 +81,7 @@ def _read_json(path: Path) -> Any:
         return None
 
 
-def _stages_of(recipe: dict[str, Any]) -> list[str]:
+def stages_of(recipe: dict[str, Any]) -> list[str]:
     """The stages that a recipe asks for; none where this program does not know the recipe."""
     try:
         return [stage.name for stage in planned(check_recipe(recipe, "run"))]

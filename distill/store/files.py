@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -98,6 +99,7 @@ def new_folder(path: Path, is_own: Callable[[Path], bool] = lambda folder: False
         try:
             temporary.mkdir()
             yield temporary
+            _share_as_folder(temporary)
             if replaced:
                 os.replace(path, earlier)
             os.replace(temporary, path)
@@ -110,6 +112,17 @@ def new_folder(path: Path, is_own: Callable[[Path], bool] = lambda folder: False
                 os.replace(earlier, path)
             shutil.rmtree(earlier, ignore_errors=True)
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _share_as_folder(folder: Path) -> None:
+    """Let whoever may read a new folder read its files: safetensors makes them for the owner alone.
+
+    The folder itself has the permissions that the user gives to what he makes.
+    """
+    shared = stat.S_IMODE(folder.stat().st_mode) & 0o666
+    for file in folder.rglob("*"):
+        if not file.is_symlink() and file.is_file() and stat.S_IMODE(file.stat().st_mode) == 0o600:
+            file.chmod(shared)
 
 
 @contextmanager

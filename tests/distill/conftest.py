@@ -101,6 +101,6 @@ def by_parts(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr(rows, "HELD_BYTES", 0)
         monkeypatch.setattr(rows, "_BLOCK_BYTES", 600)
         monkeypatch.setattr(rows, "_CHUNK_BYTES", 600)
-        monkeypatch.setattr("distill.store.hdf5._BLOCK_BYTES", 100)
+        monkeypatch.setattr("distill.store.content_digests._BLOCK_BYTES", 100)
 
     return begin

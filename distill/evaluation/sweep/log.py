@@ -11,6 +11,7 @@ from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.artefacts import COMMITTEE
 from distill.run.context import Context
 from distill.run.engines import Load
+from distill.run.own_code import code_digests
 from distill.store.files import digest_file, digest_json
 from distill.store.jsonl import append_sealed, read_sealed
 
@@ -108,8 +109,10 @@ def sweep_key(
     committee = context.run.path / COMMITTEE
     evaluate = table.model_dump(mode="json", exclude={"students", "seeds", "labels", *leave_out})
     relabel = context.recipe.relabel
+    code = code_digests(context, ("evaluate",))
     return digest_json(
         {
+            **({"code": code} if code else {}),
             "version": version,
             "set": digest_file(set_file),
             "committee": digest_file(committee) if committee.is_file() else None,

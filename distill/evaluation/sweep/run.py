@@ -30,9 +30,10 @@ from distill.evaluation.sweep.work import random_file, train_and_test
 from distill.recipes.checks import check_names, check_networks
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.tables.relabel import RelabelTable
-from distill.run.context import Context, scratch_context
+from distill.run.context import Context
 from distill.run.engines import Engine, Load
 from distill.run.interrupt import listen
+from distill.run.scratch import scratch_context
 from distill.sets.set_file import SetFile, read_set, set_path, write_set
 from distill.store.files import write_json
 from distill.teachers.loading import has_committee, load_committee
@@ -156,7 +157,7 @@ def sweep_set(
     recipe = with_evaluation(recipe, changes)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
-    check_names(recipe)
+    check_names(recipe, students_only=True)
     check_place(out)
     out.mkdir(parents=True, exist_ok=True)
     within = out if engine.shared else None
@@ -164,7 +165,7 @@ def sweep_set(
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.normalise_as(content.preprocess)
         context.engine = engine
-        check_networks(recipe, context.data)
+        check_networks(recipe, context.data, students_only=True)
         try:
             if isinstance(options, ImageSweepOptions):
                 return run_image_sweep(context, set_file, out, options)

@@ -20,6 +20,9 @@ from distill.recipes.key_types import (
     Vote,
 )
 
+# What files of weights end in.
+_FILES = (".pt", ".pth", ".safetensors")
+
 
 class TrainingTable(Table):
     """How a member of the committee is trained."""
@@ -72,6 +75,12 @@ class CommitteeTable(TrainingTable):
     @model_validator(mode="after")
     def _starts_from_published_weights(self) -> CommitteeTable:
         for spec in self.members:
+            if spec.endswith(_FILES):
+                raise ValueError(
+                    f"committee.members has {spec}, a file of weights, where networks are needed; "
+                    f'write the network, such as torchvision:resnet18, and weights = "{spec}" in '
+                    "its table of committee.recipes"
+                )
             if self.training(spec).weights is not None and not spec.startswith("torchvision:"):
                 raise ValueError(
                     f"weights are read for members such as torchvision:resnet18, not {spec}; write "

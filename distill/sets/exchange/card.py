@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from distill.run.folder import versions
 from distill.sets.dataset import DistilledSet
+from distill.sets.exchange.training_lines import training_lines
 from projectors.export.escapes import code, code_block, inline, yaml_text
 
 UNKNOWN = "unknown"
 
 
-def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str) -> str:
+def data_card(
+    data: DistilledSet,
+    load: str,
+    files: Mapping[str, str],
+    licence: str,
+    prepare: Mapping[str, str] | None = None,
+) -> str:
     """README.md in the form of a Hugging Face dataset card.
 
     Args:
@@ -20,6 +28,7 @@ def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str
         load: five lines of Python, or fewer, that load the exported files.
         files: file name -> what it holds.
         licence: an SPDX identifier, or `UNKNOWN`.
+        prepare: what follows `load` to train a student, see `training_lines`; None for no training.
     """
     manifest = data.manifest
     n, c, h, w = data.images.shape
@@ -39,10 +48,18 @@ def data_card(data: DistilledSet, load: str, files: dict[str, str], licence: str
         f"## Load\n\n{code_block(load.strip().splitlines(), 'python')}\n",
         f"## Space\n\n{_space(data)}\n",
         f"## Measured accuracy\n\n{_measured(manifest['measured'])}",
+        *_training(data, prepare or {}),
         f"## Provenance\n\n{_provenance(manifest)}",
         f"## Licence\n\n{_licence(licence, source)}\n",
     ]
     return "\n".join(sections)
+
+
+def _training(data: DistilledSet, prepare: Mapping[str, str]) -> list[str]:
+    sentence, lines = training_lines(data, prepare)
+    if not lines:
+        return []
+    return [f"## Train\n\n{sentence}\n\n{code_block(lines, 'python')}\n"]
 
 
 def _front(licence: str) -> str:
@@ -74,9 +91,10 @@ def _measured(measured: dict[str, Any] | None) -> str:
         for student, sources in students.items():
             start = f"| {inline(title)} | {code(student, in_table=True)}"
             for source, stats in sources.items():
+                spread = f" ± {100 * stats['std']:.1f}" if len(stats["runs"]) > 1 else ""
                 lines.append(
-                    f"{start} | {inline(source)} | {100 * stats['mean']:.1f} ± "
-                    f"{100 * stats['std']:.1f} % | {len(stats['runs'])} |"
+                    f"{start} | {inline(source)} | {100 * stats['mean']:.1f}{spread} % | "
+                    f"{len(stats['runs'])} |"
                 )
     tested = measured["protocol"]["test_images"]
     note = f"\nFresh students on {tested:,} test images, each tested once after its last epoch.\n"

@@ -38,7 +38,7 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     try:
         with new_folder(out) as folder:
             written: Written = resolve(FORMATS[form])(folder, data, archive)
-            card = data_card(data, written.load, written.files, licence)
+            card = data_card(data, written.load, written.files, licence, written.prepare)
             (folder / CARD).write_text(card, encoding="utf-8")
     except OSError as error:
         raise WorkError(f"--out {out} cannot be written: {error.strerror or error}") from None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from distill.errors import WorkError
 from distill.sets.dataset import DistilledSet
 from distill.sets.exchange.arrays import META, Archive
 from distill.sets.exchange.published import DDRANKING, ddranking_name
-from projectors.export.escapes import visible
+from distill.sets.exchange.training_lines import of_arrays, of_tensors
 from synth.images import gather
 
 
@@ -29,17 +28,13 @@ class Written:
     Attributes:
         files: file name -> what it holds.
         load: Python that loads them from the folder that holds the card.
+        prepare: what follows it in the card to train a student, see `training_lines`.
     """
 
     files: dict[str, str]
     load: str
+    prepare: Mapping[str, str] = field(default_factory=dict)
 
-
-# Of a folder's name; file systems allow 255.
-_NAME_BYTES = 200
-
-# What spreadsheets take for a formula.
-_FORMULA = ("=", "+", "-", "@")
 
 _ALL = "images (normalised), hard, labels/learned (logits) and all else that set.h5 holds"
 
@@ -55,6 +50,7 @@ def write_safetensors(folder: Path, data: DistilledSet, archive: Archive) -> Wri
         "from safetensors.torch import load_file\n"
         'tensors = load_file("set.safetensors")\n'
         'images, classes = tensors["images"], tensors["hard"].long()',
+        of_tensors(data),
     )
 
 
@@ -68,6 +64,7 @@ def write_npz(folder: Path, data: DistilledSet, archive: Archive) -> Written:
         "import numpy\n"
         'arrays = numpy.load("set.npz", allow_pickle=False)\n'
         'images, classes = arrays["images"], arrays["hard"]',
+        of_arrays(data),
     )
 
 
@@ -80,37 +77,7 @@ def write_torch(folder: Path, data: DistilledSet, archive: Archive) -> Written:
         "import torch\n"
         'tensors = torch.load("set.pt", weights_only=True)\n'
         'images, classes = tensors["images"], tensors["hard"].long()',
-    )
-
-
-def write_imagefolder(folder: Path, data: DistilledSet, archive: Archive) -> Written:
-    """PNG files, one folder per class; pixels are clipped to [0, 1] and rounded to 8 bits."""
-    _write_pictures(folder / "images", data)
-    return Written(
-        {"images/": "8-bit PNG, one folder per class in the order of the classes"},
-        "from torchvision.datasets import ImageFolder\n"
-        "from torchvision.transforms import ToTensor\n"
-        'data = ImageFolder("images", transform=ToTensor())  # pixels, not yet normalised\n'
-        "image, label = data[0]",
-    )
-
-
-def write_hf(folder: Path, data: DistilledSet, archive: Archive) -> Written:
-    """A dataset repository: PNG files with classes and soft labels, and the exact tensors."""
-    names = _write_pictures(folder / "train", data)
-    with (folder / "train" / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["file_name", "class", "class_name", "soft_label"])
-        for index, name in enumerate(names):
-            label = int(data.hard[index])
-            soft = json.dumps([round(float(value), 6) for value in data.labels[index]])
-            rows.writerow([name, label, csv_text(data.manifest["class_names"][label]), soft])
-    exact = write_safetensors(folder, data, archive)
-    return Written(
-        {"train/": "8-bit PNG with metadata.csv: class and soft label", **exact.files},
-        "from datasets import load_dataset\n"
-        'data = load_dataset("imagefolder", data_dir=".", split="train")\n'
-        'image, label = data[0]["image"], data[0]["class"]',
+        of_tensors(data),
     )
 
 
@@ -263,45 +230,3 @@ def _save(value: Any, path: Path) -> None:
     content = BytesIO()
     torch.save(value, content)
     path.write_bytes(content.getbuffer())
-
-
-def _write_pictures(root: Path, data: DistilledSet) -> list[str]:
-    """PNG files below `root`; returns their names, in the order of the set.
-
-    Folders are numbered: readers sort classes by the names of their folders.
-    """
-    from PIL import Image
-
-    if data.images.shape[1] not in (1, 3):
-        raise WorkError(
-            f"the set has {data.images.shape[1]} channels, pictures have 1 or 3; export it as "
-            "safetensors or npz"
-        )
-    pixels = data.preprocess.inverse(gather(data.images)).clamp(0, 1)
-    shown = (pixels * 255).round().to(torch.uint8)
-    names = []
-    for index, image in enumerate(shown):
-        label = int(data.hard[index])
-        name = f"{class_folder(label, data.manifest['class_names'][label])}/{index:06d}.png"
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(_picture(image)).save(path)
-        names.append(name)
-    return names
-
-
-def _picture(image: Tensor) -> np.ndarray:
-    """[h, w] for gray, [h, w, 3] for colours."""
-    return np.asarray(image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy())
-
-
-def class_folder(label: int, name: str) -> str:
-    """A folder's name for a class: its number, and its name in portable characters."""
-    safe = re.sub(r"[^\w .+-]", "_", name)[:80].encode()[:_NAME_BYTES].decode(errors="ignore")
-    return f"{label:05d}-{safe}"
-
-
-def csv_text(text: str) -> str:
-    """A name in a cell: on one line, and with an apostrophe before what programs would compute."""
-    shown = visible(text)
-    return f"'{shown}" if shown.startswith(_FORMULA) else shown

@@ -21,8 +21,9 @@ from distill.recipes.build import build_views
 from distill.recipes.schema import Recipe
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
-from distill.run.context import Context, scratch_context
+from distill.run.context import Context
 from distill.run.interrupt import Stop
+from distill.run.scratch import scratch_context
 from distill.sets.coded_images import (
     CODINGS,
     largest,

@@ -1,6 +1,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -13,9 +14,11 @@ from distill.commands.export import EXPORTS
 from distill.commands.ls import KINDS
 from distill.recipes import build
 from distill.recipes.checks import check_names
-from distill.recipes.loading import load_recipe
+from distill.recipes.loading import load_recipe, recipe_text
 from distill.recipes.specs import parse_network
 from distill.recipes.tables.match import MatchTable
+from distill.report.result_table import result_lines
+from distill.report.verdict import find_verdict
 from tests.distill.cases import STUDENT, contents
 
 
@@ -168,6 +171,18 @@ def test_cp_into_a_folder_keeps_the_name(command, tmp_path):
     assert set(contents(tmp_path)) == {"digits.toml", "copies/digits.toml"}
 
 
+def test_cp_to_a_dash_prints_the_recipe(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command("cp", "digits", "-").out == recipe_text("digits")
+    assert contents(tmp_path) == {}
+
+
+def test_cp_makes_no_folders(refused, tmp_path):
+    line = refused(1, "cp", "digits", tmp_path / "copies" / "mine.toml")
+    assert f"the folder {tmp_path / 'copies'} is not there" in line
+    assert contents(tmp_path) == {}
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_a_script(shell, command):
     outcome = command("completion", shell)
@@ -175,12 +190,21 @@ def test_completion_is_a_script(shell, command):
     assert "_DISTILL_COMPLETE" in outcome.out
 
 
-def test_completion_completes_commands_without_torch():
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("distill ev", "plain,evaluate"),
+        ("distill run digits-act", "plain,digits-active"),
+        ("distill plan digits-act", "plain,digits-active"),
+        ("distill run mine", "file,mine"),
+    ],
+)
+def test_completion_completes_commands_and_recipes_without_torch(words, completed):
     environment = {
         **os.environ,
         "_DISTILL_COMPLETE": "bash_complete",
-        "COMP_WORDS": "distill ev",
-        "COMP_CWORD": "1",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
     }
     done = subprocess.run(
         [sys.executable, "-c", "from distill.__main__ import main; main()"],
@@ -189,7 +213,7 @@ def test_completion_completes_commands_without_torch():
         text=True,
         check=False,
     )
-    assert "plain,evaluate" in done.stdout
+    assert completed in done.stdout.split()
 
 
 def test_doctor_says_what_there_is(command):
@@ -226,8 +250,10 @@ def test_show_says_what_an_artefact_is(name, kind, keys, finished, command):
     found = json.loads(outcome.out)
     assert found["kind"] == kind
     assert keys <= set(found)
-    text = command("show", finished / name).out
-    assert text.startswith(f"kind: {kind}\n")
+    lines = command("show", finished / name).out.splitlines()
+    assert lines[-1].startswith("Next: distill ")
+    assert str(finished) in lines[-1]
+    assert max(map(len, lines)) < 700
 
 
 def test_show_gives_the_numbers_of_an_artefact(finished, command):
@@ -239,6 +265,25 @@ def test_show_gives_the_numbers_of_an_artefact(finished, command):
     committee = json.loads(command("show", finished / "committee.h5", "--json").out)
     assert len(committee["members"]) == 3
     assert all(0.2 < accuracy <= 1 for accuracy in committee["members"].values())
+
+
+def test_show_says_how_good_a_run_and_its_set_are(finished, command):
+    verdict = find_verdict(json.loads((finished / "summary.json").read_text())).sentence
+    run, content = (command("show", finished / name).out.splitlines() for name in ("", "set.h5"))
+    assert run[0] == "A run of the recipe tiny on digits, seed 0."
+    assert run[1].startswith("Done: experts, committee, project, match, relabel, evaluate, in ")
+    assert run[2] == content[2] == verdict
+    assert run[3] == f"Its report: {finished / 'report.html'}"
+    assert content[0].startswith("10 distilled images of 1x8x8, which stand for the 10 classes of")
+    assert content[1].startswith("Labels: hard, learned, votes of 4 epochs. Made with " + STUDENT)
+
+
+def test_show_says_what_a_run_still_lacks(recipe, command, tmp_path):
+    command("experts", recipe, "--out", tmp_path / "run", "--set", "experts.count=1", "--quiet")
+    lines = command("show", tmp_path / "run").out.splitlines()
+    assert lines[1].startswith("Done: experts, in ")
+    assert lines[1].endswith(" Not done yet: committee, project, match, relabel, evaluate.")
+    assert lines[2] == (f"Next: the command that began it, with --out {tmp_path / 'run'}, goes on.")
 
 
 @pytest.mark.parametrize("name", ["", "set.h5", "experts.h5", "committee.h5", "projector"])
@@ -276,14 +321,36 @@ def test_evaluate_gives_what_the_run_measured(finished, command):
 
 def test_evaluate_shows_a_table_in_percent(finished, command):
     outcome = command("evaluate", finished, "--labels", "hard", "--seeds", "1", "--quiet")
+    again = command("evaluate", finished, "--labels", "hard", "--seeds", "1", "--json")
     lines = outcome.out.splitlines()
-    assert [line.split("  ")[0] for line in lines[:3]] == [
-        "synthetic set",
-        "control: random",
-        "control: whole",
-    ]
-    assert all(" % " in line for line in lines[:3])
-    assert lines[3].startswith("bytes: images 2,560, labels")
+    assert lines[0] == STUDENT
+    assert [line.split()[0] for line in lines[1:4]] == ["this", "random", "whole"]
+    assert all(re.search(r"\d\.\d\d %  1 seed\b", line) for line in lines[1:4])
+    assert "±" not in outcome.out
+    assert lines[4].startswith("bytes: images 2,560, labels")
+    assert lines[5] == find_verdict(json.loads(again.out)).sentence
+
+
+def test_evaluate_names_labels_that_are_left_out(finished, command, tmp_path):
+    (tmp_path / "set.h5").write_bytes((finished / "set.h5").read_bytes())
+    options = ("--seeds", "1", "--epochs", "1", "--whole-epochs", "0")
+    for labels, words in (("hard,projector", "note: labels projector are left out"), ("hard", "")):
+        outcome = command("evaluate", tmp_path / "set.h5", "--labels", labels, *options)
+        assert outcome.code == 0, outcome.err
+        assert words in outcome.err
+        assert ("left out" in outcome.err) == bool(words)
+
+
+def test_evaluate_without_the_control_of_all_images(finished, command):
+    options = ("--whole-epochs", "0", "--labels", "hard", "--seeds", "1", "--epochs", "1", "-q")
+    found = json.loads(command("evaluate", finished, *options, "--json").out)
+    assert found["controls"]["whole"] == {}
+    assert found["protocol"]["whole"]["seeds"] == 0
+
+
+@pytest.mark.parametrize("what", EXPORTS)
+def test_licence_is_taken_in_both_spellings(what, command):
+    assert "--licence, --license" in command("export", what, "--help").out
 
 
 def test_evaluate_without_teachers_has_no_control_that_needs_them(finished, command, tmp_path):
@@ -330,6 +397,8 @@ def test_run_prints_what_its_folder_holds_as_json(run_copy, recipe, command):
     assert found["summary"] == json.loads((run_copy / "summary.json").read_text())
     assert "experts" in found["stages"]
     assert found["report"] == str(run_copy / "report.html")
+    outcome = command("run", recipe, "--out", run_copy, "--quiet")
+    assert outcome.out.splitlines() == result_lines(found["summary"])
     printed = json.loads(command("report", run_copy, "--json").out)
     assert printed == {"report": str(run_copy / "report.html")}
 

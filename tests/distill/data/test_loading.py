@@ -178,3 +178,14 @@ def test_the_real_fashion_mnist_is_read():
         assert torch.bincount(split.labels).tolist() == [count] * 10
     # The mean that every Fashion-MNIST tutorial normalises with is 0.2860.
     assert data.validation.images.mean().item() == pytest.approx(0.286, abs=0.005)
+
+
+def test_path_without_the_name_of_a_source_is_recognised(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small.npz").touch()
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "packed.json").touch()
+    for source, meant in (("small", "folder"), ("small.npz", "npz"), ("pack", "packed")):
+        with pytest.raises(SourceError, match=rf"did you mean {meant}:{source}\?$"):
+            load_data(source)

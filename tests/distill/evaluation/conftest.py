@@ -4,8 +4,8 @@ import pytest
 
 from distill.evaluation import students
 from distill.recipes.loading import check_recipe
-from distill.run.context import scratch_context
 from distill.run.interrupt import Stop
+from distill.run.scratch import scratch_context
 from distill.sets.set_file import read_set
 
 

@@ -58,9 +58,9 @@ def test_table_and_report_show_the_controls(run_copy, command):
         "--epochs", "1", "--whole-epochs", "1", "--quiet",
     )  # fmt: skip
     for line in (
-        r"control: coded    convnet2:width=4 .* seeds\), [\d,]+ images as \w+.*: [\d,]+ bytes",
-        r"control: herded   convnet2:width=4 .* seeds\), [\d,]+ images as \w+.*: [\d,]+ bytes",
-        r"control: network  convnet3:width=\d+ .* of all images, [48] bits a weight: [\d,]+ bytes",
+        r"\n  coded .* [\d,]+ bytes  [\d,]+ images as \w+.*, the set: [+-][\d.]+ points",
+        r"\n  herded .* [\d,]+ bytes  [\d,]+ images as \w+.*, the set: [+-][\d.]+ points, noise",
+        r"convnet3:width=\d+\n  network .* [\d,]+ bytes  of all images, [48] bits a weight",
     ):
         assert re.search(line, shown.out)
     assert " in all with the labels of the fewest bytes" in shown.out

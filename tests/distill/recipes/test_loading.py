@@ -94,6 +94,28 @@ def test_override_adds_a_missing_table(tmp_path):
     assert load_recipe(path, ["evaluate.students=mlp"]).evaluate.seeds == 3
 
 
+def test_override_without_a_value_leaves_a_key_or_a_table_out(tiny):
+    recipe = load_recipe(tiny, ["data.size=", "evaluate=", "select.ipc="])
+    assert recipe.data.size is None
+    assert recipe.evaluate is recipe.select is None
+    with pytest.raises(RecipeError, match=r"to leave it out, give no value: --set data\.size=$"):
+        load_recipe(tiny, ["data.size=none"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("ipc=3", "unknown key ipc; did you mean match.ipc, recover.ipc or select.ipc?"),
+        ("zca=true", "unknown key zca; did you mean data.zca?"),
+        ("sed=3", "unknown key sed; did you mean seed?"),
+    ],
+)
+def test_key_without_its_table_is_found(override, words, tiny):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tiny, [override])
+    assert str(caught.value).endswith(words)
+
+
 @given(value=st.integers(1, 10**9))
 def test_whole_numbers_survive_an_override(tiny, value):
     assert load_recipe(tiny, [f"match.ipc={value}"]).match.ipc == value

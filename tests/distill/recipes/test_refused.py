@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from distill.recipes.checks import missing_packages
+from distill.recipes.loading import load_recipe
 from tests.distill.cases import TINY, contents, outputs_of, read_json, write_recipe
 
 MAKERLESS = TINY.partition("[experts]")[0]
@@ -156,7 +158,8 @@ def test_out_with_another_recipes_run_is_refused(run_copy, refused, tmp_path):
     before = contents(run_copy)
     other = write_recipe(tmp_path / "recipes", name="other")
     line = refused(2, "run", other, "--out", run_copy)
-    assert "holds a run of recipe tiny, not other; name another folder" in line
+    assert "holds a run of recipe tiny, not other; to go on with what it has, add" in line
+    assert "--set name=tiny, or name another folder" in line
     assert contents(run_copy) == before
 
 
@@ -164,7 +167,7 @@ def test_out_with_another_recipes_run_is_refused(run_copy, refused, tmp_path):
 def test_out_with_a_damaged_manifest_is_refused(text, recipe, refused, out):
     out.mkdir()
     (out / "manifest.json").write_text(text)
-    assert "name the folder of a run" in refused(1, "run", recipe, "--out", out)
+    assert "name another folder for --out" in refused(1, "run", recipe, "--out", out)
     assert set(contents(out)) == {"manifest.json"}
 
 
@@ -301,3 +304,22 @@ def test_debug_shows_the_traceback(recipe, command, out):
     assert outcome.code == 2
     assert "Traceback" in outcome.err
     assert outcome.err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_missing_extra_is_found_before_the_first_stage(recipe, refused, out, monkeypatch):
+    monkeypatch.setattr("distill.recipes.checks.find_spec", lambda module: None)
+    for key, words in (
+        ("relabel.aggregate=glad", "relabel.aggregate = glad needs crowd-kit, which is not"),
+        ("projector.storage=int8", "projector.storage = int8 needs zstandard, which is not"),
+    ):
+        line = refused(1, "run", recipe, "--out", out, "--set", key)
+        assert words in line
+        assert "pip install 'limbeck[" in line
+        assert not out.exists()
+
+
+def test_a_finished_stage_needs_no_extra(monkeypatch):
+    monkeypatch.setattr("distill.recipes.checks.find_spec", lambda module: None)
+    recipe = load_recipe("digits-crowd", ["relabel.aggregate=glad"])
+    assert len(missing_packages(recipe, ["relabel", "evaluate"])) == 1
+    assert missing_packages(recipe, ["evaluate"]) == []

@@ -9,7 +9,7 @@ from PIL import Image
 
 from distill.data import SourceError
 from distill.data.places import source_at
-from tests.distill.cases import read_json, write_recipe
+from tests.distill.cases import read_json, rewrite_manifest, write_recipe
 
 SMALL = """
 [data]
@@ -118,7 +118,7 @@ def test_a_run_of_an_earlier_version_says_so(home, command):
     for entry in manifest["stages"].values():
         del entry["made_from"]
         entry["key"] = "0" * 64
-    (home / "run" / "manifest.json").write_text(json.dumps(manifest))
+    rewrite_manifest(home / "run", manifest)
     outcome = command("run", "small.toml", "--out", "run", "--stage", "experts")
     assert lines(outcome, "it was made by another version of this program")
 

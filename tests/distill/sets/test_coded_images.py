@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from distill.recipes.loading import check_recipe
-from distill.run.context import scratch_context
 from distill.run.interrupt import Stop
+from distill.run.scratch import scratch_context
 from distill.sets.coded_images import (
     CODINGS,
     FACTORS,

@@ -12,6 +12,7 @@ from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.sets.set_file import read_set
 from distill.store.committee import read_committee
+from distill.store.seals import unsealed
 from distill.teachers import priors as votes
 from synth.training.prediction import accuracy
 from tests.distill.cases import TINY, contents, edited, outputs_of, read_json, write_recipe
@@ -96,7 +97,7 @@ def asked(monkeypatch):
 
 def test_measured_priors_are_kept_by_digest(run_copy, recipe, command, asked):
     _, first = relabelled(command, recipe, run_copy, "vote=measured")
-    known = read_json(run_copy / "votes.json")
+    known = unsealed(read_json(run_copy / "votes.json"))
     assert list(known.values()) == pytest.approx([0.1, 0.2, 0.3])
     # Another temperature votes otherwise with what was measured before.
     _, second = relabelled(command, recipe, run_copy, "vote=measured", "vote_temperature=50")
@@ -107,7 +108,7 @@ def test_measured_priors_are_kept_by_digest(run_copy, recipe, command, asked):
     assert torch.equal(second, typed)
     # Longer students are another measurement, beside the first.
     relabelled(command, recipe, run_copy, "vote=measured", "measure_epochs=4")
-    later = read_json(run_copy / "votes.json")
+    later = unsealed(read_json(run_copy / "votes.json"))
     assert (len(asked), len(later)) == (6, 6)
     assert known.items() <= later.items()
 
@@ -115,7 +116,7 @@ def test_measured_priors_are_kept_by_digest(run_copy, recipe, command, asked):
 def test_measured_priors_that_cannot_be_read_are_measured_anew(run_copy, recipe, command, asked):
     (run_copy / "votes.json").write_text("[1, 2")
     relabelled(command, recipe, run_copy, "vote=measured")
-    assert len(read_json(run_copy / "votes.json")) == len(asked) == 3
+    assert len(unsealed(read_json(run_copy / "votes.json"))) == len(asked) == 3
 
 
 def test_evaluation_by_itself_uses_measured_priors_and_leaves_no_trace(

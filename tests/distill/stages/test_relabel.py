@@ -79,7 +79,7 @@ def test_every_choice_of_labels_is_listed_as_a_strategy():
     wanted |= {"relabel.zones=ferkd", "relabel.active=robust", "relabel.active=random"}
     wanted |= {f"relabel.unasked={choice}" for choice in ("reuse", "hard")}
     wanted |= {"evaluate.anneal=step", "evaluate.anneal=cosine"}
-    students = ("gift", "hard_share", "self_mix", "discriminator", "calibrated")
+    students = ("gift", "hard_share", "hard_weight", "self_mix", "discriminator", "calibrated")
     training = ("soft_eta", "soft_average")
     wanted |= {f"evaluate.{name}" for name in (*students, *training)}
     wanted |= {"committee.patience", "committee.recipes", "committee.weights", "relabel.parts"}

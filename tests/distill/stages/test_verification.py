@@ -86,7 +86,7 @@ def test_stages_that_are_not_made_are_named(run_copy):
         del manifest["stages"][name]
     rewrite_manifest(run_copy, manifest)
     assert look_at(run_copy).sentence() == (
-        "every output is as the run left it: experts, match, committee, relabel; not made yet: "
+        "every output is as the run left it: experts, committee, match, relabel; not made yet: "
         "project, evaluate"
     )
 

@@ -6,6 +6,7 @@ from distill.store.files import (
     atomic_path,
     digest_json,
     digest_tree,
+    new_folder,
     remove,
     write_json,
     write_text,
@@ -55,3 +56,19 @@ def test_digests_depend_on_names_and_contents_only(tmp_path):
     remove(tmp_path / "y")
     remove(tmp_path / "y")
     assert set(contents(tmp_path)) == {"x/a.txt", "x/sub/b.txt"}
+
+
+def test_files_of_a_new_folder_are_as_readable_as_the_folder(tmp_path):
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "below").mkdir()
+        for name in ("own", "below/own"):
+            (folder / name).touch()
+            # As safetensors leaves its files.
+            (folder / name).chmod(0o600)
+        (folder / "tool").touch()
+        (folder / "tool").chmod(0o700)
+    out = tmp_path / "out"
+    shared = out.stat().st_mode & 0o666
+    assert (out / "own").stat().st_mode & 0o777 == shared
+    assert (out / "below" / "own").stat().st_mode & 0o777 == shared
+    assert (out / "tool").stat().st_mode & 0o777 == 0o700

@@ -197,6 +197,7 @@ def test_files_that_are_no_weights_of_the_model_are_refused(make, words, member,
         ("committee.members=torchvision:resnet19", "there is no model resnet19; choose one of"),
         ("committee.members=torchvision:depth=3", "unknown option depth"),
         ("committee.members=resnet18", "weights are read for members such as torchvision:resnet18"),
+        ("committee.members=mine.pt", "mine.pt, a file of weights, where networks are needed"),
     ],
 )
 def test_wrong_members_are_refused(change, words, member, refused, tmp_path):

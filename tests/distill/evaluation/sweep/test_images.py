@@ -22,8 +22,8 @@ from distill.evaluation.sweep.images.plot import draw_image_curves
 from distill.evaluation.sweep.images.run import LOG, PLOT, RESULT, TABLE
 from distill.evaluation.sweep.images.table import table_lines
 from distill.recipes.loading import check_recipe
-from distill.run.context import scratch_context
 from distill.run.interrupt import Stop
+from distill.run.scratch import scratch_context
 from distill.sets.coded_images import CODINGS as WAYS
 from distill.sets.coded_set import pack_labels, unpack_labels
 from distill.sets.compress import code_set

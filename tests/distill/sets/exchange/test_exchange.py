@@ -3,18 +3,21 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 import distill
 from distill.commands import export_set, import_set
 from distill.data import fit_preprocess, fit_zca, load_data
 from distill.sets.exchange.card import data_card
+from distill.sets.exchange.export_pictures import ordered_folders
 from distill.sets.exchange.import_layouts import import_datm, import_dc
-from distill.sets.set_file import read_set
+from distill.sets.set_file import read_set, write_set
 from distill.store.content_digests import digest_content
 from tests.distill.cases import contents
 
@@ -229,7 +232,7 @@ def test_pictures_come_back_to_within_a_gray_value(finished, command, tmp_path):
     out = tmp_path / "out"
     command("export", "set", finished, "--format", "imagefolder", "--out", out)
     outcome = command(
-        "import", out / "images", "--from", "folder", "--out", tmp_path / "back.h5",
+        "import", out, "--from", "folder", "--out", tmp_path / "back.h5",
         "--data", "digits", "--size", "8",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
@@ -239,6 +242,74 @@ def test_pictures_come_back_to_within_a_gray_value(finished, command, tmp_path):
     assert float((pixels - near).abs().max()) <= 0.5 / 255 + 1e-5
     assert torch.equal(first.hard, back.hard)
     assert back.manifest["class_names"] == first.manifest["class_names"]
+
+
+@pytest.mark.parametrize("names", ["abcdefghij", "badcefghij"], ids=["sorted", "unsorted"])
+def test_pictures_open_as_an_image_folder_with_soft_labels_beside(
+    names, finished, command, tmp_path
+):
+    path, out = tmp_path / "set.h5", tmp_path / "out"
+    content, names = read_set(finished / "set.h5"), [f"class {letter}" for letter in names]
+    write_set(path, replace(content, manifest={**content.manifest, "class_names": names}))
+    outcome = command("export", "set", path, "--format", "imagefolder", "--out", out)
+    assert outcome.code == 0, outcome.err
+    folder = torchvision.datasets.ImageFolder(out)
+    shown = [name.partition("-")[2] or name for name in folder.classes]
+    assert shown == names
+    assert (folder.classes == names) == (names == sorted(names))
+    assert folder.targets == content.seen_hard.tolist()
+    soft = np.load(out / "labels.npy", allow_pickle=False)
+    np.testing.assert_allclose(soft, distill.load(path).labels.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["cat", "dog"], True),
+        (["Cat", "cat"], False),
+        (["dog", "cat"], False),
+        (["a/b", "c"], False),
+        ([".cat", "dog"], False),
+        (["README.md", "cat"], False),
+        (["", "cat"], False),
+        (["10", "9"], True),
+    ],
+)
+def test_folders_of_classes_keep_names_that_sort_as_the_classes_do(names, kept):
+    folders = ordered_folders(names)
+    assert (folders == names) == kept
+    assert folders == sorted(folders)
+    assert len({folder.casefold() for folder in folders}) == len(names)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "npz", "torch", "imagefolder", "hf"])
+def test_lines_of_the_card_train_a_student_as_it_was_measured(
+    form, finished, command, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    command("export", "set", finished, "--format", form, "--out", out)
+    blocks = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.S)
+    assert len(blocks) == 2
+    monkeypatch.chdir(out)
+    if form == "hf":
+        # Its lines on loading need the package `datasets`; those on training do not.
+        blocks[0] = ""
+    scope: dict = {}
+    exec("\n".join(blocks), scope)
+    stated = read_set(finished / "set.h5").measured["protocol"]
+    lines = blocks[1]
+    source = "learned" if "labels/learned" in lines or "soft" in lines else "hard"
+    assert f"range({stated[source]['epochs']})" in lines
+    assert f"lr={stated[source]['lr']:.6g}" in lines
+    assert stated[source]["views"] in lines
+    assert tuple(scope["images"].shape) == (10, 1, 8, 8)
+    data = distill.load(finished)
+    wanted = data.images
+    if form == "imagefolder":
+        wanted = data.preprocess(data.preprocess.inverse(wanted).clamp(0, 1))
+    torch.testing.assert_close(scope["images"], wanted, atol=0.02, rtol=0)
+    weights = torch.cat([part.flatten() for part in scope["network"].parameters()])
+    assert bool(weights.isfinite().all())
 
 
 def test_hf_repository_has_pictures_labels_and_exact_tensors(finished, command, tmp_path):

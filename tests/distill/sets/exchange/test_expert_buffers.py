@@ -81,7 +81,7 @@ def test_buffers_keep_every_parameter(imported):
 
 
 def test_show_and_verify_know_imported_experts(imported, command):
-    assert 'imported: ["buffers", "normalised"]' in command("show", imported).out
+    assert "Imported: buffers, normalised." in command("show", imported).out
     assert command("verify", imported).code == 0
 
 
