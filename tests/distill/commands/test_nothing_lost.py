@@ -25,6 +25,8 @@ MAKING = {
     "export set": ("export", "set", "RUN", "--format", "imagefolder", "--out", "OUT"),
     "export projector": ("export", "projector", "RUN", "--format", "compact", "--out", "OUT"),
     "cp": ("cp", "digits", "OUT"),
+    "order": ("order", "RUN", "--out", "OUT"),
+    "merge": ("merge", "RUN", "OTHER", "--out", "OUT"),
 }
 CHANGING = {
     "encode": ("encode", "RUN", "--codec", "dense", "--quiet"),
@@ -35,7 +37,8 @@ IMAGES = ("sweep", "RUN", "--images", "--codings", "frequency", "--out", "OUT", 
 SWEPT = ("jobs.jsonl", "sweep.json", "curve.svg", "random-0.h5")
 READING = {"show", "verify", "ls", "doctor", "completion"}
 # Of a run, see test_killed.py; plan writes its calibration as all JSON is written.
-ELSEWHERE = {"run", "plan", *STAGE_ENTRIES}
+# `extend` makes a run of its own, and a merged set as `merge` does.
+ELSEWHERE = {"run", "plan", "extend", *STAGE_ENTRIES}
 
 
 def test_every_command_is_here():

@@ -185,6 +185,6 @@ def test_table_shows_intervals_and_scores(finished, command):
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     assert "projector" not in outcome.out.partition("bytes:")[0]
-    assert "  95 %: " in outcome.out
+    assert "2 seeds" in outcome.out
     assert "label-robust 0." in outcome.out
     assert "augmentation-robust 0." in outcome.out
