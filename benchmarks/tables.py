@@ -112,6 +112,8 @@ def run_table(result: dict[str, Any]) -> list[str]:
             cells = [group.get(student, {}).get(source) for student in students]
             if any(cell is not None for cell in cells):
                 size = f"{source_bytes(counted, source):,}" if has_bytes else "–"
+                if "coded" in title and source != "hard":
+                    label = f"hard labels, bytes of {label}"
                 rows.append([title, label, *(percent(cell) for cell in cells), size])
     seconds = sum(stage["seconds"] for stage in summary["stages"].values())
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
