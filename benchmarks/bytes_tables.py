@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from markdown_table import table
+from markdown_table import percent, table
 
 CONTROLS = ("coded", "herded")
 
@@ -33,10 +33,6 @@ def _rows(link: str, summary: dict[str, Any]) -> Iterator[tuple[float, list[str]
         ]
         best = max(found, key=lambda stats: float(stats["mean"]))
         gain = round(100 * ours["mean"], 1) - round(100 * best["mean"], 1)
-        real = f"{_percent(best)} ({best['images']:,} images)"
+        real = f"{percent(best)} ({best['images']:,} images)"
         size = f"{summary['bytes']['totals'][source]:,}"
-        yield gain, [link, size, f"`{student}`", _percent(ours), real, f"{gain:+.1f}"]
-
-
-def _percent(stats: dict[str, Any]) -> str:
-    return f"{100 * stats['mean']:.1f} ± {100 * stats['std']:.1f}"
+        yield gain, [link, size, f"`{student}`", percent(ours), real, f"{gain:+.1f}"]

@@ -29,7 +29,7 @@ from cost_tables import (
     precision_table,
     workers_table,
 )
-from markdown_table import table
+from markdown_table import percent, table
 
 from distill.recipes.stages import MAKERS
 
@@ -68,13 +68,6 @@ AGAINST_RANDOM = (
 )
 
 
-def percent(stats: dict[str, Any] | None) -> str:
-    """Mean and standard deviation in percent, or a dash."""
-    if stats is None:
-        return "–"
-    return f"{100 * stats['mean']:.1f} ± {100 * stats['std']:.1f}"
-
-
 def machine_words(machine: dict[str, Any]) -> str:
     """The class of a machine, with its GPU if the work was done there."""
     cores = f"{machine['cores']} cores of {machine['cpu']}"
@@ -97,24 +90,24 @@ def run_table(result: dict[str, Any]) -> list[str]:
     rows = []
     counted = summary["bytes"]
     groups = (
-        ("**synthetic set**", summary["students"], True),
-        ("random real images, same IPC", summary["controls"]["random"], False),
+        ("**synthetic set**", summary["students"], "", True),
+        ("random real images, same IPC", summary["controls"]["random"], "", False),
         *equal_bytes(summary["controls"]),
         (
             f"all {summary['protocol']['whole']['images']:,} training images",
             summary["controls"]["whole"],
+            "",
             False,
         ),
     )
-    for title, group, has_bytes in groups:
+    for title, group, of_bytes, has_bytes in groups:
         others = sorted({name for by_label in group.values() for name in by_label} - {*SOURCES})
         for source, label in {**SOURCES, **{name: f"`{name}`" for name in others}}.items():
             cells = [group.get(student, {}).get(source) for student in students]
             if any(cell is not None for cell in cells):
                 size = f"{source_bytes(counted, source):,}" if has_bytes else "–"
-                if "coded" in title and source != "hard":
-                    label = f"hard labels, bytes of {label}"
-                rows.append([title, label, *(percent(cell) for cell in cells), size])
+                words = f"{of_bytes}{label}" if source != "hard" else label
+                rows.append([title, words, *(percent(cell) for cell in cells), size])
     seconds = sum(stage["seconds"] for stage in summary["stages"].values())
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
@@ -124,10 +117,19 @@ def run_table(result: dict[str, Any]) -> list[str]:
     return [*table(heads, rows, words=2), "", legend]
 
 
-def equal_bytes(controls: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
-    """Coded real images in as many bytes as the set, where they were evaluated."""
+def equal_bytes(controls: dict[str, Any]) -> list[tuple[str, dict[str, Any], str, bool]]:
+    """Coded real images in as many bytes as the set, where they were evaluated.
+
+    Titles, accuracies, what stands before a label source whose bytes they have, and whether bytes
+    are shown.
+    """
     return [
-        (f"{name} real images, coded into as many bytes", controls[group], False)
+        (
+            f"{name} real images, coded into as many bytes",
+            controls[group],
+            "hard labels, bytes of ",
+            False,
+        )
         for group, name in (("coded", "random"), ("herded", "herded"))
         if group in controls
     ]

@@ -164,6 +164,7 @@ def open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int, 
     Raises:
         WorkError: if the set was made from other data, or the projector's folder is damaged.
     """
+    path = path.resolve()
     return context.once("judged", partial(_open_judged, context, path), path)
 
 

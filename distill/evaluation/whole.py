@@ -90,7 +90,8 @@ def evaluate_set(
         context.engine = engine or context.engine
         check_networks(recipe, _data(context, place), students_only=True)
         log = _log_of(context, set_file, Path(scratch), stated)
-        _say_left_out(context, set_file, asked="labels" in changes)
+        if "labels" in changes:
+            _say_left_out(context, set_file)
         try:
             evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
         except InterruptedRunError:
@@ -109,12 +110,12 @@ def evaluate_set(
         return evaluation
 
 
-def _say_left_out(context: Context, set_file: Path, *, asked: bool) -> None:
-    """Name the label sources that were asked for and are not there, if some were asked for."""
+def _say_left_out(context: Context, set_file: Path) -> None:
+    """Name the label sources that were asked for and are not there, if others are."""
     judged, _ = open_judged(context, set_file)
     labels = context.recipe.table("evaluate").labels
     missing = [source for source in labels if source not in judged.available]
-    if asked and missing and len(missing) < len(labels):
+    if missing and len(missing) < len(labels):
         context.progress.say(
             f"note: labels {', '.join(missing)} are left out: beside {set_file} there are "
             f"{', '.join(judged.available)}"

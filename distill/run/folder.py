@@ -18,6 +18,7 @@ from typing import Any
 from distill.errors import RecipeError, WorkError
 from distill.run.artefacts import GIVEN_DATA, METRICS, SECONDS, SUMMARY
 from distill.run.manifest import find_manifest, write_manifest
+from distill.store.documents import read_json
 from distill.store.files import (
     digest_json,
     open_beside,
@@ -258,7 +259,7 @@ class StageTimer:
 def _read_seconds(path: Path) -> float:
     """The saved count; 0 where it is missing or invalid."""
     try:
-        seconds = float(json.loads(path.read_text(encoding="utf-8")))
+        seconds = float(read_json(path))
     except (OSError, ValueError, TypeError, RecursionError):
         return 0.0
     return seconds if 0 <= seconds < math.inf else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -17,7 +18,6 @@ from distill.sets.network_labels import untrained_bytes
 from distill.sets.set_file import SetFile
 from synth.coding import CodingError
 from synth.coding.trim import trim
-from synth.images import gather
 from synth.matching.rate import Rate
 from synth.matching.start import class_labels
 
@@ -60,13 +60,13 @@ def fill_budget(context: Context, table: Kept) -> int:
     Raises:
         RecipeError: if not one per class fits.
     """
-    generator_key = ("budget", "random images")
 
     def size(ipc: int) -> int:
         context.stop.check()
-        real = context.random_real(ipc, context.generator(*generator_key))[0]
+        generator = context.generator("budget", "random images")
+        real, _ = context.random_real(ipc * table.formed**2, generator)
         coded = code_images(context, table.images, ipc, table.formed)
-        return len(coded.pack(coded.start(gather(real))))
+        return len(coded.pack(coded.start_real(real)))
 
     room = image_budget(context, table) or 0
     most = min(table.ipc, most_per_class(context, table.formed))
@@ -152,6 +152,14 @@ def bytes_besides(context: Context, table: Kept) -> int:
         coded=b"",
     )
     totals: dict[str, int] = count_bytes(content)["totals"]
+    return totals["hard" if learned is None else "learned"] + _network_bytes(context)
+
+
+def _network_bytes(context: Context) -> int:
+    """Bytes of the committee that labels the views; 0 for other labels.
+
+    Counted once: a search asks for them with every number of images.
+    """
     data = context.data
-    network = untrained_bytes(context.recipe, data.channels, data.size, data.classes)
-    return totals["hard" if learned is None else "learned"] + network
+    count = partial(untrained_bytes, context.recipe, data.channels, data.size, data.classes)
+    return context.once("label network", count)

@@ -19,6 +19,7 @@ from distill.report.writing import write_report
 from distill.run.progress import Progress
 from distill.sets.set_file import read_set, write_set
 from distill.terminal import visible
+from projectors.export import escapes
 from projectors.export.card import model_card
 from projectors.export.escapes import code, inline, yaml_text
 from projectors.export.formats import Exported, write_about
@@ -237,3 +238,9 @@ def test_commands_print_through_one_function():
         # The help of our own commands has many lines.
         allowed = {"click.echo"} if path.name == "__main__.py" else set()
         assert not (printing - allowed) & set(calls), path
+
+
+@pytest.mark.parametrize("name", [NAME, PLAIN, "a\u200cb \u202e\x9b\u3000\t"])
+def test_terminal_and_cards_show_the_same_text(name):
+    """Each has the rule for itself: the terminal's imports no torch, which `projectors` does."""
+    assert visible(name) == escapes.visible(name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from distill.errors import WorkError
 from distill.sets.set_file import SET_KIND
+from distill.store.documents import read_json
 from distill.store.hdf5 import read_kind
 from distill.store.jsonl import read_lines
 
@@ -38,7 +38,7 @@ def _is_own(path: Path) -> bool:
         if path.suffix == ".h5":
             return read_kind(path) == SET_KIND
         if path.suffix == ".json":
-            return "points" in json.loads(path.read_text(encoding="utf-8"))
+            return "points" in read_json(path)
         # The first row may have been cut short.
         begun = path.read_bytes().count(b"\n") == 0
         return begun or any({"key", "job"} <= row.keys() for row in read_lines(path))

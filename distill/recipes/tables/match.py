@@ -27,6 +27,12 @@ Searched = Literal["images", "ipc", "factor"]
 
 PIXELS = "pixels"
 
+
+def is_coded(images: str) -> bool:
+    """Whether a spec of how images are kept names a coding, and not the pixels themselves."""
+    return images.partition(":")[0] != PIXELS
+
+
 # Values of `labels` for which teachers label the views of every inner step.
 TAUGHT = ("votes", "projector")
 
@@ -109,7 +115,7 @@ class MatchTable(MakerTable):
     @property
     def coded(self) -> bool:
         """Whether the parameters of a coding are learned, and not the pixels themselves."""
-        return self.images.partition(":")[0] != PIXELS
+        return is_coded(self.images)
 
     @property
     def taught(self) -> bool:

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from typing_extensions import override
 
 from distill.recipes.key_types import CodingText, Count, MakerTable, SelectMethod, Share
-from distill.recipes.tables.match import PIXELS
+from distill.recipes.tables.match import PIXELS, is_coded
 
 
 class SelectTable(MakerTable):
@@ -39,7 +39,7 @@ class SelectTable(MakerTable):
     @property
     def coded(self) -> bool:
         """Whether a coding keeps the images, and not the pixels themselves."""
-        return self.images.partition(":")[0] != PIXELS
+        return is_coded(self.images)
 
     @property
     @override

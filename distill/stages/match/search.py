@@ -81,12 +81,14 @@ def resolve_budget(
         RecipeError: if not one image per class fits into the budget.
     """
     table, chosen = recipe.match, recipe.select
+    if recipe.budget_bytes is None and (table is None or not table.coded):
+        return recipe
     with tempfile.TemporaryDirectory() as scratch:
         context = scratch_context(Path(scratch), Path(scratch), recipe, None, True, stop)
         context.data = data
-        if chosen is not None and chosen.budget_bytes is not None:
+        if chosen is not None:
             chosen = chosen.model_copy(update={"ipc": fill_budget(context, chosen)})
-        if table is not None and (table.coded or table.budget_bytes):
+        if table is not None:
             if table.search:
                 table = _found_before(table, earlier) or _searched(context, table, say)
             _check(context, table)

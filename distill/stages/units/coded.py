@@ -73,8 +73,8 @@ def set_bytes(recipe: Recipe, shape: DataShape, source: str) -> int:
     match, synthetic = recipe.match, synthetic_shape(recipe, shape)
     if recipe.budget_bytes is not None:
         # Hard labels take less of the budget than a network that labels the views.
-        network = source in ("hard", "learned") and label_network_bytes(recipe, shape)
-        return recipe.budget_bytes - network
+        own = source in ("hard", "learned")
+        return recipe.budget_bytes - (label_network_bytes(recipe, shape) if own else 0)
     pixels = synthetic.stored * shape.pixels
     images = 4 * pixels
     if match is not None and match.coded:
