@@ -46,7 +46,7 @@ def network_specs(recipe: Recipe) -> list[str]:
 
 def expert_buffer(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
     """Bytes of experts.h5, and of its snapshots as a fraction of MTT's buffer."""
-    table, kept = recipe.matching()[0], kept_epochs(recipe)
+    table, kept = recipe.table("experts"), kept_epochs(recipe)
     counts = [parameter_count(meta_network(spec, shape)) for spec in table.all_networks]
     payload = table.count * sum(
         trajectory_bytes(count, len(kept), table.storage) for count in counts

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from torch import Tensor
+
 from distill.data import select_images
 from distill.names import resolve, selection
 from distill.recipes.stages import STAGE_ENTRIES
@@ -9,6 +13,7 @@ from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
 from distill.stages.budget import coded_images, image_budget, pack_within
+from distill.stages.difficulty import difficulty_units
 from distill.stages.mosaics import mosaic_units, realistic_mosaics
 from distill.stages.stage import Stage, made_images, vote_keys
 from distill.stages.units.networks import Units
@@ -18,7 +23,7 @@ from distill.teachers.loading import load_committee
 from synth.committee.features import committee_features
 from synth.committee.vote import Committee
 from synth.images import Images, gather
-from synth.selection import Features, Pixels, choose_per_class
+from synth.selection import Features, Pixels, by_difficulty, choose_per_class
 
 
 def run_select(context: Context, table: SelectTable) -> None:
@@ -27,9 +32,16 @@ def run_select(context: Context, table: SelectTable) -> None:
     with context.progress.task(SELECT_STAGE, 1) as advance:
         images = _images(context, table)
         advance()
-    teachers = context.recipe.committee if _needs_committee(table) else None
-    network = ", ".join(teachers.members) if teachers else "none"
+    network = ", ".join(_judges(context, table)) or "none"
     write_synthetic(context, images, network=network, coded=_coded(context, table, images))
+
+
+def _judges(context: Context, table: SelectTable) -> Sequence[str]:
+    """The networks that the choice depends on."""
+    if selection(table.method).reads == "experts":
+        return [context.recipe.table("experts").network]
+    committee = context.recipe.committee if _needs_committee(table) else None
+    return committee.members if committee else []
 
 
 def _coded(context: Context, table: SelectTable, images: Images) -> bytes | None:
@@ -50,6 +62,8 @@ def _images(context: Context, table: SelectTable) -> Images:
     """Normalised images [k * ipc, c, h, w] in class order."""
     entry = selection(table.method)
     method = resolve(entry)
+    if entry.reads == "experts":
+        return _by_difficulty(context, table, method(context, table))
     if entry.reads != "features":
         images: Images = method(context, table)
         return images
@@ -59,6 +73,18 @@ def _images(context: Context, table: SelectTable) -> Images:
     return select_images(
         real, choose_per_class(features, labels, context.classes, table.ipc, method)
     )
+
+
+def _by_difficulty(context: Context, table: SelectTable, scores: Tensor) -> Images:
+    """Real images [k * ipc, c, h, w] by how difficult each of the train split is, [m]."""
+    real, labels = context.split("train")
+    generator = context.generator(SELECT_STAGE, "difficulty")
+
+    def choose(own: Tensor, count: int) -> Tensor:
+        return by_difficulty(own, count, table.difficulty, generator)
+
+    chosen = choose_per_class(scores, labels.cpu(), context.classes, table.ipc, choose)
+    return select_images(real, chosen)
 
 
 def random_images(context: Context, table: SelectTable) -> Images:
@@ -76,9 +102,11 @@ def _features(images: Images, committee: Committee | None) -> Features:
 
 
 def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:
-    """Crops to score for mosaics; a random draw takes no time."""
+    """Crops to score for mosaics, images for experts; a random draw takes no time."""
     if table.method == "mosaics":
         return mosaic_units(units, table)
+    if selection(table.method).reads == "experts":
+        return difficulty_units(units, table)
     if table.method == "random":
         return []
     raise NotPricedError(f"{table.method} is not priced")

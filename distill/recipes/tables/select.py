@@ -20,6 +20,8 @@ class SelectTable(MakerTable):
 
     method: SelectMethod = "mosaics"
     features: Literal["pixels", "committee"] = "pixels"
+    difficulty: Literal["easy", "middle", "hard", "spread"] = "easy"
+    scored_epoch: Count = 2
     candidates: Count = 300
     crops: Count = 5
     factor: Count = 2

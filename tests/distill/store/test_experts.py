@@ -198,6 +198,7 @@ def test_default_storage_adds_nothing_to_the_file(tmp_path):
         (["experts.keep=all"], tuple(range(9))),
         (["match.span=5"], (0, 1, 5, 6)),
         (["match.init=correct"], (0, 1, 2, 3, 8)),
+        (["match.init=easy"], (0, 1, 2, 3, 8)),
         (["match.label_init=experts"], (0, 1, 2, 3, 8)),
         (["match.max_start_epoch=5", "match.min_start_epoch=4"], (4, 5, 6, 7)),
     ],

@@ -234,7 +234,7 @@ def test_every_choice_is_listed_as_a_strategy():
         f"{table}.{key}={choice}"
         for table, model, keys in (
             ("recover", RecoverTable, ("batches", "background")),
-            ("select", SelectTable, ("features",)),
+            ("select", SelectTable, ("features", "difficulty")),
         )
         for key in keys
         for choice in get_args(model.model_fields[key].annotation)
