@@ -81,8 +81,9 @@ def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
         "hard": synthetic.stored * smallest_unsigned(shape.classes).itemsize,
         "learned": 0,
     }
-    if recipe.match is not None and recipe.match.keeps_labels:
-        sizes["learned"] = synthetic.seen * shape.classes * 4
+    if recipe.keeps_labels:
+        own: int | None = getattr(recipe.maker, "label_bytes", None)
+        sizes["learned"] = synthetic.seen * shape.classes * 4 if own is None else own
     if recipe.relabel is not None:
         sizes["votes"] = vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
     return sizes
