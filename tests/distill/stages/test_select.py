@@ -215,6 +215,7 @@ def test_a_budget_that_cannot_be_met_is_refused(options, words, networked, refus
 
 
 VOTED = ("select.method=random", "select.ipc=3", "select.labels=votes")
+TIGHT = (*VOTED, "select.images=rounded:depth=2", "select.budget_bytes=1200")
 
 
 def options(*changes):
@@ -258,11 +259,13 @@ def test_votes_take_their_share_of_a_budget_at_most(taught, selected, command):
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ((*VOTED, "select.images=rounded:depth=2", "select.budget_bytes=1200", "select.label_share=0.01"),
-         "do not fit into 12 bytes"),
+        (
+            (*TIGHT, "select.label_share=0.01"),
+            "do not fit into 12 bytes",
+        ),
         (("select.labels=votes",), "mosaics are of parts"),
     ],
-)  # fmt: skip
+)
 def test_votes_that_cannot_be_kept_are_refused(keys, words, taught, selected, command):
     outcome = command("select", taught, "--out", selected, *options(*keys))
     assert outcome.code in (1, 2)
