@@ -87,7 +87,10 @@ class Tones:
         return self._images(found).clamp(0, 1)
 
     def bits(self, parameters: Tensor) -> Tensor:
-        """See `ImageCoding.bits`; the slope is that between neighbours in order of brightness."""
+        """See `ImageCoding.bits`; the slope is that between neighbours in order of brightness.
+
+        Tones have none: they take few of the bits, and all pixels of an image depend on each.
+        """
         pixels, levels = self._split(parameters)
         tones = levels.detach().round() / self._top
         taken = _nearest(pixels.detach(), tones).to(pixels)
@@ -95,7 +98,7 @@ class Tones:
         spread = (tones.amax(dim=1) - tones.amin(dim=1)).amax(dim=1).clamp_min(1 / self._top)
         moved = (pixels - pixels.detach()).mean(dim=2) * ((self.tones - 1) / spread)[:, None]
         chosen = self._grid.bits(taken + moved)
-        return chosen + self._tones.bits(levels.flatten(1)) + 8.0 * _LENGTH_BYTES
+        return chosen + self._tones.bits(levels.detach().flatten(1)) + 8.0 * _LENGTH_BYTES
 
     def pack(self, parameters: Tensor, coder: str = "arithmetic") -> bytes:
         """The coded tones of each image in order of brightness, and the choice of each pixel."""
