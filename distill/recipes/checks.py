@@ -155,7 +155,7 @@ def check_networks(recipe: Recipe, data: RealData, *, students_only: bool = Fals
         )
     if students_only:
         return
-    if recipe.recover is not None and recipe.recover.bn_weight > 0 and recipe.committee:
+    if recipe.recover is not None and recipe.recover.reads_norms and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
             try:
                 running_statistics(built[spec])
