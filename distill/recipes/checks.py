@@ -18,14 +18,15 @@ from synth.recovery import running_statistics
 from synth.whitening import LARGEST, whitening_bytes
 
 
-def check_names(recipe: Recipe, *, students_only: bool = False) -> None:
+def check_names(recipe: Recipe, *, only: Collection[str] | None = None) -> None:
     """Raise RecipeError for a network, augmentation or teacher that does not exist.
 
     Args:
         recipe: to be checked.
-        students_only: of its networks, leave out those that a set was made with.
+        only: of its networks, check those that these tables name; None for all. What a set was
+            made with need not be at hand to evaluate it, or to label it anew.
     """
-    for spec in _specs(recipe, students_only=students_only):
+    for spec in _specs(recipe, only):
         parse_network(spec)
     own = recipe.committee.recipes.values() if recipe.committee else ()
     for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
@@ -130,19 +131,19 @@ def _check_measured(recipe: Recipe, data: RealData) -> None:
         raise RecipeError(f"committee.measure_ipc: {error}") from None
 
 
-def check_networks(recipe: Recipe, data: RealData, *, students_only: bool = False) -> None:
+def check_networks(recipe: Recipe, data: RealData, *, only: Collection[str] | None = None) -> None:
     """Raise RecipeError for a network that cannot be built for these images.
 
     Args:
         recipe: whose networks are built.
         data: of the images.
-        students_only: see `check_names`.
+        only: see `check_names`.
     """
     # On the meta device, where weights have shapes and no memory.
     with torch.device("meta"):
         built = {
             spec: build_network(spec, data.channels, data.size, data.classes, 0)
-            for spec in _specs(recipe, students_only=students_only)
+            for spec in _specs(recipe, only)
         }
     for spec in built:
         if find_network(spec).own:
@@ -153,7 +154,7 @@ def check_networks(recipe: Recipe, data: RealData, *, students_only: bool = Fals
             f"evaluate.soft_optimizer is muon, which PyTorch has from 2.9 on, and this is "
             f"{torch.__version__}; install a newer one, or choose adamw"
         )
-    if students_only:
+    if only is not None:
         return
     if recipe.recover is not None and recipe.recover.reads_norms and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
@@ -191,7 +192,7 @@ def _check_own(spec: str, data: RealData) -> None:
 def network_specs(recipe: Recipe) -> dict[str, list[str]]:
     """The specs of networks in each table of a recipe."""
     experts, committee, relabel = recipe.experts, recipe.committee, recipe.relabel
-    found: dict[str, list[str]] = {"experts": [experts.network] if experts else []}
+    found: dict[str, list[str]] = {"experts": experts.all_networks if experts else []}
     found["committee"] = list(committee.members) if committee else []
     if committee is not None and committee.vote == "measured":
         found["committee"].append(committee.measure_student)
@@ -201,8 +202,10 @@ def network_specs(recipe: Recipe) -> dict[str, list[str]]:
     return found
 
 
-def _specs(recipe: Recipe, *, students_only: bool) -> list[str]:
-    tables = network_specs(recipe)
-    if students_only:
-        return tables["evaluate"]
-    return [spec for specs in tables.values() for spec in specs]
+def _specs(recipe: Recipe, only: Collection[str] | None) -> list[str]:
+    return [
+        spec
+        for table, specs in network_specs(recipe).items()
+        if only is None or table in only
+        for spec in specs
+    ]

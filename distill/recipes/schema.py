@@ -69,6 +69,11 @@ class Recipe(Table):
         raise RecipeError(f"the recipe makes no set; add {', '.join(others)} or {last}")
 
     @property
+    def keeps_labels(self) -> bool:
+        """Whether the set holds label logits of its images."""
+        return any(table is not None and table.keeps_labels for table in (self.match, self.select))
+
+    @property
     def maker_name(self) -> str:
         """The name of that table."""
         return next(name for name in MAKERS if getattr(self, name) is not None)
@@ -267,6 +272,8 @@ def check_select(recipe: Recipe) -> str | None:
             f"{recipe.experts.epochs}; lower the former or record more epochs"
         )
     if recipe.committee is None:
+        if table.labels == "votes":
+            return 'select.labels "votes" needs teachers; add a [committee] table'
         reads = selection(table.method).reads
         if reads == "teachers":
             return f'select.method "{table.method}" needs teachers; add a [committee] table'

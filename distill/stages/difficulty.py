@@ -81,7 +81,7 @@ def _el2n_at(context: Context, epoch: int) -> Tensor:
 
 
 def _looks(context: Context, epochs: tuple[int, ...], look: Look) -> Iterator[Iterator[Tensor]]:
-    """For each expert, what its networks after these epochs say, one after the other."""
+    """What each expert of the first network says after these epochs, one after the other."""
     path = context.run.path / EXPERTS
     info = read_info(path)
     network = context.network(info.network, EXPERTS_STAGE, 0).eval()
@@ -93,4 +93,4 @@ def _looks(context: Context, epochs: tuple[int, ...], look: Look) -> Iterator[It
             load_vector(network, snapshot.to(context.device))
             yield look(network)
 
-    return (of_expert(expert) for expert in range(info.count))
+    return (of_expert(expert) for expert in info.networks[0].experts)

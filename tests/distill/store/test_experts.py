@@ -14,7 +14,6 @@ from distill.errors import WorkError
 from distill.recipes.loading import load_recipe
 from distill.recipes.schema import kept_epochs
 from distill.store.experts import (
-    Trajectory,
     check_snapshots,
     read_info,
     read_last_snapshots,
@@ -32,6 +31,7 @@ from distill.store.snapshot_storage import (
     stated_error,
     trajectory_bytes,
 )
+from distill.store.trajectories import Trajectory
 from synth.parameters import ParameterLayout
 from tests.distill.cases import TINY, flip_data, outputs_of, read_json, write_recipe
 
