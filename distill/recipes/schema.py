@@ -238,9 +238,27 @@ def check_recover(recipe: Recipe) -> str | None:
             f"recover.drawn asks for {table.drawn} members at once, but {len(pool)} may be drawn; "
             "lower it or add members"
         )
-    if table.background == "kept" and recipe.data.zca:
-        return 'recover.background = "kept" reads pixels; set data.zca = false or drop it'
-    return _candidates_problem("recover", table) if table.init == "mosaics" else None
+    return _recover_keys_problem(recipe, table)
+
+
+def _recover_keys_problem(recipe: Recipe, table: RecoverTable) -> str | None:
+    """Keys that ask for something that others rule out, or do not ask for."""
+    if recipe.data.zca:
+        reads = {"background": table.background == "kept", "anchors": table.reads_anchors}
+        for name in (name for name, there in reads.items() if there):
+            key = 'background = "kept"' if name == "background" else 'aim or init = "anchors"'
+            return f"recover.{key} reads pixels; set data.zca = false or drop it"
+    if table.aim != "statistics" and table.batches == "within":
+        return (
+            f'recover.aim = "{table.aim}" needs an image of every class in a batch; set '
+            'recover.batches = "across"'
+        )
+    if table.aim != "statistics" and not table.bn_weight:
+        return f'recover.aim = "{table.aim}" has no weight; set recover.bn_weight'
+    if table.patches == "nearest" and not table.blends:
+        return 'recover.patches = "nearest" is for blends; set recover.blends'
+    tiled = table.init == "mosaics" or table.reads_anchors
+    return _candidates_problem("recover", table) if tiled else None
 
 
 def check_select(recipe: Recipe) -> str | None:
