@@ -79,7 +79,11 @@ def find_settings(recipe: Recipe, limit: float, price: Price) -> Within:
     lengths = dict(_values(recipe, LENGTHS))
     alone = {}
     for key, value in (*lengths.items(), *_values(recipe, AMOUNTS)):
-        most = _largest(value - 1, lambda tried, key=key: fits({key: tried}))
+
+        def fits_alone(tried: int, key: str = key) -> bool:
+            return fits({key: tried})
+
+        most = _largest(value - 1, fits_alone)
         if most:
             alone[key] = most
 
