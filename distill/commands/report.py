@@ -61,7 +61,7 @@ def report(
     if len(runs) == 1:
         page = write_report(runs[0], sweep, place=place, tell=tell)
     else:
-        page = write_comparison(runs, out)
+        page = write_comparison(runs, out, tell)
     if as_json:
         echo_json({"report": str(page)}, indent=None)
     else:

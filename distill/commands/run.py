@@ -94,9 +94,10 @@ def _run(
 
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
-    if verb and resolved.committee is None:
+    if verb:
         # Selection by pixels needs no teachers; what does is refused with the recipe.
-        stages = tuple(stage for stage in stages if stage != "committee")
+        *before, asked = stages
+        stages = (*(name for name in before if getattr(resolved, name) is not None), asked)
     if download:
         fetch_data(resolved)
     report = run_recipe(resolved, out, stages, quiet=quiet, engine=chosen, reuse=reuse)

@@ -100,10 +100,10 @@ def _artefact(path: Path) -> dict[str, Any]:
         info = experts.read_info(path)
         return {
             "kind": kind,
-            "network": info.network,
+            "network": ", ".join(own.network for own in info.networks),
             "experts": info.count,
             "epochs": info.epochs,
-            "parameters": info.layout.count,
+            "parameters": sum(own.layout.count for own in info.networks),
             "kept epochs": list(info.kept),
             "storage": info.storage,
             "largest error": info.largest_error,

@@ -122,7 +122,9 @@ class SelectionEntry(Entry):
     Attributes:
         reads: "features": the object is a rule, called as (features [n, d], count) -> places
             [count] for the images of each class; "images" or "teachers": it is called as
-            (context, table) -> images [k * ipc, c, h, w], and "teachers" needs a [committee].
+            (context, table) -> images [k * ipc, c, h, w], and "teachers" needs a [committee];
+            "experts": it is called as (context, table) -> how difficult each real image is, [m] on
+            the CPU, and needs [experts].
     """
 
     reads: str = field(default="images", kw_only=True)

@@ -136,7 +136,7 @@ def check_networks(recipe: Recipe, data: RealData, *, only: Collection[str] | No
         )
     if only is not None:
         return
-    if recipe.recover is not None and recipe.recover.bn_weight > 0 and recipe.committee:
+    if recipe.recover is not None and recipe.recover.reads_norms and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
             try:
                 running_statistics(built[spec])

@@ -68,7 +68,7 @@ def _check_teacher(teacher: str, recipe: Recipe) -> None:
 def network_specs(recipe: Recipe) -> dict[str, list[str]]:
     """The specs of networks in each table of a recipe."""
     experts, committee, relabel = recipe.experts, recipe.committee, recipe.relabel
-    found: dict[str, list[str]] = {"experts": [experts.network] if experts else []}
+    found: dict[str, list[str]] = {"experts": experts.all_networks if experts else []}
     found["committee"] = list(committee.members) if committee else []
     if committee is not None and committee.vote == "measured":
         found["committee"].append(committee.measure_student)

@@ -46,6 +46,8 @@ MANIFEST_COPY = ".manifest.json"
 
 METRICS = "metrics.jsonl"
 
+CHECKPOINTS = "checkpoints"
+
 SECONDS = "seconds.json"
 
 # Data that were given in Python: no stage makes them, and a new run's folder may hold them.

@@ -16,7 +16,7 @@ from shlex import quote
 from typing import Any
 
 from distill.errors import RecipeError, WorkError
-from distill.run.artefacts import GIVEN_DATA, METRICS, SECONDS, SUMMARY
+from distill.run.artefacts import CHECKPOINTS, GIVEN_DATA, METRICS, SECONDS, SUMMARY
 from distill.run.manifest import find_manifest, write_manifest
 from distill.store.documents import read_json
 from distill.store.files import (
@@ -86,7 +86,7 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         """The folder of all checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     def checkpoint_folder(self, stage: str, key: str) -> Path:
         """A stage's checkpoint folder for one key; those of other keys are deleted."""
@@ -220,7 +220,7 @@ def _foreign(path: Path) -> list[Path]:
 
 def _leftovers(path: Path) -> list[Path]:
     """Temporary files of a process that was killed while it wrote."""
-    patterns = (".*.tmp", ".projector.*", "checkpoints/*/.*.tmp")
+    patterns = (".*.tmp", ".projector.*", f"{CHECKPOINTS}/*/.*.tmp")
     return [file for pattern in patterns for file in path.glob(pattern)]
 
 
@@ -268,7 +268,7 @@ def _read_seconds(path: Path) -> float:
 def summary_of(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The content of summary.json: the evaluation with each stage's seconds and peak memory."""
     stages = {
-        name: {field: entry[field] for field in ("seconds", "peak_memory_bytes")}
+        name: {field: entry.get(field, 0) for field in ("seconds", "peak_memory_bytes")}
         for name, entry in manifest["stages"].items()
     }
     return {**evaluation, "stages": stages}

@@ -39,7 +39,7 @@ def read_manifest(file: Path) -> dict[str, Any]:
         copy = _copy_of(file.parent)
         remedy = (
             f"its copy {copy} is whole: run the recipe again with --out {file.parent} to take it"
-            if _is_readable(copy)
+            if is_whole(copy)
             else "name the folder of a run"
         )
         raise WorkError(f"{error}; {remedy}") from None
@@ -64,7 +64,7 @@ def find_manifest(folder: Path, say: Callable[[str], None]) -> dict[str, Any] | 
     except _MissingError:
         return None
     except WorkError as error:
-        if _is_readable(copy):
+        if is_whole(copy):
             return _taken(file, copy, say)
         raise WorkError(
             f"{error}, and no whole copy of it is there: what lies beside it can still be shown, "
@@ -91,7 +91,8 @@ def _taken(file: Path, copy: Path, say: Callable[[str], None]) -> dict[str, Any]
     return manifest
 
 
-def _is_readable(file: Path) -> bool:
+def is_whole(file: Path) -> bool:
+    """Whether a manifest, or the copy of one, can be read and is as the run left it."""
     try:
         return bool(_read(file))
     except WorkError:

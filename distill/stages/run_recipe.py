@@ -123,7 +123,7 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
         return None
     evaluation = read_json(run.path / EVALUATION)
     write_summary(context.run, evaluation)
-    return write_report(run.path, data=context.data)
+    return write_report(run.path, data=context.data, tell=context.progress.say)
 
 
 def _inspect(context: Context, stages: Sequence[str]) -> None:

@@ -31,9 +31,11 @@ def check_expansion(path: Path) -> None:
 
     Raises:
         ValueError: if it states far more bytes than real arrays could have been compressed from,
-            or an array more than there are.
+            or an array more than there are, or is a pipe or a device, which may never end.
         zipfile.BadZipFile: if its directory is broken.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a pipe, a device or a folder")
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

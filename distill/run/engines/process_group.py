@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def joined(device: torch.device, stages: Sequence[str]) -> Iterator[ProcessGroup
         )
     if device.type == "cuda":
         torch.cuda.set_device(_number("LOCAL_RANK", 0))
-    distributed.init_process_group(_backend(device), timeout=_LEADER_TIMEOUT)
+    _begin_group(device, timeout=_LEADER_TIMEOUT)
     group = ProcessGroup(Ranks(distributed.get_rank(), distributed.get_world_size()), device)
     try:
         yield group
@@ -134,9 +135,7 @@ class Member:
         rank, size = self._rank.rank, self._rank.size
         store = self._store or _store(first, size, serve=False)
         store.set_timeout(_STEP_TIMEOUT)
-        distributed.init_process_group(
-            _backend(self._device), store=store, rank=rank, world_size=size, timeout=_STEP_TIMEOUT
-        )
+        _begin_group(self._device, store=store, rank=rank, world_size=size, timeout=_STEP_TIMEOUT)
         state = unpack_state(from_arrays(arrays), header, device=self._device)
         self._steps = self._begin(Ranks(rank, size), state)
 
@@ -153,8 +152,13 @@ class Member:
         return to_arrays(tensors), header
 
 
-def _backend(device: torch.device) -> str:
-    return "nccl" if device.type == "cuda" else "gloo"
+def _begin_group(device: torch.device, **how: Any) -> None:
+    """Begin the group of this process, over gloo on the CPU and nccl on CUDA."""
+    # Its functions take the group of the time of their import as a default. Were it imported
+    # later, as torch does when it first compiles or maps, they would keep the group past its
+    # destruction, and a thread of gloo that outlives Python aborts the process.
+    importlib.import_module("torch.distributed.nn")
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", **how)
 
 
 def _store(place: tuple[str, int], size: int, *, serve: bool) -> Any:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,10 @@ from distill.errors import WorkError
 from distill.sets.set_file import SET_KIND, read_set
 from distill.store.attributes import DIGESTS
 from distill.store.documents import parse_json
+from distill.store.files import atomic_path
 from distill.store.foreign import is_plain, load_npz, load_torch
 from distill.store.hdf5 import create_h5, open_h5, put, read_array
+from distill.store.seals import SEAL
 from synth.images import gather
 
 META = "limbeck"
@@ -37,8 +42,17 @@ class Archive:
     attributes: dict[str, dict[str, Any]]
 
     def meta(self) -> str:
-        """The attributes as JSON."""
-        return json.dumps(self.attributes, sort_keys=True)
+        """The attributes as JSON, with a digest of everything as one more key."""
+        return json.dumps({**self.attributes, SEAL: self.digest()}, sort_keys=True)
+
+    def digest(self) -> str:
+        """sha256 of the attributes, and of the arrays with their names, types and shapes."""
+        total = hashlib.sha256(json.dumps(self.attributes, sort_keys=True).encode())
+        for name, array in sorted(self.arrays.items()):
+            value = np.ascontiguousarray(array)
+            total.update(f"{name}:{value.dtype.str}{value.shape};".encode())
+            total.update(value.data)
+        return total.hexdigest()
 
 
 def read_archive(path: Path) -> Archive:
@@ -64,21 +78,44 @@ def read_archive(path: Path) -> Archive:
     return Archive(arrays, attributes)
 
 
+@contextmanager
+def new_set(path: Path, origin: Path) -> Iterator[Path]:
+    """A place to write a set to; it is read again, and moved to `path` if it is whole.
+
+    Args:
+        path: the new set.h5.
+        origin: where its content comes from, for the message.
+
+    Raises:
+        WorkError: if it is no whole set; nothing of it is left.
+    """
+    with atomic_path(path) as fresh:
+        try:
+            yield fresh
+            read_set(fresh)
+        except WorkError as error:
+            reason = str(error).replace(str(fresh), "it")
+            raise WorkError(f"{origin} holds no whole set: {reason}") from None
+
+
 def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: Path) -> None:
-    """Write arrays and attributes as set.h5, and check it; nothing is left if it is no set.
+    """Write arrays and attributes as set.h5, see `new_set`.
 
     Args:
         path: the new set.h5.
         arrays: as `Archive.arrays`.
-        meta: as `Archive.meta` gives it.
+        meta: as `Archive.meta` gives it; older ones hold no digest.
         origin: where they come from, for the message.
 
     Raises:
-        WorkError: if they are not those of a set.
+        WorkError: if they are not those of a set, or not as they were exported.
     """
     try:
         attributes = parse_json(meta)
-        with create_h5(path, SET_KIND) as file:
+        stated = attributes.pop(SEAL, None)
+        if stated not in (None, Archive(arrays, attributes).digest()):
+            raise ValueError("it is not as it was exported: its digest does not fit")
+        with new_set(path, origin) as fresh, create_h5(fresh, SET_KIND) as file:
             for name, array in sorted(arrays.items()):
                 if name == "images" and "coded" in arrays:
                     continue  # decoded for other programs; the set holds them once
@@ -87,15 +124,10 @@ def write_archive(path: Path, arrays: dict[str, np.ndarray], meta: str, origin: 
                 item = file.require_group(group) if group else file
                 for key, value in values.items():
                     item.attrs[key] = value
-        read_set(path)
     except _ARRAY_ERRORS as error:
-        path.unlink(missing_ok=True)
         raise WorkError(
             f"{origin} is not a whole exported set ({error}); export the set again"
         ) from None
-    except WorkError as error:
-        path.unlink(missing_ok=True)
-        raise WorkError(f"{origin} holds no whole set: {error}") from None
 
 
 def from_npz(path: Path) -> tuple[dict[str, np.ndarray], str | None]:

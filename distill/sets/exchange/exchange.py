@@ -7,7 +7,7 @@ from pathlib import Path
 from distill.errors import WorkError
 from distill.names import EXPERT_LAYOUTS, FORMATS, LAYOUTS, FormatEntry, load_object, resolve
 from distill.sets.dataset import DistilledSet
-from distill.sets.exchange.arrays import read_archive, write_archive
+from distill.sets.exchange.arrays import new_set, read_archive, write_archive
 from distill.sets.exchange.card import data_card
 from distill.sets.exchange.convert import Converted, ImportOptions, convert
 from distill.sets.exchange.expert_buffers import import_experts
@@ -71,12 +71,8 @@ def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> tu
     if layout in FORMATS and _restore(path, FORMATS[layout], out):
         return ()
     converted: Converted = convert(resolve(LAYOUTS[layout])(path), options, layout, path)
-    write_set(out, converted.content)
-    try:
-        read_set(out)
-    except WorkError as error:
-        out.unlink()
-        raise WorkError(f"{path} holds no usable set: {error}") from None
+    with new_set(out, path) as fresh:
+        write_set(fresh, converted.content)
     return converted.notes
 
 

@@ -31,6 +31,8 @@ LEFT_ALONE = {
     "committee.precision": _MACHINE,
     "committee.compile": _COMPILE,
     "recover.precision": _MACHINE,
+    "recover.blend_kept": "its default is FADRM's",
+    "recover.patch_complexity": "its default is RETA's",
     "recover.checkpoint_every": _CHECKPOINTS,
     "evaluate.hard_smoothing": "its default is HALD's",
     "evaluate.anneal_factor": "its default is LPQLD's",

@@ -5,7 +5,16 @@ import json
 import pytest
 
 from distill.stages.verification import look_at
-from tests.distill.cases import STAGES, flip_data, read_json, rewrite_manifest
+from distill.store.seals import sealed
+from tests.distill.cases import (
+    STAGES,
+    CountingStop,
+    flip_data,
+    listen_with,
+    read_json,
+    rewrite_manifest,
+)
+from tests.distill.run.test_interrupted import unmake
 
 WHOLE = f"every output is as the run left it: {', '.join(STAGES)}"
 
@@ -87,7 +96,46 @@ def test_stages_that_are_not_made_are_named(run_copy):
     rewrite_manifest(run_copy, manifest)
     assert look_at(run_copy).sentence() == (
         "every output is as the run left it: experts, committee, match, relabel; not made yet: "
-        "project, evaluate"
+        "project, evaluate; left by no finished stage, so not checked: evaluation.json, projector"
+    )
+
+
+@pytest.fixture
+def stopped(run_copy, recipe, command, monkeypatch):
+    """A run that was stopped while it trained experts, and while it tested students."""
+    for stage in ("experts", "evaluate"):
+        unmake(run_copy, stage)
+    for stage, at in (("evaluate", 8), ("experts", 4)):
+        stop = listen_with(CountingStop(at))
+        monkeypatch.setattr("distill.stages.run_recipe.listen", stop)
+        assert command("run", recipe, "--out", run_copy, "--stage", stage, "-q").code == 130
+    (run_copy / "votes.json").write_text(json.dumps(sealed({"a": 0.5})))
+    return run_copy
+
+
+KEPT = (
+    "checkpoints/*/00000.safetensors",
+    "checkpoints/*/jobs.jsonl",
+    ".manifest.json",
+    "votes.json",
+)
+
+
+@pytest.mark.parametrize("pattern", KEPT)
+def test_a_flip_in_what_a_run_goes_on_from_is_noticed(pattern, stopped, refused):
+    assert "not checked" not in look_at(stopped).sentence()
+    (path,) = stopped.glob(pattern)
+    flip_data(path, b"0.")
+    name = path.relative_to(stopped)
+    line = refused(1, "verify", stopped)
+    assert line.endswith(f"{name} changed since the run: it is made again when the run goes on\n")
+
+
+def test_what_no_stage_left_is_said_not_to_be_checked(run_copy, command):
+    (run_copy / "sweep").mkdir()
+    (run_copy / "notes.txt").write_text("mine")
+    assert command("verify", run_copy).out == (
+        f"{run_copy}: {WHOLE}; left by no finished stage, so not checked: notes.txt, sweep\n"
     )
 
 

@@ -12,9 +12,13 @@ from synth.matching.ranks import Ranks, mean_of
 
 TWO_RANKS = """
 import sys
+from pathlib import Path
 
 import torch
 import torch.distributed
+# Its functions keep the group that they find when they are imported: see _begin_group of
+# distill/run/engines/process_group.py.
+import torch.distributed.nn
 from synth import Adjoint
 from synth.matching.outer_loop import MatchProblem, mean_gradient
 from synth.matching.state import initial_state
@@ -67,6 +71,8 @@ for count in (2, 3):
             assert torch.equal(found, value)
     torch.save(shared[1][0], f"{out}-{count}-{rank}.pt")
 torch.distributed.destroy_process_group()
+threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+assert not [name for name in threads if "gloo" in name], threads
 """
 
 

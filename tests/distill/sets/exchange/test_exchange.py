@@ -1,6 +1,7 @@
 """Sets in the layouts of other programs: each fixture in, each format out and back."""
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -19,6 +20,7 @@ from distill.sets.exchange.export_pictures import ordered_folders
 from distill.sets.exchange.import_layouts import import_datm, import_dc
 from distill.sets.set_file import read_set, write_set
 from distill.store.content_digests import digest_content
+from distill.store.seals import unsealed
 from tests.distill.cases import contents
 
 FIXTURES = Path(__file__).resolve().parents[3] / "fixtures" / "exchange"
@@ -203,15 +205,36 @@ def test_whole_set_travels_and_comes_back(form, finished, digests, command, tmp_
     assert read_set(back).measured == read_set(finished / "set.h5").measured
 
 
-def test_damaged_export_is_refused_and_leaves_nothing(finished, command, refused, tmp_path):
+@pytest.mark.parametrize(
+    ("seal", "words"),
+    [("kept", "it is not as it was exported"), ("left out", "9 hard labels for 10 images")],
+)
+def test_damaged_export_is_refused_and_leaves_nothing(
+    seal, words, finished, command, refused, tmp_path
+):
     out = tmp_path / "out"
     assert command("export", "set", finished, "--format", "npz", "--out", out).code == 0
     arrays = dict(np.load(out / "set.npz", allow_pickle=False))
     arrays["hard"] = arrays["hard"][:-1]
+    if seal == "left out":
+        # As an older program exported it.
+        arrays["limbeck"] = np.array(json.dumps(unsealed(json.loads(str(arrays["limbeck"])))))
     np.savez(out / "set.npz", **arrays)
-    line = refused(1, "import", out, "--from", "npz", "--out", tmp_path / "back.h5")
-    assert "9 hard labels for 10 images" in line
-    assert not (tmp_path / "back.h5").exists()
+    line = refused(1, "import", out, "--from", "npz", "--out", tmp_path / "new" / "back.h5")
+    assert words in line
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_any_flipped_bit_of_an_export_is_noticed(finished, command, refused, tmp_path):
+    out = tmp_path / "out"
+    assert command("export", "set", finished, "--format", "safetensors", "--out", out).code == 0
+    path, back = out / "set.safetensors", tmp_path / "back.h5"
+    whole = path.read_bytes()
+    for place in range(8, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        refused(1, "import", out, "--from", "safetensors", "--out", back)
+    path.write_bytes(whole)
+    assert command("import", out, "--from", "safetensors", "--out", back).code == 0
 
 
 def test_zca_set_travels_with_its_matrices(bring, real, command, tmp_path):
