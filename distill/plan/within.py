@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from distill.recipes.schema import Recipe
@@ -76,14 +77,13 @@ def find_settings(recipe: Recipe, limit: float, price: Price) -> Within:
         seconds = price(with_values(recipe, values))
         return seconds is not None and seconds <= limit
 
+    def fits_alone(key: str, value: int) -> bool:
+        return fits({key: value})
+
     lengths = dict(_values(recipe, LENGTHS))
     alone = {}
     for key, value in (*lengths.items(), *_values(recipe, AMOUNTS)):
-
-        def fits_alone(tried: int, key: str = key) -> bool:
-            return fits({key: tried})
-
-        most = _largest(value - 1, fits_alone)
+        most = _largest(value - 1, partial(fits_alone, key))
         if most:
             alone[key] = most
 
