@@ -37,8 +37,9 @@ from distill.recipes.schema import Recipe, kept_epochs
 from distill.run.artefacts import EXPERTS, SET
 from distill.sets.set_file import read_set
 from distill.stages.run_recipe import run_recipe
-from distill.store.experts import Trajectory, read_info, read_snapshots, write_experts
+from distill.store.experts import read_info, read_snapshots, write_experts
 from distill.store.snapshot_storage import share_of_mtt, trajectory_bytes
+from distill.store.trajectories import Trajectory
 from synth.parameters import ParameterLayout
 from synth.training.batches import shuffled_batches
 from synth.training.loop import TrainSettings, train

@@ -45,7 +45,7 @@ SOURCES = {
 }
 # The README's table by bytes: result file, and what was made.
 AGAINST_CODED = (
-    ("fashion-mnist-30kb", "Fashion-MNIST, and a network for its labels"),
+    ("fashion-mnist-30kb-network", "Fashion-MNIST, and a network for its labels"),
     ("digits-2kb", "handwritten digits, matched"),
 )
 # The README's other table: what was made, student, labels, and the variant of an ablation too.

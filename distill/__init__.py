@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from distill.stages.one_call import Distilled, Network, Teacher
 
 
-__all__ = ["compress", "distill", "evaluate", "load"]
+__all__ = ["compress", "distill", "evaluate", "load", "relabel"]
 
 
 def distill(
@@ -148,3 +148,38 @@ def compress(set: str | Path | DistilledSet, budget_bytes: int, *, steps: int = 
     from distill.sets.compress import compress_given
 
     return compress_given(set, budget_bytes, steps)
+
+
+def relabel(
+    set: str | Path | DistilledSet | Distilled,
+    teachers: Sequence[Teacher] | Teacher = (),
+    *,
+    data: object = None,
+    device: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> DistilledSet:
+    """Label every view of a set's images anew; the images stay as they are.
+
+    Args:
+        set: a set.h5, the folder of a run that holds one, or what `load` or `distill` gave; it is
+            left as it is.
+        teachers: that vote, all with equal weight, as for `distill`; empty for the committee that
+            lies beside the set.
+        data: the real data where they are not where the set says, as for `distill`; they must be
+            those that it was made from. Teachers are measured on a held-out part of them, and one
+            near chance is refused.
+        device: "auto", "cpu" or "cuda"; None for the recipe's.
+        quiet: show no progress.
+        settings: keys of a recipe's table [relabel], such as epochs=300, temperature=4.0.
+
+    Returns:
+        The set with these labels; `save` writes it as set.h5. Hard and learned labels stay; what
+        was encoded, or measured, with the former labels is left out.
+
+    Raises:
+        distill.errors.LimbeckError: in one line.
+    """
+    from distill.stages.one_call import relabel
+
+    return relabel(set, teachers, data=data, device=device, quiet=quiet, **settings)

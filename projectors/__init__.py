@@ -13,11 +13,12 @@ from projectors.export.deployment import Deployed
 from projectors.files.accounting import FileBytes, ProjectorBytes, file_bytes, projector_bytes
 from projectors.files.compact import Storage
 from projectors.files.storage import load, rounded, save
-from projectors.fit.fidelity import Fidelity, measure_fidelity
-from projectors.fit.fitting import FitSettings, FitState, FitStep, fit_projector, projector_loss
-from projectors.fit.online_labels import OnlineLabels
-from projectors.fit.refinement import RefineSettings, RefineStep, refine_images
-from projectors.fit.stopping import BestCheck, EarlyStopping
+from projectors.fitting.fidelity import Fidelity, measure_fidelity
+from projectors.fitting.loop import FitSettings, FitState, FitStep, fit_projector, projector_loss
+from projectors.fitting.one_call import Fitted, fit
+from projectors.fitting.online_labels import OnlineLabels
+from projectors.fitting.refinement import RefineSettings, RefineStep, refine_images
+from projectors.fitting.stopping import BestCheck, EarlyStopping
 from projectors.model.head import Head, HeadSettings, build_head, text_directions
 from projectors.model.lora import attach_adapters, check_adapters, merge_adapters
 from projectors.model.preparation import Preprocessing, image_encoder
@@ -36,6 +37,7 @@ __all__ = [
     "FitSettings",
     "FitState",
     "FitStep",
+    "Fitted",
     "Head",
     "HeadSettings",
     "OnlineLabels",
@@ -55,6 +57,7 @@ __all__ = [
     "encode_text",
     "file_bytes",
     "find_targets",
+    "fit",
     "fit_projector",
     "image_encoder",
     "load",

@@ -20,6 +20,7 @@ from synth.matching.recorded_steps import PassChooser
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 from synth.recovery import (
+    NormAim,
     RecoverProblem,
     RecoverSettings,
     SharedViews,
@@ -161,7 +162,7 @@ def test_the_teachers_of_recovery_read_nothing(device, generator):
         own = [
             type(layer)(layer.mean[0].to(device), layer.variance[0].to(device)) for layer in targets
         ]
-        teachers.append(Teacher(network.eval(), weight, own))
+        teachers.append(Teacher(network.eval(), weight, NormAim(own)))
     view = SharedViews().sample(SIZE, generator)
     labels = torch.arange(12).remainder(10).to(device)
     problem = RecoverProblem(teachers, labels, lambda step: view, lambda images, before: images)

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import allow_code, as_json, debug
 from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@allow_code
 @as_json
 @debug
 def show(path: Path, as_json: bool, debug: bool) -> None:
@@ -99,10 +100,10 @@ def _artefact(path: Path) -> dict[str, Any]:
         info = experts.read_info(path)
         return {
             "kind": kind,
-            "network": info.network,
+            "network": ", ".join(own.network for own in info.networks),
             "experts": info.count,
             "epochs": info.epochs,
-            "parameters": info.layout.count,
+            "parameters": sum(own.layout.count for own in info.networks),
             "kept epochs": list(info.kept),
             "storage": info.storage,
             "largest error": info.largest_error,

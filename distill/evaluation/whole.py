@@ -82,13 +82,13 @@ def evaluate_set(
         recipe = with_augmentation(recipe, changes["augmentation"])
     others = {key: value for key, value in changes.items() if key != "augmentation"}
     recipe = with_place(with_evaluation(recipe, others), place)
-    check_names(recipe, students_only=True)
+    check_names(recipe, only=("evaluate",))
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.normalise_as(content.preprocess)
         context.engine = engine or context.engine
-        check_networks(recipe, _data(context, place), students_only=True)
+        check_networks(recipe, _data(context, place), only=("evaluate",))
         log = _log_of(context, set_file, Path(scratch), stated)
         if "labels" in changes:
             _say_left_out(context, set_file)

@@ -81,6 +81,14 @@ CODECS: Registry[CodecEntry] = Registry(
             options={"step": 0.1},
         ),
         CodecEntry(
+            "product",
+            "a product quantiser: words of codebooks learned on the labels, chosen by KL",
+            "Jegou et al. 2011; Ge et al. 2013",
+            "projectors.codecs.product:ProductQuantised",
+            role="labels",
+            options={"parts": 16, "words": 16, "rank": 64, "seed": 0},
+        ),
+        CodecEntry(
             "two-scalars",
             "top class, its log-odds and the sharpness of its class's mean shape",
             "after NRR-DD, Tran et al. 2025",

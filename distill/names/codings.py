@@ -36,6 +36,13 @@ CODINGS: Registry[CodingEntry] = Registry(
             options={"colours": 8},
         ),
         CodingEntry(
+            "tones",
+            "few colours, each image's own",
+            "block truncation coding, Delp and Mitchell 1979",
+            "synth.coding:Tones",
+            options={"tones": 2, "depth": 4},
+        ),
+        CodingEntry(
             "bases",
             "sums of few bases that all images share",
             "RTP, Deng and Russakovsky 2022; HaBa, Liu et al. 2022",

@@ -38,7 +38,7 @@ _MEASURED_BYTES = 1_000
 
 def network_specs(recipe: Recipe) -> list[str]:
     """The distinct networks of a recipe."""
-    specs = [recipe.experts.network] if recipe.experts else []
+    specs = list(recipe.experts.all_networks) if recipe.experts else []
     specs += recipe.committee.members if recipe.committee else []
     specs += recipe.evaluate.students if recipe.evaluate else []
     return list(dict.fromkeys(specs))
@@ -46,17 +46,22 @@ def network_specs(recipe: Recipe) -> list[str]:
 
 def expert_buffer(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
     """Bytes of experts.h5, and of its snapshots as a fraction of MTT's buffer."""
-    table, kept = recipe.matching()[0], kept_epochs(recipe)
-    parameters = parameter_count(meta_network(table.network, shape))
-    payload = table.count * trajectory_bytes(parameters, len(kept), table.storage)
+    table, kept = recipe.table("experts"), kept_epochs(recipe)
+    counts = [parameter_count(meta_network(spec, shape)) for spec in table.all_networks]
+    payload = table.count * sum(
+        trajectory_bytes(count, len(kept), table.storage) for count in counts
+    )
     own, each = _EXPERT_BYTES[table.storage]
+    experts = table.count * len(counts)
     return {
-        "bytes": payload + _FILE_BYTES + table.count * (own + each * len(kept)),
+        "bytes": payload + _FILE_BYTES + experts * (own + each * len(kept)),
         "arrays": payload,
-        "experts": table.count,
+        "experts": experts,
         "snapshots": len(kept),
         "storage": table.storage,
-        "share_of_mtt": share_of_mtt(len(kept), table.storage, parameters, table.count),
+        "share_of_mtt": share_of_mtt(
+            len(kept), table.storage, sum(counts) // len(counts), table.count
+        ),
     }
 
 
@@ -76,8 +81,9 @@ def label_bytes(recipe: Recipe, shape: DataShape) -> dict[str, int]:
         "hard": synthetic.stored * smallest_unsigned(shape.classes).itemsize,
         "learned": 0,
     }
-    if recipe.match is not None and recipe.match.keeps_labels:
-        sizes["learned"] = synthetic.seen * shape.classes * 4
+    if recipe.keeps_labels:
+        own: int | None = getattr(recipe.maker, "label_bytes", None)
+        sizes["learned"] = synthetic.seen * shape.classes * 4 if own is None else own
     if recipe.relabel is not None:
         sizes["votes"] = vote_bytes(recipe.relabel, synthetic.seen, shape.classes)
     return sizes

@@ -11,44 +11,25 @@ from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError, WorkError
 from distill.machine import available_bytes
 from distill.recipes.build import build_data, build_network, build_views, one_line
-from distill.recipes.schema import Recipe, kept_epochs
-from distill.recipes.specs import find_network, parse_network
+from distill.recipes.early import augmentations, check_specs, specs_of
+from distill.recipes.schema import Recipe
+from distill.recipes.specs import find_network
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
 from synth.whitening import LARGEST, whitening_bytes
 
 
-def check_names(recipe: Recipe, *, students_only: bool = False) -> None:
+def check_names(recipe: Recipe, *, only: Collection[str] | None = None) -> None:
     """Raise RecipeError for a network, augmentation or teacher that does not exist.
 
     Args:
         recipe: to be checked.
-        students_only: of its networks, leave out those that a set was made with.
+        only: of its networks, check those that these tables name; None for all. What a set was
+            made with need not be at hand to evaluate it, or to label it anew.
     """
-    for spec in _specs(recipe, students_only=students_only):
-        parse_network(spec)
-    own = recipe.committee.recipes.values() if recipe.committee else ()
-    for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
-        if table is not None and table.augmentation is not None:
-            build_views(table.augmentation, one_per_batch=False)
-    if recipe.evaluate is not None and recipe.evaluate.views is not None:
-        build_views(recipe.evaluate.views, one_per_batch=False)
-    if recipe.projector is not None and recipe.committee is not None:
-        _check_teacher(recipe.projector.teacher, recipe)
-
-
-def _check_teacher(teacher: str, recipe: Recipe) -> None:
-    members = recipe.committee.members if recipe.committee else []
-    if teacher == "committee" or teacher in members:
-        return
-    kept = kept_epochs(recipe) if recipe.experts is not None else ()
-    if teacher not in [f"experts:{epoch}" for epoch in kept]:
-        epochs = ", ".join(str(epoch) for epoch in kept)
-        raise RecipeError(
-            f"projector.teacher is {teacher}; write committee, one of its members "
-            f"({', '.join(members)}), or experts:EPOCH with an epoch that is kept "
-            f"({epochs or 'none: the recipe has no [experts]'})"
-        )
+    check_specs(recipe, only)
+    for families in augmentations(recipe):
+        build_views(families, one_per_batch=False)
 
 
 def missing_packages(recipe: Recipe, stages: Collection[str]) -> list[str]:
@@ -130,19 +111,19 @@ def _check_measured(recipe: Recipe, data: RealData) -> None:
         raise RecipeError(f"committee.measure_ipc: {error}") from None
 
 
-def check_networks(recipe: Recipe, data: RealData, *, students_only: bool = False) -> None:
+def check_networks(recipe: Recipe, data: RealData, *, only: Collection[str] | None = None) -> None:
     """Raise RecipeError for a network that cannot be built for these images.
 
     Args:
         recipe: whose networks are built.
         data: of the images.
-        students_only: see `check_names`.
+        only: see `check_names`.
     """
     # On the meta device, where weights have shapes and no memory.
     with torch.device("meta"):
         built = {
             spec: build_network(spec, data.channels, data.size, data.classes, 0)
-            for spec in _specs(recipe, students_only=students_only)
+            for spec in specs_of(recipe, only)
         }
     for spec in built:
         if find_network(spec).own:
@@ -153,9 +134,9 @@ def check_networks(recipe: Recipe, data: RealData, *, students_only: bool = Fals
             f"evaluate.soft_optimizer is muon, which PyTorch has from 2.9 on, and this is "
             f"{torch.__version__}; install a newer one, or choose adamw"
         )
-    if students_only:
+    if only is not None:
         return
-    if recipe.recover is not None and recipe.recover.bn_weight > 0 and recipe.committee:
+    if recipe.recover is not None and recipe.recover.reads_norms and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
             try:
                 running_statistics(built[spec])
@@ -186,23 +167,3 @@ def _check_own(spec: str, data: RealData) -> None:
         f"network {spec} gives {found} for images {tuple(images.shape)}, but finite logits "
         f"{wanted} are needed, one for each class"
     )
-
-
-def network_specs(recipe: Recipe) -> dict[str, list[str]]:
-    """The specs of networks in each table of a recipe."""
-    experts, committee, relabel = recipe.experts, recipe.committee, recipe.relabel
-    found: dict[str, list[str]] = {"experts": [experts.network] if experts else []}
-    found["committee"] = list(committee.members) if committee else []
-    if committee is not None and committee.vote == "measured":
-        found["committee"].append(committee.measure_student)
-    active = relabel is not None and relabel.active == "robust"
-    found["relabel"] = [relabel.active_student] if relabel is not None and active else []
-    found["evaluate"] = list(recipe.evaluate.students) if recipe.evaluate else []
-    return found
-
-
-def _specs(recipe: Recipe, *, students_only: bool) -> list[str]:
-    tables = network_specs(recipe)
-    if students_only:
-        return tables["evaluate"]
-    return [spec for specs in tables.values() for spec in specs]

@@ -136,7 +136,7 @@ def _experts(recipe: Recipe, data: TrainingData) -> float:
     if table is None:
         return 0.0
     seen = table.count * table.epochs * len(data.train)
-    return _PASSES * seen * _forward_flops(table.network, data)
+    return _PASSES * seen * sum(_forward_flops(spec, data) for spec in table.all_networks)
 
 
 def _match(recipe: Recipe, data: TrainingData) -> float:
@@ -146,7 +146,9 @@ def _match(recipe: Recipe, data: TrainingData) -> float:
     table = recipe.match
     batch = table.batch_size or table.ipc * table.factor**2 * data.classes
     seen = table.iterations * table.segments * table.inner_steps * batch
-    return _STEP_PASSES * seen * _forward_flops(recipe.experts.network, data)
+    networks = recipe.experts.all_networks
+    each = sum(_forward_flops(spec, data) for spec in networks) / len(networks)
+    return _STEP_PASSES * seen * each
 
 
 def _committee(recipe: Recipe, data: TrainingData) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from distill.errors import RecipeError
 from distill.names import NetworkEntry
 from distill.names.own import GIVEN
-from distill.recipes.loading import load_tables, recipe_tables
+from distill.recipes.loading import check_recipe, load_tables, recipe_tables
 from distill.recipes.schema import Recipe
 from distill.recipes.stages import MAKERS
 
@@ -125,6 +125,26 @@ def python_recipe(
     return load_tables(name, raw, overrides, budget=budget)
 
 
+def relabelled(recipe: Recipe, teachers: list[str], changes: Mapping[str, Any]) -> Recipe:
+    """The recipe of a set with other keys in its [relabel] table.
+
+    Args:
+        recipe: of the set.
+        teachers: specs of members in place of the recipe's; empty for those.
+        changes: keys of [relabel].
+
+    Raises:
+        RecipeError: for an unknown key or value.
+    """
+    raw = recipe.model_dump(mode="json")
+    if teachers:
+        _with_teachers(raw, teachers)
+    raw["relabel"] = {**(raw.get("relabel") or {}), **changes}
+    # What was encoded goes with the former labels.
+    raw.pop("encode", None)
+    return check_recipe(raw, "relabel")
+
+
 def _tables(recipe: str | Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
     """Name, and tables that may be changed, of the recipe of a call."""
     if recipe is None:
@@ -153,11 +173,11 @@ def _with_teachers(raw: dict[str, Any], teachers: list[str]) -> None:
     """Let these vote the soft labels, with equal weights, in place of the recipe's."""
     table = {
         key: value
-        for key, value in raw.get("committee", {}).items()
+        for key, value in (raw.get("committee") or {}).items()
         if key not in ("recipes", "priors", "weights")
     }
     raw["committee"] = {**table, "members": teachers, "vote": "equal"}
-    raw.setdefault("relabel", {})
+    raw["relabel"] = raw.get("relabel") or {}
     for name, key in (("recover", "members"), ("projector", "teacher")):
         if isinstance(raw.get(name), dict):
             raw[name] = {k: value for k, value in raw[name].items() if k != key}

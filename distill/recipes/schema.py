@@ -69,6 +69,11 @@ class Recipe(Table):
         raise RecipeError(f"the recipe makes no set; add {', '.join(others)} or {last}")
 
     @property
+    def keeps_labels(self) -> bool:
+        """Whether the set holds label logits of its images."""
+        return any(table is not None and table.keeps_labels for table in (self.match, self.select))
+
+    @property
     def maker_name(self) -> str:
         """The name of that table."""
         return next(name for name in MAKERS if getattr(self, name) is not None)
@@ -121,8 +126,11 @@ class Recipe(Table):
             raise ValueError(
                 f"a set is made by one of {', '.join(others)} and {last}, but there is {given}"
             )
-        if (self.experts is None) != (self.match is None):
-            raise ValueError("[experts] and [match] go together; add or drop one of them")
+        if (self.experts is None) != (self.match is None and not scores_images(self)):
+            raise ValueError(
+                "[experts] and [match] go together, unless select.method is el2n or forgetting, "
+                "which need [experts] alone; add or drop one of them"
+            )
         for stage in STAGE_ENTRIES.values():
             if getattr(self, stage.table) is not None:
                 self._check_needs(stage)
@@ -230,9 +238,27 @@ def check_recover(recipe: Recipe) -> str | None:
             f"recover.drawn asks for {table.drawn} members at once, but {len(pool)} may be drawn; "
             "lower it or add members"
         )
-    if table.background == "kept" and recipe.data.zca:
-        return 'recover.background = "kept" reads pixels; set data.zca = false or drop it'
-    return _candidates_problem("recover", table) if table.init == "mosaics" else None
+    return _recover_keys_problem(recipe, table)
+
+
+def _recover_keys_problem(recipe: Recipe, table: RecoverTable) -> str | None:
+    """Keys that ask for something that others rule out, or do not ask for."""
+    if recipe.data.zca:
+        reads = {"background": table.background == "kept", "anchors": table.reads_anchors}
+        for name in (name for name, there in reads.items() if there):
+            key = 'background = "kept"' if name == "background" else 'aim or init = "anchors"'
+            return f"recover.{key} reads pixels; set data.zca = false or drop it"
+    if table.aim != "statistics" and table.batches == "within":
+        return (
+            f'recover.aim = "{table.aim}" needs an image of every class in a batch; set '
+            'recover.batches = "across"'
+        )
+    if table.aim != "statistics" and not table.bn_weight:
+        return f'recover.aim = "{table.aim}" has no weight; set recover.bn_weight'
+    if table.patches == "nearest" and not table.blends:
+        return 'recover.patches = "nearest" is for blends; set recover.blends'
+    tiled = table.init == "mosaics" or table.reads_anchors
+    return _candidates_problem("recover", table) if tiled else None
 
 
 def check_select(recipe: Recipe) -> str | None:
@@ -240,7 +266,14 @@ def check_select(recipe: Recipe) -> str | None:
     table = recipe.select
     if table is None:
         return None
+    if recipe.experts is not None and table.scored_epoch > recipe.experts.epochs:
+        return (
+            f"select.scored_epoch is {table.scored_epoch}, but experts.epochs is "
+            f"{recipe.experts.epochs}; lower the former or record more epochs"
+        )
     if recipe.committee is None:
+        if table.labels == "votes":
+            return 'select.labels "votes" needs teachers; add a [committee] table'
         reads = selection(table.method).reads
         if reads == "teachers":
             return f'select.method "{table.method}" needs teachers; add a [committee] table'
@@ -263,13 +296,16 @@ def kept_epochs(recipe: Recipe) -> tuple[int, ...]:
     """The epochs (0: untrained) whose snapshots are kept.
 
     With experts.keep "window" these are the starts and the targets of the segments that matching
-    can draw, and the last one where it starts from finished experts; all others would never be
-    read.
+    can draw, and the last one where it starts from finished experts; where images are selected by
+    difficulty, those at which it is measured. All others would never be read.
     """
-    table, match = recipe.matching()
+    table: ExpertsTable = recipe.table("experts")
     if table.keep == "all":
         return tuple(range(table.epochs + 1))
-    finished = match.init == "correct" or match.label_init == "experts"
+    if recipe.match is None:
+        return scored_epochs(recipe)
+    match = recipe.match
+    finished = match.init in ("correct", "easy") or match.label_init == "experts"
     last = {table.epochs} if finished else set()
     return tuple(sorted(window_epochs(match) | last))
 
@@ -278,3 +314,16 @@ def window_epochs(match: MatchTable) -> set[int]:
     """The starts and the targets of the segments that matching can draw."""
     starts = range(match.min_start_epoch, match.max_start_epoch + 1)
     return {*starts, *(start + match.span for start in starts)}
+
+
+def scores_images(recipe: Recipe) -> bool:
+    """Whether images are selected by how difficult experts find them."""
+    return recipe.select is not None and selection(recipe.select.method).reads == "experts"
+
+
+def scored_epochs(recipe: Recipe) -> tuple[int, ...]:
+    """The epochs after which experts say how difficult images are, for select.method."""
+    table: SelectTable = recipe.table("select")
+    if table.method == "el2n":
+        return (table.scored_epoch,)
+    return tuple(range(1, recipe.table("experts").epochs + 1))

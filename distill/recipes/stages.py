@@ -99,9 +99,9 @@ _IMAGE_STAGES: tuple[StageEntry, ...] = (
         "Select real images, or mosaics of them.",
         ("data", "select"),
         "select",
-        inputs=("committee",),
+        inputs=("experts", "committee"),
         makes_set=True,
-        verb=("committee", "select"),
+        verb=("experts", "committee", "select"),
         example="digits-rded",
     ),
 )

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from distill.data import AnyPreprocess
 from distill.store.hdf5 import put, read_array
-from projectors.codecs import Dense, LabelCodec, Labels, Quantised, decode, get_codec, unpack
+from projectors.codecs import (
+    Dense,
+    LabelCodec,
+    Labels,
+    ProductQuantised,
+    Quantised,
+    decode,
+    get_codec,
+    unpack,
+)
 from synth.coding import (
     CODERS,
     CodingError,
@@ -24,12 +33,17 @@ from synth.coding import (
     unpack_images,
 )
 
-# For learned labels, from the most bytes to the fewest.
+# For learned labels, from the finest to the coarsest.
 _LABEL_CODECS: tuple[LabelCodec, ...] = (
     Dense("float16"),
     Quantised(0.1),
     Quantised(0.25),
     Quantised(0.5),
+    ProductQuantised(parts=4, words=64),
+    ProductQuantised(parts=3, words=32),
+    ProductQuantised(parts=2, words=32),
+    ProductQuantised(parts=2, words=16),
+    ProductQuantised(parts=1, words=32),
 )
 
 # What a coder takes beside the estimate that is learned with; `trim` sees to the rest.
@@ -95,7 +109,8 @@ def coding_spec(coding: ImageCoding) -> str:
 def pack_labels(learned: Tensor, most: int) -> bytes | None:
     """Learned label logits [m, k] in at most `most` bytes, as near as that allows; None if not.
 
-    They are stored in halves, or on a grid of steps of 0.1 to 0.5.
+    They are stored in halves, on a grid of steps of 0.1 to 0.5, or as words of codebooks that are
+    learned on them.
     """
     labels = Labels(learned[None].float().cpu())
     for codec in _LABEL_CODECS:

@@ -16,6 +16,8 @@ _DEPTHS = tuple(range(8, 0, -1))
 
 _COLOURS = (256, 64, 32, 24, 16, 12, 8, 6, 5, 4, 3, 2)
 
+_TONES = (16, 12, 8, 6, 5, 4, 3, 2)
+
 # 32 steps for each doubling, from half a grey value to more than the range of pixels.
 _STEPS = tuple(float(f"{0.002 * 2 ** (place / 32):.3g}") for place in range(352))
 
@@ -34,6 +36,7 @@ def coding_ways(shape: Shape, groups: int = 1) -> Iterator[Sequence[ImageCoding]
         ["pixels"],
         [f"rounded:depth={depth}" for depth in _DEPTHS],
         [f"palette:colours={colours}" for colours in _COLOURS],
+        [f"tones:tones={tones}" for tones in _TONES],
     ]
     _, _, h, w = shape
     block = next((side for side in _BLOCKS if h % side == 0 == w % side and side < h), None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.sets.label_encoding import decode_votes
-from distill.sets.set_file import SetFile, read_set, set_path
+from distill.sets.set_file import SetFile, read_set, set_path, write_set
 from synth.committee.relabel import StoredVotes
 from synth.images import Images, gather
 
@@ -49,6 +49,10 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
             f"DistilledSet({len(self)} images of {shown}, {len(self.manifest['class_names'])} "
             f"classes, labels: {', '.join(labels)})"
         )
+
+    def save(self, path: str | Path) -> None:
+        """Write it as set.h5, which `distill.load` and all commands read."""
+        write_set(Path(path), self.content)
 
     def __len__(self) -> int:
         return len(self.images)

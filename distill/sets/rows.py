@@ -23,6 +23,7 @@ from synth.coding import (
     Palette,
     Pixels,
     Rounded,
+    Tones,
     open_images,
     pack_images,
     unpack_images,
@@ -154,6 +155,8 @@ def pack_rows(payloads: Sequence[bytes], places: Tensor, groups: int) -> bytes |
     pixels = torch.cat([unpack_images(payload)[0] for payload in payloads])[places]
     if isinstance(coding, Palette):
         return _pack_colours(coding, pixels)
+    if isinstance(coding, Tones):
+        return _pack_tones(coding, pixels)
     if isinstance(coding, (Rounded, Pixels)):
         return pack_images(coding, pixels, best_coder())
     return None
@@ -162,7 +165,7 @@ def pack_rows(payloads: Sequence[bytes], places: Tensor, groups: int) -> bytes |
 def _of_shape(coding: ImageCoding, shape: tuple[int, int, int, int], groups: int) -> ImageCoding:
     if isinstance(coding, Pixels):
         return replace(coding, shape=shape)
-    if isinstance(coding, (Rounded, Palette, Frequency)):
+    if isinstance(coding, (Rounded, Palette, Tones, Frequency)):
         return replace(coding, shape=shape, groups=groups)
     return coding
 
@@ -176,3 +179,13 @@ def _pack_colours(coding: Palette, pixels: Tensor) -> bytes | None:
         colours = colours.repeat(2, 1)
     fitted = replace(coding, colours=len(colours))
     return pack_images(fitted, torch.cat([pixels.flatten(), colours.flatten()]), best_coder())
+
+
+def _pack_tones(coding: Tones, pixels: Tensor) -> bytes:
+    """Pixels whose images have few colours each, with these as the tones."""
+    found = []
+    for image in pixels.flatten(2).movedim(1, 2):
+        colours = image.unique(dim=0)
+        found.append(torch.cat([colours, colours[-1:].repeat(coding.tones - len(colours), 1)]))
+    parameters = torch.cat([pixels.flatten(), torch.cat(found).flatten()])
+    return pack_images(coding, parameters, best_coder())

@@ -44,6 +44,11 @@ class Kept(Protocol):
         """Whether the set holds label logits of the images."""
         ...
 
+    @property
+    def label_bytes(self) -> int | None:
+        """Bytes that they may take; None for float32."""
+        ...
+
 
 def coded_images(context: Context, table: Kept) -> CodedImages | None:
     """How a recipe keeps the images of its set; None for the pixels themselves."""
@@ -142,7 +147,8 @@ def bytes_besides(context: Context, table: Kept) -> int:
     # Only the shapes of images and learned labels are counted.
     with torch.device("meta"):
         images = torch.empty(count, context.data.channels, *context.data.size)
-        learned = torch.empty(seen, context.classes) if table.keeps_labels else None
+        whole = table.keeps_labels and table.label_bytes is None
+        learned = torch.empty(seen, context.classes) if whole else None
     content = SetFile(
         images,
         class_labels(context.classes, table.ipc),
@@ -152,7 +158,8 @@ def bytes_besides(context: Context, table: Kept) -> int:
         coded=b"",
     )
     totals: dict[str, int] = count_bytes(content)["totals"]
-    return totals["hard" if learned is None else "learned"] + _network_bytes(context)
+    most = (table.label_bytes or 0) if table.keeps_labels else 0
+    return totals["hard" if learned is None else "learned"] + most + _network_bytes(context)
 
 
 def _network_bytes(context: Context) -> int:

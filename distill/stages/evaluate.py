@@ -81,7 +81,7 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
     recipe = units.recipe
     sources = {
         "hard": True,
-        "learned": recipe.match is not None and recipe.match.keeps_labels,
+        "learned": recipe.keeps_labels,
         "votes": recipe.relabel is not None,
         "projector": recipe.projector is not None,
     }

@@ -19,8 +19,9 @@ from distill.stages.stage import Stage, output_file
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import meta_network, parameter_count
 from distill.stages.units.unit import Part, Task, Unit
-from distill.store.experts import Trajectory, write_experts
+from distill.store.experts import NetworkExperts, write_experts
 from distill.store.tensors import Arrays, to_arrays
+from distill.store.trajectories import Trajectory
 from synth.images import HardLogits
 from synth.parameters import parameter_layout, parameter_vector
 from synth.training.batches import shuffled_batches
@@ -33,7 +34,8 @@ def run_experts(context: Context, table: ExpertsTable) -> None:
     """Make experts.h5; an expert that was finished before an interruption is not trained again."""
     checkpoint = context.checkpoint(EXPERTS_STAGE)
     context.run.keep_metrics(EXPERTS_STAGE)
-    units = [table.epochs] * table.count
+    networks = table.all_networks
+    units = [table.epochs] * (table.count * len(networks))
     with context.progress.task(EXPERTS_STAGE, sum(units)):
         parts = context.map_parts(
             checkpoint, _train_expert, units, partial(_load, context), leave_out=("snapshots",)
@@ -44,20 +46,28 @@ def run_experts(context: Context, table: ExpertsTable) -> None:
     kept = None if table.keep == "all" else kept_epochs(context.recipe)
 
     def trajectories() -> Iterator[Trajectory]:
-        for index in range(table.count):
+        for index in range(len(units)):
             saved = checkpoint.part(index).load()
             if saved is None:
                 raise OSError(f"the checkpoint of expert {index} is gone; run the stage again")
             yield Trajectory(saved[0]["snapshots"], saved[1], kept)
 
+    layouts = [parameter_layout(context.network(spec, EXPERTS_STAGE, 0)) for spec in networks]
+    ranges = [range(i * table.count, (i + 1) * table.count) for i in range(len(networks))]
     write_experts(
         context.run.path / EXPERTS,
         table.network,
         context.data.digest,
-        parameter_layout(context.network(table.network, EXPERTS_STAGE, 0)),
+        layouts[0],
         trajectories(),
         table.storage,
+        others=[*map(NetworkExperts, networks, layouts, ranges)][1:],
     )
+
+
+def _spec(table: ExpertsTable, index: int) -> str:
+    """The network of an expert: those of the first network come first."""
+    return table.all_networks[index // table.count]
 
 
 def _load(context: Context, index: int) -> Load:
@@ -65,7 +75,7 @@ def _load(context: Context, index: int) -> Load:
     table: ExpertsTable = context.recipe.table("experts")
     batch = min(table.batch_size, len(context.data.train))
     steps = table.epochs * step_count(len(context.data.train), batch)
-    return context.training_load(table.network, batch, steps)
+    return context.training_load(_spec(table, index), batch, steps)
 
 
 def _train_expert(context: Context, index: int) -> tuple[Arrays, list[float]]:
@@ -75,7 +85,7 @@ def _train_expert(context: Context, index: int) -> tuple[Arrays, list[float]]:
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
     soft = HardLogits(labels, context.classes)
-    network = context.network(table.network, EXPERTS_STAGE, index)
+    network = context.network(_spec(table, index), EXPERTS_STAGE, index)
     generator = context.generator(EXPERTS_STAGE, index)
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
     snapshots = [parameter_vector(network).cpu()] if 0 in kept else []
@@ -115,16 +125,18 @@ def experts_units(units: Units, table: ExpertsTable) -> list[Task[Unit]]:
     """Every expert is trained by itself, and tested after each epoch."""
     shape, families = units.shape, units.recipe.data.augmentation
     batch = min(table.batch_size, shape.train)
-    step = units.training_step(table.network, batch, families, _settings(table), one_per_batch=True)
-    steps = Part(table.epochs * step_count(shape.train, batch), step)
-    tested = units.predictions(table.network, shape.validation, table.epochs)
-    return [Task(table.count, (steps, tested), mapped=True)]
+    steps, tasks = table.epochs * step_count(shape.train, batch), []
+    for spec in table.all_networks:
+        step = units.training_step(spec, batch, families, _settings(table), one_per_batch=True)
+        tested = units.predictions(spec, shape.validation, table.epochs)
+        tasks.append(Task(table.count, (Part(steps, step), tested), mapped=True))
+    return tasks
 
 
 def _snapshot_bytes(units: Units, table: ExpertsTable) -> int:
     """Bytes of an expert's snapshots, held twice: one by one, and stacked."""
-    network = meta_network(table.network, units.shape)
-    return 2 * 4 * len(kept_epochs(units.recipe)) * parameter_count(network)
+    networks = [meta_network(spec, units.shape) for spec in table.all_networks]
+    return 2 * 4 * len(kept_epochs(units.recipe)) * max(map(parameter_count, networks))
 
 
 STAGE = Stage(

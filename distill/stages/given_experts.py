@@ -39,6 +39,8 @@ def take_experts(context: Context, path: Path) -> None:
             f"{path} holds experts of {info.network}, the recipe's are {network}; set "
             "experts.network"
         )
+    if len(context.recipe.table("experts").all_networks) > 1:
+        raise WorkError(f"{path} holds experts of {info.network} alone; leave out experts.networks")
     if info.data != context.data.digest:
         raise WorkError(
             f"{path} was imported with other real data than {context.data.source} with this size "

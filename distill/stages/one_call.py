@@ -26,6 +26,7 @@ from distill.run.progress import Event, Progress
 from distill.sets.dataset import DistilledSet, open_set
 from distill.sets.exchange.exchange import export_set
 from distill.sets.set_file import write_set
+from distill.stages.relabel_set import relabel_set
 from distill.stages.run_recipe import run_recipe
 from distill.store.documents import read_json
 from distill.store.files import atomic_path
@@ -180,24 +181,56 @@ def evaluate(
     for teacher in _each(teachers):
         _add_teacher(parts, teacher)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distill-")))
-        if isinstance(set, Distilled):
-            stack.enter_context(given_parts(set._entries))
-            path = set.folder
-        elif isinstance(set, DistilledSet):
-            path = scratch / SET
-            write_set(path, set.content)
-        elif isinstance(set, str | Path):
-            path = Path(set)
-        else:
-            raise WorkError(
-                f"evaluate got a {type(set).__name__}; give a set.h5, the folder of a run, or what "
-                "distill.load or distill.distill gave"
-            )
-        place = None if data is None else _source(data, scratch / GIVEN_DATA)
-        stack.enter_context(given_parts(parts.entries))
+        path, place = _opened("evaluate", set, data, parts, stack)
         found: dict[str, Any] = evaluate_set(path, changes, device, quiet, place=place)
         return found
+
+
+def relabel(
+    set: str | Path | DistilledSet | Distilled,
+    teachers: Sequence[Teacher] | Teacher = (),
+    *,
+    data: object = None,
+    device: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> DistilledSet:
+    """Label a set anew; see `distill.relabel`."""
+    parts = Parts()
+    specs = [_add_teacher(parts, teacher) for teacher in _each(teachers)]
+    with ExitStack() as stack:
+        path, place = _opened("relabel", set, data, parts, stack)
+        return DistilledSet(relabel_set(path, specs, settings, device, quiet, place=place))
+
+
+def _opened(
+    call: str,
+    set: str | Path | DistilledSet | Distilled,
+    data: object,
+    parts: Parts,
+    stack: ExitStack,
+) -> tuple[Path, str | None]:
+    """Where a set lies, and where its data do if they are given, until the stack is closed.
+
+    Until then, specs may name what was given now, and when the set was made.
+    """
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distill-")))
+    if isinstance(set, Distilled):
+        stack.enter_context(given_parts(set._entries))
+        path = set.folder
+    elif isinstance(set, DistilledSet):
+        path = scratch / SET
+        write_set(path, set.content)
+    elif isinstance(set, str | Path):
+        path = Path(set)
+    else:
+        raise WorkError(
+            f"{call} got a {type(set).__name__}; give a set.h5, the folder of a run, or what "
+            "distill.load or distill.distill gave"
+        )
+    place = None if data is None else _source(data, scratch / GIVEN_DATA)
+    stack.enter_context(given_parts(parts.entries))
+    return path, place
 
 
 def _source(data: object, file: Path) -> str:

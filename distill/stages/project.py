@@ -131,7 +131,7 @@ def _teacher(context: Context, table: ProjectorTable) -> Teacher:
 
 
 def _weak_teacher(context: Context, epoch: int) -> Teacher:
-    """The mean logits of all experts as they were after an early epoch.
+    """The mean logits of the first network's experts as they were after an early epoch.
 
     Source: HeLlO, weak teachers.
     """
@@ -142,7 +142,7 @@ def _weak_teacher(context: Context, epoch: int) -> Teacher:
     network = context.network(info.network, PROJECT_STAGE)
     vectors = [
         read_snapshots(path, expert, (epoch, epoch))[0].to(context.device)
-        for expert in range(info.count)
+        for expert in info.networks[0].experts
     ]
 
     def vote(images: Tensor) -> Tensor:

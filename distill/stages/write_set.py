@@ -26,6 +26,7 @@ def write_synthetic(
     student_lr: float | None = None,
     factor: int = 1,
     coded: bytes | None = None,
+    coded_labels: bytes | None = None,
 ) -> None:
     """Write set.h5.
 
@@ -33,11 +34,12 @@ def write_synthetic(
         context: of the run.
         images: [n, c, h, w] in class order.
         network: what the set was made with, for people.
-        learned: label logits of the images, if they were learned.
+        learned: label logits of the images, if they have any.
         student_lr: the learned one; where there is none, that of students with hard labels.
         factor: each stored image decodes to factor^2 images.
         coded: the pixels of the images as `synth.coding.pack_images` keeps them, to be stored in
             place of the images.
+        coded_labels: container of `learned`, to be stored in their place.
 
     Raises:
         WorkError: if an image is not finite.
@@ -64,6 +66,7 @@ def write_synthetic(
             "factor": factor,
         },
         whitening=preprocess.whitening if isinstance(preprocess, ZCAPreprocess) else None,
+        coded_labels=coded_labels,
     )
     content = content if coded is None else code_images(content, coded)
     write_set(context.run.path / SET, content)

@@ -16,6 +16,7 @@ from projectors.codecs.hard import Hard
 from projectors.codecs.labels import Labels, LabelSpec, Sources
 from projectors.codecs.lowrank import LowRank
 from projectors.codecs.pool import Pool
+from projectors.codecs.product import ProductQuantised
 from projectors.codecs.pruned import Pruned
 from projectors.codecs.quantised import Quantised
 from projectors.codecs.registry import (
@@ -45,6 +46,7 @@ __all__ = [
     "Labels",
     "LowRank",
     "Pool",
+    "ProductQuantised",
     "Pruned",
     "Quantised",
     "Roots",

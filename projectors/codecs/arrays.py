@@ -84,6 +84,17 @@ class BodyReader:
             raise CodecError("NaN or infinity in encoded labels; encode them again")
         return values
 
+    def singles(self, *shape: int) -> Tensor:
+        """float32 numbers.
+
+        Raises:
+            CodecError: if one is not finite.
+        """
+        values = torch.from_numpy(self._take("<f4", shape).astype(np.float32))
+        if not bool(torch.isfinite(values).all()):
+            raise CodecError("NaN or infinity in encoded labels; encode them again")
+        return values
+
     def probabilities(self, *shape: int) -> Tensor:
         """float16 numbers in [0, 1] as float32.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from projectors.export.escapes import code, code_block, inline, yaml_text
 from projectors.export.formats import Exported
 from projectors.export.open_clip_folder import public_name
-from projectors.fit.fidelity import Fidelity
+from projectors.fitting.fidelity import Fidelity
 from projectors.model.projector import Projector
 
 _LIBRARIES = {"peft": "peft", "merged": "open_clip", "onnx": "onnx", "torch-export": "pytorch"}

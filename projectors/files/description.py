@@ -8,7 +8,7 @@ from typing import Any
 
 from projectors.errors import ProjectorError
 from projectors.files.compact import Storage
-from projectors.fit.fidelity import Fidelity
+from projectors.fitting.fidelity import Fidelity
 from projectors.model.head import HeadSettings
 from projectors.model.preparation import Preprocessing
 from projectors.model.projector import AdapterSettings, check_classes

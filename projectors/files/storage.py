@@ -32,7 +32,7 @@ from projectors.files.tensors import (
     safetensors_bytes,
     write_durably,
 )
-from projectors.fit.fidelity import Fidelity
+from projectors.fitting.fidelity import Fidelity
 from projectors.model.head import Head, build_head
 from projectors.model.lora import rank_pattern
 from projectors.model.projector import Projector, adapted_visual

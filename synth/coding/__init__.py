@@ -15,6 +15,7 @@ from synth.coding.frequency import Frequency
 from synth.coding.palette import Palette
 from synth.coding.pixels import Pixels
 from synth.coding.rounded import Rounded
+from synth.coding.tones import Tones
 
 __all__ = [
     "CODERS",
@@ -27,6 +28,7 @@ __all__ = [
     "Pixels",
     "Rounded",
     "Shape",
+    "Tones",
     "name_of",
     "open_images",
     "pack_images",

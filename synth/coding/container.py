@@ -25,6 +25,7 @@ from synth.coding.frequency import Frequency
 from synth.coding.palette import Palette
 from synth.coding.pixels import Pixels
 from synth.coding.rounded import Rounded
+from synth.coding.tones import Tones
 
 MAGIC = b"LIMI"
 
@@ -36,6 +37,7 @@ CODINGS: dict[str, type[ImageCoding]] = {
     "frequency": Frequency,
     "palette": Palette,
     "bases": Bases,
+    "tones": Tones,
 }
 
 # The most values that images may decode to, unless the caller allows more.

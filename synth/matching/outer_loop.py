@@ -26,7 +26,7 @@ class MatchProblem:
     """What is matched.
 
     Attributes:
-        network: the students' network.
+        network: the students' network, where a segment names no other.
         choose: the segments of an outer step, by its index; their gradients are averaged.
         read: loads the snapshots of a choice.
         decode: stored images -> the images that students see, differentiable; None where they
@@ -88,7 +88,7 @@ class OuterStep:
     Attributes:
         index: its number, from 0.
         distance: mean parameter distance of its segments (1.0: no progress).
-        student_lr: student learning rate after it.
+        student_lr: student learning rate after it, of the first network where there are several.
         applied: False if the update was refused.
         bits: coded size of the images before it; None without a rate, or where the distance was
             refused.
@@ -188,12 +188,12 @@ def _gradients(
         if problem.view_labels is not None:
             given = problem.view_labels.of_steps(seen.detach(), choice.batches, choice.views)
         part = matching_gradient(
-            problem.network,
+            problem.network if segment.network is None else segment.network,
             segment.start,
             segment.target,
             seen.detach(),
             given,
-            now.log_student_lr.exp(),
+            _rate_of(now, choice),
             choice.batches,
             method,
             choice.views,
@@ -201,8 +201,18 @@ def _gradients(
         if problem.decode is not None:
             (images,) = torch.autograd.grad(seen, stored, part.images, retain_graph=True)
             part = replace(part, images=images)
+        if now.log_student_lr.ndim:
+            own = torch.zeros_like(now.log_student_lr)
+            own[choice.network] = part.lr
+            part = replace(part, lr=own)
         results.append(part)
     return results, labels
+
+
+def _rate_of(now: Learned, choice: SegmentChoice) -> Tensor:
+    """The student learning rate of the network whose segment it is, scalar."""
+    rates = now.log_student_lr.exp()
+    return rates[choice.network] if rates.ndim else rates
 
 
 def _update(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from synth.augment import Augmentation, View
 from synth.matching.inner_loop import draw_batches
@@ -13,10 +13,16 @@ from synth.matching.inner_loop import draw_batches
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of an expert trajectory to match: start and target snapshots, [p] each."""
+    """A piece of an expert trajectory to match: start and target snapshots, [p] each.
+
+    Attributes:
+        start, target: flat parameters.
+        network: what they are parameters of; None for the network of the problem.
+    """
 
     start: Tensor
     target: Tensor
+    network: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,14 @@ class SegmentChoice:
         start_epoch: epoch of the start snapshot.
         batches: for each inner step, the indices of its images.
         views: for each inner step, the view of its batch; None for no augmentation.
+        network: index of the expert's network, where experts of several are matched.
     """
 
     expert: int
     start_epoch: int
     batches: list[Tensor]
     views: list[View] | None
+    network: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,13 @@ class SegmentSampler:
     """Draws SegmentChoices.
 
     Attributes:
-        experts: number of experts.
+        experts: number of experts of the network.
         window: start epochs.
         inner_steps: N.
         batch_size: images per inner step; None for the whole set.
         augmentation: views of the inner steps; None for none.
+        first_expert: index of the first of them, where experts of several networks are matched.
+        network: index of the network.
     """
 
     experts: int
@@ -87,16 +97,18 @@ class SegmentSampler:
     inner_steps: int
     batch_size: int | None = None
     augmentation: Augmentation | None = None
+    first_expert: int = 0
+    network: int = 0
 
     def draw(
         self, count: int, size: tuple[int, int], generator: Generator, step: int = 0
     ) -> SegmentChoice:
         """Draw a choice for outer step `step` and a set of `count` images of `size` (h, w)."""
-        expert = int(torch.randint(self.experts, (1,), generator=generator))
+        expert = self.first_expert + int(torch.randint(self.experts, (1,), generator=generator))
         first, last = self.window.first, self.window.last_at(step)
         start = int(torch.randint(first, last + 1, (1,), generator=generator))
         batches = draw_batches(count, self.batch_size, self.inner_steps, generator)
         views = None
         if self.augmentation is not None:
             views = [self.augmentation.sample(len(b), size, generator) for b in batches]
-        return SegmentChoice(expert, start, batches, views)
+        return SegmentChoice(expert, start, batches, views, self.network)

@@ -19,7 +19,8 @@ class Learned:
     Attributes:
         images: [n, c, h, w] of the synthetic set, as stored.
         labels: [m, k] label logits of the images that students see.
-        log_student_lr: natural logarithm of the student learning rate, scalar.
+        log_student_lr: natural logarithm of the student learning rate, scalar, or [j] with one
+            for each of j networks.
         moments: of images, labels and log_student_lr.
         average: moving average of the images, [n, c, h, w].
         updates: updates applied so far.
@@ -64,26 +65,30 @@ class MatchState:
 
     @property
     def student_lr(self) -> Tensor:
-        """The student learning rate, scalar."""
-        return self.now.log_student_lr.exp()
+        """The student learning rate, scalar; that of the first network where there are several."""
+        return self.now.log_student_lr.exp().reshape(-1)[0]
 
 
-def initial_state(images: Tensor, labels: Tensor, student_lr: float) -> MatchState:
+def initial_state(
+    images: Tensor, labels: Tensor, student_lr: float, networks: int = 1
+) -> MatchState:
     """The state before the first outer step.
 
     Args:
         images: [n, c, h, w], as stored.
         labels: [m, k] label logits of the images that students see.
         student_lr: student learning rate > 0.
+        networks: how many networks are matched; each learns a rate of its own.
     """
     if not student_lr > 0:
         raise ValueError(f"the student learning rate is {student_lr}; it must be above 0")
     log_student_lr = torch.tensor(math.log(student_lr), dtype=images.dtype, device=images.device)
+    multiplier = torch.zeros_like(log_student_lr)
+    if networks > 1:
+        log_student_lr = log_student_lr.repeat(networks)
     images, labels = images.detach().clone(), labels.detach().clone()
     moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_student_lr))
-    start = Learned(
-        images, labels, log_student_lr, moments, images, 0, torch.zeros_like(log_student_lr)
-    )
+    start = Learned(images, labels, log_student_lr, moments, images, 0, multiplier)
     return MatchState(0, 0, start, start)
 
 

@@ -4,6 +4,14 @@ SRe2L (Yin et al. 2023), SRe2L++ and CV-DD (Cui et al. 2025) are settings of `re
 is the image side of LPLD (Xiao and He 2024), with batches of one class and its own statistics.
 """
 
+from synth.recovery.aims import Aim, AnchorAim, DirectionAim, NormAim, gradient_directions
+from synth.recovery.blending import (
+    Blending,
+    edge_complexity,
+    fit_complexity,
+    nearest_patches,
+)
+from synth.recovery.difficulty import difficulty_groups, precision_scores
 from synth.recovery.loop import (
     RecoverProblem,
     RecoverSettings,
@@ -34,6 +42,11 @@ from synth.recovery.statistics import (
 from synth.recovery.views import SharedView, SharedViews
 
 __all__ = [
+    "Aim",
+    "AnchorAim",
+    "Blending",
+    "DirectionAim",
+    "NormAim",
     "NormStatistics",
     "RecoverBatch",
     "RecoverProblem",
@@ -46,12 +59,18 @@ __all__ = [
     "Teacher",
     "ValidImages",
     "class_statistics",
+    "difficulty_groups",
     "draw_members",
     "drawn_anew",
+    "edge_complexity",
     "every_set_in_turn",
     "first_state",
+    "fit_complexity",
+    "gradient_directions",
     "largest_priors",
+    "nearest_patches",
     "plan_batches",
+    "precision_scores",
     "recover_images",
     "running_statistics",
     "statistics_distance",

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from synth.errors import DivergedError
 from synth.losses import MAX_LOSS
 from synth.precision import Precision, forward
-from synth.recovery.statistics import NormStatistics, statistics_distance, watch_batch_norms
+from synth.recovery.aims import Aim
+from synth.recovery.blending import Blending
 from synth.recovery.views import SharedView
 from synth.updates import Adam, Moments, UpdateRule
 
@@ -28,12 +29,13 @@ class Teacher:
     Attributes:
         network: images -> logits; put into evaluation mode.
         weight: of its loss; those of a batch's teachers sum to 1.
-        targets: one entry per BatchNorm layer, [c]; not read if `bn_weight` is 0.
+        aim: what its features should be near; None for nothing, which is not asked if `bn_weight`
+            is 0.
     """
 
     network: nn.Module
     weight: float
-    targets: Sequence[NormStatistics] = ()
+    aim: Aim | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,14 @@ class RecoverProblem:
         view: step -> the view that all teachers see at this step.
         constrain: (images after a step, before it) -> the nearest valid images, see
             `ValidImages`.
+        blending: with real images between blocks of steps; None for none.
     """
 
     teachers: Sequence[Teacher]
     labels: Tensor
     view: Callable[[int], SharedView]
     constrain: Callable[[Tensor, Tensor], Tensor]
+    blending: Blending | None = None
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,13 @@ class RecoverSettings:
 
     Attributes:
         lr: Adam's step in normalised units; falls to zero along a cosine.
-        bn_weight: weight of the BatchNorm statistics; 0 leaves them out.
-        first_bn: multiplier of the first BatchNorm layer's term.
+        bn_weight: weight of the teachers' aims, by default BatchNorm statistics; 0 leaves them out.
         rule: `Adam(0.5, 0.9, 1e-8)`.
         precision: of the teachers' passes, see `synth.precision`; statistics are float32.
     """
 
     lr: float = 0.25
     bn_weight: float = 0.01
-    first_bn: float = 10.0
     rule: UpdateRule = field(default=Adam(0.5, 0.9, 1e-8))
     precision: Precision = "float32"
 
@@ -116,7 +118,7 @@ class RecoverStep:
     Attributes:
         index: its number, from 0.
         cross_entropy: with the classes of the images.
-        statistics: distance of the BatchNorm statistics, before its weight.
+        statistics: distance of the BatchNorm statistics, or of another aim, before its weight.
     """
 
     index: int
@@ -153,10 +155,7 @@ def recover_images(
     while state.step < steps:
         gradient, parts = teachers_gradient(state, problem, settings)
         factor = 0.5 * (1 + math.cos(math.pi * state.step / steps))
-        images, moments = settings.rule(
-            state.images, gradient, state.moments, settings.lr * factor, state.step + 1
-        )
-        images = problem.constrain(images, state.images)
+        images, moments = _step(state, gradient, settings, settings.lr * factor, problem, steps)
         # The only synchronisation with the device in a step.
         entropy, statistics, finite = torch.cat([parts, images.isfinite().all()[None]]).tolist()
         step = RecoverStep(state.step, entropy, statistics)
@@ -169,6 +168,26 @@ def recover_images(
             )
         state = RecoverState(state.step + 1, images, moments)
         yield state, step
+
+
+def _step(
+    state: RecoverState,
+    gradient: Tensor,
+    settings: RecoverSettings,
+    size: float,
+    problem: RecoverProblem,
+    steps: int,
+) -> tuple[Tensor, Moments]:
+    """Images and moments after a step of this size, and after a blend if one is due."""
+    blending, taken = problem.blending, state.step + 1
+    count = taken if blending is None else 1 + blending.since(state.step, steps)
+    images, moments = settings.rule(state.images, gradient, state.moments, size, count)
+    images = problem.constrain(images, state.images)
+    if blending is not None and blending.due(taken, steps):
+        with torch.no_grad():
+            images = blending(images)
+        moments = Moments.zeros(images)
+    return images, moments
 
 
 def teachers_gradient(
@@ -184,7 +203,7 @@ def teachers_gradient(
     for teacher in problem.teachers:
         # A new leaf and view for each teacher, so that one graph is in memory at a time.
         images = state.images.detach().requires_grad_()
-        losses = _losses(teacher, view.apply(images), problem.labels, settings)
+        losses = _losses(teacher, images, view, problem.labels, settings)
         loss = teacher.weight * (losses[0] + settings.bn_weight * losses[1])
         gradient += torch.autograd.grad(loss, images)[0]
         parts += teacher.weight * losses.detach()
@@ -192,12 +211,17 @@ def teachers_gradient(
     return gradient, parts
 
 
-def _losses(teacher: Teacher, images: Tensor, labels: Tensor, settings: RecoverSettings) -> Tensor:
-    """Cross-entropy and distance of the statistics, [2]."""
-    if settings.bn_weight == 0:
-        entropy = cross_entropy(forward(teacher.network, images, settings.precision), labels)
+def _losses(
+    teacher: Teacher,
+    images: Tensor,
+    view: SharedView,
+    labels: Tensor,
+    settings: RecoverSettings,
+) -> Tensor:
+    """Cross-entropy and distance from the teacher's aim, [2]."""
+    if settings.bn_weight == 0 or teacher.aim is None:
+        logits = forward(teacher.network, view.apply(images), settings.precision)
+        entropy = cross_entropy(logits, labels)
         return torch.stack([entropy, torch.zeros_like(entropy)])
-    with watch_batch_norms(teacher.network) as seen:
-        logits = forward(teacher.network, images, settings.precision)
-    distance = statistics_distance(seen, teacher.targets, settings.first_bn)
+    logits, distance = teacher.aim(teacher.network, images, view, settings.precision)
     return torch.stack([cross_entropy(logits, labels), distance])

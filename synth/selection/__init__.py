@@ -1,6 +1,7 @@
 """Selection: real images, or mosaics of them, as the synthetic set."""
 
 from synth.selection.coresets import Features, Pixels, choose_per_class, herding, k_center
+from synth.selection.difficulty import Difficulty, by_difficulty, el2n, forgetting_counts
 from synth.selection.mosaics import (
     MosaicDraw,
     MosaicSettings,
@@ -10,12 +11,16 @@ from synth.selection.mosaics import (
 )
 
 __all__ = [
+    "Difficulty",
     "Features",
     "MosaicDraw",
     "MosaicSettings",
     "Pixels",
+    "by_difficulty",
     "choose_per_class",
     "draw_mosaics",
+    "el2n",
+    "forgetting_counts",
     "herding",
     "k_center",
     "make_mosaics",

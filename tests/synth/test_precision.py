@@ -5,6 +5,7 @@ from synth.images import HardLogits
 from synth.networks import ConvNet, ResNet18, VisionTransformer
 from synth.precision import forward
 from synth.recovery import (
+    NormAim,
     RecoverProblem,
     RecoverSettings,
     SharedViews,
@@ -73,7 +74,7 @@ def test_recovery_in_bfloat16_follows_that_in_float32(generator):
     trained("float32", network)
     images, labels = task(40, generator)
     targets = class_statistics(network, images, torch.zeros_like(labels), 1)
-    teacher = Teacher(network, 1.0, [layer.of_class(0) for layer in targets])
+    teacher = Teacher(network, 1.0, NormAim([layer.of_class(0) for layer in targets]))
     start = first_state(torch.randn(4, 1, *SIZE, generator=generator))
 
     def recovered(precision):

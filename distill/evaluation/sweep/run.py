@@ -158,7 +158,7 @@ def sweep_set(
     recipe = with_evaluation(recipe, changes)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
-    check_names(recipe, students_only=True)
+    check_names(recipe, only=("evaluate",))
     check_place(out)
     out.mkdir(parents=True, exist_ok=True)
     within = out if engine.shared else None
@@ -166,7 +166,7 @@ def sweep_set(
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)
         context.normalise_as(content.preprocess)
         context.engine = engine
-        check_networks(recipe, context.data, students_only=True)
+        check_networks(recipe, context.data, only=("evaluate",))
         try:
             if isinstance(options, ImageSweepOptions):
                 return run_image_sweep(context, set_file, out, options)

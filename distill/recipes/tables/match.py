@@ -131,6 +131,11 @@ class MatchTable(MakerTable):
         return not self.taught and (self.budget_bytes is None or self.labels != "fixed")
 
     @property
+    def label_bytes(self) -> int | None:
+        """Bytes that label logits may take; None for float32."""
+        return None
+
+    @property
     def compiled(self) -> bool:
         """Whether inner steps are compiled, once `compile` is resolved."""
         return self.compile == "on"

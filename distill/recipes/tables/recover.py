@@ -44,15 +44,37 @@ class RecoverTable(MakerTable):
     flip: bool = True
     roll: NotNegativeCount = 4
     background: Literal["free", "kept"] = "free"
+    aim: Literal["statistics", "groups", "anchors", "directions"] = "statistics"
+    blends: NotNegativeCount = 0
+    blend_kept: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    patches: Literal["starts", "nearest"] = "starts"
+    patch_complexity: Annotated[float, Field(ge=0, le=1)] = 0.1
     precision: Precision = "float32"
     checkpoint_every: Count = 200
 
     @property
     @override
     def tiles(self) -> int:
-        return self.factor if self.init == "mosaics" else 1
+        return self.factor if self.init == "mosaics" or self.reads_anchors else 1
+
+    @property
+    def reads_groups(self) -> bool:
+        """Whether real images are grouped by difficulty."""
+        return self.aim == "groups" or self.init == "groups"
+
+    @property
+    def reads_norms(self) -> bool:
+        """Whether the statistics of BatchNorm layers are compared."""
+        by_norms = self.aim in ("statistics", "groups") and self.bn_weight > 0
+        return by_norms or self.reads_groups
+
+    @property
+    def reads_anchors(self) -> bool:
+        """Whether each image stands for real ones."""
+        return self.aim == "anchors" or self.init == "anchors"
 
     @property
     @override
     def real_per_class(self) -> int:
-        return 1 if self.init == "noise" else super().real_per_class
+        plain = self.init == "noise" and not self.reads_groups and not self.reads_anchors
+        return 1 if plain else super().real_per_class

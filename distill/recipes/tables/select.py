@@ -7,25 +7,36 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 from typing_extensions import override
 
-from distill.recipes.key_types import CodingText, Count, MakerTable, SelectMethod, Share
+from distill.recipes.key_types import (
+    CodingText,
+    Count,
+    MakerTable,
+    Positive,
+    SelectMethod,
+    Share,
+)
 from distill.recipes.tables.match import PIXELS, is_coded
 
 
 class SelectTable(MakerTable):
     """Real images, or mosaics of them, as they are or as a coding keeps them."""
 
-    # What each stored image decodes to, and whether the set holds label logits; see MatchTable.
+    # What each stored image decodes to; see MatchTable.
     formed: ClassVar[int] = 1
-    keeps_labels: ClassVar[bool] = False
 
     method: SelectMethod = "mosaics"
     features: Literal["pixels", "committee"] = "pixels"
+    difficulty: Literal["easy", "middle", "hard", "spread"] = "easy"
+    scored_epoch: Count = 2
     candidates: Count = 300
     crops: Count = 5
     factor: Count = 2
     crop_area: Share = 0.08
     images: CodingText = PIXELS
     budget_bytes: Count | None = None
+    labels: Literal["hard", "votes"] = "hard"
+    label_temperature: Positive = 1.0
+    label_share: Share = 0.05
 
     @model_validator(mode="after")
     def _codes_within_a_budget(self) -> SelectTable:
@@ -36,10 +47,31 @@ class SelectTable(MakerTable):
             )
         return self
 
+    @model_validator(mode="after")
+    def _votes_on_whole_images(self) -> SelectTable:
+        if self.labels == "votes" and self.method == "mosaics":
+            raise ValueError(
+                'select.labels = "votes" asks the committee about real images before they are '
+                'coded; mosaics are of parts: set another select.method, or labels = "hard"'
+            )
+        return self
+
     @property
     def coded(self) -> bool:
         """Whether a coding keeps the images, and not the pixels themselves."""
         return is_coded(self.images)
+
+    @property
+    def keeps_labels(self) -> bool:
+        """Whether the set holds label logits."""
+        return self.labels == "votes"
+
+    @property
+    def label_bytes(self) -> int | None:
+        """Bytes that label logits may take; None for float32."""
+        if self.budget_bytes is None:
+            return None
+        return int(self.budget_bytes * self.label_share)
 
     @property
     @override

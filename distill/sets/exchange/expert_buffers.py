@@ -14,8 +14,9 @@ from distill.data import RealData, fit_preprocess, fit_zca
 from distill.errors import RecipeError, WorkError
 from distill.recipes.build import build_data, build_network
 from distill.sets.exchange.convert import ImportOptions, named_recipe
-from distill.store.experts import Trajectory, write_experts
+from distill.store.experts import write_experts
 from distill.store.foreign import is_plain, load_torch
+from distill.store.trajectories import Trajectory
 from synth.images import gather
 from synth.parameters import ParameterLayout, parameter_layout
 from synth.training.prediction import accuracy

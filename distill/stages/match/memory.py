@@ -22,23 +22,36 @@ from synth.parameters import parameter_layout
 def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     """Peak bytes of the tensors of one matching gradient, by gradient method.
 
+    Where several networks are matched, those of the one that needs most.
+    """
+    experts, _ = recipe.matching()
+    found = [network_peaks(recipe, shape, spec) for spec in experts.all_networks]
+    return {name: max(peaks[name] for peaks in found) for name in found[0]}
+
+
+def network_peaks(recipe: Recipe, shape: DataShape, spec: str) -> dict[str, int]:
+    """`matching_peaks` for segments of the network `spec`.
+
     Three inner steps are run dry; beyond them a replay holds more parameter vectors, and an
     unrolled gradient the graph of one more step each.
     """
-    experts, table = recipe.matching()
-    steps, passes = table.inner_steps, Eager(_form(recipe, shape))
+    _, table = recipe.matching()
+    steps, passes = table.inner_steps, Eager(_form(spec, shape))
     short = min(steps, 3)
-    vector = 4 * parameter_layout(meta_network(experts.network, shape)).count
+    vector = 4 * parameter_layout(meta_network(spec, shape)).count
     more = (_vectors_held(table.snapshots, steps) - short) * vector
 
     def replayed(damping: float) -> int:
         def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
             return replay(loop, start, target, lr, snapshots="all", damping=damping, passes=passes)
 
-        return inner_cost(recipe, shape, run, short).peak_bytes + more
+        return inner_cost(recipe, shape, spec, run, short).peak_bytes + more
 
-    longer = inner_cost(recipe, shape, _unrolled, short).peak_bytes
-    shorter = inner_cost(recipe, shape, _unrolled, short - 1).peak_bytes if short > 1 else longer
+    peaks = [
+        inner_cost(recipe, shape, spec, _unrolled, count).peak_bytes
+        for count in (short, max(short - 1, 1))
+    ]
+    longer, shorter = peaks
     found = {
         "adjoint": replayed(1.0),
         "frozen": replayed(0.0),
@@ -47,17 +60,18 @@ def matching_peaks(recipe: Recipe, shape: DataShape) -> dict[str, int]:
     return {name: found[entry.like or name] for name, entry in GRADIENTS.items()}
 
 
-def inner_step_cost(recipe: Recipe, shape: DataShape, batch: int) -> Cost:
+def inner_step_cost(recipe: Recipe, shape: DataShape, spec: str, batch: int) -> Cost:
     """Operations of one inner step of a long loop, and the peak bytes of a whole gradient.
 
     Args:
         recipe: its [match] table says which gradient.
         shape: of the data.
+        spec: whose steps.
         batch: images of an inner step.
     """
     _, table = recipe.matching()
     method = GRADIENTS[table.gradient].like or table.gradient
-    passes, damping = Eager(_form(recipe, shape)), 1.0 if method == "adjoint" else 0.0
+    passes, damping = Eager(_form(spec, shape)), 1.0 if method == "adjoint" else 0.0
 
     def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
         if method == "unrolled":
@@ -66,12 +80,12 @@ def inner_step_cost(recipe: Recipe, shape: DataShape, batch: int) -> Cost:
 
     sized = table.model_copy(update={"batch_size": batch})
     recipe = recipe.model_copy(update={"match": sized})
-    two, three = (inner_cost(recipe, shape, run, steps) for steps in (2, 3))
+    two, three = (inner_cost(recipe, shape, spec, run, steps) for steps in (2, 3))
     flops = three.flops - two.flops
     if table.snapshots == "sqrt":
         # Most inner steps are taken twice: 3 forward costs more, to about 12.
         flops = flops * 5 // 4
-    return Cost(flops, matching_peaks(recipe, shape)[table.gradient])
+    return Cost(flops, network_peaks(recipe, shape, spec)[table.gradient])
 
 
 def _vectors_held(snapshots: str, steps: int) -> int:
@@ -80,9 +94,8 @@ def _vectors_held(snapshots: str, steps: int) -> int:
     return {"all": steps, "sqrt": -(-steps // stride) + stride - 1, "offload": 1}[snapshots]
 
 
-def _form(recipe: Recipe, shape: DataShape) -> DirectionalForm:
+def _form(spec: str, shape: DataShape) -> DirectionalForm:
     """The form of the derivatives that the network gets, found on two random images."""
-    spec = recipe.matching()[0].network
     network = build_network(spec, shape.channels, shape.size, shape.classes, 0)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *shape.image, generator=generator)
@@ -93,11 +106,13 @@ def _form(recipe: Recipe, shape: DataShape) -> DirectionalForm:
     return choose_form(loop, 0, point, direction)
 
 
-def inner_cost(recipe: Recipe, shape: DataShape, run: Callable[..., object], steps: int) -> Cost:
-    """What one gradient through `steps` inner steps needs, by the method `run`."""
-    experts, table = recipe.matching()
+def inner_cost(
+    recipe: Recipe, shape: DataShape, spec: str, run: Callable[..., object], steps: int
+) -> Cost:
+    """What one gradient through `steps` inner steps of a network needs, by the method `run`."""
+    _, table = recipe.matching()
     count = synthetic_shape(recipe, shape).seen
-    network = meta_network(experts.network, shape)
+    network = meta_network(spec, shape)
     generator = torch.Generator().manual_seed(0)
     batches = draw_batches(count, table.batch_size, steps, generator)
     views = build_views(recipe.data.augmentation, one_per_batch=True)

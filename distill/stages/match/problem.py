@@ -23,7 +23,7 @@ from synth.matching.ranks import Ranks
 from synth.matching.rate import Rate
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
 from synth.matching.state import MatchState
-from synth.parameters import call_with_vector
+from synth.parameters import call_with_vector, parameter_layout
 
 
 def outer_steps(
@@ -79,27 +79,44 @@ def match_problem(
         ranks: processes that share the segments; None for this one alone.
     """
     info = read_info(context.run.path / EXPERTS)
-    network = context.network(info.network, MATCH_STAGE)
+    networks = [context.network(own.network, MATCH_STAGE) for own in info.networks]
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
     window = start_window(table)
-    sampler = SegmentSampler(info.count, window, table.inner_steps, table.batch_size, views)
+    samplers = [
+        SegmentSampler(
+            len(own.experts),
+            window,
+            table.inner_steps,
+            table.batch_size,
+            views,
+            own.experts.start,
+            network=index,
+        )
+        for index, own in enumerate(info.networks)
+    ]
 
     def choose(step: int) -> list[SegmentChoice]:
-        generators = (context.generator(MATCH_STAGE, step, i) for i in range(table.segments))
-        size = context.data.size
-        return [sampler.draw(count, size, generator, step) for generator in generators]
+        found = []
+        for segment in range(table.segments):
+            # Networks take turns, over the segments of a step and from step to step.
+            sampler = samplers[(step * table.segments + segment) % len(samplers)]
+            generator = context.generator(MATCH_STAGE, step, segment)
+            found.append(sampler.draw(count, context.data.size, generator, step))
+        return found
 
     def read(choice: SegmentChoice) -> Segment:
         epochs = (choice.start_epoch, choice.start_epoch + table.span)
         start, target = read_snapshots(context.run.path / EXPERTS, choice.expert, epochs)
-        return Segment(start.to(context.device), target.to(context.device))
+        network = networks[choice.network]
+        return Segment(start.to(context.device), target.to(context.device), network)
 
     def label(segment: Segment, images: Tensor) -> Tensor:
-        return call_with_vector(network, info.layout, segment.target, images).detach()
+        network = segment.network or networks[0]
+        return call_with_vector(network, parameter_layout(network), segment.target, images).detach()
 
     coded = coded_images(context, table)
     return MatchProblem(
-        network,
+        networks[0],
         choose,
         read,
         decode=_decode(table, coded),

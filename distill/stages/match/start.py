@@ -73,7 +73,7 @@ class MatchStart:
         return encode_images(images_at(real, candidates[drawn]).cpu(), self.table.factor)
 
     def ask(self, ask: Callable[[nn.Module], Tensor]) -> Tensor:
-        """What the network of every expert's last snapshot answers, stacked on the CPU."""
+        """What every finished expert of the set's own network answers, stacked on the CPU."""
         path = self.context.run.path / EXPERTS
         network = self.context.network(read_info(path).network, MATCH_STAGE).eval()
         found = []
@@ -92,7 +92,8 @@ def starting_state(context: Context, table: MatchTable) -> MatchState:
     coded = coded_images(context, table)
     learned = images.to(context.device)
     learned = learned if coded is None else coded.start(learned)
-    return initial_state(learned, soft.to(context.device), table.student_lr)
+    networks = len(context.recipe.table("experts").all_networks)
+    return initial_state(learned, soft.to(context.device), table.student_lr, networks)
 
 
 def start_real(start: MatchStart) -> Tensor:

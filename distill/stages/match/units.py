@@ -39,10 +39,14 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
     """Inner steps; outer steps wait for each other, the segments of one do not."""
     experts, _ = units.recipe.matching()
     count = synthetic_shape(units.recipe, units.shape).seen
-    step = _inner_step(units, table, min(table.batch_size or count, count))
-    inner = [step] if not table.taught else _taught_step(units, table, step)
-    steps = table.iterations * table.inner_steps
-    tasks = [Task(table.segments, tuple(Part(steps, unit) for unit in inner))]
+    parts, networks = [], experts.all_networks
+    for spec in networks:
+        step = _inner_step(units, table, spec, min(table.batch_size or count, count))
+        inner = [step] if not table.taught else _taught_step(units, table, step)
+        # Networks take turns.
+        steps = -(-table.iterations * table.inner_steps // len(networks))
+        parts += [Part(steps, unit) for unit in inner]
+    tasks = [Task(table.segments, tuple(parts))]
     if table.coded:
         tasks.append(Task(1, (Part(table.iterations, _coded_step(units, table)),)))
     # Both starts ask every finished expert about images: all real ones, or the chosen ones.
@@ -150,10 +154,9 @@ def planned_search(table: MatchTable, shape: DataShape) -> MatchTable:
     return with_candidate(table, seen[len(seen) // 2], shape.classes)
 
 
-def _inner_step(units: Units, table: MatchTable, batch: int) -> Unit:
-    """One inner step of matching with its share of the gradient."""
+def _inner_step(units: Units, table: MatchTable, spec: str, batch: int) -> Unit:
+    """One inner step of matching a network with its share of the gradient."""
     recipe = units.recipe
-    spec = recipe.matching()[0].network
     views = build_views(recipe.data.augmentation, one_per_batch=True)
     # Enough steps for the mean: "sqrt" takes most of them twice only if there are several.
     steps = min(table.inner_steps, 9 if table.snapshots == "sqrt" else 4) * units.repeats
@@ -179,6 +182,6 @@ def _inner_step(units: Units, table: MatchTable, batch: int) -> Unit:
         return call, steps
 
     name = f"inner step of {spec}, {table.gradient}, {recipe.data.augmentation}"
-    cost = partial(inner_step_cost, recipe, units.shape)
+    cost = partial(inner_step_cost, recipe, units.shape, spec)
     compiled = partial(work, compiled=True) if table.compiled else None
     return Unit(name, batch, work, cost, units.size([spec]), compiled)

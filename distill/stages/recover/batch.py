@@ -9,17 +9,24 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill.data import Preprocess
-from distill.errors import DivergedRunError, WorkError
+from distill.errors import DivergedRunError
 from distill.recipes.tables.recover import RecoverTable
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.checkpoints import CheckpointFile
 from distill.run.context import Context
+from distill.stages.recover.aims import MemberAims
+from distill.stages.recover.blends import make_blending
 from distill.stages.recover.disk import IMAGES, open_starts
+from distill.stages.recover.recipe import (
+    eligible,
+    planned_batches,
+    recover_table,
+    set_shape,
+)
 from distill.store.tensors import Arrays, to_arrays
 from distill.teachers.loading import load_networks
 from synth.errors import DivergedError
 from synth.recovery import (
-    NormStatistics,
     RecoverBatch,
     RecoverProblem,
     RecoverSettings,
@@ -29,11 +36,8 @@ from synth.recovery import (
     SharedViews,
     Teacher,
     ValidImages,
-    class_statistics,
     first_state,
-    plan_batches,
     recover_images,
-    running_statistics,
 )
 from synth.updates import Moments
 
@@ -96,14 +100,8 @@ class BatchRecovery:
             WorkError: if a member has no statistics to compare with.
         """
         self._context, self._members = context, members
-        table = recover_table(context)
         self._batches = planned_batches(context)
-        self._statistics: dict[int, Sequence[NormStatistics]] = {}
-        for place, spec in eligible(context):
-            try:
-                self._statistics[place] = _statistics(context, table, members[place])
-            except ValueError as error:
-                raise WorkError(f"recover: member {spec}: {error}") from None
+        self._aims = MemberAims(context, members)
 
     def start(self, number: int, part: CheckpointFile) -> tuple[RecoverState, list[dict[str, Any]]]:
         """The state that a batch resumes from, and the metrics of the steps before it."""
@@ -126,10 +124,8 @@ class BatchRecovery:
         """
         context, table = self._context, recover_table(self._context)
         batch = self._batches[number]
-        problem = _problem(context, self._teachers(table, drawn, batch), batch, number)
-        settings = RecoverSettings(
-            table.lr, table.bn_weight, table.first_bn, precision=table.precision
-        )
+        problem = _problem(context, self._teachers(drawn, batch), batch, number)
+        settings = RecoverSettings(table.lr, table.bn_weight, precision=table.precision)
         networks = [self._members[place] for place, _ in eligible(context)]
         largest = max(len(planned.places) for planned in self._batches)
         try:
@@ -140,55 +136,12 @@ class BatchRecovery:
                 f"recover diverged at step {error.step} of batch {number}: {error}"
             ) from None
 
-    def _teachers(
-        self, table: RecoverTable, drawn: DrawnMembers, batch: RecoverBatch
-    ) -> list[Teacher]:
-        """The members of a batch with the statistics that they aim at."""
-        teachers = []
-        for place, weight in zip(drawn.members, drawn.weights, strict=True):
-            targets = self._statistics[place]
-            if table.batches == "within":
-                targets = [layer.of_class(batch.call) for layer in targets]
-            teachers.append(Teacher(self._members[place], weight, targets))
-        return teachers
-
-
-def set_shape(context: Context) -> tuple[int, ...]:
-    """[n, c, h, w] of the recipe's set."""
-    table = recover_table(context)
-    return (context.classes * table.ipc, context.data.channels, *context.data.size)
-
-
-def recover_table(context: Context) -> RecoverTable:
-    """[recover] of the recipe."""
-    table: RecoverTable = context.recipe.table("recover")
-    return table
-
-
-def planned_batches(context: Context) -> list[RecoverBatch]:
-    """All batches of the recipe's set."""
-    table = recover_table(context)
-    return plan_batches(
-        context.classes, table.ipc, table.batch_size, within_class=table.batches == "within"
-    )
-
-
-def eligible(context: Context) -> list[tuple[int, str]]:
-    """The members that may be drawn: (place in the committee, spec)."""
-    members = context.recipe.table("committee").members
-    pool = recover_table(context).members or members
-    return [(place, spec) for place, spec in enumerate(members) if spec in pool]
-
-
-def _statistics(
-    context: Context, table: RecoverTable, network: nn.Module
-) -> Sequence[NormStatistics]:
-    if table.bn_weight == 0:
-        return ()
-    if table.batches == "across":
-        return running_statistics(network)
-    images, labels = context.split("train")
-    return class_statistics(network, images, labels, context.classes)
+    def _teachers(self, drawn: DrawnMembers, batch: RecoverBatch) -> list[Teacher]:
+        """The members of a batch with what they aim at."""
+        return [
+            Teacher(self._members[place], weight, self._aims.of_batch(place, batch))
+            for place, weight in zip(drawn.members, drawn.weights, strict=True)
+        ]
 
 
 def _problem(
@@ -203,9 +156,9 @@ def _problem(
             context.data.size, context.generator(RECOVER_STAGE, "view", number, step)
         )
 
-    return RecoverProblem(
-        teachers, batch.labels.to(context.device), view, _valid_images(context, table)
-    )
+    valid = _valid_images(context, table)
+    blending = make_blending(context, teachers, batch)
+    return RecoverProblem(teachers, batch.labels.to(context.device), view, valid, blending)
 
 
 def _valid_images(context: Context, table: RecoverTable) -> Callable[[Tensor, Tensor], Tensor]:

@@ -15,14 +15,10 @@ from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context
 from distill.run.engines import Load, in_turn
 from distill.run.load import step_count, together
-from distill.stages.recover.batch import (
-    DrawnMembers,
-    eligible,
-    planned_batches,
-    recover_batch,
-    set_shape,
-)
+from distill.stages.recover.batch import DrawnMembers, recover_batch
 from distill.stages.recover.disk import IMAGES, DiskImages, put_starts
+from distill.stages.recover.real import make_anchors, make_groups
+from distill.stages.recover.recipe import eligible, planned_batches, set_shape
 from distill.stages.recover.units import recover_units
 from distill.stages.stage import Stage, made_images
 from distill.stages.write_set import write_synthetic
@@ -47,6 +43,11 @@ def run_recover(context: Context, table: RecoverTable) -> None:
     checkpoint = context.checkpoint(RECOVER_STAGE)
     context.run.keep_metrics(RECOVER_STAGE)
     batches = planned_batches(context)
+    # Kept in the checkpoint, where workers find them.
+    if table.reads_groups:
+        make_groups(context)
+    if table.reads_anchors:
+        make_anchors(context)
     put_starts(checkpoint, partial(_starting_images, context, table))
     drawn = [_drawn_members(context, table, weighting, batch) for batch in batches]
     units = [table.iterations] * len(batches)

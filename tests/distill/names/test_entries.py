@@ -122,7 +122,7 @@ def test_a_strategy_with_an_object_can_be_called_by_its_stage(name):
         assert found == CALLED[key]
         return
     reads = selection(value).reads
-    assert reads in ("features", "images", "teachers")
+    assert reads in ("features", "images", "teachers", "experts")
     assert found == (["features", "count"] if reads == "features" else ["context", "table"])
 
 

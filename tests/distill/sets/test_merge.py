@@ -108,7 +108,8 @@ def test_data_of_the_first_stay_where_its_classes_are_all():
 
 
 @pytest.mark.parametrize(
-    "spec", ["rounded:depth=2", "palette:colours=4", "frequency:step=0.4", "pixels"]
+    "spec",
+    ["rounded:depth=2", "palette:colours=4", "tones:tones=3", "frequency:step=0.4", "pixels"],
 )
 def test_images_coded_alike_stay_coded_and_decode_to_the_same_pixels(spec, tmp_path):
     first, second = (code_set(named(*names, seed=s), spec) for names, s in (("ab", 1), ("bc", 2)))

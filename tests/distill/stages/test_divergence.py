@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-import projectors.fit.fitting
+import projectors.fitting.loop
 import synth.recovery.loop
 import synth.training.loop
 from distill.store.experts import read_info
@@ -145,14 +145,14 @@ def test_recovery_that_diverges_keeps_its_last_checkpoint(
 def test_projector_that_diverges_leaves_the_earlier_one(
     value, run_copy, finished, recipe, refused, monkeypatch
 ):
-    real, calls = projectors.fit.fitting.projector_loss, []
+    real, calls = projectors.fitting.loop.projector_loss, []
 
     def poisoned(logits, wanted, hard, settings):
         calls.append(1)
         loss = real(logits, wanted, hard, settings)
         return loss * value if len(calls) == 3 else loss
 
-    monkeypatch.setattr(projectors.fit.fitting, "projector_loss", poisoned)
+    monkeypatch.setattr(projectors.fitting.loop, "projector_loss", poisoned)
     words = ("project", recipe, "--out", run_copy, "--quiet", "--set", "projector.steps=6")
     assert "project diverged at step 2" in refused(3, *words)
     assert len(calls) == 3

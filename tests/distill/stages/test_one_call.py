@@ -102,6 +102,54 @@ def test_saved_set_is_evaluated_on_the_data_that_are_given_again(made, tmp_path)
         distill.evaluate(tmp_path / "small.h5", data=MINE, **quick)
 
 
+def test_a_set_is_labelled_anew_by_a_teacher_of_its_own_and_stays_as_it_was(made):
+    before = made.set.labels.clone()
+
+    def unsure(pixels):
+        return nearest(pixels) / 10
+
+    found = distill.relabel(made, unsure, quiet=True, **UNCHANGED)
+    assert torch.equal(found.images, made.images)
+    wanted = unsure(found.preprocess.inverse(found.images)).softmax(dim=1)
+    assert torch.allclose(found.labels, wanted, atol=0.01)
+    assert found.manifest["recipe"]["committee"]["members"] == ["given:unsure"]
+    assert torch.equal(distill.load(made.folder).labels, before)
+    # The committee beside the set votes where none is given.
+    again = distill.relabel(made, quiet=True, **UNCHANGED)
+    assert torch.allclose(again.labels, (10 * wanted.log()).softmax(dim=1), atol=0.05)
+
+
+def test_new_labels_are_saved_and_teach_students(made, tmp_path):
+    distill.relabel(made, "mlp", quiet=True, **UNCHANGED).save(tmp_path / "new.h5")
+    quick = {"quiet": True, "seeds": 1, "epochs": 1, "whole_seeds": 0, "labels": ["votes"]}
+    found = distill.evaluate(tmp_path / "new.h5", network="mlp", **quick)
+    assert set(found["students"]["mlp"]) == {"votes"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"epoch": 3}, RecipeError, "unknown key relabel.epoch; did you mean epochs"),
+        (
+            {"teachers": lambda pixels: nearest(pixels).roll(1, dims=1)},
+            WorkError,
+            "near the chance",
+        ),
+        ({"teachers": "mlp9"}, RecipeError, "there is no network mlp9"),
+        ({"data": (PIXELS[:200], CLASSES[:200])}, WorkError, "was made from other data"),
+    ],
+)
+def test_labels_that_would_be_wrong_are_refused(made, changes, error, said):
+    with pytest.raises(error, match=said) as raised:
+        distill.relabel(made, **{"teachers": nearest, "quiet": True, **changes})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_set_without_a_committee_needs_teachers(made):
+    with pytest.raises(WorkError, match="no teachers were given"):
+        distill.relabel(distill.load(made.folder), quiet=True)
+
+
 def test_export_and_temporary_folder(tmp_path):
     found = call()
     assert found.export("imagefolder", tmp_path / "pictures").is_dir()

@@ -6,11 +6,16 @@ import pytest
 import torch
 
 from distill.__main__ import run
-from distill.recipes.build import build_data
+from distill.recipes.build import build_data, choose_device
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.select import SelectTable
+from distill.run.context import Context
+from distill.run.folder import Run
+from distill.run.interrupt import Stop
+from distill.run.progress import Progress
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set
+from distill.teachers.loading import load_committee
 from synth.coding import unpack_images
 from tests.distill.cases import (
     CountingStop,
@@ -77,6 +82,15 @@ CHANGES = [
     ["select.method=random", "select.ipc=3"],
     ["select.images=rounded:depth=2"],
     ["select.images=rounded:depth=3", "select.budget_bytes=3000"],
+    ["select.method=random", "select.labels=votes"],
+    ["select.method=random", "select.labels=votes", "select.label_temperature=3"],
+    [
+        "select.images=rounded:depth=3",
+        "select.method=random",
+        "select.labels=votes",
+        "select.budget_bytes=3000",
+        "select.label_share=0.4",
+    ],
 ]
 
 
@@ -101,7 +115,9 @@ def test_every_option_changes_the_set(changes, taught, selected, command):
 
 def test_every_option_of_the_table_is_used_in_a_test():
     used = {change.partition("=")[0] for changes in CHANGES for change in changes}
-    assert used == {f"select.{name}" for name in SelectTable.model_fields}
+    # Those of selection by difficulty are in test_difficulty.py.
+    elsewhere = {"select.difficulty", "select.scored_epoch"}
+    assert used | elsewhere == {f"select.{name}" for name in SelectTable.model_fields}
 
 
 def test_whole_run_without_teachers(plain, command, tmp_path):
@@ -196,3 +212,67 @@ def test_a_budget_that_cannot_be_met_is_refused(options, words, networked, refus
     line = refused(2, "run", networked, "--out", tmp_path / "run", *options)
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()
+
+
+VOTED = ("select.method=random", "select.ipc=3", "select.labels=votes")
+TIGHT = (*VOTED, "select.images=rounded:depth=2", "select.budget_bytes=1200")
+
+
+def options(*changes):
+    return [word for change in changes for word in ("--set", change)]
+
+
+def test_votes_are_on_the_images_before_they_are_coded(taught, selected, command):
+    """They are the committee's own, divided by the temperature, whatever keeps the images."""
+    keys = (*VOTED, "select.label_temperature=2", "select.images=tones:tones=2")
+    outcome = command("select", taught, "--out", selected, *options(*keys))
+    assert outcome.code == 0, outcome.err
+    content = read_set(selected / "set.h5")
+    outcome = command(
+        "select", taught, "--out", selected, *options("select.method=random", "select.ipc=3")
+    )
+    assert outcome.code == 0, outcome.err
+    plain = read_set(selected / "set.h5")
+    assert plain.learned is None
+    recipe = load_recipe(str(taught), list(keys))
+    run = Run(selected, read_only=True)
+    context = Context(run, recipe, choose_device("cpu"), Progress(quiet=True), Stop())
+    votes = load_committee(context).vote(plain.images) / 2
+    torch.testing.assert_close(content.learned, votes)
+    assert not torch.equal(content.images, plain.images), "these are coded"
+
+
+def test_votes_take_their_share_of_a_budget_at_most(taught, selected, command):
+    keys = (*VOTED, "select.images=rounded:depth=2", "select.budget_bytes=1200")
+    outcome = command(
+        "select", taught, "--out", selected, *options(*keys, "select.label_share=0.4")
+    )
+    assert outcome.code == 0, outcome.err
+    content = read_set(selected / "set.h5")
+    counted = count_bytes(content)
+    assert len(content.coded_labels) == counted["sources"]["learned"] <= 480
+    assert counted["totals"]["learned"] <= 1200
+    # As coarse as they are kept, most of them name the same class.
+    assert content.learned.shape == (len(content.hard), 10)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (
+            (*TIGHT, "select.label_share=0.01"),
+            "do not fit into 12 bytes",
+        ),
+        (("select.labels=votes",), "mosaics are of parts"),
+    ],
+)
+def test_votes_that_cannot_be_kept_are_refused(keys, words, taught, selected, command):
+    outcome = command("select", taught, "--out", selected, *options(*keys))
+    assert outcome.code in (1, 2)
+    assert words in outcome.err
+    assert outcome.err.count("error: ") == 1
+
+
+def test_votes_need_teachers(plain, refused, tmp_path):
+    message = refused(2, "run", plain, "--out", tmp_path / "run", "--set", "select.labels=votes")
+    assert "add a [committee] table" in message

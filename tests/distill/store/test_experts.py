@@ -14,7 +14,6 @@ from distill.errors import WorkError
 from distill.recipes.loading import load_recipe
 from distill.recipes.schema import kept_epochs
 from distill.store.experts import (
-    Trajectory,
     check_snapshots,
     read_info,
     read_last_snapshots,
@@ -32,6 +31,7 @@ from distill.store.snapshot_storage import (
     stated_error,
     trajectory_bytes,
 )
+from distill.store.trajectories import Trajectory
 from synth.parameters import ParameterLayout
 from tests.distill.cases import TINY, flip_data, outputs_of, read_json, write_recipe
 
@@ -198,6 +198,7 @@ def test_default_storage_adds_nothing_to_the_file(tmp_path):
         (["experts.keep=all"], tuple(range(9))),
         (["match.span=5"], (0, 1, 5, 6)),
         (["match.init=correct"], (0, 1, 2, 3, 8)),
+        (["match.init=easy"], (0, 1, 2, 3, 8)),
         (["match.label_init=experts"], (0, 1, 2, 3, 8)),
         (["match.max_start_epoch=5", "match.min_start_epoch=4"], (4, 5, 6, 7)),
     ],

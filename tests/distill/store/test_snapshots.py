@@ -5,13 +5,13 @@ import torch
 
 from distill.errors import WorkError
 from distill.store.experts import (
-    Trajectory,
     check_snapshots,
     read_info,
     read_last_snapshots,
     read_snapshots,
     write_experts,
 )
+from distill.store.trajectories import Trajectory
 from synth.parameters import ParameterLayout
 
 

@@ -13,6 +13,7 @@ from synth.coding import (
     Palette,
     Pixels,
     Rounded,
+    Tones,
     pack_images,
     unpack_images,
 )
@@ -35,6 +36,8 @@ CASES = {
     "frequency-clipped": Frequency(GRAY, step=0.05, largest=2),
     "palette": Palette(GRAY, 4),
     "palette-colour-groups": Palette(COLOUR, 5, groups=2),
+    "tones": Tones(GRAY),
+    "tones-colour-groups": Tones(COLOUR, 3, depth=5, groups=2),
     "bases": Bases(GRAY, 4),
     "bases-colour-groups": Bases(COLOUR, 3, groups=2),
 }
@@ -68,6 +71,11 @@ def error_bound(coding, images, parameters):
         colours = parameters[images.numel() :].view(coding.colours, -1)
         pixels = images.movedim(1, -1).reshape(-1, images.shape[1])
         return float(torch.cdist(pixels, colours).amin(dim=1).norm())
+    if isinstance(coding, Tones):
+        tones = parameters[images.numel() :].view(len(images), coding.tones, -1)
+        tones = (tones * (2**coding.depth - 1)).round() / (2**coding.depth - 1)
+        pixels = images.permute(0, 2, 3, 1).flatten(1, 2)
+        return float(torch.cdist(pixels, tones).amin(dim=2).norm())
     flat = images.flatten(1) - 0.5
     left = torch.linalg.svdvals(flat)[coding.count :].norm()
     return float(left) + 0.5 * images.numel() ** 0.5 * (coding.step + coding.scale_step)

@@ -76,7 +76,7 @@ def test_headers_that_make_no_sense_are_refused(name):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("coding", ["pixels", "rounded", "frequency", "palette", "bases"])
+@pytest.mark.parametrize("coding", ["pixels", "rounded", "frequency", "palette", "bases", "tones"])
 def test_a_header_that_promises_gigabytes_takes_no_memory(coding):
     payload = sealed({"coding": coding, "shape": [1 << 20, 3, 1 << 10, 1 << 10]}, b"\0" * 64)
     tracemalloc.start()
@@ -89,7 +89,7 @@ def test_a_header_that_promises_gigabytes_takes_no_memory(coding):
 
 
 @pytest.mark.parametrize("coder", ["arithmetic", "lzma"])
-@pytest.mark.parametrize("coding", ["pixels", "rounded", "frequency", "palette", "bases"])
+@pytest.mark.parametrize("coding", ["pixels", "rounded", "frequency", "palette", "bases", "tones"])
 def test_a_shape_that_the_bytes_cannot_hold_takes_no_memory(coding, coder):
     document = {"coding": coding, "shape": [300, 3, 1 << 10, 1 << 10], "coder": coder}
     payload = sealed(document, b"\1\0\0\0" * 64)

@@ -59,3 +59,12 @@ def test_what_cannot_fit_is_refused(coding):
     start = coding.start(smooth_images())
     with pytest.raises(CodingError, match="do not fit into 20: allow more bytes"):
         trim(coding, start, 20)
+
+
+def test_tones_keep_their_values_while_pixels_move_between_them():
+    images, coding = smooth_images(), CODINGS["tones"](SHAPE)
+    start = coding.start(images)
+    parameters, _ = trim(coding, start, int(0.9 * len(pack_images(coding, start))))
+    count = images.numel()
+    assert torch.equal(parameters[count:], start[count:])
+    assert not torch.equal(parameters[:count], start[:count])

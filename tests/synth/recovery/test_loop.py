@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from synth.errors import DivergedError
 from synth.recovery import (
+    NormAim,
     RecoverProblem,
     RecoverSettings,
     SharedViews,
@@ -49,7 +50,7 @@ def make_problem(members: int = 2, weights=(0.7, 0.3), views=MOVING):
     networks = [make_network(*KINDS[index % 2], seed=index) for index in range(members)]
     weights = list(weights) if members == 2 else [1 / members] * members
     teachers = [
-        Teacher(network, weight, running_statistics(network))
+        Teacher(network, weight, NormAim(running_statistics(network)))
         for network, weight in zip(networks, weights, strict=True)
     ]
 
@@ -140,7 +141,7 @@ def slow_recovery(problem, images, steps, settings):
         loss = 0
         for teacher in problem.teachers:
             seen = view.apply(learned)
-            logits, distance = slow_statistics(teacher.network, seen, settings.first_bn)
+            logits, distance = slow_statistics(teacher.network, seen, 10.0)
             entropy = cross_entropy(logits, problem.labels)
             loss = loss + teacher.weight * (entropy + settings.bn_weight * distance)
         loss.backward()
@@ -237,7 +238,7 @@ def peak_held_bytes(members: int, images) -> int:
         return held
 
     network = make_network(*KINDS[0])
-    teacher = Teacher(network, 1 / members, running_statistics(network))
+    teacher = Teacher(network, 1 / members, NormAim(running_statistics(network)))
     problem = replace(make_problem(), teachers=[teacher] * members)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
         run(problem, images, 1)

@@ -27,6 +27,7 @@ CODINGS = (
     "frequency:step=0.3:slope=0.5",
     "palette:colours=4",
     "bases:count=4:step=0.3",
+    "tones:tones=3",
 )
 
 
@@ -80,7 +81,7 @@ def test_a_set_is_kept_as_coded_and_students_see_what_a_receiver_decodes(coding,
 
 @pytest.mark.parametrize("coding", CODINGS)
 def test_a_budget_is_kept(coding, matched):
-    room = {"rounded": 350, "frequency": 220, "palette": 350, "bases": 235}
+    room = {"rounded": 350, "frequency": 220, "palette": 350, "bases": 235, "tones": 330}
     budget = room[coding.partition(":")[0]]
     out = matched(*set_options(images=coding, budget_bytes=budget))
     content = read_set(out / "set.h5")

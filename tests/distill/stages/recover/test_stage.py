@@ -194,6 +194,15 @@ CHANGES = [
     ["recover.flip=false"],
     ["recover.roll=3"],
     ["recover.background=kept"],
+    ["recover.init=groups"],
+    ["recover.init=anchors", "recover.factor=2", "recover.ipc=1"],
+    ["recover.aim=groups"],
+    ["recover.aim=anchors", "recover.factor=2", "recover.ipc=1"],
+    ["recover.aim=directions"],
+    ["recover.blends=2"],
+    ["recover.blends=2", "recover.blend_kept=0.9"],
+    ["recover.blends=2", "recover.patches=nearest"],
+    ["recover.blends=2", "recover.patches=nearest", "recover.patch_complexity=1"],
     ["recover.precision=bfloat16"],
     ["recover.iterations=3"],
     ["data.zca=true"],
@@ -233,13 +242,13 @@ def test_every_choice_is_listed_as_a_strategy():
     wanted = {
         f"{table}.{key}={choice}"
         for table, model, keys in (
-            ("recover", RecoverTable, ("batches", "background")),
-            ("select", SelectTable, ("features",)),
+            ("recover", RecoverTable, ("batches", "background", "aim", "patches")),
+            ("select", SelectTable, ("features", "difficulty")),
         )
         for key in keys
         for choice in get_args(model.model_fields[key].annotation)
     }
-    wanted |= {"match.labels=votes", "match.labels=projector"}
+    wanted |= {"match.labels=votes", "match.labels=projector", "recover.blends"}
     named = {name for name, entry in registry.MAKING.items() if entry.object}
     assert set(registry.MAKING) == wanted | named
     assert {name.partition("=")[0] for name in named} == {
@@ -264,6 +273,7 @@ REFUSED = [
     ("recover.candidates=1", "recover.candidates is 1, but ipc 2 with factor 1 needs 2"),
     ("recover.ipc=11", "but ipc=11 needs 11"),
     ("recover.schedule=triples", "recover.schedule: it should be 'random', 'pairs' or 'fixed'"),
+    ("recover.patches=nearest", 'recover.patches = "nearest" is for blends; set recover.blends'),
     ("recover.view_area=0", "recover.view_area: it should be greater than 0"),
     ("committee.members=mlp,convnet2", "recover.bn_weight, member mlp: a member has no BatchNorm"),
 ]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import projectors
-from projectors.fit.refinement import down_up
+from projectors.fitting.refinement import down_up
 from tests.projectors.cases import GRAY
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from projectors.errors import ProjectorError
-from projectors.fit.fidelity import Fidelity
+from projectors.fitting.fidelity import Fidelity
 
 CRITERIA = ("kl", "agreement", "accuracy")
 

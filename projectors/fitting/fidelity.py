@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from projectors.errors import ProjectorError
-from projectors.fit.fitting import Images
+from projectors.fitting.loop import Images
 from projectors.model.projector import Projector
 
 
