@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from distill.errors import RecipeError
+from distill.evaluation.sweep.images.work import Offers
 from distill.evaluation.sweep.jobs import Outcome, SweepOptions, curve, plan_sweep
 from distill.evaluation.sweep.paper import paper_table
 from distill.evaluation.sweep.plot import draw_curves
@@ -135,3 +136,9 @@ def test_imagenet_on_paper_takes_the_published_sizes(command):
     shown = command("sweep", "--paper", "--codecs", "full-fp16")
     assert "29,999,999" not in shown.out
     assert f"{rows['full-fp16', 50]['labels']:,}" in shown.out
+
+
+def test_a_row_of_offers_with_other_fields_is_none():
+    assert Offers([("pixels", 1, 100, 1)]).reals
+    with pytest.raises(TypeError):
+        Offers([("pixels",)])
