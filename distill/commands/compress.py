@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import allow_code, as_json, debug
 from distill.terminal import echo, echo_json
 
 
@@ -32,6 +32,7 @@ from distill.terminal import echo, echo_json
     default=0,
     help="Gradient steps that bring the pixels nearer in the same bytes; 30 are enough.",
 )
+@allow_code
 @as_json
 @debug
 def compress(

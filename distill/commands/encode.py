@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug, device, quiet
+from distill.commands.options import allow_code, as_json, debug, device, quiet
 from distill.terminal import echo, echo_json
 
 
@@ -28,6 +28,7 @@ from distill.terminal import echo, echo_json
     help="Write a copy with these labels instead of the full ones; SET stays as it is.",
 )
 @device
+@allow_code
 @as_json
 @quiet
 @debug

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import NameChoice, as_json, debug, licence
+from distill.commands.options import NameChoice, allow_code, as_json, debug, licence
 from distill.names import FORMATS
 from distill.terminal import echo, echo_json
 
@@ -18,6 +18,7 @@ from distill.terminal import echo, echo_json
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder to make.")
 @licence
+@allow_code
 @as_json
 @debug
 def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, debug: bool) -> None:

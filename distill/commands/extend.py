@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from distill.commands.merge import show_merged
-from distill.commands.options import as_json, debug, device, quiet, workers
+from distill.commands.options import allow_code, as_json, debug, device, quiet, workers
 
 
 @click.command()
@@ -41,6 +41,7 @@ from distill.commands.options import as_json, debug, device, quiet, workers
 @device
 @workers
 @quiet
+@allow_code
 @as_json
 @debug
 def extend(
@@ -66,14 +67,18 @@ def extend(
     Example:
       distill extend runs/animals --data folder:all --recipe digits-herding --out runs/grown
     """
+    from distill.recipes.early import check_specs
+    from distill.recipes.loading import load_recipe
+
+    recipe = load_recipe(name, list(overrides), seed)
+    check_specs(recipe)
+    # Not above: they import torch.
     from distill.run.engines import build_engine
 
     engine = build_engine("local", workers, None)
-    from distill.recipes.loading import load_recipe
     from distill.sets.merge import parse_map
     from distill.stages.extend import Growth, extend_set
 
-    recipe = load_recipe(name, list(overrides), seed)
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
     growth = Growth(data, recipe, parse_map(given))

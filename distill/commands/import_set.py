@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import NameChoice, as_json, debug
+from distill.commands.options import NameChoice, allow_code, as_json, debug
 from distill.names import importable
 from distill.terminal import echo, echo_json
 
@@ -76,6 +76,7 @@ from distill.terminal import echo, echo_json
     help="At which students match those.",
 )
 @click.option("--factor", type=click.IntRange(1), default=1, help="Of IDC's multi-formation.")
+@allow_code
 @as_json
 @debug
 def import_set(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import allow_code, as_json, debug
 from distill.terminal import echo, echo_json
 
 
@@ -35,6 +35,7 @@ from distill.terminal import echo, echo_json
     help="Real images of all classes, for evaluation, such as folder:photos; default: those of A, "
     "if B adds no class.",
 )
+@allow_code
 @as_json
 @debug
 def merge(

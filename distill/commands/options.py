@@ -117,12 +117,12 @@ def _allow_code(
 allow_code = click.option(
     "--allow-code",
     multiple=True,
-    metavar="MODULE",
+    metavar="MODULE|FILE",
     expose_value=False,
     callback=_allow_code,
-    help="Let specs such as MODULE:Network name networks that this Python module of your own "
-    "defines, which is then imported and run; no recipe can do so by itself. May be given several "
-    "times.",
+    help="Let specs such as MODULE:Network name networks, data sources and codecs that this Python "
+    "module of your own defines, which is then imported and run, or load this program of "
+    "torch.export (FILE.pt2); no recipe can do so by itself. May be given several times.",
 )
 
 

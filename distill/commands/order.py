@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import allow_code, as_json, debug
 from distill.terminal import echo, echo_json
 
 
@@ -24,6 +24,7 @@ from distill.terminal import echo, echo_json
     type=click.IntRange(1),
     help="Keep only the first K stored images of each class; default: all.",
 )
+@allow_code
 @as_json
 @debug
 def order(set_path: Path, out: Path, first: int | None, as_json: bool, debug: bool) -> None:

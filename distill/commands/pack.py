@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import NameChoice, as_json, debug, quiet
+from distill.commands.options import NameChoice, allow_code, as_json, debug, quiet
 from distill.terminal import echo, echo_json
 
 
@@ -25,6 +25,7 @@ from distill.terminal import echo, echo_json
 @click.option(
     "--skip-damaged", is_flag=True, help="Leave out pictures that cannot be read; all are named."
 )
+@allow_code
 @as_json
 @quiet
 @debug

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,24 @@ from distill.commands.options import (
     workers,
 )
 from distill.terminal import echo, echo_json, echo_lines
+
+
+class Duration(click.ParamType):
+    """A time such as 90s, 15m, 2h or 1d, in seconds."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds, above 0."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", str(value), re.ASCII)
+        if match is None or not float(match.group(1)):
+            self.fail(f"{value!r} is no time; write it as 90s, 15m, 2h or 1d", param, ctx)
+        return float(match.group(1)) * _UNITS[match.group(2)]
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 @click.command()
@@ -48,6 +67,12 @@ from distill.terminal import echo, echo_json, echo_lines
     type=click.Path(path_type=Path),
     help="Also write what is measured here to this file, for plans on other machines.",
 )
+@click.option(
+    "--within",
+    metavar="TIME",
+    type=Duration(),
+    help="Also say which settings fit into this time, such as 15m or 2h.",
+)
 @allow_code
 @device
 @as_json
@@ -56,6 +81,7 @@ def plan(
     recipe: str,
     overrides: tuple[str, ...],
     budget: int | None,
+    within: float | None,
     device: str | None,
     as_json: bool,
     debug: bool,
@@ -71,23 +97,28 @@ def plan(
     Example:
       distill plan digits --set match.ipc=10
       distill plan digits --bytes 2000 --workers 1
+      distill plan fashion-mnist-ipc10 --within 15m
       distill plan imagenet-1k-ipc50 --calibrate h100.json          # where the GPU is
       distill plan imagenet-1k-ipc50 --calibration h100.json --nodes 8 --gpus 8
     """
     from distill.errors import RecipeError
-    from distill.plan import Machines, make_plan
-    from distill.recipes.checks import missing_packages
+    from distill.recipes.early import check_early
     from distill.recipes.loading import load_recipe
     from distill.recipes.stages import STAGE_ENTRIES
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
     resolved = load_recipe(recipe, list(overrides), budget=budget)
+    check_early(resolved)
+    # Not above: they import torch.
+    from distill.plan import Machines, make_plan
+    from distill.recipes.checks import missing_packages
+
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     for sentence in missing_packages(resolved, STAGE_ENTRIES):
         echo(f"note: {sentence}", err=True)
-    estimate = make_plan(resolved, Machines(**machines))
+    estimate = make_plan(resolved, Machines(**machines), within=within)
     if as_json:
         echo_json(estimate)
     else:
@@ -124,6 +155,27 @@ def _lines(estimate: dict[str, Any]) -> Iterator[str]:
         sizes = f"{_bytes(stage['host']):>12}  {_bytes(stage['device']):>14}"
         yield f"  {_bytes(stage['peak']):>12}  {sizes}  {name}"
     yield from _time_lines(estimate["time"])
+    if "within" in estimate:
+        yield from _within_lines(estimate["within"])
+
+
+def _within_lines(within: dict[str, Any]) -> Iterator[str]:
+    limit = _seconds(within["limit"])
+    if within["seconds"] is None:
+        yield f"\nwhat fits into {limit} is not known, as some stage has no time"
+        return
+    if within["fits"]:
+        yield f"\nfits into {limit}"
+        return
+    yield f"\nto fit into {limit}, in place of {_seconds(within['seconds'])}"
+    if within["together"]:
+        words = " ".join(f"--set {setting}" for setting in within["together"])
+        yield f"  all in proportion, {_seconds(within['together_seconds'])}: {words}"
+    if within["alone"]:
+        yield "  or one of these alone:"
+        yield from (f"    --set {setting}" for setting in within["alone"])
+    if not within["together"] and not within["alone"]:
+        yield "  no single setting is enough, nor the least of all; choose another recipe"
 
 
 def _budget_lines(budget: dict[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from distill.commands.options import as_json, debug, place
+from distill.commands.options import allow_code, as_json, debug, place
 from distill.errors import RecipeError
 from distill.terminal import echo, echo_json
 
@@ -27,6 +27,7 @@ from distill.terminal import echo, echo_json
     help="Of several runs: the page to write.",
 )
 @place
+@allow_code
 @as_json
 @debug
 def report(
@@ -60,7 +61,7 @@ def report(
     if len(runs) == 1:
         page = write_report(runs[0], sweep, place=place, tell=tell)
     else:
-        page = write_comparison(runs, out)
+        page = write_comparison(runs, out, tell)
     if as_json:
         echo_json({"report": str(page)}, indent=None)
     else:

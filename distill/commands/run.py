@@ -81,13 +81,17 @@ def _run(
     verb: bool = False,
     budget: int | None = None,
 ) -> None:
+    from distill.recipes.early import check_early
+    from distill.recipes.loading import load_recipe
+
+    resolved = load_recipe(recipe, list(overrides), seed, budget)
+    check_early(resolved)
+    # Not above: they import torch, and a wrong recipe should not take seconds to be told.
     from distill.run.engines import build_engine
 
     chosen = build_engine(engine, workers, address)
-    from distill.recipes.loading import load_recipe
     from distill.stages.run_recipe import fetch_data, run_outcome, run_recipe
 
-    resolved = load_recipe(recipe, list(overrides), seed, budget)
     if device is not None:
         resolved = resolved.model_copy(update={"device": device})
     if verb:

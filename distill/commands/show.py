@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from distill.commands.options import as_json, debug
+from distill.commands.options import allow_code, as_json, debug
 from distill.terminal import echo_json, echo_lines
 
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@allow_code
 @as_json
 @debug
 def show(path: Path, as_json: bool, debug: bool) -> None:

@@ -111,9 +111,12 @@ def _whole(path: Path) -> str:
         raise WorkError(f"{path}: the data are no longer those that were packed; pack them again")
     if not (path / "manifest.json").is_file():
         kind = _read_through(path)
-        unchecked = path.is_file() and broken_attributes(path) is None
-        words = "; written before attributes had digests, so its texts are not checked"
-        return f"{kind}, whole and readable{words if unchecked else ''}"
+        words = ""
+        if kind == "projector":
+            words = "; its projector.json holds no digest of itself, so its texts are not checked"
+        elif path.is_file() and broken_attributes(path) is None:
+            words = "; written before attributes had digests, so its texts are not checked"
+        return f"{kind}, whole and readable{words}"
     state = look_at(path)
     if state.changed:
         remedies = dict.fromkeys(state.changed.values())

@@ -1,10 +1,8 @@
 """Load real data by a source string, with the reader that `distill.names.DATA` has for its name."""
 
-import difflib
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,8 +11,8 @@ from distill.data.cutting import hold_out, keep_classes, keep_subset
 from distill.data.pixels import check_channels, check_memory, check_size, resize_images, to_channels
 from distill.data.source_splits import Request, SourceSplits
 from distill.data.splits import DataError, RealData, SourceError, Split, build_real_data
-from distill.names import DATA, resolve
-from distill.store.packed import INDEX
+from distill.errors import LimbeckError, RecipeError
+from distill.names import Entry, find_source, resolve
 from synth.images import Images
 
 
@@ -146,31 +144,31 @@ def _shaped(images: Images, channels: int | None, size: int | None) -> Images:
 
 
 def _read(request: Request) -> SourceSplits:
-    name = request.source.partition(":")[0]
-    if name not in DATA:
-        raise SourceError(_unknown(request.source))
-    entry = DATA[name]
-    splits = resolve(entry)(request)
+    try:
+        entry, argument = find_source(request.source)
+    except RecipeError as error:
+        raise SourceError(str(error)) from None
+    splits = _call(entry, replace(request, argument=argument))
     if not isinstance(splits, SourceSplits):
         raise DataError(
-            f"source {request.source!r} of the package {entry.package} gave a "
+            f"source {request.source!r} of {entry.package} gave a "
             f"{type(splits).__name__}, but distill.data.SourceSplits are needed; ask its authors "
             "for them"
         )
     return splits
 
 
-def _unknown(source: str) -> str:
-    """What to write for a source that has no known name; a path that is there is likely meant."""
-    # These two take any text for a path, one that is too long or holds zeros too.
-    if source and os.path.isdir(source):
-        name = "packed" if Path(source, INDEX).is_file() else "folder"
-        return f"source {source!r} has no name before it; did you mean {name}:{source}?"
-    if source.endswith(".npz") and os.path.isfile(source):
-        return f"source {source!r} has no name before it; did you mean npz:{source}?"
-    close = difflib.get_close_matches(source.partition(":")[0].lower(), DATA, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return (
-        f"source {source!r} is unknown, one of {', '.join(DATA)} is needed; {hint}write for "
-        "example digits, folder:PATH or torchvision:CIFAR10"
-    )
+def _call(entry: Entry, request: Request) -> Any:
+    """What a source gives; a user's own code may raise anything."""
+    read = resolve(entry)
+    if not entry.code:
+        return read(request)
+    try:
+        return read(request)
+    except LimbeckError:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(
+            f"source {request.source!r}: {type(error).__name__}: {reason}; mend {entry.package}"
+        ) from None

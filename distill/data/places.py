@@ -27,6 +27,9 @@ def source_at(source: str, place: str) -> str:
         return place
     if name in _PLACELESS:
         raise SourceError(f"source {source!r} has no place on a disk; leave --data out")
+    if name not in DATA and argument:
+        # Code of the user's own, MODULE:OBJECT:PATH.
+        return f"{name}:{argument.partition(':')[0]}:{place}"
     if name == "torchvision":
         return f"{name}:{argument.partition(':')[0]}:{place}"
     return f"{name}:{place}"

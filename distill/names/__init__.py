@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib import resources
 
+from distill.names.augmentations import FAMILIES, unknown_families
 from distill.names.codecs import CODECS
 from distill.names.codings import CODINGS
 from distill.names.data import DATA
@@ -40,12 +41,15 @@ from distill.names.networks import NETWORKS, TEACHERS
 from distill.names.own import (
     allow_code,
     allowed_code,
+    allowed_modules,
     code_that_is_allowed,
     find_own,
+    find_own_codec,
     given_parts,
     is_own_teacher,
 )
 from distill.names.protocols import PROTOCOLS, UNCHANGED
+from distill.names.sources import PACK_INDEX, find_source
 from distill.names.strategies import LABELLING, MAKING, STRATEGIES, choices, selection
 
 __all__ = [
@@ -53,12 +57,14 @@ __all__ = [
     "CODINGS",
     "DATA",
     "EXPERT_LAYOUTS",
+    "FAMILIES",
     "FORMATS",
     "GRADIENTS",
     "LABELLING",
     "LAYOUTS",
     "MAKING",
     "NETWORKS",
+    "PACK_INDEX",
     "PROJECTOR_FORMATS",
     "PROTOCOLS",
     "STRATEGIES",
@@ -76,10 +82,13 @@ __all__ = [
     "SelectionEntry",
     "allow_code",
     "allowed_code",
+    "allowed_modules",
     "arguments",
     "choices",
     "code_that_is_allowed",
     "find_own",
+    "find_own_codec",
+    "find_source",
     "given_parts",
     "importable",
     "is_own_teacher",
@@ -88,6 +97,7 @@ __all__ = [
     "recipe_names",
     "resolve",
     "selection",
+    "unknown_families",
 ]
 
 

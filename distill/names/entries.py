@@ -36,7 +36,9 @@ class Entry:
             the code of a stage reads by itself.
         takes: keys of the recipe's table, or options of the command, that the object takes as
             keyword arguments of the same names.
-        package: the installed package that brings it; "" for Limbeck's own.
+        package: the installed package, or the user's own module, that brings it; "" for Limbeck's
+            own.
+        code: whether it is code of a user's own, which may change without a version.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Entry:
     object: str = ""
     takes: tuple[str, ...] = field(default=(), kw_only=True)
     package: str = field(default="", kw_only=True)
+    code: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,12 @@ class NetworkEntry(Entry):
         options: keyword arguments and their defaults; a spec may override each of them.
         bare: the option whose value a spec may write without its name.
         trained: whether it comes with its weights, and so can only be a member of a committee.
-        code: whether it is a user's own code, which may change without a version.
         given: the object itself, where it was given in Python; it is a user's own too.
     """
 
     options: Mapping[str, OptionValue] = field(default_factory=dict)
     bare: str = ""
     trained: bool = False
-    code: bool = False
     given: Any = None
 
     @property
@@ -252,24 +253,29 @@ def resolve(entry: Entry) -> Any:
             f"{entry.name} of the package {entry.package} cannot be imported "
             f"({type(error).__name__}: {reason}); {_remedy(entry)}"
         ) from None
-    if isinstance(entry, NetworkEntry) and entry.code:
+    if entry.code:
         _refuse_foreign(entry, found)
     return found
 
 
 def _remedy(entry: Entry) -> str:
-    if isinstance(entry, NetworkEntry) and entry.code:
+    if entry.code:
         return "put its folder on PYTHONPATH (the current folder is not searched), or mend it"
     return "install what it needs, or uninstall it"
 
 
-def _refuse_foreign(entry: NetworkEntry, found: object) -> None:
+def _refuse_foreign(entry: Entry, found: object) -> None:
     """Refuse what an allowed module has imported itself, such as a function of `os`."""
     home = str(getattr(found, "__module__", ""))
     if not callable(found) or not f"{home}.".startswith(f"{entry.package}."):
+        kind, called = "data source", "called with a distill.data.Request"
+        if isinstance(entry, NetworkEntry):
+            kind, called = "network", "called as (channels, size, classes)"
+        elif isinstance(entry, CodecEntry):
+            kind, called = "codec", "a codec"
         raise RecipeError(
-            f"network {entry.name}: {entry.object} is no class or function that {entry.package} "
-            "defines; name one, called as (channels, size, classes)"
+            f"{kind} {entry.name}: {entry.object} is no class or function that {entry.package} "
+            f"defines; name one, {called}"
         )
 
 

@@ -1,8 +1,10 @@
-"""Networks and teachers of a user's own that no package brings. Imports no torch.
+"""Parts of a user's own that no package brings. Imports no torch.
 
-A spec `MODULE:OBJECT` names a network of an importable module, `teacher:MODULE:OBJECT` one that
-comes with its weights. Neither is imported unless the user has allowed that module: a recipe may
-come from anyone. What is given in Python is named `given:NAME` for as long as the call takes.
+`MODULE:OBJECT` names a network, a label codec or a data source of an importable module, where a
+recipe has such a part, and `teacher:MODULE:OBJECT` a network that comes with its weights. None is
+imported unless the user has allowed that module: a recipe may come from anyone. The same holds of
+`torch-export:FILE`, a teacher as a program of torch.export, which torch unpickles. What is given in
+Python is named `given:NAME` for as long as the call takes.
 """
 
 from __future__ import annotations
@@ -13,16 +15,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from distill.errors import RecipeError
-from distill.names.entries import NetworkEntry
+from distill.names.entries import CodecEntry, Entry, NetworkEntry
 
 GIVEN = "given"
 
 TEACHER = "teacher"
 
+PROGRAM = "torch-export"
+
+_PROGRAM_FILE = ".pt2"
+
 # No name that begins with an underscore: those are nobody's to call from outside.
 _NAME = r"[A-Za-z]\w*"
 
-_CODE = re.compile(rf"(?:{TEACHER}:)?({_NAME}(?:\.{_NAME})*):({_NAME})(?=:|$)", re.ASCII)
+_PLAIN_CODE = re.compile(rf"({_NAME}(?:\.{_NAME})*):({_NAME})(?=:|$)", re.ASCII)
+
+_CODE = re.compile(rf"(?:{TEACHER}:)?{_PLAIN_CODE.pattern}", re.ASCII)
 
 _allowed: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
@@ -33,8 +41,11 @@ _given: ContextVar[Mapping[str, NetworkEntry]] = ContextVar("given")
 def allowed_code(modules: Iterable[str]) -> Iterator[None]:
     """Let specs name what these modules define, and no others, until the block ends.
 
+    Args:
+        modules: their names; or the paths of programs of torch.export.
+
     Raises:
-        RecipeError: for what is no name of a module.
+        RecipeError: for what is no name of a module, and no such path.
     """
     token = _allowed.set(_checked(modules))
     try:
@@ -49,17 +60,24 @@ def allow_code(modules: Iterable[str]) -> None:
 
 
 def code_that_is_allowed() -> tuple[str, ...]:
-    """The modules that specs may name now, sorted."""
+    """The modules and programs that specs may name now, sorted."""
     return tuple(sorted(_allowed.get()))
+
+
+def allowed_modules() -> tuple[str, ...]:
+    """As `code_that_is_allowed`, without programs of torch.export."""
+    return tuple(name for name in code_that_is_allowed() if not name.endswith(_PROGRAM_FILE))
 
 
 def _checked(modules: Iterable[str]) -> frozenset[str]:
     names = frozenset(modules)
     for name in names:
-        if not re.fullmatch(rf"{_NAME}(\.{_NAME})*", name, re.ASCII):
+        if not name.endswith(_PROGRAM_FILE) and not re.fullmatch(
+            rf"{_NAME}(\.{_NAME})*", name, re.ASCII
+        ):
             raise RecipeError(
-                f"--allow-code got {name!r}, but the name of a module is needed; write it as in "
-                "--allow-code my_networks"
+                f"--allow-code got {name!r}, but the name of a module is needed, or a "
+                f"{_PROGRAM_FILE} file; write it as in --allow-code my_networks"
             )
     return names
 
@@ -89,15 +107,12 @@ def find_own(spec: str) -> NetworkEntry | None:
                 "distill.evaluate, or name other students"
             )
         return found
-    match = _CODE.match(spec)
+    if name == PROGRAM:
+        return _program(spec, rest)
+    match = _code(spec, "network", _CODE)
     if match is None:
         return None
     module, attribute = match.groups()
-    if module not in _allowed.get():
-        raise RecipeError(
-            f"network {spec} is code of the module {module}, which a recipe cannot run by itself; "
-            f"if you trust that module, add --allow-code {module}"
-        )
     return NetworkEntry(
         match.group(),
         "code of your own",
@@ -109,7 +124,68 @@ def find_own(spec: str) -> NetworkEntry | None:
     )
 
 
+def find_own_codec(spec: str) -> CodecEntry | None:
+    """The entry of a part of a codec's spec that names code of a user's own; None for another.
+
+    Raises:
+        RecipeError: for a module that is not allowed.
+    """
+    match = _code(spec, "codec", _PLAIN_CODE)
+    if match is None:
+        return None
+    module, attribute = match.groups()
+    place = f"{module}:{attribute}"
+    return CodecEntry(
+        match.group(), "code of your own", module, place, role="labels", package=module, code=True
+    )
+
+
+def find_own_source(source: str) -> tuple[Entry, str] | None:
+    """The entry of a data source that is code of a user's own, and its argument; None for another.
+
+    Raises:
+        RecipeError: for a module that is not allowed.
+    """
+    match = _code(source, "source", _PLAIN_CODE)
+    if match is None:
+        return None
+    module, attribute = match.groups()
+    place = f"{module}:{attribute}"
+    entry = Entry(match.group(), "code of your own", module, place, package=module, code=True)
+    return entry, source.removeprefix(match.group()).removeprefix(":")
+
+
+def _code(text: str, kind: str, form: re.Pattern[str]) -> re.Match[str] | None:
+    """Where a text names an object of a module; raises RecipeError for one that is not allowed."""
+    match = form.match(text)
+    if match is not None and match.group(1) not in _allowed.get():
+        module = match.group(1)
+        raise RecipeError(
+            f"{kind} {text} is code of the module {module}, which a recipe cannot run by itself; "
+            f"if you trust that module, add --allow-code {module}"
+        )
+    return match
+
+
+def _program(spec: str, path: str) -> NetworkEntry:
+    """The entry of a teacher as a program of torch.export."""
+    if path not in _allowed.get():
+        raise RecipeError(
+            f"network {spec} is a program, which torch unpickles and which a recipe cannot load by "
+            f"itself; if you trust that file, add --allow-code {path or 'FILE.pt2'}"
+        )
+    return NetworkEntry(
+        spec,
+        "a program of your own",
+        path,
+        "distill.teachers.exported:exported_teacher",
+        options={"file": path},
+        trained=True,
+    )
+
+
 def is_own_teacher(spec: str) -> bool:
     """Whether a spec names a teacher of the user's own, without looking whether it is allowed."""
     entry = _given.get({}).get(":".join(spec.split(":")[:2]))
-    return spec.startswith(f"{TEACHER}:") or (entry is not None and entry.trained)
+    taught = spec.startswith((f"{TEACHER}:", f"{PROGRAM}:"))
+    return taught or (entry is not None and entry.trained)

@@ -34,6 +34,7 @@ from distill.plan.sizes import (
 )
 from distill.plan.stage_memory import StageMemory, stage_memory
 from distill.plan.times import StageTime, stage_times, time_of
+from distill.plan.within import as_settings, find_settings
 from distill.recipes.build import choose_device
 from distill.recipes.checks import check_names
 from distill.recipes.compiling import resolve_compile, without_compilation
@@ -67,8 +68,15 @@ class Machines:
     calibrate: Path | None = None
 
 
-def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any]:
+def make_plan(
+    recipe: Recipe, machines: Machines | None = None, *, within: float | None = None
+) -> dict[str, Any]:
     """Everything that `distill plan --json` prints.
+
+    Args:
+        recipe: to be planned.
+        machines: that it is priced for; None for this one.
+        within: seconds into which it is to fit; settings that do are then sought.
 
     Counts and bytes are exact, or nearly so where HDF5 adds its own; memory comes from a dry run
     without values; times are extrapolated from units of work that are timed here, in less than
@@ -103,6 +111,7 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
         for stage, stage_time in stage_times(units, clock, engine):
             # A run has the same libraries loaded when it reaches this stage.
             stages[stage.name], process[stage.name] = stage_time, resident_bytes()
+        fitting = None if within is None else _fitting(within, units, clock, engine, machines)
     here = Calibration(_device_name(device), torch.get_num_threads(), clock.measured)
     if machines.calibrate is not None:
         write_calibration(machines.calibrate, here)
@@ -127,6 +136,30 @@ def make_plan(recipe: Recipe, machines: Machines | None = None) -> dict[str, Any
             ),
         },
         "time": {"calibration": source, **_time(stages, search, machines)},
+        **({} if fitting is None else {"within": fitting}),
+    }
+
+
+def _fitting(
+    limit: float, units: Units, clock: Clock, engine: Local, machines: Machines
+) -> dict[str, Any]:
+    """The settings that fit into so many seconds, in plain values."""
+    devices = machines.nodes * machines.gpus
+
+    def price(recipe: Recipe) -> float | None:
+        times = stage_times(units.with_recipe(recipe), clock, engine)
+        seconds = [stage_time.wall_seconds(devices) for _, stage_time in times]
+        known = [second for second in seconds if second is not None]
+        return sum(known) if len(known) == len(seconds) else None
+
+    found = find_settings(units.recipe, limit, price)
+    return {
+        "limit": limit,
+        "seconds": found.seconds,
+        "fits": found.fits,
+        "alone": as_settings(units.recipe, found.alone),
+        "together": as_settings(units.recipe, found.together),
+        "together_seconds": found.together_seconds,
     }
 
 

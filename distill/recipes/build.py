@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ from distill.recipes.tables.data import DataTable
 from distill.recipes.tables.match import MatchTable
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
-from projectors.codecs import CodecError, LabelCodec
+from projectors.codecs import CodecError, LabelCodec, register
 from synth.augment import Augmentation, dsa, parse_families
 from synth.coding import CodingError, ImageCoding, Shape
 from synth.matching.gradients import GradientMethod
@@ -177,8 +177,19 @@ def build_codec(spec: CodecSpec, batch_size: int) -> LabelCodec:
 
 
 def _codec_class(entry: CodecEntry) -> Any:
-    """The class of a codec; another package's must have the `codec_id` of its name."""
+    """The class of a codec; another package's must have the `codec_id` of its name.
+
+    A user's own is registered, so that what it encodes can be decoded.
+    """
     codec = resolve(entry)
+    if entry.code:
+        named = isinstance(getattr(codec, "codec_id", None), str)
+        if not (named and isinstance(codec, type) and is_dataclass(codec)):
+            raise RecipeError(
+                f"codec {entry.name} is a {type(codec).__name__} and no codec; write a dataclass "
+                "with a codec_id, as the page on own codecs does"
+            )
+        return register(codec)
     if entry.package and getattr(codec, "codec_id", None) != entry.name:
         raise WorkError(
             f"the package {entry.package} brings a codec {entry.name}, whose codec_id is "

@@ -11,8 +11,9 @@ from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError, WorkError
 from distill.machine import available_bytes
 from distill.recipes.build import build_data, build_network, build_views, one_line
-from distill.recipes.schema import Recipe, kept_epochs
-from distill.recipes.specs import find_network, parse_network
+from distill.recipes.early import augmentations, check_specs, specs_of
+from distill.recipes.schema import Recipe
+from distill.recipes.specs import find_network
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
 from synth.whitening import LARGEST, whitening_bytes
@@ -26,30 +27,9 @@ def check_names(recipe: Recipe, *, only: Collection[str] | None = None) -> None:
         only: of its networks, check those that these tables name; None for all. What a set was
             made with need not be at hand to evaluate it, or to label it anew.
     """
-    for spec in _specs(recipe, only):
-        parse_network(spec)
-    own = recipe.committee.recipes.values() if recipe.committee else ()
-    for table in (recipe.data, recipe.committee, *own, recipe.relabel, recipe.projector):
-        if table is not None and table.augmentation is not None:
-            build_views(table.augmentation, one_per_batch=False)
-    if recipe.evaluate is not None and recipe.evaluate.views is not None:
-        build_views(recipe.evaluate.views, one_per_batch=False)
-    if recipe.projector is not None and recipe.committee is not None:
-        _check_teacher(recipe.projector.teacher, recipe)
-
-
-def _check_teacher(teacher: str, recipe: Recipe) -> None:
-    members = recipe.committee.members if recipe.committee else []
-    if teacher == "committee" or teacher in members:
-        return
-    kept = kept_epochs(recipe) if recipe.experts is not None else ()
-    if teacher not in [f"experts:{epoch}" for epoch in kept]:
-        epochs = ", ".join(str(epoch) for epoch in kept)
-        raise RecipeError(
-            f"projector.teacher is {teacher}; write committee, one of its members "
-            f"({', '.join(members)}), or experts:EPOCH with an epoch that is kept "
-            f"({epochs or 'none: the recipe has no [experts]'})"
-        )
+    check_specs(recipe, only)
+    for families in augmentations(recipe):
+        build_views(families, one_per_batch=False)
 
 
 def missing_packages(recipe: Recipe, stages: Collection[str]) -> list[str]:
@@ -143,7 +123,7 @@ def check_networks(recipe: Recipe, data: RealData, *, only: Collection[str] | No
     with torch.device("meta"):
         built = {
             spec: build_network(spec, data.channels, data.size, data.classes, 0)
-            for spec in _specs(recipe, only)
+            for spec in specs_of(recipe, only)
         }
     for spec in built:
         if find_network(spec).own:
@@ -187,25 +167,3 @@ def _check_own(spec: str, data: RealData) -> None:
         f"network {spec} gives {found} for images {tuple(images.shape)}, but finite logits "
         f"{wanted} are needed, one for each class"
     )
-
-
-def network_specs(recipe: Recipe) -> dict[str, list[str]]:
-    """The specs of networks in each table of a recipe."""
-    experts, committee, relabel = recipe.experts, recipe.committee, recipe.relabel
-    found: dict[str, list[str]] = {"experts": experts.all_networks if experts else []}
-    found["committee"] = list(committee.members) if committee else []
-    if committee is not None and committee.vote == "measured":
-        found["committee"].append(committee.measure_student)
-    active = relabel is not None and relabel.active == "robust"
-    found["relabel"] = [relabel.active_student] if relabel is not None and active else []
-    found["evaluate"] = list(recipe.evaluate.students) if recipe.evaluate else []
-    return found
-
-
-def _specs(recipe: Recipe, only: Collection[str] | None) -> list[str]:
-    return [
-        spec
-        for table, specs in network_specs(recipe).items()
-        if only is None or table in only
-        for spec in specs
-    ]

@@ -23,6 +23,7 @@ from distill.names import (
     NetworkEntry,
     OptionValue,
     find_own,
+    find_own_codec,
     options_of,
 )
 
@@ -101,9 +102,18 @@ def _expand_names(text: str) -> str:
 def _part(text: str, written: str) -> CodecPart:
     name = written.partition(":")[0]
     usable = [entry.name for entry in CODECS.values() if entry.role != "stored"]
-    if name not in usable:
+    if name in usable:
+        return CodecPart(CODECS[name], _options("codec", text, CODECS[name], written))
+    try:
+        own = find_own_codec(written)
+    except RecipeError:
+        # More likely a name that is misspelt than code.
+        if not get_close_matches(name, usable, n=1):
+            raise
+        own = None
+    if own is None:
         raise RecipeError(f"codec {text}: there is no codec {name!r}; {suggestion(name, usable)}")
-    return CodecPart(CODECS[name], _options("codec", text, CODECS[name], written))
+    return CodecPart(own, _options("codec", text, own, written))
 
 
 def parse_coding(text: str) -> tuple[CodingEntry, dict[str, OptionValue]]:
@@ -124,7 +134,8 @@ def _options(
     kind: str, text: str, entry: CodecEntry | CodingEntry, written: str
 ) -> dict[str, OptionValue]:
     options = options_of(entry)
-    for part in written.split(":")[1:]:
+    # The name of a user's own codec has a colon.
+    for part in written.removeprefix(entry.name).split(":")[1:]:
         key, separator, value = part.partition("=")
         if not separator or key not in options:
             known = suggestion(key, options) if options else "it has none"

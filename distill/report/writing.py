@@ -16,13 +16,21 @@ from distill.errors import RecipeError, WorkError
 from distill.recipes.build import build_data, with_place
 from distill.recipes.loading import check_recipe
 from distill.report import ReportInput, render_comparison, render_report
-from distill.run.artefacts import MANIFEST, METRICS, REPORT, SET
-from distill.run.folder import Run
+from distill.run.artefacts import (
+    EVALUATE_STAGE,
+    EVALUATION,
+    MANIFEST,
+    METRICS,
+    REPORT,
+    SET,
+    SUMMARY,
+)
+from distill.run.folder import Run, summary_of
 from distill.run.manifest import read_manifest
 from distill.sets.set_file import SetFile, read_set
 from distill.store.documents import read_json
-from distill.store.files import write_text
-from distill.store.seals import sealed_page
+from distill.store.files import digest_file, write_text
+from distill.store.seals import fits, sealed_page
 from synth.images import Images
 
 _REAL_PER_CLASS = 5
@@ -50,7 +58,8 @@ def write_report(
         sweep: folder of a sweep of its set; None for the run's subfolder `sweep`, if there is one.
         data: the run's real data, if they are at hand; else they are read.
         place: where they lie now, a path or a source; None for where the recipe says.
-        tell: called with one line where the page is without real images, as they cannot be read.
+        tell: called with one line where the page is without real images, as they cannot be read,
+            or without curves, as their rows have changed.
 
     Raises:
         WorkError: if the folder is not a run that was evaluated, or the sweep or the data at
@@ -60,15 +69,22 @@ def write_report(
     manifest = read_manifest(folder / MANIFEST)
     if data is None:
         data = _read_data(folder, manifest, place, tell)
-    report = _read_report(folder, manifest, data, sweep)
+    report = _read_report(folder, manifest, data, sweep, tell)
     with _damage_as_error(str(folder)):
         page = render_report(report)
     write_text(path, sealed_page(page))
     return path
 
 
-def write_comparison(folders: Sequence[Path], out: Path) -> Path:
+def write_comparison(
+    folders: Sequence[Path], out: Path, tell: Callable[[str], None] = lambda text: None
+) -> Path:
     """Write a page to the file `out` that compares the runs in `folders`.
+
+    Args:
+        folders: of the runs.
+        out: the page.
+        tell: called with one line for each run whose curves cannot be drawn.
 
     Raises:
         WorkError: if a folder is not a run that was evaluated.
@@ -77,7 +93,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     names = _short_names(folders)
     # Pages of several runs show no real images.
     reports = {
-        name: _read_report(folder, read_manifest(folder / MANIFEST), None, None)
+        name: _read_report(folder, read_manifest(folder / MANIFEST), None, None, tell)
         for name, folder in zip(names, folders, strict=True)
     }
     with _damage_as_error("these runs"):
@@ -139,12 +155,16 @@ def _read_data(
 
 
 def _read_report(
-    folder: Path, manifest: dict[str, Any], data: RealData | None, sweep: Path | None
+    folder: Path,
+    manifest: dict[str, Any],
+    data: RealData | None,
+    sweep: Path | None,
+    tell: Callable[[str], None],
 ) -> ReportInput:
     """What the report of the run in `folder` shows; without data, no real images."""
-    summary = _summary(folder)
+    summary = _summary(folder, manifest)
     content = read_set(folder / SET)
-    metrics = Run(folder, manifest).read_metrics() if (folder / METRICS).is_file() else []
+    metrics = _metrics(folder, manifest, tell)
     with _damage_as_error(str(folder)):
         report = _report(manifest, summary, content, data, metrics)
     return replace(report, sweep=_sweep(sweep or folder / _SWEEP, asked=sweep is not None))
@@ -156,13 +176,16 @@ def _sweep(folder: Path, *, asked: bool) -> list[dict[str, Any]]:
     if not asked and not path.is_file():
         return []
     try:
-        points = read_json(path)["points"]
+        table = read_json(path)
+        points = list(table["points"])
     except (OSError, ValueError, KeyError, TypeError):
         raise WorkError(
             f"{path} cannot be read as the table of a sweep; name a folder that `distill sweep` "
             "wrote"
         ) from None
-    return list(points)
+    if fits(table) is False:
+        raise WorkError(f"{path} is not as the sweep left it; run the same sweep again")
+    return points
 
 
 def _report(
@@ -239,12 +262,36 @@ def _channels_last(images: torch.Tensor) -> np.ndarray:
     return images.clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
+def _summary(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """What summary.json should say, from what it was made from and is under a digest."""
+    if not (folder / SUMMARY).is_file():
+        raise WorkError(f"{folder} has no {SUMMARY} to report on; run the stage evaluate first")
+    entry = manifest["stages"].get(EVALUATE_STAGE, {"outputs": {}})
     try:
-        summary: dict[str, Any] = read_json(path)
-        return summary
+        digest = digest_file(folder / EVALUATION)
+        evaluation = read_json(folder / EVALUATION)
     except (OSError, ValueError, RecursionError):
+        digest, evaluation = "", {}
+    if digest != entry["outputs"].get(EVALUATION):
         raise WorkError(
-            f"{folder} has no summary.json to report on; run the stage evaluate first"
-        ) from None
+            f"{folder / EVALUATION} is not as the run left it; run the recipe again to remake it"
+        )
+    return summary_of(manifest, evaluation)
+
+
+def _metrics(
+    folder: Path, manifest: dict[str, Any], tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Rows of the stages whose rows are as they left them."""
+    run = Run(folder, manifest)
+    changed = [
+        name
+        for name, entry in manifest["stages"].items()
+        if entry.get("metrics", digest := run.digest_metrics(name)) != digest
+    ]
+    if changed:
+        tell(
+            f"no curves of {', '.join(changed)} are drawn: their rows in {folder / METRICS} have "
+            "changed since the run"
+        )
+    return [row for row in run.read_metrics() if row.get("stage") not in changed]

@@ -268,7 +268,7 @@ def _read_seconds(path: Path) -> float:
 def summary_of(manifest: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The content of summary.json: the evaluation with each stage's seconds and peak memory."""
     stages = {
-        name: {field: entry[field] for field in ("seconds", "peak_memory_bytes")}
+        name: {field: entry.get(field, 0) for field in ("seconds", "peak_memory_bytes")}
         for name, entry in manifest["stages"].items()
     }
     return {**evaluation, "stages": stages}

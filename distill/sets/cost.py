@@ -11,6 +11,7 @@ from torch import Tensor
 
 from distill.sets.encoded_labels import EncodedVotes
 from distill.sets.network_labels import LabelSources, is_network
+from distill.sets.own_codecs import register_own
 from distill.sets.set_file import SetFile
 from distill.sets.soft_labels import stored_views, view_bytes
 from distill.store.hdf5 import smallest_unsigned
@@ -151,6 +152,7 @@ def teacher_passes(
             return {"maker": made + networks.fitted * members, "each student": votes.ids.numel()}
         return {"maker": made, "each student": votes.ids.numel() * members}
     container = unpack(encoded.payload)
+    register_own(container.config)
     codec = get_codec(container.config)
     kept = codec.pool.spec(container.spec) if isinstance(codec, Pruned) else container.spec
     labelled = kept.labels if votes.queried is None else min(kept.labels, votes.queried)

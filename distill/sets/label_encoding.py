@@ -13,11 +13,13 @@ from distill.recipes.build import build_codec
 from distill.recipes.specs import CodecSpec, parse_codec
 from distill.sets.encoded_labels import EncodedVotes, digest_views
 from distill.sets.network_labels import LabelSources, decode_network, encode_network, is_network
+from distill.sets.own_codecs import register_own
 from distill.sets.set_file import SetFile
 from distill.sets.soft_labels import DrawnViews
 from distill.sets.views import Size, expand_views, mix_of, seed_gives, take_views
 from projectors import ProjectorError
 from projectors.codecs import CodecError, Labels, LabelSpec, Pruned, decode, get_codec, unpack
+from projectors.codecs.errors import UnknownCodecError
 from synth.committee.relabel import StoredVotes
 from synth.images import gather
 
@@ -85,12 +87,18 @@ def decode_votes(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
         if is_network(encoded.payload):
             return decode_network(encoded, images)
         return _decode_labels(encoded, len(images), (images.shape[2], images.shape[3]))
+    except UnknownCodecError as error:
+        raise WorkError(
+            f"encoded labels: {error}; for a codec of your own, add --allow-code MODULE, or in "
+            "Python, register it with projectors.codecs.register"
+        ) from None
     except ProjectorError as error:
         raise WorkError(f"encoded labels: {error}") from None
 
 
 def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVotes:
     container = unpack(encoded.payload)
+    register_own(container.config)
     spec = container.spec
     if spec.images != images:
         raise WorkError(

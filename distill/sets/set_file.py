@@ -293,6 +293,8 @@ def _attribute_problem(manifest: dict[str, Any]) -> str | None:
         return f"student_lr is {lr!r}, need a number above 0"
     if not isinstance(manifest["source"], dict) or "digest" not in manifest["source"]:
         return "source lacks the digest of the real data"
+    if not isinstance(manifest["recipe"], dict):
+        return "recipe holds no tables"
     if not isinstance(manifest["factor"], int) or manifest["factor"] < 1:
         return f"factor is {manifest['factor']!r}, need a whole number of at least 1"
     return None

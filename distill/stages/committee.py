@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distill.errors import WorkError
-from distill.recipes.build import build_views, is_trained
+from distill.recipes.build import build_views
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
@@ -20,7 +19,8 @@ from distill.stages.units.networks import Units
 from distill.stages.units.unit import Part, Task, Unit
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
-from distill.teachers.pretrained import comes_trained, weights_digests
+from distill.teachers.inspection import comes_whole, refuse_chance
+from distill.teachers.pretrained import comes_trained, member_network, weights_digests
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training.batches import shuffled_batches
@@ -50,7 +50,7 @@ def run_committee(context: Context, table: CommitteeTable) -> None:
             ordered = {name: state[name] for name in header["order"]}
             members.append(Member(spec, header["curve"][kept - 1][1], ordered, kept))
     for trained in members:
-        _refuse_chance(trained, context.classes)
+        refuse_chance(trained.spec, trained.accuracy, context.classes, trained=bool(trained.epoch))
     path = context.run.path / COMMITTEE
     write_committee(path, members, context.data.digest, context.data.class_names)
 
@@ -61,7 +61,7 @@ def _load(context: Context, index: int) -> Load:
     spec = committee.members[index]
     table, images = committee.training(spec), len(context.data.train)
     batch = min(table.batch_size, images)
-    steps = 0 if is_trained(spec) else table.epochs * step_count(images, batch)
+    steps = 0 if comes_whole(committee, spec) else table.epochs * step_count(images, batch)
     return context.training_load(spec, batch, steps)
 
 
@@ -71,14 +71,14 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     Without patience the last epoch is kept; with it the best one on the validation split, and
     training stops after `patience` epochs without improvement: overconfident teachers make worse
     labels. A model of torchvision starts from its published weights; it is not trained if their
-    head has as many classes as the data, and nor is a teacher.
+    head has as many classes as the data, and nor is a teacher, or any other with `weights`.
     """
     committee: CommitteeTable = context.recipe.table("committee")
     spec = committee.members[index]
     table = committee.training(spec)
     images, labels = context.split("train")
     held_images, held_labels = context.split("validation")
-    network = context.network(spec, COMMITTEE_STAGE, index)
+    network = member_network(context, spec, index)
     if comes_trained(context, spec, table.weights, network):
         return _pretrained(context, network, table.epochs)
     generator = context.generator(COMMITTEE_STAGE, index)
@@ -123,18 +123,6 @@ def _copy(network: nn.Module) -> State:
     return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
-def _refuse_chance(member: Member, classes: int) -> None:
-    """Refuse a member that is near chance: its labels would be noise."""
-    if member.accuracy < 2 / classes and classes > 2:
-        remedy = "raise committee.epochs or choose another network"
-        if not member.epoch:
-            remedy = "its weights may be of other classes, or of the same in another order"
-        raise WorkError(
-            f"committee member {member.spec} has held-out accuracy {member.accuracy:.3f}, near "
-            f"the chance of {1 / classes:.3f}; {remedy}"
-        )
-
-
 def _settings(table: CommitteeTable, spec: str) -> TrainSettings:
     own = table.training(spec)
     return TrainSettings(
@@ -153,7 +141,7 @@ def committee_units(units: Units, table: CommitteeTable) -> list[Task[Unit]]:
     tasks = []
     for spec in table.members:
         own = table.training(spec)
-        if is_trained(spec):
+        if comes_whole(table, spec):
             tasks.append(Task(1, (units.predictions(spec, shape.validation),), mapped=True))
             continue
         batch = min(own.batch_size, shape.train)

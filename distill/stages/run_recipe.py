@@ -15,7 +15,14 @@ from distill.recipes.checks import check_data, check_names, missing_packages
 from distill.recipes.compiling import resolve_compile
 from distill.recipes.schema import Recipe
 from distill.report.writing import write_report
-from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, MANIFEST, REPORT, SUMMARY
+from distill.run.artefacts import (
+    COMMITTEE_STAGE,
+    EVALUATE_STAGE,
+    EVALUATION,
+    MANIFEST,
+    REPORT,
+    SUMMARY,
+)
 from distill.run.context import Context
 from distill.run.engines import Engine
 from distill.run.engines.process_group import joined
@@ -30,6 +37,7 @@ from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
 from distill.store.documents import read_json
+from distill.teachers.inspection import inspect_teachers
 from distill.teachers.pretrained import fetch_weights
 
 
@@ -105,6 +113,7 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
     """Run stages, or all; returns the report if the run has been evaluated."""
     run = context.run
     try:
+        _inspect(context, stages)
         run_stages(context, stages or None)
     except InterruptedRunError:
         raise InterruptedRunError(
@@ -114,7 +123,15 @@ def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:
         return None
     evaluation = read_json(run.path / EVALUATION)
     write_summary(context.run, evaluation)
-    return write_report(run.path, data=context.data)
+    return write_report(run.path, data=context.data, tell=context.progress.say)
+
+
+def _inspect(context: Context, stages: Sequence[str]) -> None:
+    """Look at teachers that come trained, unless the stage committee is done, or not asked for."""
+    table = context.recipe.committee
+    done = COMMITTEE_STAGE in context.run.manifest["stages"]
+    if table is not None and not done and (not stages or COMMITTEE_STAGE in stages):
+        inspect_teachers(context, table)
 
 
 def run_outcome(out: Path) -> dict[str, Any]:

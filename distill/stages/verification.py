@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,8 @@ def look_at(folder: Path) -> RunState:
             unchecked.append(REPORT)
         elif not page:
             changed[REPORT] = f"make it again with `distill report {folder}`"
+    elif os.path.lexists(folder / REPORT):
+        changed[REPORT] = "it is no file: remove it"
     changed |= dict.fromkeys(_damaged_memory(folder), "it is made again when the run goes on")
     missing = [name for name in stages_of(manifest["recipe"]) if name not in stages]
     unchecked = list(dict.fromkeys(unchecked))

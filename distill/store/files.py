@@ -49,6 +49,8 @@ def _removed_after(path: Path) -> Iterator[None]:
 def refuse_links(folder: Path) -> None:
     """Refuse a folder that holds links which lead out of it: nothing is read or written there.
 
+    Nor is a pipe or a device waited for.
+
     Raises:
         WorkError: if there is one, at any depth.
     """
@@ -61,6 +63,8 @@ def refuse_links(folder: Path) -> None:
                     f"{path} is a link that leads out of {folder}; put the file or folder itself "
                     "there, or remove the link"
                 )
+            if name in names and path.exists() and not path.is_file():
+                raise WorkError(f"{path} is a pipe or a device; remove it")
 
 
 def open_beside(path: Path) -> BinaryIO:

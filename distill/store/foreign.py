@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from distill.errors import WorkError
@@ -30,9 +31,11 @@ def check_expansion(path: Path) -> None:
 
     Raises:
         ValueError: if it states far more bytes than real arrays could have been compressed from,
-            or an array more than there are.
+            or an array more than there are, or is a pipe or a device, which may never end.
         zipfile.BadZipFile: if its directory is broken.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is a pipe, a device or a folder")
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -96,6 +99,14 @@ def load_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(numbers), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
+        raise _unreadable(path, error) from None
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, by name."""
+    try:
+        return load_file(path)
     except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
         raise _unreadable(path, error) from None
 

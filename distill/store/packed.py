@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from distill.errors import WorkError
+from distill.names import PACK_INDEX
 from distill.store.documents import read_json
 from distill.store.files import write_json
 from distill.store.hdf5 import DAMAGE, checked_dataset, damaged, new_h5, open_plain, put, read_array
 
-INDEX = "packed.json"
+INDEX = PACK_INDEX
 
 SPLITS = ("train", "validation", "test")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +68,14 @@ class GivenTeacher(nn.Module):
         """Take images that were normalised by these."""
         self.mean.copy_(torch.tensor(mean).view(-1, 1, 1))
         self.std.copy_(torch.tensor(std).view(-1, 1, 1))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, except of a program of torch.export, which has one alone."""
+        self.training = mode
+        if isinstance(self.teacher, nn.Module):
+            with suppress(NotImplementedError):
+                self.teacher.train(mode)
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [n, k] of normalised images [n, c, h, w]."""

@@ -9,10 +9,11 @@ from torch import nn
 
 import projectors
 from distill.errors import WorkError
-from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE, PROJECTOR
+from distill.run.artefacts import COMMITTEE, PROJECTOR
 from distill.run.context import Context
 from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
+from distill.teachers.pretrained import member_network
 from distill.teachers.priors import make_weighting
 from projectors import Projector
 from synth.committee.vote import Committee
@@ -80,7 +81,7 @@ def _read_members(context: Context) -> list[Member]:
 def _networks(context: Context, members: list[Member]) -> tuple[nn.Module, ...]:
     networks = []
     for index, member in enumerate(members):
-        network = context.network(member.spec, COMMITTEE_STAGE, index)
+        network = member_network(context, member.spec, index)
         try:
             network.load_state_dict(member.state)
         except (RuntimeError, AttributeError) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from projectors.files.description import DESCRIPTION, read_description
+from projectors.files.tensors import check_file
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ def projector_bytes(path: str | os.PathLike[str]) -> ProjectorBytes:
     """Count the bytes of a saved projector.
 
     Raises:
-        ProjectorError: if the folder is no projector.
-        FileNotFoundError: if one of its files is missing.
+        ProjectorError: if the folder is no projector, or a file is missing or damaged.
     """
     folder = Path(path)
     description = read_description(folder)
+    for name, digest in description.files.items():
+        check_file(folder / name, digest, DESCRIPTION)
     names = [DESCRIPTION, *description.files]
     shipped = sum((folder / name).stat().st_size for name in names)
     return ProjectorBytes(shipped, description.tower.external_bytes)

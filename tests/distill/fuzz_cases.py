@@ -53,7 +53,7 @@ class Hang(BaseException):
 
 
 @contextlib.contextmanager
-def bounded() -> Iterator[None]:
+def bounded(seconds: float = SECONDS) -> Iterator[None]:
     """Stop a case that hangs, or takes gigabytes."""
 
     def ring(number: int, frame: Any) -> None:
@@ -63,7 +63,7 @@ def bounded() -> Iterator[None]:
     limits = resource.getrlimit(resource.RLIMIT_AS)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + _ROOM, limits[1]))
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
@@ -73,12 +73,18 @@ def bounded() -> Iterator[None]:
 
 
 class Tally:
-    """Runs cases and remembers what went wrong, so that one run shows all of it."""
+    """Runs cases and remembers what went wrong, so that one run shows all of it.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: after which a case hangs, by the clock on the wall; it is slow after half of
+            `SECONDS` of its own.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
         self.cases = 0
         self.codes: Counter[int] = Counter()
-        self.faults: dict[str, int] = {}
+        self.faults: dict[str, int | str] = {}
         self._start = resident_bytes()
 
     def command(self, seed: int, *words: str | Path, absent: tuple[Path, ...] = ()) -> int:
@@ -90,12 +96,12 @@ class Tally:
         self.codes[code] += 1
         line = text.startswith("error: ") and text.count("\n") == 1 and text.endswith("\n")
         if code not in (0, 1, 2, 3) or (code and not line) or (not code and text):
-            self._fault(seed, f"code {code}, stderr {text[:300]!r}")
+            self.fault(seed, f"code {code}, stderr {text[:300]!r}")
         elif "--debug" in text or "too little memory" in text:
-            self._fault(seed, f"not foreseen: {text[:300]!r}")
+            self.fault(seed, f"not foreseen: {text[:300]!r}")
         for path in absent if code else ():
             if path.exists():
-                self._fault(seed, f"{path.name} is left behind after {text[:200]!r}")
+                self.fault(seed, f"{path.name} is left behind after {text[:200]!r}")
         return code
 
     def call(self, seed: int, work: Callable[[], Any], *allowed: type[Exception]) -> Any:
@@ -105,33 +111,38 @@ class Tally:
                 return work()
             except allowed as error:
                 if not str(error):
-                    self._fault(seed, f"{type(error).__name__} says nothing")
+                    self.fault(seed, f"{type(error).__name__} says nothing")
         return None
 
     @contextlib.contextmanager
-    def case(self, seed: int) -> Iterator[None]:
+    def case(self, seed: int | str) -> Iterator[None]:
         """Count a case; note what escapes from it, and what time and memory it took."""
         self.cases += 1
         started = time.process_time()
         try:
-            with bounded():
+            with bounded(self._seconds):
                 yield
         except Hang:
-            self._fault(seed, "hangs")
+            self.fault(seed, "hangs")
         except Exception as error:  # noqa: BLE001 - that is what is looked for
             place = error.__traceback__
             while place is not None and place.tb_next is not None:
                 place = place.tb_next
             where = f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
-            self._fault(seed, f"{type(error).__name__} from {where}: {str(error)[:200]!r}")
+            self.fault(seed, f"{type(error).__name__} from {where}: {str(error)[:200]!r}")
         if time.process_time() - started > SECONDS / 2:
-            self._fault(seed, "is slow")
+            self.fault(seed, "is slow")
         if resident_bytes() - self._start > GROWTH:
-            self._fault(seed, "takes much memory")
+            self.fault(seed, "takes much memory")
             self._start = resident_bytes()
 
-    def _fault(self, seed: int, words: str) -> None:
+    def fault(self, seed: int | str, words: str) -> None:
+        """Note what went wrong, with the first seed that shows it."""
         self.faults.setdefault(words, seed)
+
+    def settle(self) -> None:
+        """What is loaded now is no growth of the cases that come."""
+        self._start = resident_bytes()
 
     def check(self) -> None:
         """Fail with every fault that was found, each with the first seed that shows it."""

@@ -173,7 +173,7 @@ class Picture:
 
 def picture_file(path: Path) -> Picture:
     """The picture in a file."""
-    return Picture(repr(str(path)), partial(_same, path))
+    return Picture(repr(str(path)), partial(_no_pipe, path))
 
 
 def is_picture(path: Path) -> bool:
@@ -185,7 +185,10 @@ def is_picture(path: Path) -> bool:
     return True
 
 
-def _same(path: Path) -> Path:
+def _no_pipe(path: Path) -> Path:
+    """The path; a pipe that nobody writes to would be waited for without an end."""
+    if path.exists() and not path.is_file():
+        raise OSError("it is a pipe, a device or a folder")
     return path
 
 

@@ -32,6 +32,8 @@ def check_place(folder: Path) -> None:
 
 
 def _is_own(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         if path.name in _DRAWN:
             return path.with_name(_DRAWN[path.name]).is_file()

@@ -36,6 +36,7 @@ from distill.run.interrupt import listen
 from distill.run.scratch import scratch_context
 from distill.sets.set_file import SetFile, read_set, set_path, write_set
 from distill.store.files import write_json
+from distill.store.seals import sealed
 from distill.teachers.loading import has_committee, load_committee
 from distill.teachers.voting import vote_views
 from synth.committee.vote import Committee
@@ -81,7 +82,7 @@ def run_sweep(
         "points": as_rows(points),
         "protocol": protocol(context, table, judged),
     }
-    write_json(folder / TABLE, result)
+    write_json(folder / TABLE, sealed(result))
     draw_curves(points, folder / PLOT)
     return result
 

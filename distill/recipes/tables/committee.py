@@ -35,7 +35,23 @@ class TrainingTable(Table):
     augmentation: str = "crop_scale_rotate"
     patience: Count | None = None
     weights: str | None = None
+    mean: Annotated[list[float], Field(min_length=1)] | None = None
+    std: Annotated[list[Positive], Field(min_length=1)] | None = None
     precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _normalises_its_weights(self) -> TrainingTable:
+        mean, std = self.mean, self.std
+        if (mean is None) != (std is None) or len(mean or ()) != len(std or ()):
+            raise ValueError(
+                "mean and std go together: give one of each for every channel, or one for all"
+            )
+        if mean is not None and self.weights is None:
+            raise ValueError(
+                "mean and std say how the images were normalised that a member's weights were "
+                "trained on; give weights too, or leave them out"
+            )
+        return self
 
 
 class CommitteeTable(TrainingTable):
@@ -81,10 +97,15 @@ class CommitteeTable(TrainingTable):
                     f'write the network, such as torchvision:resnet18, and weights = "{spec}" in '
                     "its table of committee.recipes"
                 )
-            if self.training(spec).weights is not None and not spec.startswith("torchvision:"):
+            own = self.training(spec)
+            if spec.startswith("torchvision:") and own.mean is not None:
                 raise ValueError(
-                    f"weights are read for members such as torchvision:resnet18, not {spec}; write "
-                    "them into the recipe of the member that they belong to"
+                    f"{spec} takes images as its published weights do; leave out mean and std"
+                )
+            if self.weights is not None and spec not in self.recipes and len(self.members) > 1:
+                raise ValueError(
+                    f"weights would be read for all {len(self.members)} members; write them into "
+                    "the table of committee.recipes of the member that they belong to"
                 )
         return self
 

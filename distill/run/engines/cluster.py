@@ -60,6 +60,10 @@ class Ray:
             raise WorkError(
                 "--engine ray needs Ray, which is not installed; `pip install 'limbeck[ray]'`"
             )
+        if self.address is None:
+            # Else Ray listens on every interface, and runs the code of whoever reaches it. It
+            # reads this when it is imported, which is later than here.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 
     @property
     def here(self) -> bool:

@@ -34,6 +34,9 @@ STEPS = 2
 # call, which is not timed, has enough of them to be recorded.
 _REPEATS_ON_GPU = 10
 
+# What is built once for a recipe's units, see `Units.with_recipe`.
+_BUILT = ("committee", "projector", "deployed")
+
 # Images of one batch of predictions.
 _PREDICTED = 1000
 
@@ -51,6 +54,12 @@ class Units:
     recipe: Recipe
     shape: DataShape
     device: torch.device
+
+    def with_recipe(self, recipe: Recipe) -> Units:
+        """The same for a recipe with the same networks; those that are built are shared."""
+        other = Units(recipe, self.shape, self.device)
+        vars(other).update({name: value for name, value in vars(self).items() if name in _BUILT})
+        return other
 
     def images(self, count: int) -> Tensor:
         """Random images [count, c, h, w] on the device."""

@@ -1,7 +1,9 @@
 """A command that fails keeps what was good before it, and leaves nothing of its own behind."""
 
+import contextlib
 import errno
 import os
+import resource
 
 import pytest
 
@@ -102,6 +104,43 @@ def test_a_command_that_fails_changes_nothing_in_a_run(name, places, refused, fu
     full_disk()
     refused(1, *spelled(CHANGING[name], places))
     assert contents(tmp_path) == before
+
+
+@contextlib.contextmanager
+def files_at_most(size):
+    """No file may grow beyond so many bytes: a write fails in its middle, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 600, 9_000])
+@pytest.mark.parametrize("name", [*REPLACING, *MAKING, *CHANGING, "sweep of images"])
+def test_a_disk_that_fills_in_the_middle_is_said(name, size, places, command, tmp_path):
+    words = spelled({**REPLACING, **MAKING, **CHANGING, "sweep of images": IMAGES}[name], places)
+    if name == "cp":
+        # It makes no folders.
+        places["OUT"].parent.mkdir(parents=True)
+    before = contents(tmp_path)
+    with files_at_most(size):
+        outcome = command(*words)
+    if outcome.code == 0:
+        assert size
+        return
+    assert outcome.code == 1, outcome.err
+    # Notes on what was left out may come first.
+    lines = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, outcome.err
+    assert "no space is left" in lines[0]
+    now = contents(tmp_path)
+    if "sweep" in name:
+        # It keeps its finished students, and the images that they are trained on.
+        now = {path: digest for path, digest in now.items() if not path.startswith("some/")}
+        assert not list(tmp_path.rglob("*.tmp"))
+    assert now == before
 
 
 FOREIGN = {

@@ -113,6 +113,7 @@ def attribute(path, name, text):
         (lambda p: attribute(p, "preprocess", "{}"), "mean and std are needed"),
         (lambda p: attribute(p, "preprocess", "3"), "damaged or foreign"),
         (lambda p: attribute(p, "source", "3"), "lacks the digest"),
+        (lambda p: attribute(p, "recipe", '"3"'), "recipe holds no tables"),
         (lambda p: attribute(p, "format", 2), "has format 2, this program reads 1"),
         (lambda p: attribute(p, "limbeck", "sets"), "holds sets, not set"),
     ],

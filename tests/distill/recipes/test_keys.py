@@ -26,6 +26,8 @@ LEFT_ALONE = {
     "match.search": "`distill run --bytes` sets it",
     "match.checkpoint_every": _CHECKPOINTS,
     "committee.weights": "a file on the user's disk",
+    "committee.mean": "of a file on the user's disk",
+    "committee.std": "of a file on the user's disk",
     "committee.precision": _MACHINE,
     "committee.compile": _COMPILE,
     "recover.precision": _MACHINE,

@@ -10,6 +10,7 @@ from distill.report import render_comparison, render_report
 from distill.report.confusion import confusion_tables
 from distill.report.rate_chart import rate_chart, rate_scales
 from distill.report.rates import rate_points
+from distill.store.seals import sealed
 from tests.distill.cases import copy_run, read_json
 from tests.distill.report.cases import MARKUP, Page, entry, make_report, make_summary, make_sweep
 
@@ -144,6 +145,37 @@ def test_command_reports_confusions_and_a_sweep_that_lies_in_the_run(run_copy, c
     text = (run_copy / "report.html").read_text(encoding="utf-8")
     assert "Confusion matrix of convnet2:width=4" in text
     assert 'aria-label="roots: 70.0' in text
+
+
+def flip_digit(path, place):
+    """Change a digit after some text of a file."""
+    text = path.read_text()
+    at = next(i for i in range(text.index(place), len(text)) if text[i].isdigit())
+    path.write_text(f"{text[:at]}{(int(text[at]) + 1) % 10}{text[at + 1 :]}")
+
+
+def test_a_report_shows_no_number_that_was_changed_since_the_run(run_copy, command, refused):
+    assert command("report", run_copy).code == 0
+    page = (run_copy / "report.html").read_bytes()
+    # What it says is made of the evaluation and the manifest, which are under digests.
+    flip_digit(run_copy / "summary.json", '"mean"')
+    assert command("report", run_copy).code == 0
+    assert (run_copy / "report.html").read_bytes() == page
+    flip_digit(run_copy / "metrics.jsonl", '"distance"')
+    outcome = command("report", run_copy)
+    assert outcome.code == 0
+    assert "no curves of match are drawn: their rows in" in outcome.err
+    flip_digit(run_copy / "evaluation.json", '"mean"')
+    assert "evaluation.json is not as the run left it" in refused(1, "report", run_copy)
+
+
+def test_a_changed_table_of_a_sweep_is_not_drawn(run_copy, command, refused):
+    (run_copy / "sweep").mkdir()
+    path = run_copy / "sweep" / "sweep.json"
+    path.write_text(json.dumps(sealed({"points": make_sweep()})))
+    assert command("report", run_copy).code == 0
+    flip_digit(path, '"mean"')
+    assert "sweep.json is not as the sweep left it" in refused(1, "report", run_copy)
 
 
 def test_command_compares_runs_and_refuses_what_is_none(

@@ -13,7 +13,15 @@ from random import Random
 
 import pytest
 
-from tests.distill.cases import STAGES, artefacts, child, contents, outputs_of
+from tests.distill.cases import (
+    STAGES,
+    TINY,
+    artefacts,
+    child,
+    contents,
+    outputs_of,
+    write_recipe,
+)
 
 LIMIT = 120
 
@@ -51,8 +59,8 @@ def rows_of(run):
 class Killer:
     """Kills `distill run` at moments drawn from a seed, and looks at what is left each time."""
 
-    def __init__(self, recipe, run, whole, seed):
-        self.words = ("run", str(recipe), "--out", str(run), "--quiet")
+    def __init__(self, recipe, run, whole, seed, *options):
+        self.words = ("run", str(recipe), "--out", str(run), "--quiet", *options)
         self.run, self.whole, self.random = run, whole, Random(seed)
         self.kills = 0
 
@@ -98,6 +106,34 @@ def test_run_that_is_killed_anywhere_ends_the_same(kills, finished, recipe, comm
     assert artefacts(run) == artefacts(finished)
     assert rows_of(run) == rows_of(finished)
     assert set(contents(run)) == set(contents(finished))
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """A recipe whose votes label the views of matching, under a budget of bytes."""
+    pytest.importorskip("constriction", reason="pip install 'limbeck[compact]'")
+    keys = """segments = 2
+labels = "votes"
+class_share = 0.2
+images = "rounded:depth=2"
+budget_bytes = 1500
+span = 1"""
+    return write_recipe(tmp_path_factory.mktemp("crowded"), TINY.replace("span = 1", keys))
+
+
+@pytest.mark.slow
+def test_run_with_a_budget_votes_and_workers_that_is_killed_ends_the_same(
+    crowded, command, tmp_path
+):
+    alone, run = tmp_path / "alone", tmp_path / "run"
+    assert command("run", crowded, "--out", alone, "--quiet", "--workers", "1").code == 0
+    killer = Killer(crowded, run, progress_of(alone), 1, "--workers", "2")
+    kill_until(killer, 50)
+    assert command("run", crowded, "--out", run, "--quiet", "--workers", "2").code == 0
+    assert outputs_of(run) == outputs_of(alone)
+    assert artefacts(run) == artefacts(alone)
+    assert rows_of(run) == rows_of(alone)
+    assert set(contents(run)) == set(contents(alone))
 
 
 def files_at_most(size):

@@ -116,3 +116,22 @@ def test_a_link_deep_in_a_folder_is_found(tmp_path):
     (tmp_path / "run" / "a" / "b" / "c").symlink_to(tmp_path / "nowhere")
     with pytest.raises(WorkError, match="is a link that leads out"):
         refuse_links(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["summary.json", "votes.json", "projector/head.safetensors"])
+def test_a_pipe_in_a_run_is_not_waited_for(name, run_copy, refused):
+    path = run_copy / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    for words in (("show",), ("verify",), ("report",)):
+        assert f"{path} is a pipe or a device" in refused(1, *words, run_copy)
+
+
+def test_a_pipe_among_pictures_or_arrays_is_not_waited_for(refused, tmp_path):
+    (tmp_path / "set" / "cat").mkdir(parents=True)
+    for name in ("set/cat/0.png", "data.pt", "set.npz"):
+        os.mkfifo(tmp_path / name)
+    words = ("--out", tmp_path / "out.h5")
+    for layout, name in (("folder", "set"), ("dc", "data.pt"), ("npz", "set.npz")):
+        more = ("--size", "8", "--statistics", "cifar10") if layout == "dc" else ()
+        assert "pipe" in refused(1, "import", tmp_path / name, "--from", layout, *words, *more)

@@ -150,3 +150,9 @@ def test_what_an_older_program_wrote_is_said_not_to_be_checked(run_copy):
     assert look_at(run_copy).sentence() == (
         f"{WHOLE}; without a digest, so not checked: manifest.json, metrics.jsonl, report.html"
     )
+
+
+def test_a_folder_in_the_place_of_the_report_is_noticed(run_copy, refused):
+    (run_copy / "report.html").unlink()
+    (run_copy / "report.html").mkdir()
+    assert "report.html changed since the run: it is no file" in refused(1, "verify", run_copy)

@@ -196,12 +196,12 @@ def test_files_that_are_no_weights_of_the_model_are_refused(make, words, member,
     [
         ("committee.members=torchvision:resnet19", "there is no model resnet19; choose one of"),
         ("committee.members=torchvision:depth=3", "unknown option depth"),
-        ("committee.members=resnet18", "weights are read for members such as torchvision:resnet18"),
+        ("committee.members=resnet18,mlp", "weights would be read for all 2 members; write them"),
         ("committee.members=mine.pt", "mine.pt, a file of weights, where networks are needed"),
     ],
 )
 def test_wrong_members_are_refused(change, words, member, refused, tmp_path):
-    more = ("--set", "committee.weights=x.pth") if change.endswith("=resnet18") else ()
+    more = ("--set", "committee.weights=x.pth") if change.endswith("=resnet18,mlp") else ()
     out = ("--out", tmp_path / "out", "--set", change)
     assert words in refused(2, "run", member, *out, *more)
 

@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from distill.errors import RecipeError
+from distill.evaluation.sweep.images.work import Offers
 from distill.evaluation.sweep.jobs import Outcome, SweepOptions, curve, plan_sweep
 from distill.evaluation.sweep.paper import paper_table
 from distill.evaluation.sweep.plot import draw_curves
+from distill.store.seals import fits, unsealed
 from tests.distill.cases import STUDENT
 
 
@@ -108,7 +110,8 @@ def test_a_sweep_goes_on_and_does_not_depend_on_its_workers(run_copy, command, t
     svg = [(tmp_path / name / "curve.svg").read_bytes() for name in ("one", "two")]
     assert svg[0] == svg[1]
     table = json.loads((tmp_path / "one" / "sweep.json").read_text("utf-8"))
-    assert table == one
+    assert fits(table)
+    assert unsealed(table) == one
 
 
 def test_a_sweep_without_a_set_is_refused(refused):
@@ -133,3 +136,9 @@ def test_imagenet_on_paper_takes_the_published_sizes(command):
     shown = command("sweep", "--paper", "--codecs", "full-fp16")
     assert "29,999,999" not in shown.out
     assert f"{rows['full-fp16', 50]['labels']:,}" in shown.out
+
+
+def test_a_row_of_offers_with_other_fields_is_none():
+    assert Offers([("pixels", 1, 100, 1)]).reals
+    with pytest.raises(TypeError):
+        Offers([("pixels",)])

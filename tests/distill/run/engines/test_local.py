@@ -1,6 +1,9 @@
 import functools
 import os
+import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -184,3 +187,24 @@ def test_a_server_that_was_killed_is_replaced():
     os.kill(server, signal.SIGKILL)
     ((_, (other, _)),) = run_jobs([0], prepare_siblings, 2)
     assert other != server
+
+
+def test_workers_need_no_shared_memory(finished):
+    """Containers often have 64 MiB of it, or next to none."""
+    program = 'mount -t tmpfs -o size=8k tmpfs /dev/shm && exec "$@"'
+    apart = ["unshare", "--mount", "sh", "-c", program, "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"]).returncode:
+        pytest.skip("this process may not mount a small /dev/shm")
+    words = ["evaluate", str(finished / "set.h5"), "--labels", "hard", "--epochs", "1"]
+    words += ["--seeds", "2", "--workers", "2", "--json", "--quiet"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*apart, sys.executable, "-m", "distill", *words],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

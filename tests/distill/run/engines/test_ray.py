@@ -3,6 +3,8 @@
 import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import nullcontext
@@ -213,3 +215,52 @@ def test_two_processes_give_the_same_bytes(name, recipes, wanted, tmp_path):
     out = tmp_path / "run"
     assert run(["run", str(recipes[name]), "--out", str(out), "--quiet", "--workers", "2"]) == 0
     assert outputs_of(out) == wanted(name)
+
+
+LISTENERS = """
+import os
+from pathlib import Path
+
+from distill.run.engines.cluster import Ray
+
+
+def listening():
+    found = set()
+    for name in ("tcp", "tcp6"):
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]:
+            place, _, state, *_, inode = line.split()[1:10]
+            if state == "0A":
+                found.add((place.partition(":")[0], inode))
+    return found
+
+
+before = listening()
+engine = Ray(1)
+engine._connect()
+print(*sorted({address for address, _ in listening() - before}))
+"""
+# 127.0.0.1, plain and as an address of IPv6, and ::1, as the kernel writes them.
+LOOPBACK = {
+    "0100007F",
+    "0000000000000000FFFF00000100007F",
+    "00000000000000000000000001000000",
+}
+
+
+def test_a_cluster_of_ones_own_listens_on_this_machine_alone():
+    pytest.importorskip("ray", reason="Ray is not installed; pip install 'limbeck[ray]'")
+    words = [sys.executable, "-c", LISTENERS]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    addresses = set(done.stdout.split())
+    assert addresses
+    assert addresses <= LOOPBACK
+
+
+@pytest.mark.parametrize(("address", "told"), [(None, "0"), ("10.0.0.1:6379", None)])
+def test_ray_is_told_to_keep_to_this_machine_before_it_is_imported(address, told, monkeypatch):
+    variable = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.delenv(variable, raising=False)
+    build_engine("ray", 1, address)
+    assert os.environ.get(variable) == told
+    monkeypatch.delenv(variable, raising=False)
