@@ -5,7 +5,7 @@
 The TOML file names a recipe, overrides that all variants share, and the overrides of each. The
 shared stages (experts, committee) are run once and copied; each variant is a run folder of its
 own below --work, so an interrupted ablation resumes where it stopped. A variant whose file entry
-is there with the same overrides is not run again.
+is there, with the same overrides and of the same code, is not run again; each names its commit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, provenance, write_result
+from code_state import RESULTS, commit, same_code
+from record import provenance, write_result
 
 from distill.recipes.loading import load_recipe
 from distill.stages.run_recipe import run_recipe
@@ -39,7 +40,23 @@ def run_variant(spec: dict[str, Any], name: str, work: Path) -> dict[str, Any]:
     recipe = load_recipe(spec["recipe"], [*spec["shared"], *overrides])
     run_recipe(recipe, folder, quiet=True)
     summary = json.loads((folder / "summary.json").read_text())
-    return {"overrides": overrides, "summary": summary}
+    return {"overrides": overrides, "commit": commit(), "summary": summary}
+
+
+def measured(result: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
+    """The variants of a result file that need not be run again."""
+    if result.get("shared") != spec["shared"]:
+        return {}
+    variants = {
+        # Older files name one commit for all.
+        name: {"commit": result["commit"]} | variant
+        for name, variant in result["variants"].items()
+    }
+    return {
+        name: variant
+        for name, variant in variants.items()
+        if spec["variants"].get(name) == variant["overrides"] and same_code(variant["commit"])
+    }
 
 
 def main() -> None:
@@ -51,23 +68,22 @@ def main() -> None:
     options = parser.parse_args()
     spec = tomllib.loads(options.spec.read_text())
     out, work = RESULTS / f"{options.spec.stem}.json", options.work / options.spec.stem
-    result = json.loads(out.read_text()) if out.exists() else {}
+    variants = measured(json.loads(out.read_text()), spec) if out.exists() else {}
     shared = load_recipe(spec["recipe"], spec["shared"])
     run_recipe(shared, work / "shared", spec["stages"], quiet=True)
     for name in options.only or spec["variants"]:
-        known = result.get("variants", {}).get(name)
-        if known and known["overrides"] == spec["variants"][name]:
+        if name in variants:
             continue
         print(f"{datetime.datetime.now():%H:%M} {name}", file=sys.stderr, flush=True)
-        variant = run_variant(spec, name, work)
-        result |= {
+        variants[name] = run_variant(spec, name, work)
+        result = {
             **provenance(f"python benchmarks/ablation.py {options.spec}"),
             "seed": shared.seed,
             "title": spec["title"],
             "recipe": shared.model_dump(mode="json"),
             "shared": spec["shared"],
+            "variants": variants,
         }
-        result.setdefault("variants", {})[name] = variant
         write_result(out, result)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Collection
 from typing import Any
 
 from markdown_table import table
@@ -12,16 +13,24 @@ TIMES = {"seconds_one_thread": "one thread", "seconds": "time"}
 ANCHORS = ("mtt-style", "unrolled")
 
 
-def gradient_table(result: dict[str, Any]) -> list[str]:
+def gradient_table(result: dict[str, Any], only: Collection[str] = ()) -> list[str]:
     """Time against plain unrolled differentiation, peak memory and error, as Markdown.
 
     Times are multiples of those of the first of ANCHORS that was measured.
+
+    Args:
+        result: the file.
+        only: numbers of inner steps that are shown; all if there are none.
     """
-    peaks, errors = result.get("peak_bytes", {}), result.get("errors", {})
+
+    def shown(part: str) -> dict[str, dict[str, Any]]:
+        return {n: row for n, row in result.get(part, {}).items() if not only or n in only}
+
+    peaks, errors = shown("peak_bytes"), shown("errors")
     heads, columns = [], []
     rows: dict[str, None] = {}
     for part, words in TIMES.items():
-        for n, times in result.get(part, {}).items():
+        for n, times in shown(part).items():
             anchor = next((times[name] for name in ANCHORS if name in times), None)
             if anchor is not None and n != "1":
                 heads.append(f"{words}, N = {n}")

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, commit, provenance, write_result
+from code_state import RESULTS, commit, same_code
+from record import provenance, write_result
 from torch import Tensor
 
 from distill.recipes.build import build_data, build_network, build_views, seed_of
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "experts-buffer.json")
     options = parser.parse_args()
     rows = json.loads(options.out.read_text())["rows"] if options.out.is_file() else []
+    rows = [made for made in rows if same_code(made["commit"])]
     done = {(r["window"], r["seed"], r["way"]) for r in rows}
     wanted = [(w, s, way) for s in range(options.seeds) for w in WINDOWS for way in WAYS]
     for job in [None, *(p for p in wanted if p not in done)]:

@@ -25,6 +25,7 @@ import copy
 import ctypes
 import gc
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -306,7 +307,7 @@ MEASURES = {
 
 def made(part: str, options: argparse.Namespace) -> dict[str, Any]:
     """What made a part: command, commit, date, machine class, threads, problem."""
-    origin = provenance("python " + " ".join(["benchmarks/gradient.py", *sys.argv[1:]]))
+    origin = provenance(shlex.join(["python", "benchmarks/gradient.py", *sys.argv[1:]]))
     return {
         **origin,
         "machine": {**origin["machine"], "device": options.device},

@@ -29,7 +29,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from record import RESULTS, provenance, write_result
+from code_state import RESULTS
+from record import provenance, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.recipes.compiling import without_compilation

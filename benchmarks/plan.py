@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, provenance, write_result
+from code_state import RESULTS
+from record import provenance, write_result
 
 
 def compare(recipe: str) -> dict[str, Any]:

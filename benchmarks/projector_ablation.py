@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from code_state import RESULTS
 from projector_parts import HARD, STORED, VARIANTS, Ablation
-from record import RESULTS, provenance, write_result
+from record import provenance, write_result
 
 from distill.run.folder import versions
 

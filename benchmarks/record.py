@@ -18,17 +18,15 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
+from code_state import RESULTS, commit
 from torchvision.utils import save_image
 
 from distill.run.folder import versions
 from distill.sets.set_file import read_set
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def machine_class() -> dict[str, Any]:
@@ -43,16 +41,6 @@ def machine_class() -> dict[str, Any]:
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
     return machine
-
-
-def commit() -> str:
-    """The commit that the working tree is at, with a plus sign if the code differs from it."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout
-
-    changed = git("status", "--porcelain", "--", "synth", "projectors", "distill").strip()
-    return git("rev-parse", "HEAD").strip() + ("+" if changed else "")
 
 
 def provenance(command: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import RESULTS, provenance, write_result
+from code_state import RESULTS
+from record import provenance, write_result
 from torch import Generator, Tensor
 
 from distill.evaluation.jobs import STUDENTS, StudentJob, statistics_of

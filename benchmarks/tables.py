@@ -1,11 +1,12 @@
-"""Make the tables of README.md and docs/results.md from benchmarks/results/*.json.
+"""Make the tables of README.md and of two pages of docs/ from benchmarks/results/*.json.
 
-    python benchmarks/tables.py           # rewrite both pages
+    python benchmarks/tables.py           # rewrite the pages, and the leaderboard
     python benchmarks/tables.py --check   # exit 1 if one of them is not up to date
 
-A table lies between `<!-- table NAME -->` and `<!-- end NAME -->`. NAME is that of a result
-file, or one of the README's tables, which take rows from several files: `against-coded`, sets
-beside real images in as many bytes, and `against-random`, beside as many real images.
+A table lies between `<!-- table NAME -->` and `<!-- end NAME -->`. NAME is that of a result file,
+or of a table of its own: `against-coded`, sets beside real images in as many bytes;
+`against-random`, beside as many real images; `gradient-at-20`, the gradient at 20 inner steps;
+`leaderboard`, rows of all runs. The rows of all results are in benchmarks/results/leaderboard.csv.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bytes_tables import against_coded
+from code_state import RESULTS, ROOT
 from cost_tables import (
     TIMES,
     epochs_table,
@@ -29,13 +31,13 @@ from cost_tables import (
     precision_table,
     workers_table,
 )
+from leaderboard import FILE, Row, leaderboard_csv, leaderboard_table, rows_of
 from markdown_table import percent, table
+from measured import source_bytes
 
 from distill.recipes.stages import MAKERS
 
-ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md")
-RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "paper.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 SOURCES = {
     "hard": "hard labels",
@@ -241,17 +243,6 @@ def refinement_table(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def source_bytes(counted: dict[str, Any], source: str) -> int:
-    """Everything that a label source needs; external bytes are listed apart.
-
-    Older files have no totals; labels are counted there as the file stores them.
-    """
-    if source in counted.get("totals", {}):
-        return int(counted["totals"][source])
-    labels = counted["projector"] if source == "projector" else counted["sources"][source]
-    return counted["images"] + counted.get("preprocess", 0) + labels
-
-
 def against_random(folder: Path) -> list[str]:
     """Sets beside random real images of the same number and labels, the least gain first."""
     rows = []
@@ -285,6 +276,12 @@ def read_result(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def all_rows() -> list[Row]:
+    """The rows of the leaderboard, by the names of the result files."""
+    names = sorted(path.stem for path in RESULTS.glob("*.json"))
+    return [row for name in names for row in rows_of(name, read_result(name))]
+
+
 def link_to(name: str, folder: Path, text: str) -> str:
     """A Markdown link to a result file, from a page in `folder`."""
     return f"[{text}]({os.path.relpath(RESULTS, folder)}/{name}.json)"
@@ -297,10 +294,16 @@ def updated(text: str, folder: Path) -> str:
         name = match["name"]
         if name == "against-random":
             lines = against_random(folder)
+        elif name == "leaderboard":
+            lines = leaderboard_table(all_rows(), lambda name, text: link_to(name, folder, text))
         elif name == "against-coded":
             lines = against_coded(
                 (link_to(name, folder, title), read_result(name)) for name, title in AGAINST_CODED
             )
+        elif name == "gradient-at-20":
+            result = read_result("gradient")
+            lines = gradient_table(result, ("20",))
+            lines[-1] += f" {made_by(result, link_to('gradient', folder, 'gradient.json'))}"
         else:
             result = read_result(name)
             make_table = next((kind for key, kind in KINDS.items() if key in result), run_table)
@@ -328,17 +331,17 @@ KINDS = {
 
 
 def main() -> None:
-    """Rewrite or check the pages."""
+    """Rewrite or check the pages and the leaderboard."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    for page in PAGES:
-        before = page.read_text(encoding="utf-8")
-        after = updated(before, page.parent)
+    made = {RESULTS / FILE: leaderboard_csv(all_rows())}
+    made |= {page: updated(page.read_text(encoding="utf-8"), page.parent) for page in PAGES}
+    for path, text in made.items():
         if not options.check:
-            page.write_text(after, encoding="utf-8")
-        elif before != after:
-            sys.exit(f"{page.name} is not what benchmarks/tables.py makes; run it")
+            path.write_text(text, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            sys.exit(f"{path.name} is not what benchmarks/tables.py makes; run it")
 
 
 if __name__ == "__main__":

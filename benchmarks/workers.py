@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, provenance, write_result
+from code_state import RESULTS
+from record import provenance, write_result
 
 
 def evaluate(run: Path, workers: int, options: argparse.Namespace) -> tuple[float, Any]:

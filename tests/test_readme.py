@@ -1,4 +1,4 @@
-"""README and docs/results.md quote only what result files hold, and what they name exists."""
+"""README, results and paper quote only what result files hold, and what they name exists."""
 
 from __future__ import annotations
 
@@ -101,6 +101,18 @@ def test_tables_are_made_from_result_files() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_numbers_of_the_paper_stand_in_tables_that_are_made() -> None:
+    page = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    words = re.sub(r"<!-- table ([\w-]+) -->.*?<!-- end \1 -->", "", page, flags=re.DOTALL)
+    assert page.count("<!-- table ") > 5
+    assert "<!-- table " not in words
+    # Left are code, targets of links, names with numbers, years of papers and numbers of lists.
+    for other in (r"`[^`]+`", r"\]\([^)]*\)", r"\b(ConvNet|ResNet|CIFAR|float)-?\d+",
+                  r"et al\. (19|20)\d\d", r"^\d\. "):  # fmt: skip
+        words = re.sub(other, "", words, flags=re.MULTILINE)
+    assert [line for line in words.splitlines() if re.search(r"\d", line)] == []
 
 
 def test_readme_names_only_commands_that_exist() -> None:
