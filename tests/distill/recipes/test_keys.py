@@ -36,7 +36,6 @@ LEFT_ALONE = {
     "recover.checkpoint_every": _CHECKPOINTS,
     "evaluate.hard_smoothing": "its default is HALD's",
     "evaluate.anneal_factor": "its default is LPQLD's",
-    "evaluate.precision": _MACHINE,
     "evaluate.compile": _COMPILE,
 }
 
