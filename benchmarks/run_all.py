@@ -75,6 +75,14 @@ ENTRIES = (
             "--set select.ipc=42 --set select.features=pixels --out runs/real",
         ),
     ),
+    Entry(
+        "rank-digits",
+        commands=(
+            "python benchmarks/objective_rank.py rank-digits runs/rank --every 20 "
+            "--students convnet3:width=32,resnet18:width=8",
+        ),
+        before=("distill run digits-exact --stage experts --stage match --out runs/rank",),
+    ),
     Entry("gradient"),
     Entry("gradient-width-128"),
     Entry("gradient-cuda"),
