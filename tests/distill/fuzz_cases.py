@@ -95,7 +95,8 @@ class Tally:
         text = err.getvalue()
         self.codes[code] += 1
         line = text.startswith("error: ") and text.count("\n") == 1 and text.endswith("\n")
-        if code not in (0, 1, 2, 3) or (code and not line) or (not code and text):
+        notes = all(said.startswith("note: ") for said in text.splitlines())
+        if code not in (0, 1, 2, 3) or not (line if code else notes):
             self.fault(seed, f"code {code}, stderr {text[:300]!r}")
         elif "--debug" in text or "too little memory" in text:
             self.fault(seed, f"not foreseen: {text[:300]!r}")

@@ -246,8 +246,8 @@ def test_images_of_a_class_give_context_where_there_are_several():
 def test_every_shape_has_ways_from_fine_to_coarse(shape):
     ways = list(coding_ways(shape))
     names = [type(way[0]).__name__ for way in ways]
-    assert names[:3] == ["Pixels", "Rounded", "Palette"]
-    assert len(names) - 3 == {28: 4, 32: 4, 15: 2, 8: 0}[shape[3]]
+    assert names[:4] == ["Pixels", "Rounded", "Palette", "Tones"]
+    assert len(names) - 4 == {28: 4, 32: 4, 15: 2, 8: 0}[shape[3]]
     images = torch.rand(shape, generator=torch.Generator().manual_seed(1))
     for way in ways[3:]:
         fine, coarse = (coding.decode(coding.start(images)) for coding in (way[0], way[-1]))
