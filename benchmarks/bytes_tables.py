@@ -9,6 +9,14 @@ from markdown_table import percent, table
 
 CONTROLS = ("coded", "herded")
 
+# The README's table by bytes: result file, and what was made.
+AGAINST_CODED = (
+    ("fashion-mnist-30kb", "Fashion-MNIST in two tones, labelled by a committee"),
+    ("fashion-mnist-30kb-resnet", "Fashion-MNIST in two tones, labelled by a committee"),
+    ("fashion-mnist-30kb-network", "Fashion-MNIST, and a network for its labels"),
+    ("digits-2kb", "handwritten digits, matched"),
+)
+
 
 def against_coded(results: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
     """Every student of some sets beside the better of the coded real images, least gain first.
@@ -36,3 +44,23 @@ def _rows(link: str, summary: dict[str, Any]) -> Iterator[tuple[float, list[str]
         real = f"{percent(best)} ({best['images']:,} images)"
         size = f"{summary['bytes']['totals'][source]:,}"
         yield gain, [link, size, f"`{student}`", percent(ours), real, f"{gain:+.1f}"]
+
+
+def labels_table(result: dict[str, Any]) -> list[str]:
+    """Students on coded images by whose labels they had, as Markdown; see `coded_labels.py`."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        found.setdefault(row["labels"], []).append(row)
+    rows = []
+    for kind, own in found.items():
+        right = own[0]["right"]
+        words = "–" if right is None else f"{100 * right:.1f} %"
+        rows.append([kind, words, *(percent(row) for row in own)])
+    first = next(iter(found.values()))
+    columns = [f"`{row['student']}`, {row['epochs']} epochs" for row in first]
+    return [
+        *table(["labels", "name the class", *columns], rows, words=1),
+        "",
+        f"{result['images']:,} coded images, {len(result['seeds'])} students at a learning rate of "
+        f"{result['lr']:g}, on {result['validation_images']:,} held-out training images.",
+    ]

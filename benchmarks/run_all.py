@@ -104,6 +104,7 @@ ENTRIES = (
     Entry("fashion-mnist-ipc1"),
     Entry("fashion-mnist-30kb"),
     Entry("fashion-mnist-30kb-resnet", after=("fashion-mnist-30kb",)),
+    Entry("coded-labels", after=("fashion-mnist-30kb",)),
     Entry("fashion-mnist-30kb-network"),
 )
 

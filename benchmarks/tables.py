@@ -20,7 +20,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from bytes_tables import against_coded
+from bytes_tables import AGAINST_CODED, against_coded, labels_table
 from code_state import RESULTS, ROOT
 from cost_tables import (
     TIMES,
@@ -45,14 +45,7 @@ SOURCES = {
     "votes": "committee votes",
     "projector": "projector",
 }
-# The README's table by bytes: result file, and what was made.
-AGAINST_CODED = (
-    ("fashion-mnist-30kb", "Fashion-MNIST in two tones, labelled by a committee"),
-    ("fashion-mnist-30kb-resnet", "Fashion-MNIST in two tones, labelled by a committee"),
-    ("fashion-mnist-30kb-network", "Fashion-MNIST, and a network for its labels"),
-    ("digits-2kb", "handwritten digits, matched"),
-)
-# The README's other table: what was made, student, labels, and the variant of an ablation too.
+# Beside random real images: what was made, student, labels, and the variant of an ablation too.
 AGAINST_RANDOM = (
     ("glyphs-labels", "1,000 characters, 10 per class, mosaics", "convnet3:width=32", "votes", ""),
     ("fashion-mnist-quick", "Fashion-MNIST (20,000), 1 per class", "resnet18:width=8", "votes", ""),
@@ -328,6 +321,7 @@ KINDS = {
     "ratio": workers_table,
     "plans": plans_table,
     "budgets": refinement_table,
+    "lr": labels_table,
 }
 
 
