@@ -47,11 +47,11 @@ def network_peaks(recipe: Recipe, shape: DataShape, spec: str) -> dict[str, int]
 
         return inner_cost(recipe, shape, spec, run, short).peak_bytes + more
 
-    peaks = [
-        inner_cost(recipe, shape, spec, _unrolled, count).peak_bytes
-        for count in (short, max(short - 1, 1))
-    ]
-    longer, shorter = peaks
+    def unrolled(count: int) -> int:
+        return inner_cost(recipe, shape, spec, _unrolled, count).peak_bytes
+
+    longer = unrolled(short)
+    shorter = unrolled(short - 1) if short > 1 else longer
     found = {
         "adjoint": replayed(1.0),
         "frozen": replayed(0.0),
