@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from distill.run.artefacts import RECOVER_STAGE
 from distill.run.context import Context
 from distill.stages.recover.disk import open_starts
+from distill.stages.recover.real import draw_candidates
 from distill.stages.recover.recipe import recover_table, set_shape
 from synth.committee.features import head_inputs
 from synth.images import images_at
@@ -62,11 +63,8 @@ class _Nearest:
         """Places [p] of recover.candidates real images of a class, features and complexity."""
         if label not in self._pools:
             context = self._context
-            real, labels = context.split("train")
-            members = torch.nonzero(labels.cpu() == label).flatten()
-            generator = context.generator(RECOVER_STAGE, "pool", label)
-            order = torch.randperm(len(members), generator=generator)
-            places = members[order[: recover_table(context).candidates]]
+            real, _ = context.split("train")
+            places = draw_candidates(context, label, "pool")
             images = images_at(real, places).to(context.device)
             self._pools[label] = places, self._features(images), edge_complexity(images)
         return self._pools[label]

@@ -16,6 +16,13 @@ from synth.selection import realism_loss
 _GROUPS, _ANCHORS = "groups", "anchors"
 
 
+def draw_candidates(context: Context, label: int, purpose: str) -> Tensor:
+    """Places of recover.candidates real images of a class in the train split, in random order."""
+    members = torch.nonzero(context.split("train")[1].cpu() == label).flatten()
+    order = torch.randperm(len(members), generator=context.generator(RECOVER_STAGE, purpose, label))
+    return members[order[: recover_table(context).candidates]]
+
+
 def make_groups(context: Context) -> Tensor:
     """The group of difficulty [m] of each image of the train split, one for each IPC index.
 
@@ -50,13 +57,11 @@ def make_anchors(context: Context) -> Tensor:
     saved = part.load()
     if saved is not None:
         return saved[0][_ANCHORS]
-    images, labels = context.split("train")
-    committee, own, found = load_committee(context), labels.cpu(), []
+    images, _ = context.split("train")
+    committee, found = load_committee(context), []
     for label in range(context.classes):
         context.stop.check()
-        members = torch.nonzero(own == label).flatten()
-        generator = context.generator(RECOVER_STAGE, "anchors", label)
-        drawn = members[torch.randperm(len(members), generator=generator)[: table.candidates]]
+        drawn = draw_candidates(context, label, "anchors")
         with torch.no_grad():
             batches = drawn.split(100)
             losses = [
