@@ -23,6 +23,7 @@ COMMANDS = {
     "sweep": ("sweep", "sweep"),
     "report": ("report", "report"),
     "plan": ("plan", "plan"),
+    "inspect": ("inspect", "inspect"),
     "show": ("show", "show"),
     "verify": ("verify", "verify"),
     "pack": ("pack", "pack"),
