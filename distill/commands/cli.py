@@ -21,6 +21,7 @@ COMMANDS = {
     "order": ("order", "order"),
     "evaluate": ("evaluate", "evaluate"),
     "sweep": ("sweep", "sweep"),
+    "audit": ("audit", "audit"),
     "report": ("report", "report"),
     "plan": ("plan", "plan"),
     "inspect": ("inspect", "inspect"),
