@@ -73,6 +73,7 @@ def inspect(
       distill inspect photos
       distill inspect photos --experts runs/mine --html health.html
     """
+    from distill.errors import InterruptedRunError
     from distill.evaluation.checks.inspection import Wishes, inspect_data
     from distill.evaluation.checks.inspection_page import inspection_page
     from distill.report.pages import refuse_other_file, write_page
@@ -81,8 +82,11 @@ def inspect(
     if html is not None:
         refuse_other_file(html, "--html")
     wishes = Wishes(size, int(channels) if channels else None, similarity, experts)
-    with listen() as stop:
-        found = inspect_data(data, wishes, device, quiet=quiet, check=stop.check)
+    try:
+        with listen() as stop:
+            found = inspect_data(data, wishes, device, quiet=quiet, check=stop.check)
+    except InterruptedRunError:
+        raise InterruptedRunError("interrupted; run the same command to begin anew") from None
     if html is not None:
         write_page(html, inspection_page(found))
     content = found.to_dict()

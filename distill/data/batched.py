@@ -30,7 +30,8 @@ def origin_of(images: Images, index: int) -> Any:
     """What an image is decoded from, such as a `Picture`; None for images from arrays."""
     while True:
         if isinstance(images, ImageSubset):
-            images, index = images.source, int(images.indices[index])
+            index = int(images.indices[index])
+            images = images.source
         elif isinstance(images, MappedImages):
             images = images.source
         elif isinstance(images, DecodedImages) and images.origins:

@@ -62,7 +62,8 @@ class Health:
     @property
     def modes(self) -> dict[str, int]:
         """Pillow's mode, or the number of channels of an array -> how many images."""
-        channels = f"{self.parts[0].images.shape[1]} channels"
+        count = self.parts[0].images.shape[1]
+        channels = f"arrays of {count} channel{'s' if count > 1 else ''}"
         return dict(Counter(stored.mode or channels for stored in self.stored).most_common())
 
     def name(self, part: str, index: int) -> str:
@@ -187,8 +188,8 @@ def _leak_sentence(leaks: Sequence[Pair], parts: Sequence[SurveyedPart]) -> str:
     held = Counter(name for name, _ in {pair.second for pair in leaks})
     counted = ", ".join(f"{held[name]} of {sizes[name]} {name}" for name in sizes if held[name])
     return (
-        f"images that are copies of images in another part: {counted} ({_kinds(leaks)}); accuracies"
-        " would be too high: remove the copies, or keep them in one part"
+        f"images that are, or look like, images in another part: {counted} ({_kinds(leaks)}); "
+        "accuracies would be too high: remove the copies, or keep them in one part"
     )
 
 
@@ -196,7 +197,7 @@ def _conflict_sentence(conflicts: Sequence[Pair]) -> str:
     if not conflicts:
         return ""
     return (
-        f"copies with another label than the image that they repeat: {len(conflicts)} "
+        f"copies with another label than the image that they are like: {len(conflicts)} "
         f"({_kinds(conflicts)}); likely label errors: correct one of the two"
     )
 

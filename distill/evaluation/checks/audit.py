@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.errors import DivergedRunError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.evaluation.checks.membership import Membership, attack_membership
 from distill.evaluation.checks.neighbours import (
     Balance,
@@ -169,6 +169,8 @@ def _attack(context: Context, set_file: Path, options: AuditOptions) -> Membersh
         )
     except FloatingPointError as error:
         raise DivergedRunError(f"a student of the audit diverged: {error}") from None
+    except InterruptedRunError:
+        raise InterruptedRunError("interrupted; run the same command to begin anew") from None
 
 
 def _compared(context: Context, data: DistilledSet, membership: Membership | None) -> Audit:

@@ -75,8 +75,8 @@ def test_every_planted_copy_is_found_and_nothing_else(health):
 def test_findings_say_what_is_wrong(health):
     text = "\n".join(health.findings())
     assert "pictures that cannot be read: 1;" in text
-    assert "copies of images in another part: 2 of 10 test (1 exact, 1 near)" in text
-    assert "another label than the image that they repeat: 1 (1 exact, 0 near)" in text
+    assert "or look like, images in another part: 2 of 10 test (1 exact, 1 near)" in text
+    assert "another label than the image that they are like: 1 (1 exact, 0 near)" in text
     assert "repeat another of their class and part: 1 (0 exact, 1 near)" in text
     assert "blank images: 1;" in text
     # A blank picture is gray as well.
@@ -100,7 +100,7 @@ def test_clean_data_have_no_findings():
     health = check_health(load_splits("digits"), "digits")
     assert health.findings() == []
     assert health.suggestions() == []
-    assert health.modes == {"1 channels": 1797}
+    assert health.modes == {"arrays of 1 channel": 1797}
 
 
 def test_gray_pictures_that_are_stored_in_colours_suggest_one_channel():

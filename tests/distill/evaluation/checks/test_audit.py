@@ -15,6 +15,7 @@ from distill.evaluation.checks.rates import interval_of, judge_attack
 from distill.recipes.build import build_data
 from distill.recipes.loading import check_recipe
 from distill.sets.set_file import SetFile, read_set, write_set
+from tests.distill.cases import CountingStop, listen_with
 
 
 def normal(count, mean, seed):
@@ -141,6 +142,12 @@ def test_a_set_of_real_images_is_told(run_copy, command):
     assert outcome.code == 0, outcome.err
     assert "exact copies of training images: 10 of 10 (100.0%)" in outcome.out
     assert "likelihood" not in outcome.out
+
+
+def test_an_interruption_is_one_line(finished, refused, monkeypatch):
+    stop = listen_with(CountingStop(2))
+    monkeypatch.setattr("distill.evaluation.checks.audit.listen", stop)
+    assert "begin anew" in refused(130, "audit", finished, *QUICK)
 
 
 def test_what_does_not_fit_is_one_line(finished, refused, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tests.distill.cases import write_recipe
+from tests.distill.cases import CountingStop, listen_with, write_recipe
 
 RECIPE = """
 [data]
@@ -97,6 +97,11 @@ def test_what_does_not_fit_is_one_line(photos, refused, finished, tmp_path):
     run = ("--experts", finished, "--quiet")
     assert "the run's own with --experts" in refused(2, "inspect", "digits", *run, "--size", "8")
     assert "name the folder of a run" in refused(1, "inspect", "digits", "--experts", tmp_path)
+
+
+def test_an_interruption_is_one_line(photos, refused, monkeypatch):
+    monkeypatch.setattr("distill.run.interrupt.listen", listen_with(CountingStop(1)))
+    assert "begin anew" in refused(130, "inspect", photos, "--quiet")
 
 
 def test_experts_of_other_data_are_refused(photos, refused, finished):
