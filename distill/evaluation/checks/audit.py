@@ -233,9 +233,10 @@ def _membership_sentences(found: Membership | None) -> list[str]:
             for rate in attack.rates
         )
         low, high = attack.auc_interval
-        verdict = "above chance" if attack.above_chance else "not above chance"
+        by = f"above chance by its {' and '.join(attack.evidence)}"
+        verdict = by if attack.above_chance else "not above chance"
         lines.append(
-            f"{words[name]}: area {attack.auc:.3f} ({low:.3f} to {high:.3f}), {verdict}; {rates}"
+            f"{words[name]}: {verdict}; area {attack.auc:.3f} ({low:.3f} to {high:.3f}); {rates}"
         )
     if found.control.above_chance:
         lines.append(

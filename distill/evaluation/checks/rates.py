@@ -57,9 +57,15 @@ class Attack:
     rates: tuple[Rate, ...]
 
     @property
+    def evidence(self) -> list[str]:
+        """By what the attack is better than chance: its area, or rates; empty if it is not."""
+        area = ["area"] if self.auc_interval[0] > 0.5 else []
+        return area + [f"rate at {one.allowed:.1%}" for one in self.rates if one.above_chance]
+
+    @property
     def above_chance(self) -> bool:
         """Whether the attack is better than chance by its area, or at a low rate."""
-        return self.auc_interval[0] > 0.5 or any(rate.above_chance for rate in self.rates)
+        return bool(self.evidence)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

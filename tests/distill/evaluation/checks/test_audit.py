@@ -44,6 +44,7 @@ def test_low_rates_are_counted_strictly_and_with_exact_intervals():
     exact = binomtest(50, 500).proportion_ci(method="exact")
     assert high.true_interval == pytest.approx((exact.low, exact.high))
     assert low.above_chance
+    assert judge_attack(members, others).evidence == ["rate at 0.1%", "rate at 1.0%"]
 
 
 def test_too_few_test_images_say_nothing_at_a_low_rate():
