@@ -105,6 +105,7 @@ def plan(
     from distill.recipes.early import check_early
     from distill.recipes.loading import load_recipe
     from distill.recipes.stages import STAGE_ENTRIES
+    from distill.recipes.weak_towers import tower_note
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
@@ -119,6 +120,8 @@ def plan(
     for sentence in missing_packages(resolved, STAGE_ENTRIES):
         echo(f"note: {sentence}", err=True)
     estimate = make_plan(resolved, Machines(**machines), within=within)
+    if note := tower_note(resolved, estimate["data"]["channels"]):
+        echo(f"note: {note}", err=True)
     if as_json:
         echo_json(estimate)
     else:

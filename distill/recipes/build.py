@@ -21,6 +21,7 @@ from distill.names import (
     OptionValue,
     arguments,
     resolve,
+    spelt_families,
 )
 from distill.recipes.schema import Recipe
 from distill.recipes.specs import CodecSpec, find_network, parse_coding, parse_network
@@ -154,6 +155,7 @@ def with_augmentation(recipe: Recipe, families: str) -> Recipe:
     Raises:
         RecipeError: for an unknown family.
     """
+    families = spelt_families(families)
     build_views(families, one_per_batch=True)
     table = recipe.data.model_copy(update={"augmentation": families})
     return recipe.model_copy(update={"data": table})
