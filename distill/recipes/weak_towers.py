@@ -11,8 +11,9 @@ from distill.recipes.schema import Recipe
 _CHARACTERS = ("glyphclip",)
 
 _WHAT_TO_DO = (
-    'set projector.tower to "open_clip:MODEL", or to "config:tiny-vit" (a small one that is fitted '
-    "to your own images and counted in the bytes), or leave [projector] out and keep the votes"
+    'set projector.tower to "open_clip:MODEL:PRETRAINED", or to "config:tiny-vit" with a '
+    "projector.rank of 16 or more (drawn from a seed, adapted to your own images), or leave "
+    "[projector] out and keep the votes"
 )
 
 
@@ -56,4 +57,4 @@ def agreement_note_of(metrics: Iterable[Mapping[str, Any]]) -> str:
     found = [row for row in metrics if row.get("stage") == "project" and "nearest_mean" in row]
     if not found:
         return ""
-    return agreement_note(float(found[-1]["agreement"]), float(found[-1]["nearest_mean"]))
+    return agreement_note(float(found[-1]["held_out_agreement"]), float(found[-1]["nearest_mean"]))

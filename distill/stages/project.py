@@ -84,7 +84,7 @@ def run_project(context: Context, table: ProjectorTable) -> None:
         raise DivergedRunError(f"project diverged at step {error.step}: {error}") from None
     except projectors.ProjectorError as error:
         raise WorkError(f"project: {error}") from None
-    context.log(PROJECT_STAGE, agreement=fidelity.agreement, nearest_mean=nearest)
+    context.log(PROJECT_STAGE, held_out_agreement=fidelity.agreement, nearest_mean=nearest)
     if note := agreement_note(fidelity.agreement, nearest):
         context.progress.say(f"note: {note}")
 

@@ -27,6 +27,15 @@ def test_tower_of_characters_is_called_weak_for_colour_images_alone(tower, chann
     assert ("knows characters" in note and "config:tiny-vit" in note) is noted
 
 
+def test_plan_says_that_a_tower_does_not_fit_colour_images(command, monkeypatch):
+    estimate = {"data": {"channels": 3}}
+    monkeypatch.setattr("distill.plan.make_plan", lambda *given, **named: estimate)
+    outcome = command("plan", "digits", "--json")
+    assert "note: projector.tower = glyphclip knows characters" in outcome.err
+    estimate["data"]["channels"] = 1
+    assert command("plan", "digits", "--json").err == ""
+
+
 def test_recipe_without_a_projector_needs_no_note():
     assert tower_note(check_recipe(RECIPE, "the recipe"), 3) == ""
 
@@ -41,10 +50,10 @@ def test_projector_below_class_means_of_pixels_is_called_weak():
 
 def test_last_fit_of_a_run_counts():
     rows = [
-        {"stage": "project", "agreement": 0.1, "nearest_mean": 0.3},
+        {"stage": "project", "held_out_agreement": 0.1, "nearest_mean": 0.3},
         {"stage": "project", "step": 1, "agreement": 0.4},
-        {"stage": "project", "agreement": 0.2, "nearest_mean": 0.4},
+        {"stage": "project", "held_out_agreement": 0.2, "nearest_mean": 0.4},
     ]
     assert agreement_note_of(rows) == agreement_note(0.2, 0.4)
-    assert agreement_note_of([*rows, {**rows[0], "agreement": 0.9}]) == ""
+    assert agreement_note_of([*rows, {**rows[0], "held_out_agreement": 0.9}]) == ""
     assert agreement_note_of([]) == ""
