@@ -17,8 +17,12 @@ def rows():
     """Cells of the reference's table of families, by family."""
     text = (ROOT / "docs/reference/recipes.md").read_text("utf-8")
     table = text.partition("### What views do")[2].partition("\n## ")[0]
-    found = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", table, re.MULTILINE)
-    return {name: (what, {32: small, 64: large}) for name, what, small, large in found}
+    found = re.findall(r"^\| (\w+) \| (.*) \| (.*) \| (.*) \|$", table, re.MULTILINE)
+    return {
+        name: (what, {32: small, 64: large})
+        for name, what, small, large in found
+        if name != "family"
+    }
 
 
 def numbers(text):
