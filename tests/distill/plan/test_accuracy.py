@@ -105,6 +105,9 @@ def test_seconds_of_every_stage_are_within_a_quarter_and_quickly_within_a_half(t
     found = child(tmp_path, "-c", TIMES, str(recipe), str(tmp_path / "run"))
     ratios = {name: (before + after) / 2 / real for name, (before, real, after, _) in found.items()}
     assert not outside_a_quarter(ratios), found
+    if text is COMPILED:
+        # Without compiling, a plan takes it to be for the first time; here it is not.
+        return
     quick = {name: price / real for name, (_, real, _, price) in found.items()}
     assert not outside_a_half(quick), found
 
