@@ -62,7 +62,10 @@ def test_commands_offer_every_layout_and_format():
     }
     own = {"npz", "safetensors", "torch"}
     others = {"mtt", "dc", "datm", "idc", "rded", "folder", "buffers"}
-    assert offered == {"layout": own | others, "form": own | {"imagefolder", "hf", "ddranking"}}
+    assert offered == {
+        "layout": own | others,
+        "form": own | {"imagefolder", "hf", "ddranking", "avalanche"},
+    }
 
 
 CASES = [
