@@ -13,6 +13,7 @@ from distill.evaluation.coded import coded_real, herded_draw, random_draw
 from distill.evaluation.confusion import Grade, grade
 from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import CODED_REAL, HERDED, RANDOM, STUDENTS, StudentJob
+from distill.evaluation.known_classes import class_count, known_images, known_logits
 from distill.evaluation.protocols import (
     batch_size,
     job_settings,
@@ -56,8 +57,8 @@ def grade_student(
             return Grade(0.0)
         raise
     size = None if job.bits is None else round_weights(network, job.bits)
-    images, labels = context.split("validation" if job.trial else "test")
-    return replace(grade(network, images, labels, context.classes), bytes=size)
+    tested = known_images(job, *context.split("validation" if job.trial else "test"))
+    return replace(grade(network, *tested, class_count(job, context.classes)), bytes=size)
 
 
 def trained_student(
@@ -65,7 +66,7 @@ def trained_student(
 ) -> nn.Module:
     """The student of a job after its last epoch."""
     # The same weights for all label sources of a seed: they are compared in pairs.
-    network = context.network(job.student, "evaluate", job.seed)
+    network = context.network(job.student, "evaluate", job.seed, classes=job.classes)
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
     batch = batch_size(table, _image_count(context, judged, job), context.classes)
@@ -132,7 +133,7 @@ def _batches(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Epochs:
     """The batches of every epoch, with soft labels mixed with the class where that is asked for."""
-    images, hard = _images(context, judged, job)
+    images, hard = known_images(job, *_images(context, judged, job))
     epochs = _labelled(context, table, judged, job, (images, hard))
     weight = table.hard_weight if job.way.hard_weight is None else job.way.hard_weight
     if not weight or trained_labels(job) == "hard":
@@ -150,8 +151,8 @@ def _labelled(
 ) -> Epochs:
     """The batches of every epoch, of images and their classes."""
     generator = context.generator("evaluate", job.group, job.labels, job.seed)
-    images, hard = seen
-    size = batch_size(table, len(images), context.classes)
+    (images, hard), classes = seen, class_count(job, context.classes)
+    size = batch_size(table, len(images), classes)
     votes = _stored_labels(table, judged, job)
     if votes is not None:
         return _stored(table, votes, images, hard, generator)
@@ -164,9 +165,10 @@ def _labelled(
         if not job.views:
             drawn, mix = Augmentation(()), "none"
         return lambda epoch: labelled_online(images, labeller, size, drawn, generator, mix, parts)
-    soft: LabelLogits = HardLogits(hard, context.classes)
-    if job.labels == "learned" and judged.content.learned is not None and job.group == STUDENTS:
-        soft = judged.content.learned.to(context.device)
+    soft: LabelLogits = HardLogits(hard, classes)
+    content = judged.content
+    if job.labels == "learned" and content.learned is not None and job.group == STUDENTS:
+        soft = known_logits(job, content.learned, content.seen_hard).to(context.device)
     views = _views(context, table, judged, job)
     return lambda epoch: shuffled_batches(images, soft, size, views, generator)
 
