@@ -32,7 +32,7 @@ from distill.run.context import Context
 from distill.run.engines import Load
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import MEASURED, read_set
-from distill.store.jsonl import append_sealed, read_sealed
+from distill.store.jsonl import append_sealed, from_row, read_sealed
 from distill.teachers.loading import has_committee, load_committee, load_projector
 
 
@@ -149,8 +149,8 @@ def _read(log: Path) -> dict[str, Grade]:
     for row in read_sealed(log):
         try:
             name = str(row.pop("job"))
-            grades[name] = Grade(**{**row, "accuracy": float(row["accuracy"])})
-        except (ValueError, KeyError, TypeError):
+            grades[name] = from_row(Grade, row)
+        except (KeyError, ValueError):
             continue
     return grades
 
