@@ -56,14 +56,16 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def from_row(kind: type[Kind], row: Mapping[str, Any]) -> Kind:
+def from_row(kind: type[Kind], row: Any) -> Kind:
     """The dataclass whose fields are a row's values.
 
     Raises:
         ValueError: if the row has other fields, or values of other types, as one of another
             program or of a stranger may.
     """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row of {kind.__name__} is a {type(row).__name__}, not an object")
     others = row.keys() - {field.name for field in fields(kind)}
     if others:
         raise ValueError(f"{', '.join(sorted(others))} are no fields of {kind.__name__}")
-    return TypeAdapter(kind).validate_python(dict(row))
+    return TypeAdapter(kind).validate_python(row)

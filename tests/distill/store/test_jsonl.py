@@ -29,6 +29,7 @@ def test_a_row_is_read_back_as_what_was_written():
 @pytest.mark.parametrize(
     "row",
     [
+        [],
         {},
         {"accuracy": None},
         {"accuracy": [0.5]},
