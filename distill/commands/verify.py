@@ -123,19 +123,24 @@ def _whole(path: Path) -> str:
 
 
 def _unchecked(path: Path) -> str:
-    """What is said of an artefact whose texts have no digest; nothing of others."""
+    """What is said of an artefact whose texts have no digest, or beside which lies more."""
     from distill.store.attributes import broken_attributes
     from distill.store.documents import read_json
     from distill.store.packed import INDEX, read_index
     from distill.store.seals import fits
 
+    beside: list[str] = []
     if path.is_file():
         old = broken_attributes(path) is None
     elif (path / INDEX).is_file():
         old = not read_index(path).sealed
     else:
-        old = fits(read_json(path / "projector.json")) is None
-    return "; written before there were digests of texts, so its texts are not checked" * old
+        description = read_json(path / "projector.json")
+        old = fits(description) is None
+        own = {"projector.json", *description["files"]}
+        beside = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+    words = "; written before there were digests of texts, so its texts are not checked" * old
+    return words + (f"; not part of it, so not checked: {', '.join(beside)}" if beside else "")
 
 
 def _read_through(path: Path) -> str:

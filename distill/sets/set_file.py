@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
-from distill.errors import WorkError
+from distill.errors import WorkError, lacks_memory
 from distill.run.artefacts import MANIFEST, SET
 from distill.sets.coded_set import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
@@ -233,6 +233,8 @@ def _read_encoded(labels: h5py.Group, name: str) -> EncodedVotes:
     try:
         return read_encoded(labels[name])
     except DAMAGE as error:
+        if lacks_memory(error):
+            raise
         raise OSError(f"labels/{name}, which can be encoded again: {error}") from None
 
 

@@ -240,6 +240,13 @@ def test_a_projector_from_before_it_held_a_digest_is_said_not_to_be_checked(run_
     assert command("verify", path.parent).out.endswith("so its texts are not checked\n")
 
 
+def test_what_lies_beside_a_projector_is_said_not_to_be_checked(run_copy, command):
+    for name in ("README.md", "about.json"):
+        (run_copy / "projector" / name).write_text("a card")
+    line = command("verify", run_copy / "projector").out
+    assert line.endswith("readable; not part of it, so not checked: README.md, about.json\n")
+
+
 @pytest.mark.parametrize("name", ["experts.h5", "committee.h5", "evaluation.json"])
 def test_run_with_a_flipped_byte_is_found(name, run_copy, refused):
     flip_byte(run_copy / name, (run_copy / name).stat().st_size // 2)
