@@ -216,7 +216,10 @@ def test_flipped_byte_of_a_projector_is_found(name, run_copy, refused):
     folder = run_copy / "projector"
     flip_byte(folder / name, (folder / name).stat().st_size - 3)
     assert name in refused(1, "verify", folder)
-    assert name in refused(1, "evaluate", run_copy, "--quiet")
+    words = ("--students", "mlp", "--seeds", "1", "--epochs", "1", "--quiet")
+    sweep = ("sweep", run_copy, "--codecs", "projector", "--out", run_copy / "sweep", *words)
+    for command in (("evaluate", run_copy, "--quiet"), sweep):
+        assert str(folder / name) in refused(1, *command)
 
 
 @pytest.mark.parametrize("text", ["{", "3"])

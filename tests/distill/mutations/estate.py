@@ -97,11 +97,13 @@ _OF_ANY_SET = (
     Reader(("order", "IT", "--out", "OUT"), "out", 1),
     Reader(("merge", "IT", "RUN", "--out", "OUT"), "out", 1),
     Reader(("evaluate", "IT", "--labels", "hard,learned", "--json", *SHORT), "json", 1),
+    Reader(("sweep", "IT", "--out", "OUT", "--json", *IMAGES), "json", 1),
     Reader((*_EXTEND, "--recipe", "HERD", "--out", "OUT", *SMALL), often=1),
 )
 _OF_SETS = (
     *_OF_ANY_SET,
     Reader(("encode", "IT", "--codec", "dense", "--out", "OUT", "--quiet"), "out", 1),
+    Reader(("verify", "IT", "--accuracy", "--json", "--quiet"), "json", 1),
 )
 _OF_ENCODED_SETS = (
     *_OF_ANY_SET,
@@ -115,6 +117,9 @@ _OF_RUNS = (
     Reader(("report", "IT", "RUN", "--out", "OUT"), "out"),
     Reader(("evaluate", "IT", "--labels", "hard,topk:k=3", "--json", *SHORT), "json"),
     Reader(("evaluate", "IT", "--labels", "hard", "--record", "--json", *SHORT), "json"),
+    Reader(("evaluate", "IT", "--labels", "votes,projector", "--json", *SHORT), "json"),
+    Reader(("sweep", "IT", "--out", "OUT", "--json", *SWEEP), "json", 2),
+    Reader((*_EXTEND, "--recipe", "HERD", "--out", "OUT", *SMALL), often=1),
     Reader(
         (
             "run",

@@ -21,7 +21,7 @@ from tests.distill.mutations.estate import Reader, Thing
 from tests.distill.mutations.meaning import lasting, meaning_of
 
 # What they have done stays, to go on from.
-_KEEP_WORK = ("run", "select", "extend")
+_KEEP_WORK = ("run", "select", "extend", "sweep")
 
 
 @dataclass(frozen=True)
