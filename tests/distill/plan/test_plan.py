@@ -20,11 +20,12 @@ from distill.stages.match.memory import matching_peaks
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 from distill.stages.units.unit import Part, Task, Unit
+from distill.store.seals import sealed
 from synth.losses import soft_cross_entropy
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 from synth.training.loop import TrainSettings
-from tests.distill.cases import TINY, write_recipe
+from tests.distill.cases import TINY, read_json, write_recipe
 
 FILES = {"experts": "experts.h5", "committee": "committee.h5", "set": "set.h5"}
 
@@ -357,6 +358,27 @@ def test_file_that_is_no_calibration_is_refused(text, recipe, refused, tmp_path)
     assert "c.json" in refused(1, "plan", recipe, "--calibration", path)
 
 
+def test_a_changed_calibration_is_refused(recipe, refused, tmp_path):
+    path = tmp_path / "c.json"
+    write_calibration(path, CALIBRATED)
+    text = path.read_text()
+    for before, after in (("H100", "H101"), ('"batch": 1', '"batch": 3'), ("seconds", "secondc")):
+        assert before in text
+        path.write_text(text.replace(before, after, 1))
+        line = refused(1, "plan", recipe, "--calibration", path)
+        assert "is not as it was measured; measure it again" in line
+
+
+@pytest.mark.parametrize("unit", [3, {"what": 1}, {"batch": {}}, {"seconds": "x"}, {"flops": []}])
+def test_units_of_other_kinds_are_refused(unit, recipe, refused, tmp_path):
+    path = tmp_path / "c.json"
+    write_calibration(path, CALIBRATED)
+    content = read_json(path)
+    content["units"][0] = {**content["units"][0], **unit} if isinstance(unit, dict) else unit
+    path.write_text(json.dumps(sealed(content)))
+    assert "is no calibration of this version" in refused(1, "plan", recipe, "--calibration", path)
+
+
 def test_clock_that_is_late_makes_one_call(monkeypatch):
     now = [0.0]
     for name in ("perf_counter", "process_time"):
@@ -431,7 +453,7 @@ def test_calibration_of_another_machine_prices_a_plan_on_many_devices(tmp_path, 
     raw["device"] = "NVIDIA H100"
     for unit in raw["units"]:
         unit["seconds"] = 0.001
-    file.write_text(json.dumps(raw))
+    file.write_text(json.dumps(sealed(raw)))
     many = ("--calibration", file, "--nodes", "2", "--gpus", "4")
     found = json.loads(command("plan", recipe, *small, *many, "--json").out)
     assert found["time"]["calibration"]["device"] == "NVIDIA H100"

@@ -79,17 +79,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Offers:
-    """Ways to keep real images in a budget: the fields of each `CodedReal`.
-
-    Raises:
-        TypeError: for other fields, as a row of another program may hold; see `JobLog`.
-    """
+    """Ways to keep real images in a budget: the fields of each `CodedReal`."""
 
     reals: list[tuple[str, int, int, int]]
-
-    def __post_init__(self) -> None:
-        for real in self.reals:
-            CodedReal(*real)
 
 
 def find_offers(context: Context, budget: Budget) -> Offers:
