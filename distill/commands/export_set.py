@@ -22,11 +22,11 @@ from distill.terminal import echo, echo_json
 @as_json
 @debug
 def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, debug: bool) -> None:
-    """Export PATH (a set.h5, or a run's folder) with a data card, README.md.
+    """Export PATH (a set.h5, or a run's folder) with a data card, README.md, and croissant.json.
 
-    safetensors, npz and torch hold all of the set; `distill import` reads them back. imagefolder
-    and hf hold 8-bit pictures; ddranking what the benchmark of that name takes; avalanche a replay
-    memory for continual learning.
+    safetensors, npz and torch hold all of the set; `distill import` reads them back. imagefolder,
+    hf and parquet hold 8-bit pictures; ddranking what the benchmark of that name takes; avalanche
+    a replay memory for continual learning.
 
     \b
     Example:

@@ -67,6 +67,7 @@ KINDS: dict[str, Callable[[], Rows]] = {
     "protocols": _protocols,
     "layouts": lambda: [*_entries(registry.LAYOUTS), *_entries(registry.EXPERT_LAYOUTS)],
     "formats": lambda: _entries(registry.FORMATS),
+    "loggers": lambda: _entries(registry.LOGGERS),
     "projector-formats": lambda: _entries(registry.PROJECTOR_FORMATS),
 }
 

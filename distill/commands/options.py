@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from distill.errors import suggestion
-from distill.names import allowed_code, recipe_names
+from distill.names import LOGGERS, NO_LOGGER, allowed_code, recipe_names
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -162,6 +162,13 @@ def recipe_options(command: Command) -> Command:
             help="Take experts, committee and images of the set from the folder of another run, "
             "where its recipe asks for the same, or experts from a file that `distill import "
             "--from buffers` made; may be given several times.",
+        ),
+        click.option(
+            "--log",
+            multiple=True,
+            type=NameChoice([*LOGGERS, NO_LOGGER]),
+            help="Also show metrics in this program; may be given several times. Default: "
+            "tensorboard, where it is installed.",
         ),
         allow_code,
         quiet,

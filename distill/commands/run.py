@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 from distill.commands.options import NameChoice, recipe_options
+from distill.names import chosen_loggers, resolve
 from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 from distill.terminal import columns, echo, echo_json, echo_lines
 
@@ -75,6 +76,7 @@ def _run(
     workers: int | Literal["auto"],
     download: bool,
     reuse: tuple[Path, ...],
+    log: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     debug: bool,
@@ -86,10 +88,12 @@ def _run(
 
     resolved = load_recipe(recipe, list(overrides), seed, budget)
     check_early(resolved)
+    shown = chosen_loggers(log)
     # Not above: they import torch, and a wrong recipe should not take seconds to be told.
     from distill.run.engines import build_engine
 
     chosen = build_engine(engine, workers, address)
+    from distill.run.progress import Progress
     from distill.stages.run_recipe import fetch_data, run_outcome, run_recipe
 
     if device is not None:
@@ -100,7 +104,8 @@ def _run(
         stages = (*(name for name in before if getattr(resolved, name) is not None), asked)
     if download:
         fetch_data(resolved)
-    report = run_recipe(resolved, out, stages, quiet=quiet, engine=chosen, reuse=reuse)
+    progress = Progress(quiet=quiet, loggers={one.name: resolve(one)() for one in shown})
+    report = run_recipe(resolved, out, stages, engine=chosen, reuse=reuse, progress=progress)
     if as_json:
         echo_json(run_outcome(out))
     elif report is not None:

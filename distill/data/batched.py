@@ -26,6 +26,20 @@ def select_images(images: Images, indices: Tensor) -> Images:
     return images[indices] if isinstance(images, Tensor) else ImageSubset(images, indices)
 
 
+def origin_of(images: Images, index: int) -> Any:
+    """What an image is decoded from, such as a `Picture`; None for images from arrays."""
+    while True:
+        if isinstance(images, ImageSubset):
+            index = int(images.indices[index])
+            images = images.source
+        elif isinstance(images, MappedImages):
+            images = images.source
+        elif isinstance(images, DecodedImages) and images.origins:
+            return images.origins[index]
+        else:
+            return None
+
+
 def pixels_of_bytes(values: Tensor) -> Images:
     """Pixels in [0, 1] of bytes (uint8 [n, c, h, w]), in a quarter of the memory."""
     return MappedImages(values, lambda part: part.float().div_(255))
@@ -107,11 +121,13 @@ class DecodedImages:
         count: n.
         extent: (c, h, w).
         decode: index -> image [c, h, w] in [0, 1].
+        origins: what each image is decoded from, as a picture in a file; empty if not known.
     """
 
     count: int
     extent: tuple[int, int, int]
     decode: Callable[[int], Tensor]
+    origins: Sequence[Any] = ()
 
     @property
     def shape(self) -> torch.Size:

@@ -113,6 +113,7 @@ def keep_classes(splits: SourceSplits, wanted: Sequence[str | int]) -> SourceSpl
         tuple(splits.class_names[number] for number in numbers),
         None if validation is None else kept(validation, "validation"),
         notes=splits.notes,
+        damaged=splits.damaged,
     )
 
 

@@ -40,14 +40,19 @@ def given_source(data: object, file: Path) -> str:
         DataError: for data of another kind.
     """
     if isinstance(data, str | Path):
-        return _named(data)
+        return named_source(data)
     arrays: dict[str, Any] = dict(_arrays(data))
     with atomic_path(file) as temporary, temporary.open("wb") as out:
         np.savez(out, **arrays)
     return f"npz:{file.resolve()}"
 
 
-def _named(data: str | Path) -> str:
+def named_source(data: str | Path) -> str:
+    """The source that a text or a path names: itself, a folder of classes, a pack, or an npz file.
+
+    Raises:
+        SourceError: for a text that names no source and no place.
+    """
     if isinstance(data, str) and data.partition(":")[0] in DATA:
         return data
     path = Path(data).expanduser()

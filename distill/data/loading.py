@@ -128,7 +128,7 @@ def load_splits(
     # Notes of a pack count its images, which are now cut; those that matter are made anew.
     notes = whole.notes if same or not whole.packed else ()
     digest = whole.digest if same else None
-    return replace(cut, packed=whole.packed, digest=digest, notes=notes)
+    return replace(cut, packed=whole.packed, digest=digest, notes=notes, damaged=whole.damaged)
 
 
 def _shaped(images: Images, channels: int | None, size: int | None) -> Images:

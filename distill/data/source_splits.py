@@ -53,6 +53,7 @@ class SourceSplits:
         packed: whether the images stay on the disk and are read by batches.
         digest: of packed data as they are; None where they were cut or changed.
         notes: sentences on what was passed over, left out, or taken for something else.
+        damaged: what was left out as damaged, and what is wrong with each.
     """
 
     train: Split
@@ -62,6 +63,7 @@ class SourceSplits:
     packed: bool = False
     digest: str | None = None
     notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     @property
     def three(self) -> tuple[Split, Split, Split]:

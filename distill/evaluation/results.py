@@ -13,6 +13,7 @@ from distill.errors import WorkError
 from distill.evaluation.balance import add_balanced
 from distill.evaluation.confusion import Grade, sum_confusions
 from distill.evaluation.equal_bytes import choose_controls
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import (
     STUDENTS,
     StudentJob,
@@ -23,7 +24,7 @@ from distill.evaluation.jobs import (
 )
 from distill.evaluation.scores import score_students
 from distill.evaluation.stated import protocol
-from distill.evaluation.students import EvaluatedSet, check_labels, grade_student, student_load
+from distill.evaluation.students import check_labels, grade_student, student_load
 from distill.evaluation.tuning import choose_ways, describe_ways, with_ways
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 
+import torch
 from torch import Generator, Tensor, nn
 
 from distill.errors import WorkError
 from distill.evaluation.coded import coded_real, herded_draw, random_draw
 from distill.evaluation.confusion import Grade, grade
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import CODED_REAL, HERDED, RANDOM, STUDENTS, StudentJob
 from distill.evaluation.known_classes import class_count, known_images, known_logits
 from distill.evaluation.protocols import (
@@ -23,92 +24,19 @@ from distill.evaluation.protocols import (
 from distill.evaluation.small_network import round_weights
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
-from distill.recipes.tables.relabel import RelabelTable
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.run.load import step_count
-from distill.sets.label_encoding import decode_votes
-from distill.sets.set_file import SetFile
-from projectors import Deployed, OnlineLabels, Projector
+from distill.sets.network_labels import labels_any_view
 from synth.augment import Augmentation, MixKind
 from synth.committee.relabel import StoredVotes, labelled_online
 from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft, with_classes
-from synth.committee.vote import Committee
-from synth.images import HardLogits, Images, LabelLogits, gather
+from synth.images import HardLogits, Images, LabelLogits, images_at
 from synth.training.batches import Batch, shuffled_batches
 from synth.training.discriminator import Discriminator
 from synth.training.loop import TrainSettings, train
 
 Epochs = Callable[[int], Iterable[Batch]]
-
-
-@dataclass(frozen=True)
-class EvaluatedSet:
-    """The set that is evaluated, and the label sources that go with it.
-
-    Attributes:
-        content: the synthetic set.
-        committee: the teachers, or None where there are none.
-        open_projector: reads the projector, which takes seconds; None where there is none.
-        relabel: how views are labelled online, and where the set has no votes their temperature.
-    """
-
-    content: SetFile
-    committee: Committee | None = None
-    open_projector: Callable[[], Projector] | None = None
-    relabel: RelabelTable = field(default_factory=RelabelTable)
-    _decoded: dict[str, StoredVotes] = field(default_factory=dict, init=False, repr=False)
-
-    @cached_property
-    def online(self) -> OnlineLabels:
-        """The projector's labels; one for all students, as those of a seed see the same views.
-
-        Raises:
-            WorkError: if the projector cannot be read.
-        """
-        if self.open_projector is None:
-            raise ValueError("there is no projector to ask for labels")
-        return OnlineLabels(Deployed(self.open_projector()).logits)
-
-    @cached_property
-    def voting(self) -> OnlineLabels:
-        """The committee's labels, remembered in the same way."""
-        if self.committee is None:
-            raise ValueError("there is no committee to ask for labels")
-        return OnlineLabels(self.committee.vote)
-
-    @property
-    def available(self) -> list[str]:
-        """The label sources that there are."""
-        sources = {
-            "hard": True,
-            "learned": self.content.learned is not None,
-            "votes": self.content.votes is not None,
-            "projector": self.open_projector is not None,
-        }
-        return [name for name, there in sources.items() if there] + list(self.content.encoded)
-
-    def stored(self, labels: str) -> StoredVotes | None:
-        """The stored label of every view, as votes or encoded; None for other sources."""
-        if labels == "votes":
-            return self.content.votes
-        encoded = self.content.encoded.get(labels)
-        if encoded is None:
-            return None
-        if labels not in self._decoded:
-            # One source at a time: in full they may take gigabytes.
-            self._decoded.clear()
-            self._decoded[labels] = decode_votes(encoded, gather(self.content.seen_images))
-        return self._decoded[labels]
-
-    @property
-    def labellers(self) -> list[str]:
-        """The label sources that can label other images: a set's stored votes cannot."""
-        sources = {
-            "votes": self.committee is not None,
-            "projector": self.open_projector is not None,
-        }
-        return [name for name, there in sources.items() if there]
 
 
 def grade_student(
@@ -228,7 +156,7 @@ def _labelled(
     votes = _stored_labels(table, judged, job)
     if votes is not None:
         return _stored(table, votes, images, hard, generator)
-    labeller = _labeller(judged, job)
+    labeller = _labeller(table, judged, job, images)
     if labeller is not None:
         drawn, parts, mix = _own_views(table, job) or relabel_views(judged.relabel), 1, table.mix
         if job.labels == "votes" and table.views is None:
@@ -250,7 +178,8 @@ def check_labels(table: EvaluateTable, judged: EvaluatedSet) -> None:
     if table.views is None:
         return
     for labels in table.labels:
-        if labels in judged.content.encoded:
+        encoded = judged.content.encoded.get(labels)
+        if encoded is not None and not labels_any_view(encoded):
             raise WorkError(
                 f"evaluate.labels has {labels}, which label stored views, but students draw views "
                 f"anew under protocol {table.protocol}; leave them out, or take protocol auto"
@@ -333,10 +262,14 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
     return context.split("train")
 
 
-def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
-    """What labels views online: the projector, or the committee for random real images."""
+def _labeller(
+    table: EvaluateTable, judged: EvaluatedSet, job: StudentJob, images: Images
+) -> Callable[[Tensor], Tensor] | None:
+    """What labels views online: projector, committee, or a network among the set's labels."""
     if on_whole(job) or job.group in CODED_REAL:
         return None
+    if job.labels in judged.content.encoded and table.views is not None:
+        return judged.network(job.labels, images_at(images, torch.arange(1)))
     if job.labels == "projector" and judged.open_projector is not None:
         return judged.online
     if job.labels == "votes" and judged.committee is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from distill.names.augmentations import FAMILIES, unknown_families
+from distill.names.augmentations import FAMILIES, sign_of, unknown_families
 from distill.names.codecs import CODECS
 from distill.names.codings import CODINGS
 from distill.names.data import DATA
@@ -37,6 +37,7 @@ from distill.names.exchange import (
     importable,
 )
 from distill.names.gradients import GRADIENTS
+from distill.names.loggers import LOGGERS, NO_LOGGER, chosen_loggers
 from distill.names.networks import NETWORKS, TEACHERS
 from distill.names.own import (
     allow_code,
@@ -62,8 +63,10 @@ __all__ = [
     "GRADIENTS",
     "LABELLING",
     "LAYOUTS",
+    "LOGGERS",
     "MAKING",
     "NETWORKS",
+    "NO_LOGGER",
     "PACK_INDEX",
     "PROJECTOR_FORMATS",
     "PROTOCOLS",
@@ -85,6 +88,7 @@ __all__ = [
     "allowed_modules",
     "arguments",
     "choices",
+    "chosen_loggers",
     "code_that_is_allowed",
     "find_own",
     "find_own_codec",
@@ -97,6 +101,7 @@ __all__ = [
     "recipe_names",
     "resolve",
     "selection",
+    "sign_of",
     "unknown_families",
 ]
 

@@ -79,6 +79,12 @@ FORMATS: Registry[FormatEntry] = Registry(
             "hf", "a dataset repository of 8-bit pictures", "datasets", f"{_PICTURES}:write_hf"
         ),
         FormatEntry(
+            "parquet",
+            "a table of 8-bit pictures, classes and soft labels",
+            "Apache Parquet, extra parquet",
+            "distill.sets.exchange.export_parquet:write_parquet",
+        ),
+        FormatEntry(
             "ddranking",
             "what the benchmark of that name takes",
             "DD-Ranking",

@@ -16,6 +16,7 @@ from distill.errors import RecipeError, WorkError
 from distill.recipes.build import build_data, with_place
 from distill.recipes.loading import check_recipe
 from distill.report import ReportInput, render_comparison, render_report
+from distill.report.pages import refuse_other_file
 from distill.run.artefacts import (
     EVALUATE_STAGE,
     EVALUATION,
@@ -34,8 +35,6 @@ from distill.store.seals import fits, sealed_page
 from synth.images import Images
 
 _REAL_PER_CLASS = 5
-
-_HTML = b"<!doctype html"
 
 _SWEEP, _SWEEP_TABLE = "sweep", "sweep.json"
 
@@ -89,7 +88,7 @@ def write_comparison(
     Raises:
         WorkError: if a folder is not a run that was evaluated.
     """
-    _refuse_other_file(out)
+    refuse_other_file(out)
     names = _short_names(folders)
     # Pages of several runs show no real images.
     reports = {
@@ -100,13 +99,6 @@ def write_comparison(
         page = render_comparison(reports)
     write_text(out, page)
     return out
-
-
-def _refuse_other_file(out: Path) -> None:
-    if not out.exists():
-        return
-    if not out.is_file() or not out.read_bytes().lower().startswith(_HTML):
-        raise WorkError(f"--out {out} exists and is no HTML page; name another file, or remove it")
 
 
 @contextmanager

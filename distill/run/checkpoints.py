@@ -69,7 +69,7 @@ class Checkpoint:
         saved = self.part("state").load()
         header: dict[str, Any] = {"before": 0, "rows": []} if saved is None else saved[1]
         self._run.keep_metrics(self._stage, header["before"])
-        self._run.append_metrics(header["rows"])
+        self._run.append_metrics(header["rows"], again=True)
         self._before, self._rows = header["before"] + len(header["rows"]), []
         return None if saved is None else (saved[0], header["header"])
 

@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -50,6 +50,7 @@ class Run:
         manifest: what manifest.json says.
         read_only: whether another process owns the folder, and this one writes nothing.
         timer: of the running stage; saved whenever metrics are written.
+        hear: is called with the rows of metrics that are new.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Run:
         self.manifest = manifest or {"recipe": {}, "stages": {}}
         self.read_only = read_only
         self.timer: StageTimer | None = None
+        self.hear: Callable[[Sequence[Mapping[str, Any]]], None] = lambda rows: None
 
     @property
     def path(self) -> Path:
@@ -109,11 +111,13 @@ class Run:
         """Write the manifest."""
         write_manifest(self.path, self.manifest)
 
-    def append_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Append rows to metrics.jsonl."""
+    def append_metrics(self, rows: list[dict[str, Any]], *, again: bool = False) -> None:
+        """Append rows to metrics.jsonl; `again`, if they stood there before an interruption."""
         if self.read_only or not rows:
             return
         append_lines(self.path / METRICS, rows)
+        if not again:
+            self.hear(rows)
         if self.timer is not None:
             self.timer.note()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from typing_extensions import override
 
+from distill.run.loggers import MetricLogger
 from distill.terminal import echo, visible
 
 
@@ -57,6 +58,7 @@ class Progress:
 
     Attributes:
         advance: of the task that is under way.
+        loggers: programs that are shown a run's metrics as well, by name.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Progress:
         quiet: bool = False,
         every_seconds: float = 15.0,
         tell: Callable[[Event], object] | None = None,
+        loggers: Mapping[str, MetricLogger] | None = None,
     ) -> None:
+        self.loggers = dict(loggers or {})
         self.advance: Advance = Counted()
         self._tell = tell
         self._quiet = quiet

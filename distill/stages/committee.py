@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from distill.teachers.inspection import comes_whole, refuse_chance
 from distill.teachers.pretrained import comes_trained, member_network, weights_digests
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
-from synth.training.batches import shuffled_batches
+from synth.training.batches import Batch, mixed_batches, shuffled_batches
 from synth.training.loop import TrainSettings, train
 from synth.training.prediction import accuracy, predict
 
@@ -84,11 +85,12 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
-    epochs = train(
-        network,
-        lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
-        _settings(committee, spec),
-    )
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        plain = shuffled_batches(images, soft, table.batch_size, views, generator)
+        return mixed_batches(plain, table.mix, generator)
+
+    epochs = train(network, batches, _settings(committee, spec))
     curve: Curve = []
     state: State = {}
     kept = 0

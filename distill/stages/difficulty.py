@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import torch
 from torch import Tensor, nn
 
 from distill.recipes.schema import scored_epochs
 from distill.recipes.tables.select import SelectTable
-from distill.run.artefacts import EXPERTS, EXPERTS_STAGE
+from distill.run.artefacts import EXPERTS
 from distill.run.context import Context
 from distill.stages.match.start import MatchStart
 from distill.stages.units.networks import Units
 from distill.stages.units.unit import Task, Unit
-from distill.store.experts import read_info, read_snapshots
-from synth.parameters import load_vector
+from distill.store.experts import read_info
+from distill.teachers.expert_looks import expert_looks
 from synth.selection import by_difficulty, choose_per_class, el2n, forgetting_counts
 from synth.training.prediction import predict, predict_classes
-
-# A network -> what it says of the real images, [m].
-Look = Callable[[nn.Module], Tensor]
 
 
 def el2n_scores(context: Context, table: SelectTable) -> Tensor:
@@ -42,7 +37,7 @@ def forgetting_scores(context: Context, table: SelectTable) -> Tensor:
         return (predict_classes(network, images) == labels).cpu()
 
     epochs = scored_epochs(context.recipe)
-    counts = [forgetting_counts(looks) for looks in _looks(context, epochs, right)]
+    counts = [forgetting_counts(looks) for looks in expert_looks(context, epochs, right)]
     return torch.stack(counts).float().mean(dim=0)
 
 
@@ -76,21 +71,5 @@ def _el2n_at(context: Context, epoch: int) -> Tensor:
     def score(network: nn.Module) -> Tensor:
         return el2n(predict(network, images), labels).cpu()
 
-    scores = [next(looks) for looks in _looks(context, (epoch,), score)]
+    scores = [next(looks) for looks in expert_looks(context, (epoch,), score)]
     return torch.stack(scores).mean(dim=0)
-
-
-def _looks(context: Context, epochs: tuple[int, ...], look: Look) -> Iterator[Iterator[Tensor]]:
-    """What each expert of the first network says after these epochs, one after the other."""
-    path = context.run.path / EXPERTS
-    info = read_info(path)
-    network = context.network(info.network, EXPERTS_STAGE, 0).eval()
-
-    def of_expert(expert: int) -> Iterator[Tensor]:
-        for epoch in epochs:
-            context.stop.check()
-            snapshot, _ = read_snapshots(path, expert, (epoch, epoch))
-            load_vector(network, snapshot.to(context.device))
-            yield look(network)
-
-    return (of_expert(expert) for expert in info.networks[0].experts)

@@ -28,6 +28,7 @@ from distill.run.engines import Engine
 from distill.run.engines.process_group import joined
 from distill.run.folder import Run, open_run, write_summary
 from distill.run.interrupt import listen
+from distill.run.loggers import listening
 from distill.run.manifest import find_manifest, read_manifest
 from distill.run.progress import Progress
 from distill.sets.towers import fetch_tower
@@ -61,7 +62,7 @@ def run_recipe(
         engine: where independent work is done; None for this process.
         reuse: folders of other runs, whose experts and committees are reused where they fit, and
             experts.h5 files of other programs' experts.
-        progress: how far it is; None shows that on standard error, unless quiet.
+        progress: how far it is, and loggers; None shows that on standard error, unless quiet.
 
     Raises:
         LimbeckError: of the fitting kind; the run can be resumed.
@@ -98,7 +99,9 @@ def run_recipe(
             context.engine = engine or context.engine
             context.data = data
             context.reuse = tuple(reuse)
-            return _run_stages(context, stages)
+            resolved = run.manifest["recipe"]
+            with listening(progress.loggers, run.path, resolved, progress.say) as run.hear:
+                return _run_stages(context, stages)
 
 
 def _check_packages(recipe: Recipe, stages: Sequence[str], finished: Collection[str]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
-from synth.augment import Augmentation, Mix
+from synth.augment import Augmentation, Mix, MixKind, draw_mix
 from synth.images import Images, LabelLogits, images_at
+
+# Below it a logarithm would leave float32's range: a class that no label names.
+_MIN_PROBABILITY = 1e-13
 
 
 @dataclass(frozen=True)
@@ -75,3 +78,25 @@ def shuffled_batches(
             batch = augmentation.sample(len(index), size, generator).apply(batch)
         soft = labels[index.to(labels.device, non_blocking=True)]
         yield Batch(batch, soft, ids=index)
+
+
+def mixed_batches(batches: Iterable[Batch], kind: MixKind, generator: Generator) -> Iterator[Batch]:
+    """Batches whose images are mixed with each other, and whose labels in the same shares.
+
+    Source: Mixup, Zhang et al. 2018; CutMix, Yun et al. 2019.
+
+    Args:
+        batches: with label logits at temperature 1, not mixed yet.
+        kind: "none" leaves them as they are.
+        generator: draws one mix for each batch.
+    """
+    for batch in batches:
+        if kind == "none":
+            yield batch
+            continue
+        size = (batch.images.shape[2], batch.images.shape[3])
+        mix = draw_mix(kind, len(batch.images), size, generator)
+        share, soft = mix.own_share(size), batch.labels.softmax(dim=1)
+        mixed = share * soft + (1 - share) * soft[mix.partners.to(soft.device)]
+        labels = mixed.clamp_min(_MIN_PROBABILITY).log()
+        yield replace(batch, images=mix.apply(batch.images), labels=labels, mix=mix)

@@ -96,10 +96,10 @@ def build_splits(
             `size` is not set; pictures raise it when they are decoded, too.
     """
     check_size(request.size)
-    notes: list[str] = []
+    damaged: list[str] = []
     used = {name: parts[name] for name in roles if name is not None}
     if request.skip_damaged:
-        used, notes = _without_damaged(used, request)
+        used, damaged = _without_damaged(used, request)
     pictures = [picture for part in used.values() for picture in part.pictures]
     if not pictures:
         raise DataError(f"{request.source!r} holds no images; name another source")
@@ -116,7 +116,7 @@ def build_splits(
                 raise damaged_error(error, pictures, request) from None
             return image
 
-        images = DecodedImages(len(part.pictures), extent, decode)
+        images = DecodedImages(len(part.pictures), extent, decode, part.pictures)
         return Split(images, torch.tensor(part.labels, dtype=torch.int64))
 
     splits = {name: split(part) for name, part in used.items()}
@@ -126,7 +126,8 @@ def build_splits(
     else:
         test = splits[roles.test]
     held = None if roles.validation is None else splits[roles.validation]
-    return SourceSplits(train, test, names, held, notes=tuple(notes))
+    notes = (left_out_note(damaged),) if damaged else ()
+    return SourceSplits(train, test, names, held, notes=notes, damaged=tuple(damaged))
 
 
 def numbered_classes(labels: Tensor, name: str) -> tuple[str, ...]:
@@ -197,7 +198,7 @@ def _without_damaged(
         whole = [index for index, error in enumerate(errors) if error is None]
         pictures = [part.pictures[index] for index in whole]
         kept[name] = Part(pictures, [part.labels[index] for index in whole])
-    return kept, [left_out_note(left_out)] if left_out else []
+    return kept, left_out
 
 
 def left_out_note(left_out: Sequence[str]) -> str:

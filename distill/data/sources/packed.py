@@ -38,7 +38,13 @@ def read_packed(request: Request) -> SourceSplits:
         images = PackedImages(folder, name, index.shards[name])
         splits[name] = Split(images, images.labels)
     return SourceSplits(
-        **splits, class_names=index.class_names, digest=index.digest, packed=True, notes=index.notes
+        splits["train"],
+        splits["test"],
+        index.class_names,
+        splits["validation"],
+        packed=True,
+        digest=index.digest,
+        notes=index.notes,
     )
 
 

@@ -88,6 +88,15 @@ class Picture:
         with self._opened() as image:
             return image.mode in _GRAY_MODES
 
+    def mode(self) -> str:
+        """How values are stored, as Pillow calls it: L, RGB, CMYK and so on; reads the header only.
+
+        Raises:
+            PictureError: as `is_gray`.
+        """
+        with self._opened() as image:
+            return image.mode
+
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels, as the picture is shown.
 

@@ -74,7 +74,7 @@ def read_torchvision(request: Request) -> SourceSplits:
         part = read_eagerly(_open(name, root, test_arguments), request)
         test, left_out = part.split, left_out + part.left_out
     notes = (left_out_note(left_out),) if left_out else ()
-    return SourceSplits(train, test, names, notes=notes)
+    return SourceSplits(train, test, names, notes=notes, damaged=left_out)
 
 
 def download(source: str) -> None:

@@ -33,6 +33,7 @@ class TrainingTable(Table):
     lr: Positive = 0.002
     weight_decay: NotNegative = 0.01
     augmentation: str = "crop_scale_rotate"
+    mix: Literal["none", "cutmix", "mixup"] = "none"
     patience: Count | None = None
     weights: str | None = None
     mean: Annotated[list[float], Field(min_length=1)] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 from distill.errors import WorkError
@@ -10,6 +12,7 @@ from distill.sets.dataset import DistilledSet
 from distill.sets.exchange.arrays import new_set, read_archive, write_archive
 from distill.sets.exchange.card import data_card
 from distill.sets.exchange.convert import Converted, ImportOptions, convert
+from distill.sets.exchange.croissant import CROISSANT, croissant
 from distill.sets.exchange.expert_buffers import import_experts
 from distill.sets.exchange.export_formats import Written
 from distill.sets.set_file import read_set, set_path, write_set
@@ -19,7 +22,7 @@ CARD = "README.md"
 
 
 def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
-    """Write the set at `path` into the new folder `out` in a format, with its data card.
+    """Write the set at `path` into the new folder `out` in a format, with its card and metadata.
 
     Args:
         path: set.h5, or the folder of a run.
@@ -38,6 +41,11 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     try:
         with new_folder(out) as folder:
             written: Written = resolve(FORMATS[form])(folder, data, archive)
+            # In ASCII: names may be no valid Unicode, or turn the direction of a terminal.
+            metadata = json.dumps(croissant(data, written, folder, licence), indent=2)
+            (folder / CROISSANT).write_text(f"{metadata}\n", encoding="ascii")
+            files = {**written.files, CROISSANT: "metadata in Croissant 1.0"}
+            written = replace(written, files=files)
             card = data_card(data, written.load, written.files, licence, written.prepare)
             (folder / CARD).write_text(card, encoding="utf-8")
     except OSError as error:

@@ -29,11 +29,13 @@ class Written:
         files: file name -> what it holds.
         load: Python that loads them from the folder that holds the card.
         prepare: what follows it in the card to train a student, see `training_lines`.
+        table: a Parquet file with the columns image, label and soft_label; "" for none.
     """
 
     files: dict[str, str]
     load: str
     prepare: Mapping[str, str] = field(default_factory=dict)
+    table: str = ""
 
 
 _ALL = "images (normalised), hard, labels/learned (logits) and all else that set.h5 holds"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from distill.sets.exchange.export_formats import Written, write_safetensors
 from distill.sets.exchange.training_lines import of_pictures
 from projectors.export.escapes import visible
 from synth.images import gather
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SOFT = "labels.npy"
 
@@ -87,23 +91,32 @@ def _write_pictures(root: Path, data: DistilledSet, folders: Sequence[str]) -> l
 
     Within a class, names are in the order of the set.
     """
-    from PIL import Image
+    names, digits = [], max(6, len(str(len(data) - 1)))
+    for index, picture in enumerate(pictures_of(data)):
+        name = f"{folders[int(data.hard[index])]}/{index:0{digits}d}.png"
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        names.append(name)
+    return names
 
+
+def pictures_of(data: DistilledSet) -> Iterator[Image.Image]:
+    """The images of a set as 8-bit pictures, in its order.
+
+    Raises:
+        WorkError: for images that are neither gray nor RGB.
+    """
     if data.images.shape[1] not in (1, 3):
         raise WorkError(
             f"the set has {data.images.shape[1]} channels, pictures have 1 or 3; export it as "
             "safetensors or npz"
         )
+    from PIL import Image
+
     pixels = data.preprocess.inverse(gather(data.images)).clamp(0, 1)
-    shown = (pixels * 255).round().to(torch.uint8)
-    names, digits = [], max(6, len(str(len(shown) - 1)))
-    for index, image in enumerate(shown):
-        name = f"{folders[int(data.hard[index])]}/{index:0{digits}d}.png"
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(_picture(image)).save(path)
-        names.append(name)
-    return names
+    for image in (pixels * 255).round().to(torch.uint8):
+        yield Image.fromarray(_picture(image))
 
 
 def _picture(image: Tensor) -> np.ndarray:
@@ -122,7 +135,7 @@ def ordered_folders(names: Sequence[str]) -> list[str]:
     if (
         kept == sorted(kept)
         and len(apart) == len(kept)
-        and not apart & {_SOFT, "readme.md"}
+        and not apart & {_SOFT, "readme.md", "croissant.json"}
         and all(name and _portable(name) == name == name.strip(" .") for name in kept)
     ):
         return kept

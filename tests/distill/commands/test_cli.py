@@ -90,8 +90,8 @@ def test_ls_json_has_a_list_of_entries_per_kind(command):
     assert outcome.code == 0
     kinds = json.loads(outcome.out)
     making = ["recipes", "data", "networks", "teachers", "codecs", "codings", "strategies"]
-    later = ["gradients", "protocols", "layouts", "formats", "projector-formats"]
-    assert list(kinds) == [*making, *later]
+    later = ["gradients", "protocols", "layouts", "formats", "loggers"]
+    assert list(kinds) == [*making, *later, "projector-formats"]
     # Teachers come from packages alone.
     assert [kind for kind, entries in kinds.items() if not entries] == ["teachers"]
     for entries in kinds.values():

@@ -19,6 +19,8 @@ REPLACING = {
     "encode a copy": ("encode", "RUN", "--codec", "dense", "--out", "OUT", "--quiet"),
     "sweep": ("sweep", "RUN", "--codecs", "topk:k=3", "--out", "OUT", "--quiet", *SHORT),
     "report of two": ("report", "RUN", "OTHER", "--out", "OUT"),
+    "audit": ("audit", "RUN", "--references", "0", "--html", "OUT", "--quiet"),
+    "inspect": ("inspect", "digits", "--html", "OUT", "--quiet"),
     "pack": ("pack", "digits", "--size", "8", "--out", "OUT", "--quiet"),
 }
 MAKING = {

@@ -80,6 +80,8 @@ def work(name, run, recipe, out):
         ],
         "sweep": [made, "--codecs", "topk:k=2", "--epochs", "1", "--seeds", "1", "--out", new],
         "report": [str(run)],
+        "inspect": ["digits", "--experts", str(run), "--html", new, "--quiet"],
+        "audit": [made, "--epochs", "1", "--students", "1", "--references", "3", "--quiet"],
         "plan": [str(write_recipe(out, SMALL, "small"))],
         "show": [str(run)],
         "verify": [str(run)],

@@ -14,7 +14,7 @@ from distill.store.committee import read_committee
 from distill.store.experts import read_snapshots
 from tests.distill.cases import contents, edited, flip_byte, flip_data, write_recipe
 
-COMMANDS = ("evaluate", "show", "verify")
+COMMANDS = ("audit", "evaluate", "show", "verify")
 
 
 def truncated(folder, finished):
@@ -74,7 +74,7 @@ def test_other_artefact_is_no_set(name, finished, refused):
 
 
 def test_folder_without_a_run_is_refused(refused, tmp_path):
-    for name in ("show", "verify", "report", "evaluate"):
+    for name in ("show", "verify", "report", "evaluate", "audit"):
         assert str(tmp_path) in refused(1, name, tmp_path)
 
 

@@ -5,15 +5,26 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from distill.report import render_comparison, render_report
+from distill.report.pages import PictureRow, PictureSection, render_pictures
 from tests.distill.report.cases import MARKUP, make_report, make_sweep
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium is installed")
+
+
+SECTION = PictureSection(
+    "pairs",
+    MARKUP,
+    MARKUP,
+    ("Pictures", MARKUP),
+    [PictureRow([(np.full((8, 8, 3), number / 4), MARKUP)] * 2, [MARKUP]) for number in range(4)],
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +45,7 @@ def pages(tmp_path_factory):
     texts = {
         "report": render_report(report),
         "evil": render_report(evil),
+        "pictures": render_pictures(MARKUP, MARKUP, [MARKUP] * 2, [(MARKUP, MARKUP)], [SECTION]),
         "comparison": render_comparison({"a": report, "b": replace(report, sweep=make_sweep())}),
     }
     for name, text in texts.items():
@@ -99,8 +111,16 @@ def test_page_renders_in_both_schemes_with_enough_contrast(show, name):
     assert grounds[1] < 0.1
 
 
+def test_pictures_stand_in_their_table_and_names_stay_words(show):
+    page = show("pictures")
+    assert page.locator("tbody tr").count() == 4
+    loaded = page.locator("tbody img").evaluate_all("all => all.map(e => e.naturalWidth)")
+    assert loaded == [8] * 8
+    assert page.locator("h1").text_content() == MARKUP
+
+
 def test_page_fits_a_telephone_without_scrolling_sideways(show):
-    for name in ("report", "comparison"):
+    for name in ("report", "comparison", "pictures"):
         page = show(name, width=390)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
 

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from distill.evaluation.coded import CodedReal, candidates, fit, random_draw
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob
-from distill.evaluation.students import EvaluatedSet, grade_student
+from distill.evaluation.students import grade_student
 from distill.evaluation.sweep.images.jobs import STORED, ImageJob, ImageOutcome
 from distill.evaluation.sweep.images.kept import first_images, kept_file, labelled
 from distill.evaluation.sweep.images.options import label_source

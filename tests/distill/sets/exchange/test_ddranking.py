@@ -96,7 +96,13 @@ def test_settings_are_complete_and_name_no_path_of_this_machine(exported, tmp_pa
 
 def test_data_that_it_does_not_know_get_no_settings(exported):
     out, data = exported("mine.npz", ["cat", "dog"])
-    assert set(contents(out)) == {"README.md", "images.pt", "labels.pt", "lr.pt"}
+    assert set(contents(out)) == {
+        "README.md",
+        "croissant.json",
+        "images.pt",
+        "labels.pt",
+        "lr.pt",
+    }
     assert torch.equal(torch.load(out / "images.pt", weights_only=True), data.images)
 
 

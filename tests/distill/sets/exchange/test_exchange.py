@@ -64,7 +64,7 @@ def test_commands_offer_every_layout_and_format():
     others = {"mtt", "dc", "datm", "idc", "rded", "folder", "buffers"}
     assert offered == {
         "layout": own | others,
-        "form": own | {"imagefolder", "hf", "ddranking", "avalanche"},
+        "form": own | {"imagefolder", "hf", "parquet", "ddranking", "avalanche"},
     }
 
 
@@ -297,6 +297,7 @@ def test_pictures_open_as_an_image_folder_with_soft_labels_beside(
         (["a/b", "c"], False),
         ([".cat", "dog"], False),
         (["README.md", "cat"], False),
+        (["cat", "croissant.json"], False),
         (["", "cat"], False),
         (["10", "9"], True),
     ],

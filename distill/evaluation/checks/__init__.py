@@ -1,0 +1,1 @@
+"""Looks at data before a run, and at a set after it: label errors, copies, membership."""
