@@ -23,8 +23,9 @@ import torch
 from record import RESULTS, provenance, write_result
 from torch import Tensor
 
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob, statistics_of
-from distill.evaluation.students import EvaluatedSet, grade_student
+from distill.evaluation.students import grade_student
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context

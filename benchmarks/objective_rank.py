@@ -27,8 +27,9 @@ from code_state import RESULTS
 from record import provenance, write_result
 from scipy.stats import spearmanr
 
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob, statistics_of
-from distill.evaluation.students import EvaluatedSet, grade_student
+from distill.evaluation.students import grade_student
 from distill.recipes.build import build_gradient
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.artefacts import EXPERTS

@@ -29,8 +29,9 @@ from code_state import RESULTS
 from record import provenance, write_result
 from torch import Generator, Tensor
 
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob, statistics_of
-from distill.evaluation.students import EvaluatedSet, grade_student
+from distill.evaluation.students import grade_student
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.run.context import Context
 from distill.run.interrupt import listen

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from distill.commands.cli import cli
-from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
+from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError, lacks_memory
 from distill.store.files import full_message, is_full
 from distill.terminal import echo_error, echo_lines
 
@@ -20,15 +20,6 @@ from distill.terminal import echo_error, echo_lines
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _SILENCE = logging.NullHandler()
-
-# How torch, oneDNN, C++, the loader of libraries and threads say it, without a type of their own.
-_MEMORY_SIGNS = (
-    "allocate memory",
-    "could not create a primitive",
-    "bad_alloc",
-    "failed to map segment",
-    "can't start new thread",
-)
 
 _NO_MEMORY = "there is too little memory; lower batch, image or set sizes, or free some"
 
@@ -75,16 +66,18 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has gone; say nothing more, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-    except MemoryError as error:
-        return _fail(f"{_NO_MEMORY} ({str(error) or 'no details'})", EXIT_FAILED, debug)
-    except OSError as error:
-        return _fail(_system_error_line(error), EXIT_FAILED, debug)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
-        name = type(error).__name__
-        if name == "OutOfMemoryError" or any(sign in str(error) for sign in _MEMORY_SIGNS):
-            return _fail(f"{_NO_MEMORY} ({str(error)[-200:]})", EXIT_FAILED, debug)
-        return _fail(f"{name}: {error}; add --debug for the traceback", EXIT_FAILED, debug)
+        return _fail(_line_of(error), EXIT_FAILED, debug)
     return EXIT_DONE
+
+
+def _line_of(error: Exception) -> str:
+    """One line for an error that no layer below has put into words."""
+    if lacks_memory(error):
+        return f"{_NO_MEMORY} ({str(error)[-200:] or 'no details'})"
+    if isinstance(error, OSError):
+        return _system_error_line(error)
+    return f"{type(error).__name__}: {error}; add --debug for the traceback"
 
 
 def _system_error_line(error: OSError) -> str:

@@ -76,6 +76,12 @@ from distill.terminal import columns, echo_json, echo_lines
     default=None,
     help="Also train without augmentation, and give DD-Ranking's two scores.",
 )
+@click.option(
+    "--steps",
+    metavar="N",
+    type=click.IntRange(2),
+    help="Let classes arrive in N groups; after each, train and test on those seen so far.",
+)
 @click.option("--record", is_flag=True, help="Store the results in SET.")
 @allow_code
 @place
@@ -95,6 +101,7 @@ def evaluate(
     workers: int | Literal["auto"],
     record: bool,
     anew: bool,
+    steps: int | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -105,6 +112,7 @@ def evaluate(
     \b
     Example:
       distill evaluate runs/digits/set.h5 --students convnet3,resnet18 --seeds 3 --json
+      distill evaluate runs/digits/set.h5 --steps 5
     """
     from distill.run.engines import build_engine
 
@@ -116,11 +124,13 @@ def evaluate(
         given |= {"whole_seeds": 0}
         del given["whole_epochs"]
     result = evaluate_set(
-        set_path, given, device, quiet, chosen, record=record, place=place, anew=anew
+        set_path, given, device, quiet, chosen, record=record, place=place, anew=anew, steps=steps
     )
     if as_json:
         echo_json(result)
         return
     from distill.report.result_table import result_lines
+    from distill.report.step_table import step_lines
 
-    echo_lines(result_lines(result, columns()))
+    lines = result_lines if steps is None else step_lines
+    echo_lines(lines(result, columns()))

@@ -25,7 +25,8 @@ def export_set(path: Path, form: str, out: Path, licence: str, as_json: bool, de
     """Export PATH (a set.h5, or a run's folder) with a data card, README.md, and croissant.json.
 
     safetensors, npz and torch hold all of the set; `distill import` reads them back. imagefolder,
-    hf and parquet hold 8-bit pictures; ddranking what the benchmark of that name takes.
+    hf and parquet hold 8-bit pictures; ddranking what the benchmark of that name takes; avalanche
+    a replay memory for continual learning.
 
     \b
     Example:

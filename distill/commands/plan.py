@@ -65,7 +65,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
-    help="Also write what is measured here to this file, for plans on other machines.",
+    help="Measure thoroughly, compiling what a run compiles, and write the times to this file, for "
+    "plans here and on other machines.",
 )
 @click.option(
     "--within",
@@ -89,9 +90,8 @@ def plan(
 ) -> None:
     """Say what RECIPE would cost: parameters, disk, memory and time, before anything is run.
 
-    Times are extrapolated from a calibration on this machine, which takes up to half a minute (and
-    a minute more where networks are compiled), or from a file that another machine wrote. The data
-    of the papers need not be there.
+    Times are extrapolated from a calibration on this machine, which takes seconds, or from a file
+    that --calibrate wrote, here or on another machine. The data of the papers need not be there.
 
     \b
     Example:
@@ -234,7 +234,7 @@ def _both(times: dict[str, Any], devices: int) -> str:
 def _part(part: dict[str, Any]) -> str:
     known = {
         "measured": f"measured {part['units']}",
-        "scaled": f"measured {part['units']} at batch {part['measured_batch']}, scaled",
+        "scaled": f"measured {part['units']} {_elsewhere(part)}, scaled",
         "by operations": f"not measured: {part['flops']:.2g} operations at the rate of others",
     }
     compiling = f", {part['compiling']:.0f} s to compile" if part["compiling"] else ""
@@ -242,6 +242,12 @@ def _part(part: dict[str, Any]) -> str:
         f"{part['times']:,} x {1000 * part['seconds']:.3g} ms, {part['what']}, batch "
         f"{part['batch']} ({known[part['basis']]}{compiling})"
     )
+
+
+def _elsewhere(part: dict[str, Any]) -> str:
+    """What was measured in place of a part."""
+    same = part["measured_batch"] == part["batch"]
+    return "without compiling" if same else f"at batch {part['measured_batch']}"
 
 
 def _bytes(count: int | None) -> str:

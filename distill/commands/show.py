@@ -67,9 +67,12 @@ def _packed(path: Path) -> dict[str, Any]:
 def _projector(path: Path) -> dict[str, Any]:
     from distill.errors import WorkError
     from distill.store.documents import read_json
+    from distill.store.seals import fits
 
     try:
         content = read_json(path / "projector.json")
+        if fits(content) is False:
+            raise ValueError("it is not what was written, by its digest")
         return {"kind": "projector", **content}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise WorkError(

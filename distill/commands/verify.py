@@ -102,21 +102,14 @@ def _whole(path: Path) -> str:
     from distill.data.sources.packed import verify_packed
     from distill.errors import WorkError
     from distill.stages.verification import look_at
-    from distill.store.attributes import broken_attributes
     from distill.store.packed import INDEX
 
     if (path / INDEX).is_file():
         if verify_packed(path):
-            return "packed data as they were packed"
+            return f"packed data as they were packed{_unchecked(path)}"
         raise WorkError(f"{path}: the data are no longer those that were packed; pack them again")
     if not (path / "manifest.json").is_file():
-        kind = _read_through(path)
-        words = ""
-        if kind == "projector":
-            words = "; its projector.json holds no digest of itself, so its texts are not checked"
-        elif path.is_file() and broken_attributes(path) is None:
-            words = "; written before attributes had digests, so its texts are not checked"
-        return f"{kind}, whole and readable{words}"
+        return f"{_read_through(path)}, whole and readable{_unchecked(path)}"
     state = look_at(path)
     if state.changed:
         remedies = dict.fromkeys(state.changed.values())
@@ -127,6 +120,27 @@ def _whole(path: Path) -> str:
         )
         raise WorkError(f"{path}: {'; '.join(what)}")
     return state.sentence()
+
+
+def _unchecked(path: Path) -> str:
+    """What is said of an artefact whose texts have no digest, or beside which lies more."""
+    from distill.store.attributes import broken_attributes
+    from distill.store.documents import read_json
+    from distill.store.packed import INDEX, read_index
+    from distill.store.seals import fits
+
+    beside: list[str] = []
+    if path.is_file():
+        old = broken_attributes(path) is None
+    elif (path / INDEX).is_file():
+        old = not read_index(path).sealed
+    else:
+        description = read_json(path / "projector.json")
+        old = fits(description) is None
+        own = {"projector.json", *description["files"]}
+        beside = sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+    words = "; written before there were digests of texts, so its texts are not checked" * old
+    return words + (f"; not part of it, so not checked: {', '.join(beside)}" if beside else "")
 
 
 def _read_through(path: Path) -> str:

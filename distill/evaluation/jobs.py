@@ -68,6 +68,7 @@ class StudentJob:
         epochs: of its training; None for those of its protocol.
         factor: factor^2 real images are formed in each stored one, where they are coded.
         bits: that each of its weights is rounded to before it is tested; None for none.
+        classes: it is trained, tested, and can tell apart the first so many; None for all.
     """
 
     group: str
@@ -82,6 +83,7 @@ class StudentJob:
     epochs: int | None = None
     factor: int = 1
     bits: int | None = None
+    classes: int | None = None
 
     @property
     def name(self) -> str:
@@ -91,8 +93,9 @@ class StudentJob:
         coded += "" if self.factor == 1 else f"/factor={self.factor}"
         coded += "" if self.bits is None else f"/bits={self.bits}"
         epochs = "" if self.epochs is None else f"/epochs={self.epochs}"
+        classes = "" if self.classes is None else f"/classes={self.classes}"
         trial = "/trial" if self.trial else ""
-        return f"{self.kind}/{self.seed}{views}{self.way.name}{coded}{epochs}{trial}"
+        return f"{self.kind}/{self.seed}{views}{self.way.name}{coded}{epochs}{classes}{trial}"
 
     @property
     def kind(self) -> str:

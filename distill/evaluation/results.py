@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import projectors
 from distill.errors import WorkError
 from distill.evaluation.balance import add_balanced
 from distill.evaluation.confusion import Grade, sum_confusions
 from distill.evaluation.equal_bytes import choose_controls
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import (
     STUDENTS,
     StudentJob,
@@ -23,17 +23,21 @@ from distill.evaluation.jobs import (
 )
 from distill.evaluation.scores import score_students
 from distill.evaluation.stated import protocol
-from distill.evaluation.students import EvaluatedSet, check_labels, grade_student, student_load
+from distill.evaluation.students import check_labels, grade_student, student_load
 from distill.evaluation.tuning import choose_ways, describe_ways, with_ways
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
-from distill.run.artefacts import PROJECTOR
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import MEASURED, read_set
-from distill.store.jsonl import append_sealed, read_sealed
-from distill.teachers.loading import has_committee, load_committee, load_projector
+from distill.store.jsonl import append_sealed, from_row, read_sealed
+from distill.teachers.loading import (
+    has_committee,
+    load_committee,
+    load_projector,
+    projector_sizes,
+)
 
 
 def judge(
@@ -149,8 +153,8 @@ def _read(log: Path) -> dict[str, Grade]:
     for row in read_sealed(log):
         try:
             name = str(row.pop("job"))
-            grades[name] = Grade(**{**row, "accuracy": float(row["accuracy"])})
-        except (ValueError, KeyError, TypeError):
+            grades[name] = from_row(Grade, row)
+        except (KeyError, ValueError):
             continue
     return grades
 
@@ -176,18 +180,9 @@ def _open_judged(context: Context, path: Path) -> tuple[EvaluatedSet, tuple[int,
             f"{path} was made from other data than {context.data.source} holds now; "
             "name those that it was made from with --data"
         )
-    folder = context.run.path / PROJECTOR
-    has_projector = folder.is_dir()
+    size = projector_sizes(context)
     committee = load_committee(context) if has_committee(context) else None
     relabel = context.recipe.relabel or RelabelTable()
-    opened = partial(load_projector, context) if has_projector else None
-    sizes = _sizes(folder) if has_projector else (0, 0)
+    opened = None if size is None else partial(load_projector, context)
+    sizes = (0, 0) if size is None else (size.shipped, size.external)
     return EvaluatedSet(content, committee, opened, relabel), sizes
-
-
-def _sizes(folder: Path) -> tuple[int, int]:
-    try:
-        size = projectors.projector_bytes(folder)
-    except projectors.ProjectorError as error:
-        raise WorkError(f"projector {folder}: {error}") from None
-    return size.shipped, size.external

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.protocols import batch_size, protocol_name
-from distill.evaluation.students import EvaluatedSet, label_batches, student_settings
+from distill.evaluation.students import label_batches, student_settings
 from distill.names import PROTOCOLS
 from distill.recipes.build import relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
@@ -21,6 +22,9 @@ def protocol(context: Context, table: EvaluateTable, judged: EvaluatedSet) -> di
     """How students are trained, in plain values."""
     unlearned = judged.content.learned is None
     sources = [source for source in _SOURCES if source != "learned" or not unlearned]
+    if table.views is not None:
+        # Networks among the labels, which the students' own views are labelled by.
+        sources += [source for source in table.labels if source in judged.content.encoded]
     return {
         "test_images": len(context.data.test),
         "tested": "once, after the last epoch",
@@ -78,7 +82,7 @@ def _views_in_words(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, source: str
 ) -> dict[str, Any]:
     """What the students of a label source see."""
-    online = source in ("votes", "projector")
+    online = source not in ("hard", "learned")
     if table.views is not None:
         mixed = {"mix": table.mix} if online else {}
         return {**mixed, "views": table.views.split("_")}

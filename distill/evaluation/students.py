@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 
+import torch
 from torch import Generator, Tensor, nn
 
 from distill.errors import WorkError
 from distill.evaluation.coded import coded_real, herded_draw, random_draw
 from distill.evaluation.confusion import Grade, grade
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import CODED_REAL, HERDED, RANDOM, STUDENTS, StudentJob
+from distill.evaluation.known_classes import class_count, known_images, known_logits
 from distill.evaluation.protocols import (
     batch_size,
     job_settings,
@@ -22,92 +24,19 @@ from distill.evaluation.protocols import (
 from distill.evaluation.small_network import round_weights
 from distill.recipes.build import build_views, relabel_views
 from distill.recipes.tables.evaluate import EvaluateTable
-from distill.recipes.tables.relabel import RelabelTable
 from distill.run.context import Context
 from distill.run.engines import Load
 from distill.run.load import step_count
-from distill.sets.label_encoding import decode_votes
-from distill.sets.set_file import SetFile
-from projectors import Deployed, OnlineLabels, Projector
+from distill.sets.network_labels import labels_any_view
 from synth.augment import Augmentation, MixKind
 from synth.committee.relabel import StoredVotes, labelled_online
 from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft, with_classes
-from synth.committee.vote import Committee
-from synth.images import HardLogits, Images, LabelLogits, gather
+from synth.images import HardLogits, Images, LabelLogits, images_at
 from synth.training.batches import Batch, shuffled_batches
 from synth.training.discriminator import Discriminator
 from synth.training.loop import TrainSettings, train
 
 Epochs = Callable[[int], Iterable[Batch]]
-
-
-@dataclass(frozen=True)
-class EvaluatedSet:
-    """The set that is evaluated, and the label sources that go with it.
-
-    Attributes:
-        content: the synthetic set.
-        committee: the teachers, or None where there are none.
-        open_projector: reads the projector, which takes seconds; None where there is none.
-        relabel: how views are labelled online, and where the set has no votes their temperature.
-    """
-
-    content: SetFile
-    committee: Committee | None = None
-    open_projector: Callable[[], Projector] | None = None
-    relabel: RelabelTable = field(default_factory=RelabelTable)
-    _decoded: dict[str, StoredVotes] = field(default_factory=dict, init=False, repr=False)
-
-    @cached_property
-    def online(self) -> OnlineLabels:
-        """The projector's labels; one for all students, as those of a seed see the same views.
-
-        Raises:
-            WorkError: if the projector cannot be read.
-        """
-        if self.open_projector is None:
-            raise ValueError("there is no projector to ask for labels")
-        return OnlineLabels(Deployed(self.open_projector()).logits)
-
-    @cached_property
-    def voting(self) -> OnlineLabels:
-        """The committee's labels, remembered in the same way."""
-        if self.committee is None:
-            raise ValueError("there is no committee to ask for labels")
-        return OnlineLabels(self.committee.vote)
-
-    @property
-    def available(self) -> list[str]:
-        """The label sources that there are."""
-        sources = {
-            "hard": True,
-            "learned": self.content.learned is not None,
-            "votes": self.content.votes is not None,
-            "projector": self.open_projector is not None,
-        }
-        return [name for name, there in sources.items() if there] + list(self.content.encoded)
-
-    def stored(self, labels: str) -> StoredVotes | None:
-        """The stored label of every view, as votes or encoded; None for other sources."""
-        if labels == "votes":
-            return self.content.votes
-        encoded = self.content.encoded.get(labels)
-        if encoded is None:
-            return None
-        if labels not in self._decoded:
-            # One source at a time: in full they may take gigabytes.
-            self._decoded.clear()
-            self._decoded[labels] = decode_votes(encoded, gather(self.content.seen_images))
-        return self._decoded[labels]
-
-    @property
-    def labellers(self) -> list[str]:
-        """The label sources that can label other images: a set's stored votes cannot."""
-        sources = {
-            "votes": self.committee is not None,
-            "projector": self.open_projector is not None,
-        }
-        return [name for name, there in sources.items() if there]
 
 
 def grade_student(
@@ -128,8 +57,8 @@ def grade_student(
             return Grade(0.0)
         raise
     size = None if job.bits is None else round_weights(network, job.bits)
-    images, labels = context.split("validation" if job.trial else "test")
-    return replace(grade(network, images, labels, context.classes), bytes=size)
+    tested = known_images(job, *context.split("validation" if job.trial else "test"))
+    return replace(grade(network, *tested, class_count(job, context.classes)), bytes=size)
 
 
 def trained_student(
@@ -137,7 +66,7 @@ def trained_student(
 ) -> nn.Module:
     """The student of a job after its last epoch."""
     # The same weights for all label sources of a seed: they are compared in pairs.
-    network = context.network(job.student, "evaluate", job.seed)
+    network = context.network(job.student, "evaluate", job.seed, classes=job.classes)
     settings = student_settings(table, judged, job)
     batches = _batches(context, table, judged, job)
     batch = batch_size(table, _image_count(context, judged, job), context.classes)
@@ -204,7 +133,7 @@ def _batches(
     context: Context, table: EvaluateTable, judged: EvaluatedSet, job: StudentJob
 ) -> Epochs:
     """The batches of every epoch, with soft labels mixed with the class where that is asked for."""
-    images, hard = _images(context, judged, job)
+    images, hard = known_images(job, *_images(context, judged, job))
     epochs = _labelled(context, table, judged, job, (images, hard))
     weight = table.hard_weight if job.way.hard_weight is None else job.way.hard_weight
     if not weight or trained_labels(job) == "hard":
@@ -222,12 +151,12 @@ def _labelled(
 ) -> Epochs:
     """The batches of every epoch, of images and their classes."""
     generator = context.generator("evaluate", job.group, job.labels, job.seed)
-    images, hard = seen
-    size = batch_size(table, len(images), context.classes)
+    (images, hard), classes = seen, class_count(job, context.classes)
+    size = batch_size(table, len(images), classes)
     votes = _stored_labels(table, judged, job)
     if votes is not None:
         return _stored(table, votes, images, hard, generator)
-    labeller = _labeller(judged, job)
+    labeller = _labeller(table, judged, job, images)
     if labeller is not None:
         drawn, parts, mix = _own_views(table, job) or relabel_views(judged.relabel), 1, table.mix
         if job.labels == "votes" and table.views is None:
@@ -236,9 +165,10 @@ def _labelled(
         if not job.views:
             drawn, mix = Augmentation(()), "none"
         return lambda epoch: labelled_online(images, labeller, size, drawn, generator, mix, parts)
-    soft: LabelLogits = HardLogits(hard, context.classes)
-    if job.labels == "learned" and judged.content.learned is not None and job.group == STUDENTS:
-        soft = judged.content.learned.to(context.device)
+    soft: LabelLogits = HardLogits(hard, classes)
+    content = judged.content
+    if job.labels == "learned" and content.learned is not None and job.group == STUDENTS:
+        soft = known_logits(job, content.learned, content.seen_hard).to(context.device)
     views = _views(context, table, judged, job)
     return lambda epoch: shuffled_batches(images, soft, size, views, generator)
 
@@ -248,7 +178,8 @@ def check_labels(table: EvaluateTable, judged: EvaluatedSet) -> None:
     if table.views is None:
         return
     for labels in table.labels:
-        if labels in judged.content.encoded:
+        encoded = judged.content.encoded.get(labels)
+        if encoded is not None and not labels_any_view(encoded):
             raise WorkError(
                 f"evaluate.labels has {labels}, which label stored views, but students draw views "
                 f"anew under protocol {table.protocol}; leave them out, or take protocol auto"
@@ -331,10 +262,14 @@ def _images(context: Context, judged: EvaluatedSet, job: StudentJob) -> tuple[Im
     return context.split("train")
 
 
-def _labeller(judged: EvaluatedSet, job: StudentJob) -> Callable[[Tensor], Tensor] | None:
-    """What labels views online: the projector, or the committee for random real images."""
+def _labeller(
+    table: EvaluateTable, judged: EvaluatedSet, job: StudentJob, images: Images
+) -> Callable[[Tensor], Tensor] | None:
+    """What labels views online: projector, committee, or a network among the set's labels."""
     if on_whole(job) or job.group in CODED_REAL:
         return None
+    if job.labels in judged.content.encoded and table.views is not None:
+        return judged.network(job.labels, images_at(images, torch.arange(1)))
     if job.labels == "projector" and judged.open_projector is not None:
         return judged.online
     if job.labels == "votes" and judged.committee is not None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from distill.data import RealData
-from distill.errors import DivergedRunError, InterruptedRunError, WorkError
+from distill.errors import DivergedRunError, InterruptedRunError, RecipeError, WorkError
+from distill.evaluation.incremental import judge_steps
 from distill.evaluation.results import judge, open_judged
 from distill.evaluation.sweep.log import sweep_key
 from distill.evaluation.tuning import TRIED, stated_ways
@@ -42,6 +43,7 @@ def evaluate_set(
     record: bool = False,
     place: str | None = None,
     anew: bool = False,
+    steps: int | None = None,
 ) -> Any:
     """Evaluate a set outside its run; returns what `distill evaluate --json` prints.
 
@@ -56,6 +58,7 @@ def evaluate_set(
         place: where the real data lie now, a path or a source; None for where the recipe says.
         anew: choose the ways of training again, whatever the set states of them. So do changes of
             the protocol, or of what is tried.
+        steps: groups in which classes arrive, see `judge_steps`; None for all at once.
 
     Students that are finished when it is interrupted are kept among the user's caches; the same
     evaluation goes on from them, and removes them.
@@ -63,6 +66,8 @@ def evaluate_set(
     Raises:
         LimbeckError: of the fitting kind.
     """
+    if steps is not None:
+        _check_steps(changes, record=record)
     if engine is not None:
         engine.get_ready()
     set_file = set_path(path)
@@ -92,8 +97,12 @@ def evaluate_set(
         log = _log_of(context, set_file, Path(scratch), stated)
         if "labels" in changes:
             _say_left_out(context, set_file)
+        table = context.recipe.table("evaluate")
         try:
-            evaluation = judge(context, context.recipe.table("evaluate"), set_file, log, stated)
+            if steps is None:
+                evaluation = judge(context, table, set_file, log, stated)
+            else:
+                evaluation = judge_steps(context, table, set_file, log, steps, stated)
         except InterruptedRunError:
             kept = len(read_sealed(log)) if log.parent != Path(scratch) else 0
             raise InterruptedRunError(
@@ -108,6 +117,23 @@ def evaluate_set(
             add_measured(set_file, evaluation)
         log.unlink(missing_ok=True)
         return evaluation
+
+
+def _check_steps(changes: Mapping[str, object], *, record: bool) -> None:
+    """Raise RecipeError for what an evaluation by steps does not measure."""
+    others = {
+        "equal_bytes": "--equal-bytes",
+        "scores": "--scores",
+        "whole_epochs": "--whole-epochs",
+        "whole_seeds": "--whole-epochs",
+    }
+    asked = [option for key, option in others.items() if key in changes]
+    asked += ["--record"] if record else []
+    if asked:
+        raise RecipeError(
+            f"--steps trains students on the set and on random images, by hard and learned labels, "
+            f"and stores nothing; leave out {asked[0]}, or --steps"
+        )
 
 
 def _say_left_out(context: Context, set_file: Path) -> None:

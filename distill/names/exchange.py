@@ -10,6 +10,8 @@ _WRITERS = "distill.sets.exchange.export_formats"
 
 _PICTURES = "distill.sets.exchange.export_pictures"
 
+_REPLAY = "distill.sets.exchange.export_replay"
+
 _ARCHIVES = "distill.sets.exchange.arrays"
 
 _PROJECTORS = "projectors.export.formats"
@@ -87,6 +89,12 @@ FORMATS: Registry[FormatEntry] = Registry(
             "what the benchmark of that name takes",
             "DD-Ranking",
             f"{_WRITERS}:write_ddranking",
+        ),
+        FormatEntry(
+            "avalanche",
+            "a replay memory for continual learning",
+            "Avalanche",
+            f"{_REPLAY}:write_avalanche",
         ),
         FormatEntry(
             "torch",

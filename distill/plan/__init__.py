@@ -23,7 +23,7 @@ from distill.plan.calibration import (
     weakest,
     write_calibration,
 )
-from distill.plan.clock import Clock
+from distill.plan.clock import QUICK, THOROUGH, Clock
 from distill.plan.sizes import (
     committee_file,
     expert_buffer,
@@ -58,7 +58,8 @@ class Machines:
         gpus: devices of each.
         workers: processes that train networks at once, as `distill run --workers` has it.
         calibration: a file of times that were measured on one such device; None measures here.
-        calibrate: a file to which the times that were measured here are written, or None.
+        calibrate: a file to which the times that were measured here are written, or None. They are
+            then measured thoroughly, and what a run would compile is compiled.
     """
 
     nodes: int = 1
@@ -79,9 +80,10 @@ def make_plan(
         within: seconds into which it is to fit; settings that do are then sought.
 
     Counts and bytes are exact, or nearly so where HDF5 adds its own; memory comes from a dry run
-    without values; times are extrapolated from units of work that are timed here, in less than
-    half a minute, or that a calibration file holds. Where networks are worth compiling, they are
-    compiled to be timed, which takes up to a minute more.
+    without values; times are extrapolated from units of work that are timed here, in seconds, or
+    that a calibration file holds. Networks that a run would compile are timed as they are, and a
+    usual share of that is taken; where a calibration is written, they are compiled to be timed,
+    which takes up to a minute more.
 
     How many images fit under a coding is only known from the data, and which coding a search takes
     only after it; both are then rough.
@@ -103,7 +105,8 @@ def make_plan(
         spec: parameter_count(meta_network(spec, shape)) for spec in network_specs(recipe)
     }
     matching = _matching(recipe, shape)
-    units, clock = Units(recipe, shape, device), Clock(shape, device, other)
+    effort = QUICK if machines.calibrate is None else THOROUGH
+    units, clock = Units(recipe, shape, device), Clock(shape, device, other, effort)
     started = time.perf_counter()
     stages, process = {}, {}
     with closing(clock.companions):

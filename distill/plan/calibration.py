@@ -13,6 +13,8 @@ from distill.run.dry_run import Cost
 from distill.stages.units.unit import NotPricedError
 from distill.store.documents import read_json
 from distill.store.files import write_json
+from distill.store.jsonl import from_row
+from distill.store.seals import fits, sealed
 
 KIND, FORMAT = "calibration", 1
 
@@ -137,16 +139,14 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
                 f"{calibration.device} with {calibration.threads}; name another file"
             )
         units = {**{_key(unit): unit for unit in before.units}, **units}
-    write_json(
-        path,
-        {
-            "limbeck": KIND,
-            "format": FORMAT,
-            "device": calibration.device,
-            "threads": calibration.threads,
-            "units": [asdict(unit) for unit in units.values()],
-        },
-    )
+    content = {
+        "limbeck": KIND,
+        "format": FORMAT,
+        "device": calibration.device,
+        "threads": calibration.threads,
+        "units": [asdict(unit) for unit in units.values()],
+    }
+    write_json(path, sealed(content))
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -160,9 +160,11 @@ def read_calibration(path: Path) -> Calibration:
     except (OSError, ValueError) as error:
         raise WorkError(f"calibration {path} cannot be read: {error}") from None
     try:
+        if fits(raw) is False:
+            raise WorkError(f"calibration {path} is not as it was measured; measure it again")
         if raw["limbeck"] != KIND or raw["format"] != FORMAT:
             raise ValueError
-        units = tuple(_checked(Timed(**unit)) for unit in raw["units"])
+        units = tuple(_checked(from_row(Timed, unit)) for unit in raw["units"])
         return Calibration(str(raw["device"]), int(raw["threads"]), units)
     except (KeyError, TypeError, ValueError):
         raise WorkError(

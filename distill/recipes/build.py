@@ -21,6 +21,7 @@ from distill.names import (
     OptionValue,
     arguments,
     resolve,
+    sign_of,
     spelt_families,
 )
 from distill.recipes.schema import Recipe
@@ -30,7 +31,7 @@ from distill.recipes.tables.match import MatchTable
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
 from projectors.codecs import CodecError, LabelCodec, register
-from synth.augment import Augmentation, dsa, parse_families
+from synth.augment import Augmentation, parse_families
 from synth.coding import CodingError, ImageCoding, Shape
 from synth.matching.gradients import GradientMethod
 from synth.updates import Momentum, UpdateRule, adam
@@ -135,16 +136,20 @@ def build_update(name: str, momentum: float) -> UpdateRule:
 
 
 def build_views(families: str, *, one_per_batch: bool) -> Augmentation | None:
-    """The augmentation named by families joined with underscores; None for "none".
+    """The augmentation of families as a recipe writes them; None for "none".
+
+    Args:
+        families: names joined by underscores, or by bars: one of these for each batch.
+        one_per_batch: draw one for each batch, even of names that are joined by underscores.
 
     Raises:
         RecipeError: for an unknown family.
     """
     try:
-        names = parse_families(families)
+        names = parse_families(families, sign_of(families))
         if not names:
             return None
-        return dsa(names) if one_per_batch else Augmentation(names)
+        return Augmentation(names, one_per_batch or sign_of(families) == "|")
     except ValueError as error:
         raise RecipeError(f"augmentation {families}: {error}") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill.report.verdict import best_by_student, find_verdict, gain_of, read_score
 
-_SET = "this set"
+THIS_SET = "this set"
 
 # Columns that stand to the left; the others hold counts.
 _LEFT = (0, 1, 2)
@@ -24,10 +24,10 @@ def result_lines(result: Mapping[str, Any], width: int | None = None) -> list[st
     """
     lines: list[str] = []
     for student, rows in _rows(result).items():
-        lines += [student, *_aligned(rows, width)]
+        lines += [student, *aligned(rows, width)]
     for student, sources in result.get("scores", {}).items():
         lines.append(f"scores of {student}")
-        lines += _aligned([(source, _scores(scores), "") for source, scores in sources.items()])
+        lines += aligned([(source, _scores(scores), "") for source, scores in sources.items()])
     counted = result["bytes"]
     sentences = (
         f"bytes: images {counted['images']:,}, labels {counted['labels']:,}, "
@@ -54,11 +54,11 @@ def seeds_text(count: int) -> str:
 def _rows(result: Mapping[str, Any]) -> dict[str, list[Sequence[str]]]:
     """By student: set or control, labels, accuracy, seeds, bytes, and remarks last."""
     rows: dict[str, list[Sequence[str]]] = {}
-    for title, students in ((_SET, result["students"]), *result["controls"].items()):
+    for title, students in ((THIS_SET, result["students"]), *result["controls"].items()):
         for student, sources in students.items():
             for source, stats in sources.items():
                 taken = stats.get("bytes")
-                if title == _SET:
+                if title == THIS_SET:
                     taken = result["bytes"].get("totals", {}).get(source)
                 row = (
                     title,
@@ -75,10 +75,10 @@ def _rows(result: Mapping[str, Any]) -> dict[str, list[Sequence[str]]]:
 def _remarks(result: Mapping[str, Any], title: str, student: str, source: str) -> Iterator[str]:
     """What else there is to say of one accuracy."""
     own = result["students"].get(student, {}).get(source)
-    stats = own if title == _SET else result["controls"][title][student][source]
+    stats = own if title == THIS_SET else result["controls"][title][student][source]
     ours, score = read_score(student, source, own or {}), read_score(student, source, stats)
     random = best_by_student(result["controls"].get("random", {})).get(student)
-    if title == _SET and ours is not None and random is not None:
+    if title == THIS_SET and ours is not None and random is not None:
         yield gain_of(ours, random).text("random images")
     if "coding" in stats:
         formed = f", {stats['factor'] ** 2} in one" if stats["factor"] > 1 else ""
@@ -97,8 +97,13 @@ def _scores(scores: Mapping[str, Any]) -> str:
     )
 
 
-def _aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> Iterable[str]:
-    """Rows with their columns below each other, the last one, of remarks, after them or below."""
+def aligned(rows: Sequence[Sequence[str]], width: int | None = None) -> Iterable[str]:
+    """Rows with their columns below each other, the last one, of remarks, after them or below.
+
+    Args:
+        rows: cells, as many in each; the first three columns stand to the left.
+        width: columns of the terminal; None for lines of any length.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for *cells, remark in rows:
         line = "  ".join(

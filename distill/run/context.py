@@ -156,10 +156,10 @@ class Context:
         """A generator for one purpose of this run."""
         return generator_for(self.recipe.seed, *keys)
 
-    def network(self, spec: str, *keys: int | str) -> nn.Module:
-        """A fresh network of a spec for this data, on the device."""
-        seed = seed_of(self.recipe.seed, "network", *keys)
-        network = build_network(spec, self.data.channels, self.data.size, self.classes, seed)
+    def network(self, spec: str, *keys: int | str, classes: int | None = None) -> nn.Module:
+        """A fresh network of a spec for this data, or for its first classes, on the device."""
+        seed, count = seed_of(self.recipe.seed, "network", *keys), classes or self.classes
+        network = build_network(spec, self.data.channels, self.data.size, count, seed)
         return network.to(self.device)
 
     def map(

@@ -141,6 +141,28 @@ def is_network(payload: bytes) -> bool:
     return "network" in document
 
 
+def labels_any_view(encoded: EncodedVotes) -> bool:
+    """Whether encoded labels are a network alone, which students can ask about views of their own.
+
+    Raises:
+        CodecError: for foreign bytes.
+    """
+    return unseal(encoded.payload)[0].get("network") in ("weights", "projector")
+
+
+def network_labeller(encoded: EncodedVotes, images: Tensor) -> Labeller:
+    """The network of encoded labels, which labels views of `images` [n, c, h, w] on their device.
+
+    Args:
+        encoded: for which `labels_any_view` holds.
+        images: of whose shape and device views will be.
+
+    Raises:
+        CodecError: if the payload is damaged, or does not fit the images.
+    """
+    return _labeller(encoded.payload, images, encoded.batch_statistics)
+
+
 def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
     """What students train on: the network's label of every view, or the stored one.
 

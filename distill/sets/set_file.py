@@ -26,10 +26,11 @@ import torch
 from torch import Tensor
 
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
-from distill.errors import WorkError
+from distill.errors import WorkError, lacks_memory
 from distill.run.artefacts import MANIFEST, SET
 from distill.sets.coded_set import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
+from distill.sets.set_attributes import attribute_problem
 from distill.sets.soft_labels import put_votes, read_votes, votes_problem
 from distill.store.files import refuse_links
 from distill.store.hdf5 import (
@@ -232,6 +233,8 @@ def _read_encoded(labels: h5py.Group, name: str) -> EncodedVotes:
     try:
         return read_encoded(labels[name])
     except DAMAGE as error:
+        if lacks_memory(error):
+            raise
         raise OSError(f"labels/{name}, which can be encoded again: {error}") from None
 
 
@@ -244,7 +247,7 @@ def _coded_shape(path: Path, payload: bytes) -> Sequence[int]:
 
 def _decoded(path: Path, content: SetFile, payload: bytes) -> SetFile:
     """The content with the images of its payload."""
-    _refuse(path, _attribute_problem(content.manifest))
+    _refuse(path, attribute_problem(content.manifest))
     try:
         images = decode_coded(payload, content.preprocess, len(content.hard))
     except (CodingError, DataError, RuntimeError) as error:
@@ -276,28 +279,13 @@ def _read_whitening(file: h5py.File, shape: Sequence[int]) -> Whitening:
 
 
 def _check(path: Path, content: SetFile) -> None:
-    _refuse(path, _attribute_problem(content.manifest))
+    _refuse(path, attribute_problem(content.manifest))
     _refuse(path, _image_problem(content) or _label_problem(content))
 
 
 def _refuse(path: Path, problem: str | None) -> None:
     if problem:
         raise WorkError(f"{path}: {problem}; the file is damaged or foreign: make it again")
-
-
-def _attribute_problem(manifest: dict[str, Any]) -> str | None:
-    names, lr = manifest["class_names"], manifest["student_lr"]
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
-        return f"class_names is {names!r}, need a list of names"
-    if not isinstance(lr, float) or not 0 < lr < float("inf"):
-        return f"student_lr is {lr!r}, need a number above 0"
-    if not isinstance(manifest["source"], dict) or "digest" not in manifest["source"]:
-        return "source lacks the digest of the real data"
-    if not isinstance(manifest["recipe"], dict):
-        return "recipe holds no tables"
-    if not isinstance(manifest["factor"], int) or manifest["factor"] < 1:
-        return f"factor is {manifest['factor']!r}, need a whole number of at least 1"
-    return None
 
 
 def _image_problem(content: SetFile) -> str | None:

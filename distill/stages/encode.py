@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from distill.errors import WorkError
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob
-from distill.evaluation.students import EvaluatedSet, trained_student
+from distill.evaluation.students import trained_student
 from distill.recipes.build import build_codec
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.schema import Recipe

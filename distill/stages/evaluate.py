@@ -41,6 +41,7 @@ from distill.evaluation.small_network import (
 )
 from distill.evaluation.tuning import plan_trials
 from distill.recipes.build import relabel_views
+from distill.recipes.specs import parse_codec
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
@@ -184,7 +185,8 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     settings = job_settings(table, job, temperature=relabel.temperature)
     steps = settings.epochs * step_count(count, batch)
     unlabelled = stored or whole or job.group in CODED_REAL
-    online = job.labels in ("votes", "projector") and not unlabelled
+    source = None if unlabelled else _online_source(job.labels)
+    online = source is not None
     # Views that are labelled online are drawn with the labels.
     families, dsa = "none", False
     if job.views and not online:
@@ -196,11 +198,21 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     step = units.training_step(job.student, batch, families, settings, one_per_batch=dsa)
     tested = units.predictions(job.student, shape.validation if job.trial else shape.test)
     parts = (Part(steps, step), tested)
-    if not online:
+    if source is None:
         return parts
     # Students of a seed see the same views, and a process remembers their labels.
     seen = f"labels of {job.group} by {job.labels}, {'views' if job.views else 'plain'}"
-    return (*parts, Part(steps, online_labels(units, job.labels, batch), seen))
+    return (*parts, Part(steps, online_labels(units, source, batch), seen))
+
+
+def _online_source(labels: str) -> str | None:
+    """What labels views as they are drawn, "votes" or "projector"; None for labels of images."""
+    if labels in ("votes", "projector"):
+        return labels
+    network = None if labels in ("hard", "learned") else parse_codec(labels).parts.get("network")
+    if network is None:
+        return None
+    return "votes" if network.entry.name == "teacher" else "projector"
 
 
 def online_labels(units: Units, source: str, batch: int, views: Augmentation | None = None) -> Unit:

@@ -20,8 +20,11 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no JSON, or beyond the limits.
+        ValueError: if it is no JSON, or beyond the limits, or a pipe or a device, which might never
+            end, or never begin.
     """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
     return parse_json(read_limited(path, _JSON_BYTES))
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distill.errors import WorkError
+from distill.errors import WorkError, lacks_memory
 
 # Real images compress a few times, blank ones some 20 times, and zeros 1,000 times.
 _MAX_EXPANSION = 100
@@ -111,7 +111,9 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> WorkError:
+def _unreadable(path: Path, error: Exception) -> WorkError | MemoryError:
+    if lacks_memory(error):
+        return MemoryError(f"to read {path}")
     reason = " ".join(str(error).split())[:120]
     return WorkError(
         f"{path} cannot be read as plain arrays ({reason}); a file that needs code to be run is "

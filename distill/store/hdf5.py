@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from distill.errors import WorkError
+from distill.errors import WorkError, lacks_memory
 from distill.store.attributes import broken_attributes, seal_attributes, within
 from distill.store.file_errors import system_refusal
 from distill.store.files import atomic_path
@@ -110,8 +110,13 @@ def open_plain(path: Path) -> Iterator[h5py.File]:
         raise damaged(path, error) from None
 
 
-def damaged(path: Path, error: Exception) -> WorkError:
-    """The error for a file that cannot be read: damaged, unless the system refuses it."""
+def damaged(path: Path, error: Exception) -> WorkError | MemoryError:
+    """The error for a file that cannot be read: damaged, unless the system refuses it.
+
+    For lack of memory it is a MemoryError: nobody may take the file for damaged and make it again.
+    """
+    if lacks_memory(error):
+        return MemoryError(f"to read {path}")
     refused = system_refusal(error)
     if refused is not None:
         return WorkError(f"{path} {refused}")
@@ -203,9 +208,8 @@ def read_kind(path: Path) -> str:
         with _opened(path) as file:
             kind = file.attrs.get("limbeck")
     except DAMAGE as error:
-        refused = system_refusal(error)
-        if refused is not None:
-            raise WorkError(f"{path} {refused}") from None
+        if lacks_memory(error) or system_refusal(error) is not None:
+            raise damaged(path, error) from None
         kind = None
     if kind is None:
         layout = layout_of(path)

@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from distill.store.files import open_beside
 from distill.store.seals import fits, sealed, unsealed
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -46,3 +54,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
+
+
+def from_row(kind: type[Kind], row: Any) -> Kind:
+    """The dataclass whose fields are a row's values.
+
+    Raises:
+        ValueError: if the row has other fields, or values of other types, as one of another
+            program or of a stranger may.
+    """
+    if not isinstance(row, dict):
+        raise ValueError(f"a row of {kind.__name__} is a {type(row).__name__}, not an object")
+    others = row.keys() - {field.name for field in fields(kind)}
+    if others:
+        raise ValueError(f"{', '.join(sorted(others))} are no fields of {kind.__name__}")
+    return TypeAdapter(kind).validate_python(row)

@@ -26,12 +26,16 @@ from distill.names import PACK_INDEX
 from distill.store.documents import read_json
 from distill.store.files import write_json
 from distill.store.hdf5 import DAMAGE, checked_dataset, damaged, new_h5, open_plain, put, read_array
+from distill.store.seals import fits, sealed
 
 INDEX = PACK_INDEX
 
 SPLITS = ("train", "validation", "test")
 
 PACK_VERSION = 1
+
+# The key of the digest that packed.json holds of itself; its `digest` is that of the data.
+INDEX_SEAL = "index_digest"
 
 # Bytes of pixels in a shard, and shards that are open at once.
 SHARD_BYTES = 1 << 29
@@ -49,6 +53,7 @@ class PackedIndex:
         source: what was packed.
         shards: split -> images in each of its shards.
         notes: on the data, as `distill.data.RealData.notes`.
+        sealed: whether it held a digest of itself, as all have but old ones.
     """
 
     class_names: tuple[str, ...]
@@ -56,6 +61,7 @@ class PackedIndex:
     source: str
     shards: dict[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    sealed: bool = True
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:
@@ -86,7 +92,7 @@ def write_index(folder: Path, index: PackedIndex) -> None:
     }
     if index.notes:
         content["notes"] = list(index.notes)
-    write_json(folder / INDEX, content)
+    write_json(folder / INDEX, sealed(content, INDEX_SEAL))
 
 
 def read_index(folder: Path) -> PackedIndex:
@@ -102,6 +108,7 @@ def read_index(folder: Path) -> PackedIndex:
         shards = {name: tuple(raw["shards"][name]) for name in SPLITS}
         names, texts = tuple(raw["class_names"]), (raw["digest"], raw["source"])
         notes = tuple(raw.get("notes", ()))
+        whole = fits(raw, INDEX_SEAL)
     except FileNotFoundError:
         raise WorkError(
             f"{folder} has no {INDEX}; name a folder that `distill pack` made, or pack it again"
@@ -114,10 +121,11 @@ def read_index(folder: Path) -> PackedIndex:
         and all(isinstance(text, str) for text in (*names, *texts, *notes))
         and all(type(count) is int and count > 0 for count in counts)
         and all(shards.values())
+        and whole is not False
     )
     if not valid:
         raise WorkError(f"{path} is damaged, or of another version; pack the data again")
-    return PackedIndex(names, *texts, shards, notes)
+    return PackedIndex(names, *texts, shards, notes, whole is not None)
 
 
 def write_shards(

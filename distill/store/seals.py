@@ -16,20 +16,25 @@ SEAL = "digest"
 _PAGE_END = re.compile(r"<!-- sha256 of all above: ([0-9a-f]{64}) -->\n\Z")
 
 
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with its digest as one more key, the last."""
-    content = unsealed(value)
-    return {**content, SEAL: digest_json(content)}
+def sealed(value: Mapping[str, Any], seal: str = SEAL) -> dict[str, Any]:
+    """A JSON object with its digest as one more key, the last.
+
+    Args:
+        value: JSON-able.
+        seal: the key, another one where the object has a `digest` of something else.
+    """
+    content = unsealed(value, seal)
+    return {**content, seal: digest_json(content)}
 
 
-def unsealed(value: Mapping[str, Any]) -> dict[str, Any]:
+def unsealed(value: Mapping[str, Any], seal: str = SEAL) -> dict[str, Any]:
     """The object without its digest."""
-    return {key: item for key, item in value.items() if key != SEAL}
+    return {key: item for key, item in value.items() if key != seal}
 
 
-def fits(value: Mapping[str, Any]) -> bool | None:
+def fits(value: Mapping[str, Any], seal: str = SEAL) -> bool | None:
     """Whether an object is what it was when it was sealed; None where it never was."""
-    return value[SEAL] == digest_json(unsealed(value)) if SEAL in value else None
+    return value[seal] == digest_json(unsealed(value, seal)) if seal in value else None
 
 
 def sealed_page(page: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
 from distill.teachers.pretrained import member_network
 from distill.teachers.priors import make_weighting
-from projectors import Projector
+from projectors import Projector, ProjectorBytes
 from synth.committee.vote import Committee
 from synth.committee.weights import VoteWeighting
 
@@ -65,7 +66,7 @@ def load_members(context: Context) -> tuple[tuple[nn.Module, ...], VoteWeighting
 
 
 def _read_members(context: Context) -> list[Member]:
-    path = context.run.path / COMMITTEE
+    path = _artefact(context, COMMITTEE)
     members, data, class_names = read_committee(path)
     if data != context.data.digest or class_names != list(context.data.class_names):
         raise WorkError(f"{path} was trained on other data or classes; run the stage committee")
@@ -100,7 +101,7 @@ def load_projector(context: Context) -> Projector:
     Raises:
         WorkError: if its folder is damaged, or it was fitted to other classes.
     """
-    folder = context.run.path / PROJECTOR
+    folder = _artefact(context, PROJECTOR)
     try:
         projector = projectors.load(folder, classes=context.data.class_names)
     except projectors.ProjectorError as error:
@@ -108,17 +109,45 @@ def load_projector(context: Context) -> Projector:
     return projector.to(context.device)
 
 
+def projector_sizes(context: Context) -> ProjectorBytes | None:
+    """Bytes of this run's projector, whose files are checked; None where it has none.
+
+    Raises:
+        WorkError: if its folder is damaged.
+    """
+    folder = _artefact(context, PROJECTOR)
+    if not folder.is_dir():
+        return None
+    try:
+        return projectors.projector_bytes(folder)
+    except projectors.ProjectorError as error:
+        raise WorkError(f"projector {folder}: {error}") from None
+
+
+def _artefact(context: Context, name: str) -> Path:
+    """A file or folder of the run; its own place, where the run only borrows it, see `scratch`."""
+    path = context.run.path / name
+    return path.resolve() if path.is_symlink() else path
+
+
 def find_label_sources(context: Context) -> LabelSources:
-    """Committee and projector of the context's run, where there are any."""
+    """Committee and projector of the context's run, where there are any.
+
+    Raises:
+        WorkError: if one of them is damaged.
+    """
     folder = context.run.path
-    sources = LabelSources()
+    sources, sizes = LabelSources(), projector_sizes(context)
     if has_committee(context):
         members, _, _ = read_committee(folder / COMMITTEE)
         weights = load_committee(context).weights
         sources = replace(sources, members=tuple(members), weights=tuple(weights.tolist()))
-    if (folder / PROJECTOR).is_dir():
-        external = projectors.projector_bytes(folder / PROJECTOR).external
-        fit = context.recipe.projector
-        fitted = 0 if fit is None else fit.steps * fit.batch_size
-        sources = replace(sources, projector=folder / PROJECTOR, external=external, fitted=fitted)
-    return sources
+    if sizes is None:
+        return sources
+    fit = context.recipe.projector
+    return replace(
+        sources,
+        projector=folder / PROJECTOR,
+        external=sizes.external,
+        fitted=0 if fit is None else fit.steps * fit.batch_size,
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from projectors.codecs.container import inflate, seal, unseal
 from projectors.codecs.errors import CodecError
-from projectors.files.description import DESCRIPTION, is_plain_name, read_description
+from projectors.files.description import DESCRIPTION, is_plain_name, read_description, unsealed
 
 # Limits on the size of a decompressed file. Fitted numbers hardly compress.
 _MIN_LIMIT = 1 << 20
@@ -30,10 +30,16 @@ def pack_projector(path: str | os.PathLike[str], about: dict[str, Any]) -> bytes
         ProjectorError: if the folder is no projector.
     """
     folder = Path(path)
-    names = [DESCRIPTION, *read_description(folder).files]
-    parts = [zlib.compress((folder / name).read_bytes(), 9) for name in names]
-    files = [[name, len(part)] for name, part in zip(names, parts, strict=True)]
-    return seal({"network": "projector", "files": files, "about": about}, b"".join(parts))
+    contents = {name: (folder / name).read_bytes() for name in read_description(folder).files}
+    # The container has a checksum of all, so the description needs none that would cost bytes.
+    description = unsealed((folder / DESCRIPTION).read_text("utf-8")).encode()
+    parts = {
+        name: zlib.compress(content, 9)
+        for name, content in {DESCRIPTION: description, **contents}.items()
+    }
+    files = [[name, len(part)] for name, part in parts.items()]
+    body = b"".join(parts.values())
+    return seal({"network": "projector", "files": files, "about": about}, body)
 
 
 def unpack_projector(payload: bytes | memoryview, into: Path) -> dict[str, Any]:

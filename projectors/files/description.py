@@ -1,5 +1,6 @@
 """The contents of `projector.json`, and their checks."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,9 @@ FORMAT = "limbeck-projector-1"
 
 # Above the width of every known tower: a larger rank is corrupt or malicious.
 _LARGEST_RANK = 1 << 14
+
+# The key of the digest that a description holds of itself.
+SEAL = "digest"
 
 # A hundred thousand classes of long names take less.
 _LARGEST_BYTES = 64 << 20
@@ -107,9 +111,8 @@ class Description:
     fidelity: Fidelity | None = None
 
     def to_json(self) -> str:
-        """The text of the file; the same description gives the same text."""
-        document = {"format": FORMAT, **asdict(self)}
-        return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        """The text of the file, sealed; the same description gives the same text."""
+        return text_of(sealed({"format": FORMAT, **asdict(self)}))
 
     def check_classes(self, path: str, classes: Sequence[str]) -> None:
         """Raise ProjectorError unless these are the classes, in their order."""
@@ -124,11 +127,35 @@ class Description:
         )
 
 
+def sealed(document: dict[str, Any]) -> dict[str, Any]:
+    """A description with the digest of what it says."""
+    return {**document, SEAL: _digest(document)}
+
+
+def unsealed(text: str) -> str:
+    """The text of a description without its digest, for what has a checksum of its own."""
+    document = json.loads(text)
+    return text_of({key: value for key, value in document.items() if key != SEAL})
+
+
+def text_of(document: dict[str, Any]) -> str:
+    """The text of the file."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _digest(document: dict[str, Any]) -> str:
+    """SHA-256 of all but the digest, as JSON with sorted keys, without spaces, in ASCII."""
+    content = {key: value for key, value in document.items() if key != SEAL}
+    spelled = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(spelled.encode()).hexdigest()
+
+
 def read_description(folder: Path) -> Description:
     """Read and check a folder's description.
 
     Raises:
-        ProjectorError: if it is missing, or is not a description.
+        ProjectorError: if it is missing, is not a description, or is not what was written. One
+            from before descriptions held a digest is read unchecked.
     """
     path = folder / DESCRIPTION
     if not path.is_file():
@@ -141,6 +168,8 @@ def read_description(folder: Path) -> Description:
         document = json.loads(path.read_text("utf-8"))
         if document["format"] != FORMAT:
             raise ProjectorError(f"its format is {document['format']!r}, not {FORMAT!r}")
+        if SEAL in document and document[SEAL] != _digest(document):
+            raise ProjectorError("it is not what was written, by its digest")
         return _parse(document)
     except (
         KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError, RecursionError

@@ -95,6 +95,6 @@ def dsa(families: tuple[str, ...] = DSA_FAMILIES) -> Augmentation:
     return Augmentation(families, one_per_batch=True)
 
 
-def parse_families(text: str) -> tuple[str, ...]:
-    """The families named in `text`, joined by underscores; "none" is no family."""
-    return () if text in ("", "none") else tuple(text.replace("color", "colour").split("_"))
+def parse_families(text: str, sign: str = "_") -> tuple[str, ...]:
+    """The families named in `text`, joined by `sign`; "none" is no family."""
+    return () if text in ("", "none") else tuple(text.replace("color", "colour").split(sign))

@@ -103,7 +103,7 @@ class StoredVotes:
         slices = split_batches(self.ids.shape[1], self.batch_size)
         view = View.from_tensor(self.families, self.views[row].float())
         mixes = self.mixes.of_epoch(row, slices) if self.mixes is not None else ()
-        seen = _shown(images, self.ids[row].long(), view, slices, mixes)
+        seen = _shown(images, self.ids[row].long(), _cut(view, slices), slices, mixes)
         for index, (batch, batch_slice) in enumerate(zip(seen, slices, strict=True)):
             logits = self.logits[row, batch_slice].float().to(images.device, non_blocking=True)
             ids = self.ids[row, batch_slice].long()
@@ -201,7 +201,8 @@ def relabel_epoch(
     ids, view = draw_views(n, (h, w), augmentation, generator)
     slices = split_batches(n, batch_size)
     mixes = draw_mixes(mix, slices, (h, w), generator)
-    logits = [_labelled(labeller, seen, parts) for seen in _shown(images, ids, view, slices, mixes)]
+    shown = _shown(images, ids, _cut(view, slices), slices, mixes)
+    logits = [_labelled(labeller, seen, parts) for seen in shown]
     return LabelledEpoch(ids, view.to_tensor(n).half(), torch.cat(logits).half().cpu(), mixes)
 
 
@@ -270,20 +271,40 @@ def labelled_online(
 ) -> Iterator[Batch]:
     """One epoch of views that `labeller` labels as they are drawn; nothing is stored."""
     n, _, h, w = images.shape
-    ids, view = draw_views(n, (h, w), augmentation, generator)
     slices = split_batches(n, batch_size)
+    ids, views = _draw_batches(augmentation, slices, (h, w), generator)
     mixes = draw_mixes(mix, slices, (h, w), generator)
-    for index, seen in enumerate(_shown(images, ids, view, slices, mixes)):
+    for index, seen in enumerate(_shown(images, ids, views, slices, mixes)):
         mixed = mixes[index] if mixes else None
         yield Batch(seen, _labelled(labeller, seen, parts), parts, ids[slices[index]], mixed)
 
 
+def _draw_batches(
+    augmentation: Augmentation, slices: Sequence[slice], size: tuple[int, int], generator: Generator
+) -> tuple[Tensor, list[View]]:
+    """The order [n] of an epoch, and the view of each batch, which may be of one family."""
+    n = slices[-1].stop
+    if not augmentation.one_per_batch:
+        ids, view = draw_views(n, size, augmentation, generator)
+        return ids, _cut(view, slices)
+    ids = torch.randperm(n, generator=generator)
+    return ids, [augmentation.sample(part.stop - part.start, size, generator) for part in slices]
+
+
+def _cut(view: View, slices: Sequence[slice]) -> list[View]:
+    return [view.select(batch_slice) for batch_slice in slices]
+
+
 def _shown(
-    images: Images, ids: Tensor, view: View, slices: Sequence[slice], mixes: Sequence[Mix]
+    images: Images,
+    ids: Tensor,
+    views: Sequence[View],
+    slices: Sequence[slice],
+    mixes: Sequence[Mix],
 ) -> Iterator[Tensor]:
     """The batches of an epoch as teacher and student see them: selected, augmented, mixed."""
-    for index, batch_slice in enumerate(slices):
-        seen = view.select(batch_slice).apply(images_at(images, ids[batch_slice]))
+    for index, (view, batch_slice) in enumerate(zip(views, slices, strict=True)):
+        seen = view.apply(images_at(images, ids[batch_slice]))
         yield mixes[index].apply(seen) if mixes else seen
 
 

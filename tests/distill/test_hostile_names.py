@@ -33,7 +33,7 @@ NAME = (
 )
 # What a terminal obeys, and what reorders text; a line break is printed by us alone.
 OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-FORMS = ("safetensors", "npz", "torch", "imagefolder", "hf", "ddranking")
+FORMS = ("safetensors", "npz", "torch", "imagefolder", "hf", "ddranking", "avalanche")
 PLAIN = "plain"
 
 

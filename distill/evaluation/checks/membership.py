@@ -15,9 +15,10 @@ from torch import Tensor
 
 from distill.errors import WorkError
 from distill.evaluation.checks.rates import Attack, judge_attack
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import RANDOM, STUDENTS, StudentJob
 from distill.evaluation.results import open_judged
-from distill.evaluation.students import EvaluatedSet, student_load, trained_student
+from distill.evaluation.students import student_load, trained_student
 from distill.run.context import Context
 from synth.matching.start import draw_counts
 from synth.membership import offline_scores, scaled_confidence

@@ -13,7 +13,7 @@ from distill.run.context import Context
 from distill.run.engines import Load
 from distill.run.own_code import code_digests
 from distill.store.files import digest_file, digest_json
-from distill.store.jsonl import append_sealed, read_sealed
+from distill.store.jsonl import append_sealed, from_row, read_sealed
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -88,8 +88,8 @@ class JobLog:
             try:
                 name, key = row.pop("job"), row.pop("key")
                 if key == self.key:
-                    found[str(name)] = kind(**row)
-            except (KeyError, TypeError):
+                    found[str(name)] = from_row(kind, row)
+            except (KeyError, ValueError):
                 continue
         return found
 

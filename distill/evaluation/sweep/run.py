@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from distill.errors import DivergedRunError, InterruptedRunError
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob
 from distill.evaluation.stated import protocol
-from distill.evaluation.students import EvaluatedSet, student_load
+from distill.evaluation.students import student_load
 from distill.evaluation.sweep.images.options import ImageSweepOptions
 from distill.evaluation.sweep.images.run import run_image_sweep
 from distill.evaluation.sweep.jobs import (

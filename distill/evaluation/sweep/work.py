@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob
-from distill.evaluation.students import EvaluatedSet, trained_student
+from distill.evaluation.students import trained_student
 from distill.evaluation.sweep.jobs import FULL, HARD, SYNTHETIC, Outcome, SweepJob
 from distill.run.context import Context
 from distill.sets.cost import full_files, receiver_files, teacher_passes

@@ -50,6 +50,17 @@ class RelabelTable(Table):
         return self
 
     @model_validator(mode="after")
+    def _stores_all_families(self) -> RelabelTable:
+        if "|" in self.augmentation:
+            raise ValueError(
+                f"relabel.augmentation is {self.augmentation}, one family for each batch, but "
+                "labelled views are kept with the parameters of all; join them with underscores, "
+                "or let students draw views of their own (evaluate.views) under labels that a "
+                "network gives"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _needs_plain_views(self) -> RelabelTable:
         """A rule that moves labels between views needs views that stand alone and are stored."""
         moved = {

@@ -73,7 +73,7 @@ def write_npz(folder: Path, data: DistilledSet, archive: Archive) -> Written:
 def write_torch(folder: Path, data: DistilledSet, archive: Archive) -> Written:
     """All arrays of set.h5 as tensors, and its attributes as text; loads with weights_only."""
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in archive.arrays.items()}
-    _save({**tensors, META: archive.meta()}, folder / "set.pt")
+    save_torch({**tensors, META: archive.meta()}, folder / "set.pt")
     return Written(
         {"set.pt": _ALL},
         "import torch\n"
@@ -105,9 +105,9 @@ def write_ddranking(folder: Path, data: DistilledSet, archive: Archive) -> Writt
     stored = gather(data.images)
     images = DDRANKING[name](data.preprocess.inverse(stored)) if name else stored
     order = torch.argsort(data.hard, stable=True)
-    _save(images[order].contiguous(), folder / "images.pt")
-    _save(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
-    _save(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
+    save_torch(images[order].contiguous(), folder / "images.pt")
+    save_torch(data.labels.clamp(min=1e-8).log()[order].contiguous(), folder / "labels.pt")
+    save_torch(torch.tensor(float(data.manifest["student_lr"])), folder / "lr.pt")
     files = {
         "images.pt": "float32, sorted by class, normalised with "
         + (f"DD-Ranking's statistics of {name}" if name else "this set's statistics"),
@@ -227,7 +227,7 @@ def _ddranking_settings(name: str, ipc: int, images: Tensor) -> dict[str, Any]:
     }
 
 
-def _save(value: Any, path: Path) -> None:
+def save_torch(value: Any, path: Path) -> None:
     """As torch.save, which on a full disk hides the reason, or ends the process."""
     content = BytesIO()
     torch.save(value, content)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -36,25 +37,19 @@ def network_peaks(recipe: Recipe, shape: DataShape, spec: str) -> dict[str, int]
     unrolled gradient the graph of one more step each.
     """
     _, table = recipe.matching()
-    steps, passes = table.inner_steps, Eager(_form(spec, shape))
+    steps, run = table.inner_steps, _dry_run(recipe, shape, spec)
     short = min(steps, 3)
     vector = 4 * parameter_layout(meta_network(spec, shape)).count
     more = (_vectors_held(table.snapshots, steps) - short) * vector
 
-    def replayed(damping: float) -> int:
-        def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
-            return replay(loop, start, target, lr, snapshots="all", damping=damping, passes=passes)
+    def peak(method: str, count: int) -> int:
+        return _cost(replace(run, method=method, steps=count)).peak_bytes
 
-        return inner_cost(recipe, shape, spec, run, short).peak_bytes + more
-
-    def unrolled(count: int) -> int:
-        return inner_cost(recipe, shape, spec, _unrolled, count).peak_bytes
-
-    longer = unrolled(short)
-    shorter = unrolled(short - 1) if short > 1 else longer
+    longer = peak("unrolled", short)
+    shorter = peak("unrolled", short - 1) if short > 1 else longer
     found = {
-        "adjoint": replayed(1.0),
-        "frozen": replayed(0.0),
+        "adjoint": peak("adjoint", short) + more,
+        "frozen": peak("frozen", short) + more,
         "unrolled": longer + (steps - short) * (longer - shorter),
     }
     return {name: found[entry.like or name] for name, entry in GRADIENTS.items()}
@@ -70,17 +65,11 @@ def inner_step_cost(recipe: Recipe, shape: DataShape, spec: str, batch: int) -> 
         batch: images of an inner step.
     """
     _, table = recipe.matching()
-    method = GRADIENTS[table.gradient].like or table.gradient
-    passes, damping = Eager(_form(spec, shape)), 1.0 if method == "adjoint" else 0.0
-
-    def run(loop: InnerLoop, start: Tensor, target: Tensor, lr: Tensor) -> object:
-        if method == "unrolled":
-            return _unrolled(loop, start, target, lr)
-        return replay(loop, start, target, lr, snapshots="all", damping=damping, passes=passes)
-
     sized = table.model_copy(update={"batch_size": batch})
     recipe = recipe.model_copy(update={"match": sized})
-    two, three = (inner_cost(recipe, shape, spec, run, steps) for steps in (2, 3))
+    run = _dry_run(recipe, shape, spec)
+    run = replace(run, method=GRADIENTS[table.gradient].like or table.gradient)
+    two, three = (_cost(replace(run, steps=steps)) for steps in (2, 3))
     flops = three.flops - two.flops
     if table.snapshots == "sqrt":
         # Most inner steps are taken twice: 3 forward costs more, to about 12.
@@ -94,6 +83,7 @@ def _vectors_held(snapshots: str, steps: int) -> int:
     return {"all": steps, "sqrt": -(-steps // stride) + stride - 1, "offload": 1}[snapshots]
 
 
+@lru_cache(maxsize=16)
 def _form(spec: str, shape: DataShape) -> DirectionalForm:
     """The form of the derivatives that the network gets, found on two random images."""
     network = build_network(spec, shape.channels, shape.size, shape.classes, 0)
@@ -106,27 +96,59 @@ def _form(spec: str, shape: DataShape) -> DirectionalForm:
     return choose_form(loop, 0, point, direction)
 
 
-def inner_cost(
-    recipe: Recipe, shape: DataShape, spec: str, run: Callable[..., object], steps: int
-) -> Cost:
-    """What one gradient through `steps` inner steps of a network needs, by the method `run`."""
-    _, table = recipe.matching()
-    count = synthetic_shape(recipe, shape).seen
-    network = meta_network(spec, shape)
+@dataclass(frozen=True)
+class _DryRun:
+    """One gradient through a few inner steps of a network, by all that decides its cost.
+
+    Attributes:
+        spec: of the network.
+        shape: of the data.
+        count: images of the set.
+        batch: those of an inner step.
+        augmentation: families of the views.
+        method: adjoint, frozen or unrolled.
+        steps: inner steps.
+    """
+
+    spec: str
+    shape: DataShape
+    count: int
+    batch: int
+    augmentation: str
+    method: str = "adjoint"
+    steps: int = 1
+
+
+def _dry_run(recipe: Recipe, shape: DataShape, spec: str) -> _DryRun:
+    count, (_, table) = synthetic_shape(recipe, shape).seen, recipe.matching()
+    batch = min(table.batch_size or count, count)
+    return _DryRun(spec, shape, count, batch, recipe.data.augmentation)
+
+
+# A run takes a fifth of a second, and peaks and operations need the same ones.
+@lru_cache(maxsize=64)
+def _cost(run: _DryRun) -> Cost:
+    """What a gradient needs, without doing it."""
+    shape, network = run.shape, meta_network(run.spec, run.shape)
     generator = torch.Generator().manual_seed(0)
-    batches = draw_batches(count, table.batch_size, steps, generator)
-    views = build_views(recipe.data.augmentation, one_per_batch=True)
+    batches = draw_batches(run.count, run.batch, run.steps, generator)
+    views = build_views(run.augmentation, one_per_batch=True)
     drawn = None
     if views is not None:
         drawn = [views.sample(len(batch), shape.size, generator) for batch in batches]
     parameters = parameter_layout(network).count
+    passes, damping = Eager(_form(run.spec, shape)), 1.0 if run.method == "adjoint" else 0.0
 
     def work() -> None:
-        images = torch.empty(count, *shape.image, device="meta")
-        labels = torch.empty(count, shape.classes, device="meta")
+        images = torch.empty(run.count, *shape.image, device="meta")
+        labels = torch.empty(run.count, shape.classes, device="meta")
         start, target = (torch.empty(parameters, device="meta") for _ in range(2))
         loop = make_inner_loop(network, images, labels, batches, drawn)
-        run(loop, start, target, torch.empty((), device="meta"))
+        lr = torch.empty((), device="meta")
+        if run.method == "unrolled":
+            _unrolled(loop, start, target, lr)
+        else:
+            replay(loop, start, target, lr, snapshots="all", damping=damping, passes=passes)
 
     return run_dry(work)
 

@@ -115,6 +115,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(what, form, finished, refuse
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         RuntimeError("std::bad_alloc"),
         RuntimeError("can't start new thread"),
+        OSError(12, "Cannot allocate memory"),
     ],
 )
 def test_too_little_memory_is_one_line_whoever_says_so(error, refused, monkeypatch, finished):

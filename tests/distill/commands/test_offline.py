@@ -10,6 +10,7 @@ import pytest
 
 import projectors
 from distill.commands.cli import COMMANDS
+from distill.store.seals import sealed
 from projectors.model.offline import NetworkRefusedError, offline
 from tests.distill.cases import TINY, copy_run, write_recipe
 
@@ -176,7 +177,7 @@ def test_a_strangers_projector_is_refused_in_one_line(words, run_copy, refused, 
     path = run_copy / "projector" / "projector.json"
     document = json.loads(path.read_text())
     document["tower"]["spec"] = TAG
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(sealed(document)))
     monkeypatch.chdir(run_copy)
     refused(1, *words)
     assert asked == []

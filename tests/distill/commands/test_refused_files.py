@@ -1,5 +1,6 @@
 """Damaged and foreign artefacts: every command says so in one line, and changes nothing."""
 
+import json
 from dataclasses import replace
 
 import h5py
@@ -12,7 +13,8 @@ from distill.errors import WorkError
 from distill.sets.set_file import read_set, write_set
 from distill.store.committee import read_committee
 from distill.store.experts import read_snapshots
-from tests.distill.cases import contents, edited, flip_byte, flip_data, write_recipe
+from distill.store.seals import unsealed
+from tests.distill.cases import contents, edited, flip_byte, flip_data, read_json, write_recipe
 
 COMMANDS = ("audit", "evaluate", "show", "verify")
 
@@ -110,6 +112,9 @@ def attribute(path, name, text):
         (lambda p: attribute(p, "class_names", "["), "truncated or damaged"),
         (lambda p: attribute(p, "student_lr", "-1.0"), "need a number above 0"),
         (lambda p: attribute(p, "student_lr", "NaN"), "need a number above 0"),
+        (lambda p: attribute(p, "seed", "[3]"), "seed is [3], need a whole number from 0"),
+        (lambda p: attribute(p, "seed", "true"), "seed is True, need a whole number from 0"),
+        (lambda p: attribute(p, "network", "{}"), "network is {}, need a text"),
         (lambda p: attribute(p, "preprocess", "{}"), "mean and std are needed"),
         (lambda p: attribute(p, "preprocess", "3"), "damaged or foreign"),
         (lambda p: attribute(p, "source", "3"), "lacks the digest"),
@@ -211,7 +216,10 @@ def test_flipped_byte_of_a_projector_is_found(name, run_copy, refused):
     folder = run_copy / "projector"
     flip_byte(folder / name, (folder / name).stat().st_size - 3)
     assert name in refused(1, "verify", folder)
-    assert name in refused(1, "evaluate", run_copy, "--quiet")
+    words = ("--students", "mlp", "--seeds", "1", "--epochs", "1", "--quiet")
+    sweep = ("sweep", run_copy, "--codecs", "projector", "--out", run_copy / "sweep", *words)
+    for command in (("evaluate", run_copy, "--quiet"), sweep):
+        assert str(folder / name) in refused(1, *command)
 
 
 @pytest.mark.parametrize("text", ["{", "3"])
@@ -219,6 +227,27 @@ def test_damaged_description_of_a_projector_is_found(text, run_copy, refused):
     (run_copy / "projector" / "projector.json").write_text(text)
     for command in ("show", "verify"):
         assert "projector.json cannot be read" in refused(1, command, run_copy / "projector")
+
+
+def test_a_changed_text_of_a_projector_is_found(run_copy, refused):
+    path = run_copy / "projector" / "projector.json"
+    path.write_text(path.read_text().replace('"zero"', '"nero"'))
+    for command in ("show", "verify"):
+        line = refused(1, command, path.parent)
+        assert "it is not what was written, by its digest" in line
+
+
+def test_a_projector_from_before_it_held_a_digest_is_said_not_to_be_checked(run_copy, command):
+    path = run_copy / "projector" / "projector.json"
+    path.write_text(json.dumps(unsealed(read_json(path))))
+    assert command("verify", path.parent).out.endswith("so its texts are not checked\n")
+
+
+def test_what_lies_beside_a_projector_is_said_not_to_be_checked(run_copy, command):
+    for name in ("README.md", "about.json"):
+        (run_copy / "projector" / name).write_text("a card")
+    line = command("verify", run_copy / "projector").out
+    assert line.endswith("readable; not part of it, so not checked: README.md, about.json\n")
 
 
 @pytest.mark.parametrize("name", ["experts.h5", "committee.h5", "evaluation.json"])

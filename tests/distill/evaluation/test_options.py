@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from distill.evaluation import students
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import StudentJob, Way, plan_jobs, plan_plain, summarise
 from distill.evaluation.protocols import protocol_name
 from distill.evaluation.scores import augmentation_robust_score, label_robust_score, score_students
-from distill.evaluation.students import EvaluatedSet, student_settings
+from distill.evaluation.students import student_settings
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.sets.set_file import read_set
 from tests.distill.cases import STUDENT, child, contents

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from distill.errors import RecipeError, WorkError
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import StudentJob
 from distill.evaluation.protocols import batch_size
-from distill.evaluation.students import EvaluatedSet, check_labels, student_settings
+from distill.evaluation.students import check_labels, student_settings
 from distill.names import PROTOCOLS
 from distill.recipes.loading import check_recipe, with_evaluation
 from distill.recipes.tables.evaluate import EvaluateTable

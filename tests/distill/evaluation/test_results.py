@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from distill.errors import RecipeError
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import StudentJob, plan_jobs, statistics_of, summarise
-from distill.evaluation.students import EvaluatedSet, label_temperature, student_settings
+from distill.evaluation.students import label_temperature, student_settings
 from distill.recipes.build import generator_for, seed_of
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.sets.cost import count_bytes

@@ -7,8 +7,9 @@ import torch
 
 from distill.errors import RecipeError
 from distill.evaluation import students
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import StudentJob
-from distill.evaluation.students import EvaluatedSet, student_settings
+from distill.evaluation.students import student_settings
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.sets.set_file import read_set

@@ -7,8 +7,9 @@ import pytest
 
 from distill.errors import WorkError
 from distill.evaluation.confusion import Grade
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import StudentJob, Way, plan_jobs
-from distill.evaluation.students import EvaluatedSet, student_settings
+from distill.evaluation.students import student_settings
 from distill.evaluation.tuning import (
     choose_ways,
     describe_ways,

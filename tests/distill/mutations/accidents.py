@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from distill.store.packed import INDEX_SEAL
 from distill.store.seals import SEAL, sealed
 from tests.distill.cases import edited
 from tests.distill.fuzz_cases import changed, damage
@@ -113,7 +114,7 @@ def forge(path: Path, random: Random) -> None:
         value = json.loads(path.read_text())
         new = forged(value, random)
         if isinstance(value, dict) and isinstance(new, dict) and SEAL in value:
-            new = sealed(new)
+            new = sealed(new, INDEX_SEAL if INDEX_SEAL in value else SEAL)
         path.write_text(json.dumps(new))
     elif path.suffix == ".jsonl":
         rows = [json.loads(line) for line in path.read_text().splitlines()]

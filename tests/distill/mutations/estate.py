@@ -9,7 +9,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from distill.plan.calibration import write_calibration
 from tests.distill.cases import STUDENT, contents, copy_run, write_recipe
+from tests.distill.plan.test_plan import CALIBRATED
 
 Answer = Literal["json", "out", "experts", "page", "place", "code", "verdict"]
 
@@ -63,14 +65,12 @@ class Thing:
         readers: commands.
         targets: files that are changed, as patterns, where it is a folder.
         often: how many times as often it is drawn as others.
-        unsealed: files without a digest, as `verify` says of them.
     """
 
     place: str
     readers: tuple[Reader, ...]
     targets: tuple[str, ...] = ("**/*",)
     often: int = 2
-    unsealed: tuple[str, ...] = ()
 
 
 SHOW = Reader(("show", "IT", "--json"), "json")
@@ -89,16 +89,25 @@ def _import(layout: str, *more: str) -> tuple[Reader, ...]:
 
 
 _EXTEND = ("extend", "IT", "--data", "digits")
-_OF_SETS = (
+_OF_ANY_SET = (
     SHOW,
     VERIFY,
     *_exports("npz", "safetensors", "torch", "imagefolder", "hf"),
     Reader(("compress", "IT", "--bytes", "3000", "--out", "OUT"), "out", 1),
     Reader(("order", "IT", "--out", "OUT"), "out", 1),
     Reader(("merge", "IT", "RUN", "--out", "OUT"), "out", 1),
-    Reader(("encode", "IT", "--codec", "dense", "--out", "OUT", "--quiet"), "out", 1),
     Reader(("evaluate", "IT", "--labels", "hard,learned", "--json", *SHORT), "json", 1),
+    Reader(("sweep", "IT", "--out", "OUT", "--json", *IMAGES), "json", 1),
     Reader((*_EXTEND, "--recipe", "HERD", "--out", "OUT", *SMALL), often=1),
+)
+_OF_SETS = (
+    *_OF_ANY_SET,
+    Reader(("encode", "IT", "--codec", "dense", "--out", "OUT", "--quiet"), "out", 1),
+    Reader(("verify", "IT", "--accuracy", "--json", "--quiet"), "json", 1),
+)
+_OF_ENCODED_SETS = (
+    *_OF_ANY_SET,
+    Reader(("evaluate", "IT", "--labels", "projector", "--json", *SHORT), "json", 2),
 )
 _REST = ("run", "RECIPE", "--out", "IT", *ENCODED)
 _OF_RUNS = (
@@ -108,6 +117,9 @@ _OF_RUNS = (
     Reader(("report", "IT", "RUN", "--out", "OUT"), "out"),
     Reader(("evaluate", "IT", "--labels", "hard,topk:k=3", "--json", *SHORT), "json"),
     Reader(("evaluate", "IT", "--labels", "hard", "--record", "--json", *SHORT), "json"),
+    Reader(("evaluate", "IT", "--labels", "votes,projector", "--json", *SHORT), "json"),
+    Reader(("sweep", "IT", "--out", "OUT", "--json", *SWEEP), "json", 2),
+    Reader((*_EXTEND, "--recipe", "HERD", "--out", "OUT", *SMALL), often=1),
     Reader(
         (
             "run",
@@ -130,6 +142,9 @@ _OF_RUNS = (
 
 THINGS = (
     Thing("run/set.h5", _OF_SETS, often=6),
+    # Images in a coding, and labels as a projector that the set brings along.
+    Thing("coded.h5", _OF_ANY_SET, often=2),
+    Thing("encoded.h5", _OF_ENCODED_SETS, often=2),
     Thing("run/experts.h5", (SHOW, VERIFY), often=3),
     Thing("run/committee.h5", (SHOW, VERIFY), often=2),
     Thing(
@@ -140,7 +155,14 @@ THINGS = (
             Reader(("export", "projector", "IT", "--format", "merged", "--out", "OUT"), "out"),
         ),
         often=3,
-        unsealed=("projector.json",),
+    ),
+    Thing(
+        "compact",
+        (
+            SHOW,
+            VERIFY,
+            Reader(("export", "projector", "IT", "--format", "merged", "--out", "OUT"), "out"),
+        ),
     ),
     Thing("run", _OF_RUNS, ("*", "projector/*"), often=8),
     Thing("run/sweep", (Reader(("sweep", "RUN", "--out", "IT", "--json", *SWEEP), "json"),)),
@@ -165,6 +187,10 @@ THINGS = (
             Reader(("select", "IT", "--out", "OUT", "--quiet"), often=1),
         ),
         often=4,
+    ),
+    Thing(
+        "machine.json",
+        (Reader(("plan", "RECIPE", "--calibration", "IT", "--json"), "json"),),
     ),
     Thing("npz/set.npz", _import("npz")),
     Thing("safetensors/set.safetensors", _import("safetensors")),
@@ -204,6 +230,10 @@ def build(folder: Path, finished: Path, recipe: Path, run: Callable[..., int]) -
     run("run", recipe, "--out", run_folder, *ENCODED, "--quiet")
     run("sweep", run_folder, "--out", run_folder / "sweep", *SWEEP)
     run("sweep", run_folder, "--out", run_folder / "images", *IMAGES)
+    run("compress", run_folder, "--bytes", "2000", "--out", folder / "coded.h5")
+    run("encode", run_folder, "--codec", "projector", "--out", folder / "encoded.h5", "--quiet")
+    run("export", "projector", run_folder, "--format", "compact", "--out", folder / "compact")
+    write_calibration(folder / "machine.json", CALIBRATED)
     run("pack", "digits", "--size", "8", "--out", folder / "pack", "--quiet")
     for form in ("npz", "safetensors", "torch", "imagefolder"):
         run("export", "set", run_folder, "--format", form, "--out", folder / form)

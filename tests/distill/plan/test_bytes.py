@@ -1,6 +1,7 @@
 """Plans of recipes that keep images in few bytes: the search, matching, and the control."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from distill.evaluation.coded import FINALISTS
 from distill.evaluation.jobs import RANDOM, STUDENTS, StudentJob
 from distill.plan import make_plan
-from distill.plan.clock import Clock
+from distill.plan.clock import QUICK, Clock
 from distill.recipes.build import build_coding, build_data
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.match import MatchTable
@@ -34,8 +35,7 @@ CPU = torch.device("cpu")
 def hurry():
     """The calibration with as few repetitions as there can be."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.plan.clock.BUDGET_SECONDS", 0.0)
-        patch.setattr("distill.plan.clock._LEAST_CALLS", 2)
+        patch.setattr("distill.plan.QUICK", replace(QUICK, repeated=0.0))
         yield
 
 

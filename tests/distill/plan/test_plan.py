@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from distill.errors import WorkError
 from distill.plan import make_plan
 from distill.plan.calibration import Calibration, Timed, read_calibration, write_calibration
-from distill.plan.clock import Clock
+from distill.plan.clock import QUICK, Clock
 from distill.plan.sizes import expert_buffer, label_bytes, set_file
 from distill.plan.times import StageTime
 from distill.recipes.loading import check_recipe, load_recipe
@@ -19,11 +20,12 @@ from distill.stages.match.memory import matching_peaks
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 from distill.stages.units.unit import Part, Task, Unit
+from distill.store.seals import sealed
 from synth.losses import soft_cross_entropy
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
 from synth.training.loop import TrainSettings
-from tests.distill.cases import TINY, write_recipe
+from tests.distill.cases import TINY, read_json, write_recipe
 
 FILES = {"experts": "experts.h5", "committee": "committee.h5", "set": "set.h5"}
 
@@ -32,8 +34,7 @@ FILES = {"experts": "experts.h5", "committee": "committee.h5", "set": "set.h5"}
 def hurry():
     """The calibration with as few repetitions as there can be."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill.plan.clock.BUDGET_SECONDS", 0.0)
-        patch.setattr("distill.plan.clock._LEAST_CALLS", 2)
+        patch.setattr("distill.plan.QUICK", replace(QUICK, repeated=0.0))
         yield
 
 
@@ -292,9 +293,9 @@ def test_clock_does_not_take_a_gpu_by_its_smallest_batch(monkeypatch, rate, meas
     assert found.seconds == pytest.approx((0.25 + 0.0005 * measured_batch) * 1000 / measured_batch)
 
 
-def test_unit_that_would_take_too_long_is_priced_by_operations(monkeypatch):
-    monkeypatch.setattr("distill.plan.clock.PROBE_SECONDS", 0.0)
-    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
+def test_unit_that_would_take_too_long_is_priced_by_operations():
+    effort = replace(QUICK, probe=0.0)
+    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"), effort=effort)
 
     def never(size):
         raise AssertionError
@@ -357,11 +358,67 @@ def test_file_that_is_no_calibration_is_refused(text, recipe, refused, tmp_path)
     assert "c.json" in refused(1, "plan", recipe, "--calibration", path)
 
 
+def test_a_changed_calibration_is_refused(recipe, refused, tmp_path):
+    path = tmp_path / "c.json"
+    write_calibration(path, CALIBRATED)
+    text = path.read_text()
+    for before, after in (("H100", "H101"), ('"batch": 1', '"batch": 3'), ("seconds", "secondc")):
+        assert before in text
+        path.write_text(text.replace(before, after, 1))
+        line = refused(1, "plan", recipe, "--calibration", path)
+        assert "is not as it was measured; measure it again" in line
+
+
+@pytest.mark.parametrize("unit", [3, {"what": 1}, {"batch": {}}, {"seconds": "x"}, {"flops": []}])
+def test_units_of_other_kinds_are_refused(unit, recipe, refused, tmp_path):
+    path = tmp_path / "c.json"
+    write_calibration(path, CALIBRATED)
+    content = read_json(path)
+    content["units"][0] = {**content["units"][0], **unit} if isinstance(unit, dict) else unit
+    path.write_text(json.dumps(sealed(content)))
+    assert "is no calibration of this version" in refused(1, "plan", recipe, "--calibration", path)
+
+
 def test_clock_that_is_late_makes_one_call(monkeypatch):
-    monkeypatch.setattr("distill.plan.clock.HURRY_SECONDS", -1.0)
-    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"))
-    found = clock.time(fixed_unit(64))
-    assert (found.measured_batch, found.units) == (64, 2)
+    now = [0.0]
+    for name in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"distill.plan.clock.time.{name}", lambda: now[0])
+
+    def lasting(seconds, what):
+        def call():
+            now[0] += seconds
+
+        return Unit(what, 4, lambda size: (call, 1), lambda size: Cost(0, 8))
+
+    effort = replace(QUICK, hurry=0.3)
+    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"), effort=effort)
+    assert clock.time(lasting(0.02, "early")).units == 3
+    assert clock.time(lasting(0.2, "long")).units == 2
+    late = clock.time(lasting(0.03, "late"))
+    assert (late.measured_batch, late.units, late.seconds) == (4, 1, pytest.approx(0.03))
+
+
+@pytest.mark.parametrize(("batch", "measured"), [(100, 100), (400, 16)])
+def test_clock_takes_the_wanted_batch_where_two_smaller_ones_say_that_it_fits(
+    batch, measured, monkeypatch
+):
+    """A probe of four images is mostly overhead here, and says little of a hundred."""
+    now, sizes = [0.0], []
+    for name in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"distill.plan.clock.time.{name}", lambda: now[0])
+
+    def work(size):
+        sizes.append(size)
+
+        def call():
+            now[0] += 0.08 + 0.001 * size
+
+        return call, 1
+
+    clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"), effort=QUICK)
+    found = clock.time(Unit("step", batch, work, lambda size: Cost(1, 8)))
+    assert found.seconds == pytest.approx(0.08 + 0.001 * batch)
+    assert (found.measured_batch, sizes[-1]) == (measured, measured)
 
 
 def test_plan_has_a_time_for_every_stage(plan):
@@ -396,7 +453,7 @@ def test_calibration_of_another_machine_prices_a_plan_on_many_devices(tmp_path, 
     raw["device"] = "NVIDIA H100"
     for unit in raw["units"]:
         unit["seconds"] = 0.001
-    file.write_text(json.dumps(raw))
+    file.write_text(json.dumps(sealed(raw)))
     many = ("--calibration", file, "--nodes", "2", "--gpus", "4")
     found = json.loads(command("plan", recipe, *small, *many, "--json").out)
     assert found["time"]["calibration"]["device"] == "NVIDIA H100"

@@ -1,13 +1,14 @@
 """What workers share, what they remember, and how long their start and their compilations take."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from distill.plan import Machines, _resolved, make_plan
 from distill.plan.calibration import Calibration, Timed
-from distill.plan.clock import Clock
+from distill.plan.clock import QUICK, THOROUGH, Clock
 from distill.plan.companions import Companions
 from distill.plan.times import StageTime, timed_tasks
 from distill.recipes import compiling
@@ -160,16 +161,61 @@ def test_compiled_work_is_timed_without_its_compilation():
     assert made == [4, 4]
 
 
-def test_compilation_that_would_take_too_long_is_priced_by_what_others_gained(monkeypatch):
-    monkeypatch.setattr("distill.plan.clock.COMPILING_SECONDS", -1.0)
+@pytest.fixture
+def lasting(monkeypatch):
+    """Work whose calls take so many seconds of a clock that nothing else moves."""
+    now = [0.0]
+    for name in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"distill.plan.clock.time.{name}", lambda: now[0])
 
+    def made(seconds):
+        def call():
+            now[0] += seconds
+
+        return lambda size: (call, 1)
+
+    return made
+
+
+def test_a_quick_plan_compiles_nothing_and_takes_the_usual_share(lasting):
     def never(size):
         raise AssertionError
 
-    clock = Clock(SHAPE, torch.device("meta"), companions=Watched())
-    found = clock.time(unit(seconds=0.05, compiled=never))
-    assert found.seconds == pytest.approx(0.6 * 0.05, rel=0.3)
-    assert (found.basis, found.compiling) == ("scaled", 20.0)
+    clock = Clock(SHAPE, CPU, effort=QUICK, companions=Watched())
+    found = clock.time(replace(unit(compiled=never), work=lasting(0.05)))
+    assert found.seconds == pytest.approx(0.7 * 0.05)
+    assert (found.basis, found.compiling) == ("scaled", 10.0)
+
+
+def test_compilation_that_would_take_too_long_is_priced_by_what_others_gained(lasting):
+    asked = []
+
+    def compiled(size):
+        asked.append(size)
+        return lasting(0.01)(size)
+
+    clock = Clock(SHAPE, CPU, effort=replace(THOROUGH, compiling=1e-9), companions=Watched())
+    first = clock.time(replace(unit(compiled=compiled), work=lasting(0.05)))
+    assert first.seconds == pytest.approx(0.01)
+    other = clock.time(replace(unit("other", compiled=compiled), work=lasting(0.1)))
+    assert other.seconds == pytest.approx(0.1 * 0.01 / 0.05)
+    assert (other.basis, asked) == ("scaled", [4, 4])
+
+
+def test_a_calibration_that_is_kept_is_thorough(tmp_path, monkeypatch):
+    efforts = []
+
+    def recorded(*given):
+        clock = Clock(*given)
+        efforts.append(clock.effort)
+        return clock
+
+    monkeypatch.setattr("distill.plan.Clock", recorded)
+    recipe = load_recipe("digits-el2n")
+    monkeypatch.setattr("distill.plan.stage_times", lambda *given: iter(()))
+    make_plan(recipe)
+    make_plan(recipe, Machines(calibrate=tmp_path / "c.json"))
+    assert efforts == [QUICK, THOROUGH]
 
 
 def test_a_call_has_overhead_that_is_not_scaled(monkeypatch):

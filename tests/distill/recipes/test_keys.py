@@ -27,7 +27,6 @@ LEFT_ALONE = {
     "committee.weights": "a file on the user's disk",
     "committee.mean": "of a file on the user's disk",
     "committee.std": "of a file on the user's disk",
-    "committee.precision": _MACHINE,
     "committee.compile": _COMPILE,
     "recover.precision": _MACHINE,
     "recover.blend_kept": "its default is FADRM's",

@@ -127,6 +127,12 @@ def test_a_pipe_in_a_run_is_not_waited_for(name, run_copy, refused):
         assert f"{path} is a pipe or a device" in refused(1, *words, run_copy)
 
 
+def test_a_pipe_in_the_place_of_a_document_is_not_waited_for(recipe, refused, tmp_path):
+    path = tmp_path / "machine.json"
+    os.mkfifo(path)
+    assert "it is no file" in refused(1, "plan", recipe, "--calibration", path)
+
+
 def test_a_pipe_among_pictures_or_arrays_is_not_waited_for(refused, tmp_path):
     (tmp_path / "set" / "cat").mkdir(parents=True)
     for name in ("set/cat/0.png", "data.pt", "set.npz"):

@@ -8,13 +8,18 @@ import torch
 
 import distill
 from distill.errors import WorkError
-from distill.evaluation.students import EvaluatedSet
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.recipes.specs import parse_codec
 from distill.sets.additions import add_encoded, add_votes
 from distill.sets.cost import receiver_files, teacher_passes
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
 from distill.sets.label_encoding import decode_votes, encode_votes
-from distill.sets.network_labels import LabelSources, encode_network
+from distill.sets.network_labels import (
+    LabelSources,
+    encode_network,
+    labels_any_view,
+    network_labeller,
+)
 from distill.sets.set_file import read_set, write_set
 from distill.sets.soft_labels import ViewPlan
 from distill.store.committee import Member
@@ -179,6 +184,19 @@ def test_a_quantised_teacher_labels_as_the_teacher_did():
     assert (decoded.logits - full.logits).abs().max() < 0.05
     coarse = encode_network(full, parse_codec("teacher:bits=3"), SEED, networks, IMAGES)
     assert len(coarse.payload) < len(encoded.payload)
+
+
+def test_a_network_alone_labels_any_view_and_labels_beside_it_do_not():
+    networks, network = teacher()
+    full = taught(network)
+    encoded = encode_network(full, parse_codec("teacher:bits=8"), SEED, networks, IMAGES)
+    views = IMAGES.flip(3) * 0.5
+    assert labels_any_view(encoded)
+    labels = network_labeller(encoded, IMAGES)(views)
+    torch.testing.assert_close(labels, network(views).detach(), atol=0.05, rtol=0.05)
+    residual = parse_codec("teacher:bits=2:residual=0.25+dense")
+    assert not labels_any_view(encode_network(full, residual, SEED, networks, IMAGES))
+    assert not labels_any_view(encode_votes(full, parse_codec("seed+dense"), SEED, SIZE))
 
 
 def test_residual_labels_replace_the_worst_ones():

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from distill.commands.cli import COMMANDS, cli
 from distill.commands.run import VERBS
 from distill.errors import RecipeError
 from distill.plan import make_plan
+from distill.plan.clock import QUICK
 from distill.plan.sizes import set_file
 from distill.recipes.loading import check_recipe, load_recipe
 from distill.recipes.schema import TABLES, Recipe
@@ -104,8 +106,7 @@ def test_every_stage_states_its_units_without_running_anything(maker, of):
 
 
 def test_refining_and_encoding_are_priced(of, monkeypatch):
-    monkeypatch.setattr("distill.plan.clock.BUDGET_SECONDS", 0.0)
-    monkeypatch.setattr("distill.plan.clock._LEAST_CALLS", 1)
+    monkeypatch.setattr("distill.plan.QUICK", replace(QUICK, repeated=0.0, calls=1))
     recipe = of(made_by("match"))
     found = make_plan(recipe)
     assert list(found["time"]["stages"]) == [stage.name for stage in planned(recipe)]

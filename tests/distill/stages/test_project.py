@@ -14,6 +14,7 @@ from distill.recipes.checks import check_names
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.projector import ProjectorTable
 from distill.sets.set_file import read_set
+from distill.store.seals import sealed
 from tests.distill.cases import TINY, outputs_of, read_json, write_recipe
 
 PROJECT = ("--stage", "project", "--quiet")
@@ -171,7 +172,7 @@ def test_a_projector_of_other_classes_labels_nothing(run_copy, refused):
     path = run_copy / "projector" / "projector.json"
     found = read_json(path)
     found["classes"][0] = "nil"
-    path.write_text(json.dumps(found), encoding="utf-8")
+    path.write_text(json.dumps(sealed(found)), encoding="utf-8")
     line = refused(1, "evaluate", run_copy / "set.h5", "--quiet")
     assert "fetch the projector of these data" in line
     assert "'nil'" in line
@@ -181,7 +182,7 @@ def test_a_projector_on_another_base_labels_nothing(run_copy, refused):
     path = run_copy / "projector" / "projector.json"
     found = read_json(path)
     found["tower"]["digest"] = "0" * 64
-    path.write_text(json.dumps(found), encoding="utf-8")
+    path.write_text(json.dumps(sealed(found)), encoding="utf-8")
     line = refused(1, "evaluate", run_copy / "set.h5", "--quiet")
     assert "fetch the same weights as 'config:tiny-vit' (SHA-256 of its tensors 0000" in line
 

@@ -200,6 +200,42 @@ def test_images_and_the_network_that_labels_them_fill_a_budget(networked, comman
     assert 0.9 * 1700 < totals["teacher:bits=5"] <= 1700
 
 
+def test_students_draw_views_of_their_own_under_a_network_that_the_set_keeps(
+    networked, command, tmp_path
+):
+    out, name = tmp_path / "run", "teacher:bits=5"
+    short = options(f"evaluate.labels={name}", "evaluate.seeds=1", "evaluate.epochs=1")
+    words = ("run", networked, "--out", out, "--bytes", "1700", "--quiet", *short)
+
+    def evaluated(*changes):
+        outcome = command(*words, *options("evaluate.whole_epochs=1", *changes))
+        assert outcome.code == 0, outcome.err
+        found = read_json(out / "evaluation.json")
+        ((_, labels),) = found["students"].items()
+        return labels[name]["mean"], found["protocol"].get(name)
+
+    own, said = evaluated("evaluate.views=crop|rotate", "evaluate.mix=mixup")
+    stored, unsaid = evaluated()
+    assert (said["views"], said["mix"], said["protocol"]) == (["crop|rotate"], "mixup", "kd")
+    assert unsaid is None
+    assert own != stored
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("evaluate.views=crop_flip|rotate", "unknown augmentation crop_flip"),
+        ("relabel.augmentation=crop|flip", "relabel.augmentation is crop|flip, one family"),
+    ],
+)
+def test_one_family_for_each_batch_is_refused_where_it_cannot_be(
+    change, words, networked, refused, tmp_path
+):
+    out = tmp_path / "run"
+    assert words in refused(2, "run", networked, "--out", out, "--set", change)
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

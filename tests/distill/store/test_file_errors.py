@@ -8,6 +8,7 @@ import pytest
 from distill.errors import WorkError
 from distill.store.file_errors import system_refusal
 from distill.store.hdf5 import create_h5, open_h5, open_plain, read_kind
+from tests.distill.cases import contents
 
 READERS = {
     "open_h5": lambda path: open_h5(path, "set").__enter__(),
@@ -61,3 +62,37 @@ def test_a_locked_file_is_locked(reader, artefact, monkeypatch):
 def test_what_is_in_the_way_is_named(error, words):
     refusal = system_refusal(error)
     assert (refusal is None) if words is None else (words in refusal)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 1.0 TiB"),
+        OSError("Can't synchronously read data (memory allocation failed for chunk)"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_memory_is_lacking_for_is_not_called_damaged(
+    reader, error, artefact, monkeypatch
+):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(h5py, "File", fail)
+    with pytest.raises(MemoryError, match=r"to read .*set.h5"):
+        READERS[reader](artefact)
+
+
+def test_a_run_keeps_the_stages_that_memory_is_lacking_to_check(
+    run_copy, recipe, refused, monkeypatch
+):
+    """They were made again, which may take days, as if their file were damaged."""
+    before = contents(run_copy)
+
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("distill.store.hdf5.h5py.Dataset.__getitem__", fail)
+    assert "there is too little memory" in refused(1, "run", recipe, "--out", run_copy, "--quiet")
+    assert contents(run_copy) == before

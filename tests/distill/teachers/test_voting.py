@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from distill.errors import RecipeError
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import StudentJob
-from distill.evaluation.students import EvaluatedSet, label_temperature, student_settings
+from distill.evaluation.students import label_temperature, student_settings
 from distill.plan.sizes import label_bytes
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.evaluate import EvaluateTable

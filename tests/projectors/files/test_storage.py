@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import torch
 
 import projectors
 from projectors.files import storage
+from projectors.files.description import read_description, unsealed
 from tests.projectors.cases import DIGITS, GRAY, edit
 
 
@@ -195,6 +197,27 @@ def test_a_tower_can_be_given_but_must_be_the_same(tmp_path, tower, resnet, stir
     assert torch.equal(loaded(images), projector(images))
     with pytest.raises(projectors.ProjectorError, match="fetch the same weights"):
         projectors.load(tmp_path / "projector", tower=resnet)
+
+
+def test_every_flipped_bit_of_a_description_is_noticed(tmp_path, stirred):
+    projectors.save(stirred(), tmp_path / "projector")
+    path = tmp_path / "projector" / storage.DESCRIPTION
+    raw = path.read_bytes()
+    known = read_description(path.parent)
+    for place in range(len(raw)):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        # Blanks between the values may differ, and so may the name of the digest.
+        with contextlib.suppress(projectors.ProjectorError):
+            assert read_description(path.parent) == known
+
+
+def test_a_description_from_before_it_held_a_digest_is_read(tmp_path, stirred):
+    projectors.save(stirred(), tmp_path / "projector")
+    path = tmp_path / "projector" / storage.DESCRIPTION
+    known, text = read_description(path.parent), path.read_text("utf-8")
+    path.write_text(unsealed(text), "utf-8")
+    assert path.read_bytes() != text.encode()
+    assert read_description(path.parent) == known
 
 
 def test_shipped_bytes_are_those_of_the_folder(tmp_path, stirred):

@@ -121,6 +121,26 @@ def test_labelled_online_draws_the_views_that_relabel_epoch_draws(images):
         assert torch.equal(batch.images, stored.images)
 
 
+def test_one_family_may_be_drawn_for_each_batch_that_is_labelled_online(images, generator):
+    seen = []
+
+    class Drawn(Augmentation):
+        def sample(self, count, size, generator):
+            view = super().sample(count, size, generator)
+            seen.append((count, view))
+            return view
+
+    one = Drawn(("crop", "flip", "rotate"), one_per_batch=True)
+    batches = [
+        batch for _ in range(8) for batch in labelled_online(images, Recorder(), 4, one, generator)
+    ]
+    assert [count for count, _ in seen] == [4, 5] * 8
+    assert {view.families for _, view in seen} == {("crop",), ("flip",), ("rotate",)}
+    for (_, view), batch in zip(seen, batches, strict=True):
+        assert torch.equal(batch.images, view.apply(images[batch.ids]))
+        assert torch.equal(batch.labels, batch.images.flatten(1)[:, 10:14])
+
+
 @pytest.mark.parametrize("mix", ["cutmix", "mixup"])
 @pytest.mark.parametrize("parts", [1, 2])
 def test_stored_votes_replay_exactly_the_mixes_that_were_labelled(images, mix, parts):

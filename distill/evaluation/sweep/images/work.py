@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from distill.evaluation.coded import CodedReal, candidates, fit, random_draw
+from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob
-from distill.evaluation.students import EvaluatedSet, grade_student
+from distill.evaluation.students import grade_student
 from distill.evaluation.sweep.images.jobs import STORED, ImageJob, ImageOutcome
 from distill.evaluation.sweep.images.kept import first_images, kept_file, labelled
 from distill.evaluation.sweep.images.options import label_source
@@ -78,17 +79,9 @@ class Budget:
 
 @dataclass(frozen=True)
 class Offers:
-    """Ways to keep real images in a budget: the fields of each `CodedReal`.
-
-    Raises:
-        TypeError: for other fields, as a row of another program may hold; see `JobLog`.
-    """
+    """Ways to keep real images in a budget: the fields of each `CodedReal`."""
 
     reals: list[tuple[str, int, int, int]]
-
-    def __post_init__(self) -> None:
-        for real in self.reals:
-            CodedReal(*real)
 
 
 def find_offers(context: Context, budget: Budget) -> Offers:

@@ -1,4 +1,6 @@
+import contextlib
 import json
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ from distill.data.sources.packed import pack_data, verify_packed
 from distill.errors import WorkError
 from distill.store import packed
 from distill.store.packed import PackedImages, read_index
+from distill.store.seals import sealed, unsealed
 from tests.distill.cases import CountingStop, contents, listen_with
 
 SPLITS = ("train", "validation", "test")
@@ -178,7 +181,8 @@ def test_a_stopped_pack_leaves_the_one_before_it(tmp_path, refused, monkeypatch)
 
 def _rewrite(folder, **changes):
     path = folder / "packed.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    index = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps(sealed(index, packed.INDEX_SEAL)))
 
 
 def _flip(path, at):
@@ -211,6 +215,28 @@ def test_a_damaged_pack_is_refused(tmp_path, photos, fault):
     with pytest.raises(WorkError, match=message) as caught:
         load_data(f"packed:{tmp_path / 'packed'}")
     assert "\n" not in str(caught.value)
+
+
+def test_every_changed_letter_of_an_index_is_noticed(tmp_path, photos):
+    pack(f"folder:{photos}", tmp_path / "packed")
+    path = tmp_path / "packed" / "packed.json"
+    raw, known = path.read_bytes(), packed.read_index(path.parent)
+    places = [place for place, byte in enumerate(raw) if chr(byte).isalnum()]
+    for place in places:
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 1]) + raw[place + 1 :])
+        # Under another name there is no digest; what it says is as it was.
+        with contextlib.suppress(WorkError):
+            assert packed.read_index(path.parent) == replace(known, sealed=False)
+
+
+def test_an_index_from_before_it_held_a_digest_is_said_not_to_be_checked(tmp_path, photos, command):
+    pack(f"folder:{photos}", tmp_path / "packed")
+    path = tmp_path / "packed" / "packed.json"
+    path.write_text(json.dumps(unsealed(json.loads(path.read_text()), packed.INDEX_SEAL)))
+    assert command("verify", path.parent).out == (
+        f"{path.parent}: packed data as they were packed; written before there were digests of "
+        "texts, so its texts are not checked\n"
+    )
 
 
 def test_a_damaged_image_is_noticed_when_it_is_read(tmp_path, photos):

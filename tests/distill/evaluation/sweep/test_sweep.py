@@ -10,6 +10,7 @@ from distill.evaluation.sweep.images.work import Offers
 from distill.evaluation.sweep.jobs import Outcome, SweepOptions, curve, plan_sweep
 from distill.evaluation.sweep.paper import paper_table
 from distill.evaluation.sweep.plot import draw_curves
+from distill.store.jsonl import from_row
 from distill.store.seals import fits, unsealed
 from tests.distill.cases import STUDENT
 
@@ -138,7 +139,8 @@ def test_imagenet_on_paper_takes_the_published_sizes(command):
     assert f"{rows['full-fp16', 50]['labels']:,}" in shown.out
 
 
-def test_a_row_of_offers_with_other_fields_is_none():
-    assert Offers([("pixels", 1, 100, 1)]).reals
-    with pytest.raises(TypeError):
-        Offers([("pixels",)])
+@pytest.mark.parametrize("reals", [[["pixels"]], [[["pixels"], 1, 100, 1]], [["pixels", 1, {}, 1]]])
+def test_a_row_of_offers_with_other_values_is_none(reals):
+    assert from_row(Offers, {"reals": [["pixels", 1, 100, 1]]}) == Offers([("pixels", 1, 100, 1)])
+    with pytest.raises(ValueError, match="reals"):
+        from_row(Offers, {"reals": reals})

@@ -64,7 +64,7 @@ def test_commands_offer_every_layout_and_format():
     others = {"mtt", "dc", "datm", "idc", "rded", "folder", "buffers"}
     assert offered == {
         "layout": own | others,
-        "form": own | {"imagefolder", "hf", "parquet", "ddranking"},
+        "form": own | {"imagefolder", "hf", "parquet", "ddranking", "avalanche"},
     }
 
 
