@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.sets.label_encoding import decode_votes
+from distill.sets.network_labels import labels_any_view, network_labeller
 from distill.sets.set_file import SetFile, read_set, set_path, write_set
 from synth.committee.relabel import StoredVotes
-from synth.images import Images, gather
+from synth.images import Images, gather, images_at
 
 
 class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
@@ -53,6 +56,18 @@ class DistilledSet(Dataset[tuple[Tensor, Tensor]]):
     def save(self, path: str | Path) -> None:
         """Write it as set.h5, which `distill.load` and all commands read."""
         write_set(Path(path), self.content)
+
+    @cached_property
+    def labeller(self) -> Callable[[Tensor], Tensor] | None:
+        """What labels any view: normalised images [b, c, h, w] -> label logits [b, k].
+
+        It is the first network that the set keeps among its labels (`teacher:bits=4`); None
+        without one. Students match `softmax(logits / data.votes.temperature)`.
+        """
+        for encoded in self.content.encoded.values():
+            if labels_any_view(encoded):
+                return network_labeller(encoded, images_at(self.images, torch.arange(1)))
+        return None
 
     def __len__(self) -> int:
         return len(self.images)

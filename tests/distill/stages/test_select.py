@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 
+import distill
 from distill.__main__ import run
-from distill.recipes.build import build_data, choose_device
+from distill.recipes.build import build_data, build_network, choose_device
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.select import SelectTable
 from distill.run.context import Context
@@ -15,6 +16,7 @@ from distill.run.interrupt import Stop
 from distill.run.progress import Progress
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set
+from distill.store.committee import read_committee
 from distill.teachers.loading import load_committee
 from synth.coding import unpack_images
 from tests.distill.cases import (
@@ -219,6 +221,15 @@ def test_students_draw_views_of_their_own_under_a_network_that_the_set_keeps(
     assert (said["views"], said["mix"], said["protocol"]) == (["crop|rotate"], "mixup", "kd")
     assert unsaid is None
     assert own != stored
+    data = distill.load(out / "set.h5")
+    views = data.images.flip(3)
+    logits = data.labeller(views)
+    (member,), _, _ = read_committee(out / "committee.h5")
+    teacher = build_network(member.spec, 1, tuple(views.shape[2:]), 10, 0).eval()
+    teacher.load_state_dict(member.state)
+    near = teacher(views).detach()
+    assert (logits.argmax(dim=1) == near.argmax(dim=1)).float().mean() > 0.9
+    assert 0 < (logits - near).abs().mean() < 0.2 * near.abs().mean()
 
 
 @pytest.mark.parametrize(
