@@ -59,7 +59,7 @@ class Effort:
 
 # For a plan that is waited for, and for a calibration that is kept.
 QUICK = Effort(
-    call=0.05, second=0.8, own=0.2, repeated=0.1, calls=2, hurry=3.0, probe=1.0, compiling=0.0
+    call=0.05, second=0.8, own=0.2, repeated=0.05, calls=2, hurry=3.0, probe=1.0, compiling=0.0
 )
 THOROUGH = Effort(
     call=0.25, second=0.8, own=0.5, repeated=0.4, calls=3, hurry=20.0, probe=5.0, compiling=60.0

@@ -112,7 +112,7 @@ class Distilled:
         """Write the set for other programs, with a data card.
 
         Args:
-            form: safetensors, npz, torch, imagefolder, hf, ddranking or avalanche.
+            form: safetensors, npz, torch, imagefolder, hf, parquet, ddranking or avalanche.
             out: the folder to make.
             license: SPDX identifier for the card.
 

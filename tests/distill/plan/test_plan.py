@@ -392,7 +392,7 @@ def test_clock_that_is_late_makes_one_call(monkeypatch):
 
     effort = replace(QUICK, hurry=0.3)
     clock = Clock(DataShape(2, 1, (8, 8), 10, 1, 1), torch.device("cpu"), effort=effort)
-    assert clock.time(lasting(0.03, "early")).units == 4
+    assert clock.time(lasting(0.02, "early")).units == 3
     assert clock.time(lasting(0.2, "long")).units == 2
     late = clock.time(lasting(0.03, "late"))
     assert (late.measured_batch, late.units, late.seconds) == (4, 1, pytest.approx(0.03))

@@ -161,29 +161,44 @@ def test_compiled_work_is_timed_without_its_compilation():
     assert made == [4, 4]
 
 
-def test_a_quick_plan_compiles_nothing_and_takes_the_usual_share():
+@pytest.fixture
+def lasting(monkeypatch):
+    """Work whose calls take so many seconds of a clock that nothing else moves."""
+    now = [0.0]
+    for name in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"distill.plan.clock.time.{name}", lambda: now[0])
+
+    def made(seconds):
+        def call():
+            now[0] += seconds
+
+        return lambda size: (call, 1)
+
+    return made
+
+
+def test_a_quick_plan_compiles_nothing_and_takes_the_usual_share(lasting):
     def never(size):
         raise AssertionError
 
-    clock = Clock(SHAPE, torch.device("meta"), effort=QUICK, companions=Watched())
-    found = clock.time(unit(seconds=0.05, compiled=never))
-    assert found.seconds == pytest.approx(0.7 * 0.05, rel=0.3)
+    clock = Clock(SHAPE, CPU, effort=QUICK, companions=Watched())
+    found = clock.time(replace(unit(compiled=never), work=lasting(0.05)))
+    assert found.seconds == pytest.approx(0.7 * 0.05)
     assert (found.basis, found.compiling) == ("scaled", 10.0)
 
 
-def test_compilation_that_would_take_too_long_is_priced_by_what_others_gained():
+def test_compilation_that_would_take_too_long_is_priced_by_what_others_gained(lasting):
     asked = []
 
     def compiled(size):
         asked.append(size)
-        return lambda: time.sleep(0.01), 1
+        return lasting(0.01)(size)
 
-    effort = replace(THOROUGH, compiling=1e-9)
-    clock = Clock(SHAPE, torch.device("meta"), effort=effort, companions=Watched())
-    first = clock.time(unit(seconds=0.05, compiled=compiled))
-    assert first.seconds == pytest.approx(0.01, rel=0.5)
-    other = clock.time(unit("other", seconds=0.1, compiled=compiled))
-    assert other.seconds == pytest.approx(0.1 * first.seconds / 0.05, rel=0.3)
+    clock = Clock(SHAPE, CPU, effort=replace(THOROUGH, compiling=1e-9), companions=Watched())
+    first = clock.time(replace(unit(compiled=compiled), work=lasting(0.05)))
+    assert first.seconds == pytest.approx(0.01)
+    other = clock.time(replace(unit("other", compiled=compiled), work=lasting(0.1)))
+    assert other.seconds == pytest.approx(0.1 * 0.01 / 0.05)
     assert (other.basis, asked) == ("scaled", [4, 4])
 
 
