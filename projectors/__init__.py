@@ -13,7 +13,7 @@ from projectors.export.deployment import Deployed
 from projectors.files.accounting import FileBytes, ProjectorBytes, file_bytes, projector_bytes
 from projectors.files.compact import Storage
 from projectors.files.storage import load, rounded, save
-from projectors.fitting.fidelity import Fidelity, measure_fidelity
+from projectors.fitting.fidelity import Fidelity, measure_fidelity, nearest_mean_agreement
 from projectors.fitting.loop import FitSettings, FitState, FitStep, fit_projector, projector_loss
 from projectors.fitting.one_call import Fitted, fit
 from projectors.fitting.online_labels import OnlineLabels
@@ -64,6 +64,7 @@ __all__ = [
     "load_tower",
     "measure_fidelity",
     "merge_adapters",
+    "nearest_mean_agreement",
     "projector_bytes",
     "projector_loss",
     "refine_images",

@@ -232,3 +232,17 @@ def test_pages_build_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, textwrap.shorten(done.stderr, 2000)
     page = (tmp_path / "site" / "reference" / "synth" / "index.html").read_text(encoding="utf-8")
     assert 'id="synth.matching_gradient"' in page
+
+
+def test_methods_for_own_data_are_compared_by_committed_results() -> None:
+    """Every gain and accuracy of the table of methods stands in the tables of results."""
+    page = (DOCS / "how-to/own-data.md").read_text(encoding="utf-8")
+    rows = page.partition("## 3. Choose a method")[2].partition("\n## ")[0]
+    results = (DOCS / "results.md").read_text(encoding="utf-8")
+    tables = "\n".join(line for line in results.splitlines() if line.startswith("|"))
+    gains = re.findall(r"[+-]\d+\.\d", rows)
+    assert len(gains) > 6
+    assert [gain for gain in gains if f"| {gain} |" not in tables] == []
+    shares = re.findall(r"(\d+\.\d) %", rows)
+    assert shares
+    assert [share for share in shares if f"| {share} ±" not in tables] == []

@@ -105,6 +105,7 @@ def plan(
     from distill.recipes.early import check_early
     from distill.recipes.loading import load_recipe
     from distill.recipes.stages import STAGE_ENTRIES
+    from distill.recipes.weak_towers import tower_note
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
@@ -119,6 +120,8 @@ def plan(
     for sentence in missing_packages(resolved, STAGE_ENTRIES):
         echo(f"note: {sentence}", err=True)
     estimate = make_plan(resolved, Machines(**machines), within=within)
+    if note := tower_note(resolved, estimate["data"]["channels"]):
+        echo(f"note: {note}", err=True)
     if as_json:
         echo_json(estimate)
     else:
@@ -132,24 +135,29 @@ def _lines(estimate: dict[str, Any]) -> Iterator[str]:
         f"{estimate['recipe']}: {data['source']}, {data['classes']} classes of {sides} images; "
         f"{data['train']:,} to train on, {data['validation']:,} held out, {data['test']:,} to test"
     )
-    yield "\nparameters"
+    yield ""
+    yield "parameters"
     for spec, count in estimate["parameters"].items():
         yield f"  {count:>12,}  {spec}"
-    yield "\ndisk"
+    yield ""
+    yield "disk"
     for name, entry in estimate["disk"].items():
         yield f"  {_bytes(entry['bytes']):>12}  {name}{_remark(entry)}"
-    yield "\nwhat a receiver needs of the set, besides the projector"
+    yield ""
+    yield "what a receiver needs of the set, besides the projector"
     for name, size in (*estimate["images"].items(), *estimate["labels"].items()):
         if size:
             yield f"  {_bytes(size):>12}  {name}"
     if estimate["budget"] is not None:
         yield from _budget_lines(estimate["budget"])
     if "matching" in estimate["memory"]:
-        yield "\nmemory of matching, tensors alone (the process, and what kernels use, come on top)"
+        yield ""
+        yield "memory of matching, tensors alone (the process, and what kernels use, come on top)"
         for name, size in estimate["memory"]["matching"].items():
             chosen = "  (this recipe's)" if name == estimate["memory"]["gradient"] else ""
             yield f"  {_bytes(size):>12}  {name}{chosen}"
-    yield "\nmemory of each stage, data and process included"
+    yield ""
+    yield "memory of each stage, data and process included"
     yield f"  {'peak':>12}  {'on the host':>12}  {'on the device':>14}"
     for name, stage in estimate["memory"]["stages"].items():
         sizes = f"{_bytes(stage['host']):>12}  {_bytes(stage['device']):>14}"
@@ -162,12 +170,15 @@ def _lines(estimate: dict[str, Any]) -> Iterator[str]:
 def _within_lines(within: dict[str, Any]) -> Iterator[str]:
     limit = _seconds(within["limit"])
     if within["seconds"] is None:
-        yield f"\nwhat fits into {limit} is not known, as some stage has no time"
+        yield ""
+        yield f"what fits into {limit} is not known, as some stage has no time"
         return
     if within["fits"]:
-        yield f"\nfits into {limit}"
+        yield ""
+        yield f"fits into {limit}"
         return
-    yield f"\nto fit into {limit}, in place of {_seconds(within['seconds'])}"
+    yield ""
+    yield f"to fit into {limit}, in place of {_seconds(within['seconds'])}"
     if within["together"]:
         words = " ".join(f"--set {setting}" for setting in within["together"])
         yield f"  all in proportion, {_seconds(within['together_seconds'])}: {words}"
@@ -205,7 +216,8 @@ def _remark(entry: dict[str, Any]) -> str:
 def _time_lines(times: dict[str, Any]) -> Iterator[str]:
     source, devices = times["calibration"], times["nodes"] * times["gpus"]
     where = source["file"] or f"{source['seconds']:.0f} s of calibration here"
-    yield f"\ntime, extrapolated from {where} ({source['device']})"
+    yield ""
+    yield f"time, extrapolated from {where} ({source['device']})"
     many = f"{f'{devices} devices':>12}  " if devices > 1 else ""
     yield f"  {'one device':>12}  {many}{'units known':<14} stage"
     searched = {"search": times["search"]} if "search" in times else {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import resources
 
-from distill.names.augmentations import FAMILIES, sign_of, unknown_families
+from distill.names.augmentations import FAMILIES, sign_of, spelt_families, unknown_families
 from distill.names.codecs import CODECS
 from distill.names.codings import CODINGS
 from distill.names.data import DATA
@@ -102,6 +102,7 @@ __all__ = [
     "resolve",
     "selection",
     "sign_of",
+    "spelt_families",
     "unknown_families",
 ]
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 FAMILIES = ("colour", "crop", "cutout", "flip", "scale", "rotate", "resize", "zoom")
 
+# What keeps a photo's class: all of DSA. Not for letters and digits, which a flip changes.
+NAMED = {"photos": "colour_crop_cutout_flip_scale_rotate"}
+
+
+def spelt_families(text: str) -> str:
+    """The families that an augmentation such as "photos" stands for; any other as it is."""
+    return NAMED.get(text, text)
+
 
 def unknown_families(text: str) -> list[str]:
     """The names in a text such as "crop_flip" or "crop|flip" that are no families.

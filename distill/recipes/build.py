@@ -22,6 +22,7 @@ from distill.names import (
     arguments,
     resolve,
     sign_of,
+    spelt_families,
 )
 from distill.recipes.schema import Recipe
 from distill.recipes.specs import CodecSpec, find_network, parse_coding, parse_network
@@ -159,6 +160,7 @@ def with_augmentation(recipe: Recipe, families: str) -> Recipe:
     Raises:
         RecipeError: for an unknown family.
     """
+    families = spelt_families(families)
     build_views(families, one_per_batch=True)
     table = recipe.data.model_copy(update={"augmentation": families})
     return recipe.model_copy(update={"data": table})

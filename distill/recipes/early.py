@@ -25,7 +25,7 @@ def check_early(recipe: Recipe) -> None:
         if unknown:
             raise RecipeError(
                 f"augmentation {families}: unknown augmentation {', '.join(unknown)}; choose from "
-                f"{', '.join(FAMILIES)}"
+                f"{', '.join(FAMILIES)}, or write photos for those that fit photos"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from distill.errors import RecipeError
-from distill.names import GRADIENTS, PROTOCOLS, TEACHERS, choices, is_own_teacher
+from distill.names import GRADIENTS, PROTOCOLS, TEACHERS, choices, is_own_teacher, spelt_families
 from distill.recipes.specs import parse_codec, parse_coding
 
 
@@ -96,6 +96,10 @@ CodingText = Annotated[str, AfterValidator(_coding)]
 CodecText = Annotated[str, AfterValidator(_codec)]
 
 LabelSource = Annotated[str, AfterValidator(_label_source)]
+
+
+# Families of views joined by underscores; a name for several is spelt out.
+Families = Annotated[str, AfterValidator(spelt_families)]
 
 
 def _one_of(names: Iterable[str]) -> Callable[[str], str]:

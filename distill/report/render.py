@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from distill.recipes.weak_towers import agreement_note_of
 from distill.report.bars import soft_label_bars
 from distill.report.confusion import confusion_tables
 from distill.report.curves import curves
@@ -53,6 +54,7 @@ def render_report(report: ReportInput) -> str:
         scripts,
         title=report.title,
         verdict=find_verdict(report.summary),
+        warning=agreement_note_of(report.metrics),
         facts=_facts(report),
         table=accuracy_table(report.summary),
         networks=network_sentences(report.summary),

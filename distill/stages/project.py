@@ -18,6 +18,7 @@ from distill.recipes.schema import Recipe
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
+from distill.recipes.weak_towers import agreement_note
 from distill.run.artefacts import EXPERTS, PROJECT_STAGE, PROJECTOR
 from distill.run.context import Context
 from distill.stages.project_fit import Fit, run_fit
@@ -78,10 +79,14 @@ def run_project(context: Context, table: ProjectorTable) -> None:
             # What is left of a damaged one; `save` replaces whole projectors alone.
             remove(folder)
         projectors.save(projector, folder, storage=storage, fidelity=fidelity)
+        nearest = projectors.nearest_mean_agreement(images, labels, held_images, wanted)
     except projectors.DivergedError as error:
         raise DivergedRunError(f"project diverged at step {error.step}: {error}") from None
     except projectors.ProjectorError as error:
         raise WorkError(f"project: {error}") from None
+    context.log(PROJECT_STAGE, held_out_agreement=fidelity.agreement, nearest_mean=nearest)
+    if note := agreement_note(fidelity.agreement, nearest):
+        context.progress.say(f"note: {note}")
 
 
 def build_projector(

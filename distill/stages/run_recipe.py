@@ -14,6 +14,7 @@ from distill.recipes.build import choose_device
 from distill.recipes.checks import check_data, check_names, missing_packages
 from distill.recipes.compiling import resolve_compile
 from distill.recipes.schema import Recipe
+from distill.recipes.weak_towers import tower_note
 from distill.report.writing import write_report
 from distill.run.artefacts import (
     COMMITTEE_STAGE,
@@ -82,8 +83,9 @@ def run_recipe(
     device = choose_device(recipe.device)
     data = check_data(recipe)
     progress, earlier = progress or Progress(quiet=quiet), dict(manifest["recipe"])
-    for note in data.notes:
-        progress.say(f"note: {note}")
+    for note in (*data.notes, tower_note(recipe, data.channels)):
+        if note:
+            progress.say(f"note: {note}")
     with listen() as stop:
         recipe = resolve_budget(recipe, data, earlier, progress.say, stop)
     recipe = resolve_compile(recipe, data, device, earlier, progress.say)

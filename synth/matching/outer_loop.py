@@ -182,11 +182,7 @@ def _gradients(
     results, labels = [], now.labels
     for choice in choices:
         segment = problem.read(choice)
-        if problem.label is not None:
-            labels = problem.label(segment, seen.detach())
-        given: Tensor | StepLabels = labels
-        if problem.view_labels is not None:
-            given = problem.view_labels.of_steps(seen.detach(), choice.batches, choice.views)
+        labels, given = given_labels(problem, choice, segment, seen.detach(), labels)
         part = matching_gradient(
             problem.network if segment.network is None else segment.network,
             segment.start,
@@ -207,6 +203,25 @@ def _gradients(
             part = replace(part, lr=own)
         results.append(part)
     return results, labels
+
+
+def given_labels(
+    problem: MatchProblem, choice: SegmentChoice, segment: Segment, seen: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor | StepLabels]:
+    """The labels of the set for a segment, and what its inner loop gets: these, or each step's own.
+
+    Args:
+        problem: says who labels.
+        choice: of the segment.
+        segment: as it was read.
+        seen: [m, c, h, w] images that students see.
+        labels: [m, k] label logits of the set as it is.
+    """
+    if problem.label is not None:
+        labels = problem.label(segment, seen)
+    if problem.view_labels is None:
+        return labels, labels
+    return labels, problem.view_labels.of_steps(seen, choice.batches, choice.views)
 
 
 def _rate_of(now: Learned, choice: SegmentChoice) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,22 +71,30 @@ class MatchState:
 
 
 def initial_state(
-    images: Tensor, labels: Tensor, student_lr: float, networks: int = 1
+    images: Tensor, labels: Tensor, student_lr: float | Sequence[float], networks: int = 1
 ) -> MatchState:
     """The state before the first outer step.
 
     Args:
         images: [n, c, h, w], as stored.
         labels: [m, k] label logits of the images that students see.
-        student_lr: student learning rate > 0.
+        student_lr: student learning rate > 0, of all networks or of each.
         networks: how many networks are matched; each learns a rate of its own.
+
+    Raises:
+        ValueError: for a rate that is not above 0, or not one for each network.
     """
-    if not student_lr > 0:
-        raise ValueError(f"the student learning rate is {student_lr}; it must be above 0")
-    log_student_lr = torch.tensor(math.log(student_lr), dtype=images.dtype, device=images.device)
-    multiplier = torch.zeros_like(log_student_lr)
-    if networks > 1:
-        log_student_lr = log_student_lr.repeat(networks)
+    rates = [student_lr] * networks if isinstance(student_lr, int | float) else list(student_lr)
+    if len(rates) != networks:
+        raise ValueError(f"got {len(rates)} student learning rates for {networks} networks")
+    for rate in rates:
+        if not rate > 0:
+            raise ValueError(f"the student learning rate is {rate}; it must be above 0")
+    logs = torch.tensor(
+        [math.log(rate) for rate in rates], dtype=images.dtype, device=images.device
+    )
+    log_student_lr = logs if networks > 1 else logs[0]
+    multiplier = torch.zeros_like(logs[0])
     images, labels = images.detach().clone(), labels.detach().clone()
     moments = (Moments.zeros(images), Moments.zeros(labels), Moments.zeros(log_student_lr))
     start = Learned(images, labels, log_student_lr, moments, images, 0, multiplier)

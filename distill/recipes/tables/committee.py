@@ -10,6 +10,7 @@ from distill.recipes.key_types import (
     BatchSize,
     Compile,
     Count,
+    Families,
     FreshNetwork,
     NameList,
     NotNegative,
@@ -32,7 +33,7 @@ class TrainingTable(Table):
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: Positive = 0.002
     weight_decay: NotNegative = 0.01
-    augmentation: str = "crop_scale_rotate"
+    augmentation: Families = "crop_scale_rotate"
     patience: Count | None = None
     weights: str | None = None
     mean: Annotated[list[float], Field(min_length=1)] | None = None

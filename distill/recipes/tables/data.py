@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from distill.recipes.key_types import Count, Table, split_commas
+from distill.recipes.key_types import Count, Families, Table, split_commas
 
 # Keys that say where the data are and how they are read: their digest says what came of them.
 READING_KEYS = ("source", "size", "channels", "classes", "subset", "validation", "skip_damaged")
@@ -23,4 +23,4 @@ class DataTable(Table):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     skip_damaged: bool = False
     zca: bool = False
-    augmentation: str = "colour_crop_cutout_flip_scale_rotate"
+    augmentation: Families = "colour_crop_cutout_flip_scale_rotate"

@@ -11,6 +11,7 @@ from distill.recipes.key_types import (
     BatchSize,
     Compile,
     Count,
+    Families,
     FreshNetwork,
     LabelSource,
     NotNegative,
@@ -48,7 +49,7 @@ class EvaluateTable(Table):
     batch_size: BatchSize | Literal["auto"] = 100
     protocol: Protocol = "auto"
     temperature: Positive | None = None
-    views: str | None = None
+    views: Families | None = None
     mix: Literal["none", "cutmix", "mixup"] = "none"
     hard_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
     optimizers: Annotated[

@@ -66,7 +66,7 @@ class MatchTable(MakerTable):
     label_lead: Positive = 4.0
     optimizer: Literal["adam", "sgd"] = "adam"
     schedule: Literal["constant", "cosine"] = "constant"
-    student_lr: Positive = 0.02
+    student_lr: Positive | Literal["auto"] = 0.02
     image_lr: Positive = 0.03
     label_lr: NotNegative = 0.05
     student_lr_lr: NotNegative = 0.02

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from distill.recipes.key_types import (
     Count,
+    Families,
     NotNegative,
     NotNegativeCount,
     Positive,
@@ -33,7 +34,7 @@ class ProjectorTable(Table):
     steps: Count = 500
     batch_size: Annotated[int, Field(ge=2)] = 64
     lr: Positive = 0.002
-    augmentation: str | None = None
+    augmentation: Families | None = None
     stop_on: Literal["kl", "agreement", "accuracy"] = "kl"
     check_every: Count = 50
     patience: NotNegativeCount = 0

@@ -10,6 +10,7 @@ from distill.recipes.key_types import (
     Aggregate,
     BatchSize,
     Count,
+    Families,
     FreshNetwork,
     Share,
     Table,
@@ -28,7 +29,7 @@ class RelabelTable(Table):
     views: Literal["stored", "seed"] = "stored"
     bssl: Literal["auto", "on", "off"] = "auto"
     temperature: Temperature = 4.0
-    augmentation: str = "crop_scale_rotate"
+    augmentation: Families = "crop_scale_rotate"
     aggregate: Annotated[list[Aggregate], BeforeValidator(split_commas), Field(min_length=1)] = (
         Field(default=["logits"])
     )

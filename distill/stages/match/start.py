@@ -14,6 +14,7 @@ from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.stages.budget import coded_images
+from distill.stages.match.start_rate import starting_rates
 from distill.store.experts import read_info, read_last_snapshots
 from synth.formation import decode_images, encode_images
 from synth.images import images_at
@@ -92,8 +93,11 @@ def starting_state(context: Context, table: MatchTable) -> MatchState:
     coded = coded_images(context, table)
     learned = images.to(context.device)
     learned = learned if coded is None else coded.start(learned)
+    soft = soft.to(context.device)
     networks = len(context.recipe.table("experts").all_networks)
-    return initial_state(learned, soft.to(context.device), table.student_lr, networks)
+    if table.student_lr == "auto":
+        return initial_state(learned, soft, starting_rates(context, table, learned, soft), networks)
+    return initial_state(learned, soft, table.student_lr, networks)
 
 
 def start_real(start: MatchStart) -> Tensor:

@@ -23,6 +23,7 @@ from distill.stages.match.search import (
     short_epochs,
     with_candidate,
 )
+from distill.stages.match.start_rate import SEGMENTS, USUAL_TRIES, real_batch
 from distill.stages.units.coded import PACKED, coding_of, fitting_ipc, packing
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, synthetic_shape
@@ -47,6 +48,8 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
         steps = -(-table.iterations * table.inner_steps // len(networks))
         parts += [Part(steps, unit) for unit in inner]
     tasks = [Task(table.segments, tuple(parts))]
+    if table.student_lr == "auto":
+        tasks.append(Task(1, _rate_parts(units, table, count)))
     if table.coded:
         tasks.append(Task(1, (Part(table.iterations, _coded_step(units, table)),)))
     # Both starts ask every finished expert about images: all real ones, or the chosen ones.
@@ -56,6 +59,23 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
     if table.label_init == "experts":
         tasks.append(Task(experts.count, (units.predictions(experts.network, count),)))
     return tasks
+
+
+def _rate_parts(units: Units, table: MatchTable, count: int) -> tuple[Part[Unit], ...]:
+    """Plain steps of the search for a student learning rate, on real images and on the set.
+
+    Teachers' labels of a few views are not counted.
+    """
+    experts, _ = units.recipe.matching()
+    families, settings = units.recipe.data.augmentation, TrainSettings(1, experts.lr)
+    own = min(table.batch_size or count, count)
+    batches = (real_batch(experts, own, units.shape.train), own)
+    steps = USUAL_TRIES * SEGMENTS * table.inner_steps
+    return tuple(
+        Part(steps, units.training_step(spec, batch, families, settings, one_per_batch=True))
+        for spec in experts.all_networks
+        for batch in batches
+    )
 
 
 def _taught_step(units: Units, table: MatchTable, step: Unit) -> list[Unit]:
@@ -169,7 +189,9 @@ def _inner_step(units: Units, table: MatchTable, spec: str, batch: int) -> Unit:
         move = torch.randn(len(start), generator=fixed_generator()).to(start.device)
         images, labels = units.images(size), units.labels(size)
         batches = [torch.arange(size) for _ in range(steps)]
-        lr = torch.tensor(table.student_lr, device=units.device)
+        # Any rate takes as long.
+        rate = 0.01 if table.student_lr == "auto" else table.student_lr
+        lr = torch.tensor(rate, device=units.device)
 
         def call() -> None:
             drawn = None

@@ -66,6 +66,8 @@ def test_the_plan_says_what_fits(recipe, command, refused):
     assert "'15' is no time; write it as 90s, 15m, 2h or 1d" in line
     shown = command("plan", recipe, "--within", "0.1s", "--workers", "1")
     assert shown.code == 0, shown.err
-    assert "to fit into 0.1 s, in place of" in shown.out
+    assert "\n\nto fit into 0.1 s, in place of" in shown.out
+    assert "\n\nparameters\n" in shown.out
+    assert "\\n" not in shown.out, "line ends, and not their names"
     shown = command("plan", recipe, "--within", "9d", "--workers", "1")
     assert "fits into 9.0 days" in shown.out

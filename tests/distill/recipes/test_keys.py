@@ -17,7 +17,6 @@ _COMPILE = "how a machine computes, not what: auto knows when it pays"
 
 # Keys that no packaged recipe sets to anything else than their default, and why.
 LEFT_ALONE = {
-    "data.channels": "the sources of the packaged recipes have their own; for a user's folder",
     "data.skip_damaged": "for a user's folder with damaged pictures",
     "experts.precision": _MACHINE,
     "experts.compile": _COMPILE,

@@ -13,7 +13,15 @@ from distill.report.images import png_data_uri, shown_size
 from distill.report.scales import Scale, fit_scale, tick_labels, ticks
 from distill.report.tables import plain_text, receiver_bytes
 from distill.report.verdict import find_verdict
-from tests.distill.report.cases import MARKUP, Page, entry, make_minimal, make_report, make_summary
+from tests.distill.report.cases import (
+    MARKUP,
+    Page,
+    entry,
+    make_metrics,
+    make_minimal,
+    make_report,
+    make_summary,
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +61,16 @@ def test_report_makes_no_request(text, page):
     assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
     policy = next(meta for meta in page.all("meta") if "http-equiv" in meta)
     assert "default-src 'none'" in policy["content"]
+
+
+def test_a_projector_below_class_means_is_called_weak_at_the_top(text):
+    assert "Weak projector" not in text
+    fit = {"stage": "project", "held_out_agreement": 0.226, "nearest_mean": 0.274}
+    report = replace(make_report(), metrics=[*make_metrics(), fit])
+    head = render_report(report).partition("<main")[0]
+    assert "Weak projector:</strong> the projector has its teacher’s class on 22.6%" in (
+        head.replace("&#39;", "’")
+    )
 
 
 def test_report_is_deterministic(text):

@@ -38,6 +38,17 @@ def test_a_projector_is_saved_with_its_held_out_fidelity(finished):
     assert rows[-1]["step"] == 5
 
 
+def test_a_fit_is_compared_with_the_nearest_class_mean(finished):
+    rows = map(json.loads, (finished / "metrics.jsonl").read_text().splitlines())
+    (row,) = (row for row in rows if row["stage"] == "project" and "nearest_mean" in row)
+    fidelity = read_json(finished / "projector" / "projector.json")["fidelity"]
+    assert row["held_out_agreement"] == fidelity["agreement"]
+    # Digits are near the mean of their class.
+    assert 0.5 < row["nearest_mean"] <= 1
+    noted = "nearest class mean of their pixels" in (finished / "report.html").read_text("utf-8")
+    assert noted is (row["held_out_agreement"] <= row["nearest_mean"])
+
+
 def test_every_key_of_a_projector_reaches_it(run_copy, recipe, command):
     loaded, found = project(
         command,

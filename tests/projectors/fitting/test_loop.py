@@ -241,3 +241,15 @@ def test_the_distance_of_logits_does_not_see_a_number_added_to_all_of_an_image()
     settings = projectors.FitSettings(ce_weight=0.0)
     found = projectors.projector_loss(logits, wanted + shift, hard, settings)
     torch.testing.assert_close(found, projectors.projector_loss(logits, wanted, hard, settings))
+
+
+def test_nearest_class_mean_of_pixels_is_a_bound_that_needs_no_network(generator):
+    centres = torch.randn(3, 1, 40, 6, generator=generator)
+    hard = torch.arange(12) % 3
+    images = centres[hard] + 0.01 * torch.randn(12, 1, 40, 6, generator=generator)
+    held, voted = centres[[0, 1, 2, 0]], torch.nn.functional.one_hot(torch.tensor([0, 1, 2, 1]), 4)
+    # Nobody is nearest to the fourth class, which has no images.
+    agreement = projectors.nearest_mean_agreement(images, hard, held, voted.float(), batch_size=5)
+    assert agreement == 0.75
+    with pytest.raises(projectors.ProjectorError, match="got 12 images with 11 classes"):
+        projectors.nearest_mean_agreement(images, hard[1:], held, voted.float())

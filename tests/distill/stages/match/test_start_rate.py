@@ -1,0 +1,43 @@
+"""match.student_lr = "auto" on the tiny run's experts."""
+
+import pytest
+import torch
+
+from distill.recipes.build import choose_device
+from distill.recipes.loading import load_recipe
+from distill.run.context import Context
+from distill.run.folder import Run
+from distill.run.interrupt import Stop
+from distill.run.progress import Progress
+from distill.stages.match.problem import match_problem
+from distill.stages.match.start import starting_state
+from synth import Adjoint
+from synth.matching.outer_loop import mean_gradient
+from tests.distill.cases import TINY, write_recipe
+
+
+@pytest.fixture
+def opened(finished, tmp_path):
+    """The context of the tiny recipe with changes, on its run."""
+    recipe_file = write_recipe(tmp_path, TINY)
+
+    def open_with(*changes):
+        recipe = load_recipe(str(recipe_file), list(changes))
+        run = Run(finished, read_only=True)
+        return Context(run, recipe, choose_device("cpu"), Progress(quiet=True), Stop())
+
+    return open_with
+
+
+@pytest.mark.parametrize("labels", ["learned", "target"])
+def test_matching_begins_at_a_rate_that_moves_no_student_away_from_its_target(labels, opened):
+    changes = ("match.student_lr=auto", "match.ipc=2", f"match.labels={labels}")
+    context = opened(*changes)
+    table = context.recipe.match
+    state = starting_state(context, table)
+    assert 1e-5 <= float(state.student_lr) <= 1
+    assert torch.equal(starting_state(context, table).student_lr, state.student_lr)
+    problem = match_problem(context, table, len(state.labels), None)
+    choices = [choice for step in range(3) for choice in problem.choose(step)]
+    distance, _, _ = mean_gradient(state.now, choices, problem, Adjoint())
+    assert distance <= 1.001
