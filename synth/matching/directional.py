@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from synth.errors import lacks_memory
 from synth.matching.inner_loop import InnerLoop
 
 
@@ -147,11 +148,20 @@ class FormChooser:
 def choose_form(
     loop: InnerLoop, step: int, parameters: Tensor, direction: Tensor
 ) -> DirectionalForm:
-    """`forward_over_reverse` if it agrees with `double_backward` here, else `double_backward`."""
+    """`forward_over_reverse` if it agrees with `double_backward` here, else `double_backward`.
+
+    Raises:
+        RuntimeError: if memory is short. That says nothing of the network, and the other form
+            rounds otherwise: results would depend on how much was free at the first step.
+    """
+    # What fails here is not the network's either.
+    _wake_forward_mode()
     reference = double_backward(loop, step, parameters, direction, True)
     try:
         candidate = forward_over_reverse(loop, step, parameters, direction, True)
-    except (NotImplementedError, RuntimeError):
+    except RuntimeError as error:
+        if lacks_memory(error):
+            raise
         return double_backward
     tolerance = torch.finfo(parameters.dtype).eps ** 0.5
     pairs = zip(candidate.tensors(), reference.tensors(), strict=True)

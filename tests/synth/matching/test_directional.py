@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from synth import Adjoint, Unrolled
+from synth.matching import directional
 from synth.matching.directional import choose_form, double_backward, forward_over_reverse
 from tests.synth.cases import (
     Cube,
@@ -86,6 +87,28 @@ def test_choose_form_falls_back_where_forward_mode_is_missing_or_wrong(function)
     problem = make_problem(network_with(Cubed(function)), 3)
     assert choose_form(*arguments_of(problem)) is double_backward
     check_same(problem.solve(Adjoint()), problem.solve(Unrolled()), 1e-5)
+
+
+def refuse_memory():
+    torch.empty(2**60)
+
+
+def lacks_its_type():
+    raise RuntimeError("std::bad_alloc")
+
+
+def lacks_device_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("fail", [refuse_memory, lacks_its_type, lacks_device_memory])
+def test_choose_form_does_not_take_a_lack_of_memory_for_a_missing_derivative(fail, monkeypatch):
+    problem = make_problem(build_registered("mlp"), 1)
+    monkeypatch.setattr(directional, "forward_over_reverse", lambda *arguments: fail())
+    with pytest.raises(RuntimeError):
+        choose_form(*arguments_of(problem))
+    monkeypatch.undo()
+    assert choose_form(*arguments_of(problem)) is forward_over_reverse
 
 
 def test_choose_form_takes_a_native_group_norm_only_where_it_is_right():
