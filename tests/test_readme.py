@@ -53,6 +53,13 @@ def projector_figures() -> list[str]:
     ]
 
 
+def budget_figures() -> list[str]:
+    summary, student = result_of("fashion-mnist-30kb-network")["summary"], "convnet3:width=32"
+    ((labels, stats),) = summary["students"][student].items()
+    coded = summary["controls"]["coded"][student][labels]
+    return [f"{summary['bytes']['totals'][labels]:,} bytes", percent(stats), percent(coded)]
+
+
 def control_figures(name: str, student: str) -> list[str]:
     summary = result_of(name)["summary"]
     found = (summary["students"], summary["controls"]["random"], summary["controls"]["whole"])
@@ -64,6 +71,7 @@ def control_figures(name: str, student: str) -> list[str]:
     [
         ("Fashion-MNIST as ten", control_figures("fashion-mnist-ipc1", "convnet3:width=128")),
         ("- **Exact", gradient_figures()),
+        ("- **One budget", budget_figures()),
         ("- **Labels", codec_figures()),
         ("- **Or no", projector_figures()),
         ("- **Honest", control_figures("digits", "convnet3:width=32")),

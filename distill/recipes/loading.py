@@ -15,6 +15,9 @@ from distill.recipes.schema import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
 from distill.store.documents import parse_toml, read_recipe_text
 
+# What pydantic calls the types of a key that takes several, such as a number or a name.
+_TYPES = ("literal", "function-after", "constrained-int", "constrained-float", "float", "int")
+
 
 def load_recipe(
     name: str,
@@ -168,13 +171,21 @@ def _value(text: str) -> Any:
 
 def _one_line(error: ValidationError) -> str:
     """The first few problems of a recipe, each with its key."""
-    problems = [
-        _problem(item["type"], item["loc"], item["msg"])
-        + _unset_hint(item["loc"], item.get("input"))
-        for item in error.errors()
-    ]
+    by_key: dict[str, list[str]] = {}
+    for item in error.errors():
+        location = tuple(part for part in item["loc"] if not _is_type(part))
+        problem = _problem(item["type"], location, item["msg"])
+        problem += _unset_hint(location, item.get("input"))
+        key, colon, text = problem.partition(": ")
+        by_key.setdefault(key + colon, []).append(text)
+    problems = [key + " or ".join(texts) for key, texts in by_key.items()]
     rest = len(problems) - 3
     return "; ".join(problems[:3]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _is_type(part: int | str) -> bool:
+    """Whether a part of a location names a type, of a key that takes several, and no key."""
+    return str(part).partition("[")[0] in _TYPES
 
 
 def _problem(kind: str, location: tuple[int | str, ...], message: str) -> str:

@@ -11,7 +11,9 @@ from distill.evaluation.protocols import batch_size
 from distill.evaluation.students import check_labels, student_settings
 from distill.names import PROTOCOLS
 from distill.recipes.loading import check_recipe, with_evaluation
+from distill.recipes.specs import parse_codec
 from distill.recipes.tables.evaluate import EvaluateTable
+from distill.sets.label_encoding import encode_votes
 from distill.sets.set_file import read_set
 from tests.distill.cases import STUDENT
 
@@ -141,7 +143,9 @@ def test_votes_without_teachers_are_refused_in_one_line(finished, tmp_path, eval
 
 def test_labels_of_stored_views_are_refused(judged):
     encoded = EvaluatedSet(judged.content)
-    encoded.content.encoded["topk:k=2"] = next(iter(judged.content.encoded.values()), None)
+    votes = judged.content.votes
+    labels = encode_votes(votes, parse_codec("topk:k=2"), 0, tuple(judged.content.images.shape[2:]))
+    encoded.content.encoded["topk:k=2"] = labels
     try:
         table = EvaluateTable(students=["mlp"], protocol="cda", labels=["hard", "topk:k=2"])
         with pytest.raises(WorkError, match="topk:k=2, which label stored views, but students"):

@@ -98,6 +98,9 @@ _OF_ANY_SET = (
     Reader(("merge", "IT", "RUN", "--out", "OUT"), "out", 1),
     Reader(("evaluate", "IT", "--labels", "hard,learned", "--json", *SHORT), "json", 1),
     Reader(("sweep", "IT", "--out", "OUT", "--json", *IMAGES), "json", 1),
+    Reader(
+        ("audit", "IT", "--labels", "hard", "--references", "0", "--json", "--quiet"), "json", 1
+    ),
     Reader((*_EXTEND, "--recipe", "HERD", "--out", "OUT", *SMALL), often=1),
 )
 _OF_SETS = (
@@ -112,6 +115,7 @@ _OF_ENCODED_SETS = (
 _REST = ("run", "RECIPE", "--out", "IT", *ENCODED)
 _OF_RUNS = (
     SHOW,
+    Reader(("inspect", "digits", "--experts", "IT", "--json", "--quiet"), "json", 1),
     VERIFY,
     Reader(("report", "IT"), "page", 2),
     Reader(("report", "IT", "RUN", "--out", "OUT"), "out"),
