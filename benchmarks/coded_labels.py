@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from record import RESULTS, provenance, write_result
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from distill.run.scratch import scratch_context
 from distill.sets.set_file import SetFile, read_set, set_path
 from distill.teachers.loading import load_committee
 from synth.images import gather
+from synth.training.prediction import predict
 
 _AT_ONCE = 256
 
@@ -54,7 +54,7 @@ def kinds(
     committee = load_committee(context)
 
     def votes(images: Tensor) -> Tensor:
-        return torch.cat([committee.vote(part) for part in images.split(_AT_ONCE)])
+        return predict(committee.vote, images, _AT_ONCE)
 
     yield "classes", None
     on_coded, on_originals = votes(gather(content.images)), votes(originals(context, content))

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from record import RESULTS, provenance, write_result
 
 from distill.evaluation.evaluated_set import EvaluatedSet
@@ -33,11 +32,9 @@ from distill.run.context import Context
 from distill.run.interrupt import listen
 from distill.run.scratch import scratch_context
 from distill.sets.set_file import read_set, set_path
+from synth.training.prediction import predict_classes
 
 _GROUPS = {"set": STUDENTS, "random": RANDOM}
-
-# Images that a committee is asked about at once.
-_AT_ONCE = 256
 
 
 def changed(recipe: Recipe, way: str) -> Recipe:
@@ -51,8 +48,8 @@ def right(context: Context, judged: EvaluatedSet) -> float | None:
     if judged.committee is None:
         return None
     images, labels = context.split("validation")
-    found = torch.cat([judged.committee.vote(part) for part in images.split(_AT_ONCE)])
-    return float((found.argmax(dim=1) == labels).float().mean())
+    found = predict_classes(judged.committee.vote, images)
+    return float((found == labels).float().mean())
 
 
 def rows_of(

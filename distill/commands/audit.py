@@ -12,6 +12,7 @@ from distill.commands.options import (
     as_json,
     debug,
     device,
+    html_page,
     place,
     quiet,
     workers,
@@ -43,12 +44,7 @@ from distill.terminal import echo, echo_json, echo_lines
     help="Networks of random real images that they are compared with, at least 3; 0: no attack.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Of all students; default: the recipe's.")
-@click.option(
-    "--html",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write a page with the nearest real images of each image.",
-)
+@html_page("the nearest real images of each image")
 @allow_code
 @device
 @workers

@@ -13,6 +13,7 @@ from distill.commands.options import (
     as_json,
     debug,
     device,
+    html_page,
     quiet,
 )
 from distill.terminal import echo, echo_json, echo_lines
@@ -39,12 +40,7 @@ from distill.terminal import echo, echo_json, echo_lines
     type=click.Path(path_type=Path),
     help="Also list likely label errors, by the experts, or the committee, of this run on DATA.",
 )
-@click.option(
-    "--html",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write a page with pictures of what was found.",
-)
+@html_page("pictures of what was found")
 @allow_code
 @device
 @as_json

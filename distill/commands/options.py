@@ -94,6 +94,16 @@ place = click.option(
 )
 
 
+def html_page(shows: str) -> Callable[[Command], Command]:
+    """The option --html, of commands that also write a page of pictures."""
+    return click.option(
+        "--html",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help=f"Also write a page with {shows}.",
+    )
+
+
 def complete_recipe(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:

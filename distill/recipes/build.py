@@ -236,19 +236,17 @@ def build_data(table: DataTable) -> RealData:
         WorkError: if the data are missing or wrong.
     """
     try:
-        return load_data(
-            table.source,
-            size=table.size,
-            channels=table.channels,
-            classes=table.classes,
-            subset=table.subset,
-            validation=table.validation,
-            skip_damaged=table.skip_damaged,
-        )
+        return load_data(table.source, **data_options(table))
     except SourceError as error:
         raise RecipeError(f"data.source: {error}") from None
     except (DataError, OSError) as error:
         raise WorkError(f"data {table.source}: {error}") from None
+
+
+def data_options(table: DataTable) -> dict[str, Any]:
+    """The arguments of `load_data` and `load_splits`, beside the source, that a recipe gives."""
+    names = ("size", "channels", "classes", "subset", "validation", "skip_damaged")
+    return {name: getattr(table, name) for name in names}
 
 
 def with_place(recipe: Recipe, place: str | None) -> Recipe:

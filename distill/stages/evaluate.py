@@ -186,10 +186,9 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
     steps = settings.epochs * step_count(count, batch)
     unlabelled = stored or whole or job.group in CODED_REAL
     source = None if unlabelled else _online_source(job.labels)
-    online = source is not None
     # Views that are labelled online are drawn with the labels.
     families, dsa = "none", False
-    if job.views and not online:
+    if job.views and source is None:
         kd = protocol_name(table, job) == "kd"
         families = relabel.augmentation if stored or kd else recipe.data.augmentation
         if table.views is not None and not whole:

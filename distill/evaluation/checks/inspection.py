@@ -13,6 +13,7 @@ from distill.data.health import Health, check_health
 from distill.data.loading import load_splits
 from distill.errors import RecipeError, WorkError
 from distill.evaluation.checks.suspects import Suspects, find_suspects, recipe_of
+from distill.recipes.build import data_options
 from distill.recipes.tables.data import DataTable
 from distill.run.progress import Progress
 
@@ -130,15 +131,7 @@ def _health(
     table: DataTable, wishes: Wishes, progress: Progress, check: Callable[[], None]
 ) -> Health:
     try:
-        splits = load_splits(
-            table.source,
-            size=table.size,
-            channels=table.channels,
-            classes=table.classes,
-            subset=table.subset,
-            validation=table.validation,
-            skip_damaged=table.skip_damaged,
-        )
+        splits = load_splits(table.source, **data_options(table))
         with progress.task("inspect", sum(map(len, splits.three))) as advance:
 
             def seen(count: int) -> None:
