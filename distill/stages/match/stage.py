@@ -89,15 +89,17 @@ def _finished(
 
 def _row(step: OuterStep) -> dict[str, float | bool]:
     """The metrics of an outer step."""
-    row: dict[str, float | bool] = {
-        "step": step.index,
+    found = {
         "distance": step.distance,
         "student_lr": step.student_lr,
         "applied": step.applied,
+        "bits": step.bits,
+        "multiplier": step.multiplier,
+        "features": step.features,
+        "cross_entropy": step.entropy,
     }
-    if step.bits is not None and step.multiplier is not None:
-        row |= {"bits": step.bits, "multiplier": step.multiplier}
-    return row
+    known = {name: value for name, value in found.items() if value is not None}
+    return {"step": step.index, **known}
 
 
 def follow_match(context: Context, group: ProcessGroup) -> None:

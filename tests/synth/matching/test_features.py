@@ -1,12 +1,10 @@
 """Feature matching along expert trajectories, against everything in one graph."""
 
-import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from synth import Adjoint, Unrolled, matching_gradient
 from synth.augment import Augmentation
@@ -21,7 +19,8 @@ from synth.matching.start import class_labels
 from synth.matching.state import initial_state
 from synth.matching.view_labels import ViewLabels
 from synth.networks import MLP, ConvNet, ResNet18
-from synth.parameters import load_vector, parameter_vector
+from synth.parameters import parameter_vector
+from tests.synth.cases import slow_features
 
 CLASSES, SIZE = 3, (8, 8)
 FAMILIES = Augmentation(("crop", "colour", "scale"), one_per_batch=True)
@@ -91,54 +90,15 @@ def state():
     return initial_state(images, labels, 0.05)
 
 
-def loaded(network, vector, *, headless=False):
-    """A copy of a network at a snapshot; without its head it gives its features."""
-    own = copy.deepcopy(network)
-    load_vector(own, vector)
-    if headless:
-        heads = [name for name, part in own.named_modules() if isinstance(part, nn.Linear)]
-        parent, _, last = heads[-1].rpartition(".")
-        setattr(own.get_submodule(parent), last, nn.Identity())
-    return own
-
-
-def slow(problem, choice, images, labels, real, *, later_weight=1.0, temperature=1.0):
-    """F, C and the gradient of F + later_weight * C, written out with one graph of it all.
-
-    `labels` are [m, k] logits, or of each class's view those of its images.
-    """
-    segment, drawn = problem.read(choice), choice.features
-    early = loaded(segment.network, segment.start, headless=True)
-    late = loaded(segment.network, segment.target)
-    images = images.detach().requires_grad_()
-    means, wanted, losses = [], [], []
-    for label in range(CLASSES):
-        own, others = images[drawn.batches[label]], real[drawn.real[label]]
-        if drawn.views is not None:
-            # One by one, so that all are seen alike.
-            (view,) = drawn.views[label : label + 1]
-            own, others = (torch.cat([view.apply(x[None]) for x in part]) for part in (own, others))
-        means.append(early(own).mean(0))
-        wanted.append(early(others).mean(0).detach())
-        given = labels[label] if isinstance(labels, list) else labels[drawn.batches[label]]
-        logs = functional.log_softmax(late(own) / temperature, dim=1)
-        chances = functional.softmax(given / temperature, dim=1)
-        losses.append(-(temperature**2) * (chances * logs).sum(1))
-    middle = sum(wanted) / CLASSES
-    spread = sum(((one - middle) ** 2).sum() for one in wanted)
-    distance = sum(((f - r) ** 2).sum() for f, r in zip(means, wanted, strict=True)) / spread
-    entropy = torch.cat(losses).mean()
-    (slope,) = torch.autograd.grad(distance + later_weight * entropy, images)
-    return float(distance.detach()), float(entropy.detach()), slope
-
-
 @pytest.mark.parametrize("network", range(3))
 @pytest.mark.parametrize("augmentation", [None, FAMILIES], ids=["plain", "views"])
 def test_features_alone_equal_one_graph_of_everything(network, augmentation, make, state, real):
     problem = make(augmentation=augmentation)
     choices = problem.choose(network)
     found = mean_gradient(state.now, choices, problem, Adjoint())
-    distance, entropy, slope = slow(problem, choices[0], state.images, state.labels, real)
+    distance, entropy, slope = slow_features(
+        problem.read(choices[0]), choices[0].features, state.images, state.labels, real
+    )
     assert found.distance is None
     assert found.features == pytest.approx(distance, rel=1e-9)
     assert found.entropy == pytest.approx(entropy, rel=1e-9)
@@ -165,8 +125,8 @@ def test_both_descend_the_distance_and_the_weighted_features(later_weight, make,
             Unrolled(),
             choice.views,
         )
-        distance, entropy, slope = slow(
-            *(problem, choice, state.images, state.labels, real), later_weight=later_weight
+        distance, entropy, slope = slow_features(
+            *(segment, choice.features, state.images, state.labels, real), later_weight=later_weight
         )
         images = images + (inner.images + 0.2 * slope) / 3
         distances += float(inner.distance) / 3
@@ -187,7 +147,7 @@ def test_the_gradient_goes_through_formation(make, state, real):
     found = mean_gradient(state.now, choices, problem, Adjoint())
     stored = state.images.requires_grad_()
     seen = decode_images(stored, 2)
-    _, _, slope = slow(problem, choices[0], seen, labels, real)
+    _, _, slope = slow_features(problem.read(choices[0]), choices[0].features, seen, labels, real)
     (wanted,) = torch.autograd.grad(seen, stored, slope)
     torch.testing.assert_close(found.gradients[0], wanted, rtol=1e-7, atol=1e-10)
 
@@ -204,7 +164,9 @@ def test_teachers_label_the_very_views_whose_cross_entropy_is_taken(make, state,
     for label, batch in enumerate(choice.features.batches):
         (view,) = choice.features.views[label : label + 1]
         given.append(torch.cat([teacher(view.apply(x[None])) for x in state.images[batch]]))
-    _, entropy, slope = slow(problem, choice, state.images, given, real, temperature=2.0)
+    _, entropy, slope = slow_features(
+        problem.read(choice), choice.features, state.images, given, real, temperature=2.0
+    )
     assert found.entropy == pytest.approx(entropy, rel=1e-9)
     torch.testing.assert_close(found.gradients[0], slope, rtol=1e-7, atol=1e-10)
 
@@ -236,7 +198,8 @@ def test_steps_bring_features_nearer_and_leave_labels_and_rate(make, state, real
         )
     )
     first, last = steps[0][1], steps[-3][1]
-    assert first.features is not None and last.features is not None
+    assert first.features is not None
+    assert last.features is not None
     assert last.features < 0.5 * first.features
     assert last.entropy < first.entropy
     assert all(step.applied and step.distance is None for _, step in steps)
