@@ -1,5 +1,7 @@
 """What recovery takes from real images: groups of difficulty, anchors, patches; stopped runs."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from distill.sets.set_file import read_set
 from distill.store.jsonl import read_lines
 from distill.teachers.loading import load_committee, load_networks
 from synth.formation import decode_images, encode_images
-from synth.recovery import precision_scores, recover_images
+from synth.recovery import edge_complexity, precision_scores, recover_images
 from tests.distill.cases import CountingStop, artefacts, copy_run, listen_with, write_recipe
 from tests.distill.making_cases import RECOVER
 from tests.synth.recovery.test_aims import middle_outputs, slow_gradients
@@ -149,13 +151,13 @@ def test_anchors_of_whitened_images_are_refused(recipe, refused, tmp_path):
 
 @pytest.fixture
 def first_step(recipe, taught, command, tmp_path, monkeypatch):
-    """Take one step with these keys.
+    """Take a step, or several, with these keys.
 
     Gives each batch's problem and images with what was logged, the committee, and the real images
-    with their classes.
+    with their classes; the last set is `make.content`.
     """
 
-    def make(*keys):
+    def make(*keys, steps=1):
         seen, out = [], copy_run(taught, tmp_path / "out")
 
         def spied(state, steps, problem, settings):
@@ -169,11 +171,17 @@ def first_step(recipe, taught, command, tmp_path, monkeypatch):
         networks = []
         monkeypatch.setattr("distill.stages.recover.batch.recover_images", spied)
         monkeypatch.setattr("distill.stages.recover.batch.load_networks", watched)
-        settings = [word for key in (*keys, "iterations=1") for word in ("--set", f"recover.{key}")]
+        settings = [
+            word for key in (*keys, f"iterations={steps}") for word in ("--set", f"recover.{key}")
+        ]
         assert command("recover", recipe, "--out", out, "--quiet", *settings).code == 0
         rows = [row for row in read_lines(out / "metrics.jsonl") if "cross_entropy" in row]
         data = build_data(load_recipe(str(recipe)).data)
-        real = read_set(out / "set.h5").preprocess(data.train.images)
+        make.content = read_set(out / "set.h5")
+        real, rows = (
+            make.content.preprocess(data.train.images),
+            rows[:: max(1, len(rows) // len(seen))],
+        )
         return list(zip(seen, rows, strict=True)), networks[0], real, data.train.labels
 
     return make
@@ -268,3 +276,44 @@ def test_the_first_step_on_digits_is_that_of_the_formulas(aim, first_step):
             statistics += teacher.weight * distance
         assert row["cross_entropy"] == pytest.approx(entropy, rel=1e-4)
         assert row["statistics"] == pytest.approx(statistics, rel=1e-3)
+
+
+@torch.no_grad()
+def slow_features(images, teachers):
+    """Features of each image by itself, of unit length from each teacher and by its weight."""
+    found = [[] for _ in images]
+    for teacher in teachers:
+        network = copy.deepcopy(teacher.network)
+        network.head = nn.Identity()
+        for own, image in zip(found, images, strict=True):
+            row = network(image[None]).flatten()
+            own.append(teacher.weight**0.5 * row / row.norm())
+    return [torch.cat(parts) for parts in found]
+
+
+def slow_nearest(image, pool, teachers, weight):
+    """The real image with the least of RETA's measure."""
+    (own,), complexity = slow_features([image], teachers), edge_complexity(pool)
+    measures = [
+        (1 - weight) * float((own - features).square().sum())
+        + weight * float(edges / complexity.mean())
+        for features, edges in zip(slow_features(pool, teachers), complexity, strict=True)
+    ]
+    return pool[measures.index(min(measures))]
+
+
+@pytest.mark.parametrize("patches", ["starts", "nearest"])
+def test_a_blend_on_digits_is_that_of_a_slow_choice(patches, first_step):
+    keys = ("init=noise", "lr=1e-30", "blends=1", "blend_kept=0.25", "patch_complexity=0.2")
+    seen, _, real, labels = first_step(*keys, f"patches={patches}", steps=2)
+    for group, ((problem, start), _) in enumerate(seen):
+        moved = problem.constrain(start, start)
+        blends = list(start)
+        if patches == "nearest":
+            blends = []
+            for image, label in zip(moved, problem.labels, strict=True):
+                pool = real[labels == label]
+                blends.append(slow_nearest(image, pool, problem.teachers, 0.2))
+        wanted = 0.25 * moved + 0.75 * torch.stack(blends)
+        found = first_step.content.images[group::2]
+        torch.testing.assert_close(found, problem.constrain(wanted, wanted), atol=1e-4, rtol=0)
