@@ -176,10 +176,9 @@ def _refuse(state: MatchState, found: MeanGradient, settings: MatchSettings) -> 
     """Restore the last good values, without momentum and with a lower student learning rate."""
     refusals = state.refusals + 1
     if refusals >= settings.patience:
+        measured, advice = _measured(found)
         raise DivergedError(
-            f"the {_measured(found)} after {refusals} refused updates in a row; lower "
-            "match.image_lr or match.student_lr, or train the experts longer",
-            state.step,
+            f"the {measured} after {refusals} refused updates in a row; {advice}", state.step
         )
     images, labels, log_student_lr = (
         replace(moments, mean=torch.zeros_like(moments.mean)) for moments in state.good.moments
@@ -189,8 +188,11 @@ def _refuse(state: MatchState, found: MeanGradient, settings: MatchSettings) -> 
     return MatchState(state.step + 1, refusals, restored, restored)
 
 
-def _measured(found: MeanGradient) -> str:
-    """What was matched, in words."""
-    if found.distance is not None:
-        return f"parameter distance was {found.distance:.3g}"
-    return f"distance of the features was {found.features:.3g}"
+def _measured(found: MeanGradient) -> tuple[str, str]:
+    """What was matched, in words, and what may bring it down."""
+    if found.distance is None:
+        return f"distance of the features was {found.features:.3g}", "lower match.image_lr"
+    return (
+        f"parameter distance was {found.distance:.3g}",
+        "lower match.image_lr or match.student_lr, or train the experts longer",
+    )

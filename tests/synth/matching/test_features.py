@@ -226,7 +226,8 @@ def test_features_that_are_not_finite_are_refused(make, state):
     )
     problem = replace(problem, features=replace(problem.features, alone=True))
     settings = MatchSettings(patience=2)
-    with pytest.raises(DivergedError, match="distance of the features was nan after 2 refused"):
+    said = r"features was nan after 2 refused updates in a row; lower match\.image_lr$"
+    with pytest.raises(DivergedError, match=said):
         list(match_trajectories(state, 5, problem, gradient=Adjoint(), settings=settings))
 
 
