@@ -19,6 +19,7 @@ from distill.recipes.key_types import (
     MakerTable,
     Table,
 )
+from distill.recipes.specs import parse_codec
 from distill.recipes.stages import MAKERS, STAGE_ENTRIES, StageEntry
 from distill.recipes.tables.committee import (
     VOTE_KEYS as VOTE_KEYS,
@@ -134,7 +135,9 @@ class Recipe(Table):
         for stage in STAGE_ENTRIES.values():
             if getattr(self, stage.table) is not None:
                 self._check_needs(stage)
-        problem = check_match(self) or check_recover(self) or check_select(self)
+        problem = (
+            check_match(self) or check_recover(self) or check_select(self) or check_encode(self)
+        )
         if problem:
             raise ValueError(problem)
         if self.encode is not None and self.encode.max_loss is not None and self.evaluate is None:
@@ -280,6 +283,23 @@ def check_select(recipe: Recipe) -> str | None:
         if table.features == "committee" and reads == "features":
             return 'select.features "committee" needs teachers; add a [committee] table'
     return _candidates_problem("select", table) if table.method == "mosaics" else None
+
+
+def check_encode(recipe: Recipe) -> str | None:
+    """Teachers that were trained with rounded weights are kept with as many bits."""
+    committee, codec = recipe.committee, None if recipe.encode is None else recipe.encode.codec
+    network = None if codec is None else parse_codec(codec).parts.get("network")
+    if committee is None or network is None or network.entry.name != "teacher":
+        return None
+    kept = network.options["bits"]
+    for spec in committee.members:
+        bits = committee.training(spec).weight_bits
+        if bits is not None and bits != kept:
+            return (
+                f"encode.codec {codec} keeps weights of {kept} bits, but {spec} is trained for "
+                f"committee.weight_bits {bits}; give both as many"
+            )
+    return None
 
 
 def _candidates_problem(name: str, table: RecoverTable | SelectTable) -> str | None:
