@@ -142,10 +142,8 @@ def _packed(state: State, curve: Curve, kept: int) -> tuple[Arrays, Header]:
 
 
 def _copy(network: nn.Module) -> State:
-    if isinstance(network, RoundedNetwork):
-        state = network.rounded_state()
-    else:
-        state = network.state_dict()
+    rounded = network if isinstance(network, RoundedNetwork) else None
+    state = network.state_dict() if rounded is None else rounded.rounded_state()
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
