@@ -32,7 +32,7 @@ from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.relabel import RelabelTable
 from projectors.codecs import CodecError, LabelCodec, register
 from synth.augment import Augmentation, parse_families
-from synth.coding import CodingError, ImageCoding, Shape
+from synth.coding import CodingError, Frequency, ImageCoding, Shape
 from synth.matching.gradients import GradientMethod
 from synth.updates import Momentum, UpdateRule, adam
 
@@ -225,6 +225,8 @@ def build_coding(spec: str, shape: Shape, groups: int = 1) -> ImageCoding:
         coding: ImageCoding = family(shape, **options)
     except CodingError as error:
         raise RecipeError(f"coding {spec}: {error}") from None
+    if isinstance(coding, Frequency) and ":largest=" not in spec:
+        coding = coding.reaching()
     return coding
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -37,8 +37,8 @@ class Frequency:
     `step * (1 + slope * 8 (i / a + j / b))`, in pixels; colours are first turned into a luminance
     and two colour differences, whose steps are `chroma` times as large.
 
-    Error: half a step for each coefficient, so at most half the norm of all steps for a block;
-    `decode` also clamps to [0, 1], which brings no pixel further away.
+    Error: half a step for each coefficient that `largest` does not clip, so at most half the norm
+    of all steps for a block; `decode` also clamps to [0, 1], which brings no pixel further away.
     Source: JPEG (ITU-T T.81) for the transform and the growing steps; FreD 2023 for distilled sets
     in frequencies.
 
@@ -76,6 +76,19 @@ class Frequency:
             )
         if c not in (1, 3):
             raise CodingError(f"images of {c} channels; frequencies keep 1 or 3")
+
+    def reaching(self) -> Frequency:
+        """The same with a `largest` that no pixels in [0, 1] pass, where this one is too little.
+
+        No coefficient of a block is larger than the norm of its pixels less one half.
+
+        >>> Frequency((1, 1, 28, 28), step=0.1).reaching().largest
+        140
+        """
+        _, _, a, b = self._tiles
+        norm = 0.5 * math.sqrt(self.shape[1] * a * b)
+        needed = min(_LARGEST, math.ceil(norm / self.step))
+        return replace(self, largest=max(self.largest, needed))
 
     def start(self, images: Tensor) -> Tensor:
         """The coefficients of the pixels, in steps."""

@@ -137,3 +137,15 @@ def test_search_trains_one_for_each_student_and_source():
     assert {(job.student, job.coding, job.ipc, job.factor) for job in hard} == {
         ("a", "y", 1, 2), ("b", "x", 2, 1),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "largest"),
+    [
+        ("frequency:step=0.1", 140),
+        ("frequency:step=0.1:largest=5", 5),
+        ("frequency:step=0.4", 64),
+    ],
+)
+def test_named_steps_clip_no_pixels(spec, largest):
+    assert build_coding(spec, (10, 1, 28, 28)).largest == largest

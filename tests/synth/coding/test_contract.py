@@ -133,3 +133,23 @@ def test_any_shape_goes_there_and_back(shape, number, seed, step, grouped):
     ]
     for coding in codings:
         checks.check_round_trip(coding, coding.start(images))
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (3, 3, 16, 16)])
+def test_fine_steps_clip_no_pixels_of_a_coding_that_reaches_them(shape):
+    images = torch.stack([torch.zeros(shape[1:]), torch.ones(shape[1:]), torch.rand(shape[1:])])
+    clipped = Frequency(shape, step=0.05)
+    reaching = clipped.reaching()
+    wrong, right = (
+        (one.decode(one.start(images)) - images).abs().amax(dim=(1, 2, 3))
+        for one in (clipped, reaching)
+    )
+    assert (wrong[:2] > 0.2).all()
+    assert (right[:2] < 0.01).all()
+    torch.testing.assert_close(
+        reaching.unpack(reaching.pack(reaching.start(images))),
+        reaching.decode(reaching.start(images)),
+    )
+    coarse = Frequency(shape, step=1.0)
+    assert coarse.reaching() == coarse
+    assert reaching.reaching() == reaching
