@@ -15,12 +15,13 @@ from distill.data.sources.gathering import (
 )
 from distill.data.sources.listing import (
     ANNOTATIONS,
-    SUFFIXES,
     Listing,
     folders_in,
+    heif_remedy,
     list_annotated,
     list_classes,
     passed_note,
+    read_suffixes,
     visible,
 )
 from distill.data.splits import DataError, Split
@@ -120,9 +121,10 @@ def _list_part(folder: Path, names: tuple[str, ...]) -> Listing:
     else:
         listing = list_classes(folders_in(folder), names)
     if not listing.part.pictures:
+        remedy = f"add files that end in {', '.join(sorted(read_suffixes()))}"
         raise DataError(
             f"{str(folder)!r} holds no images in its class folders, at least one is needed; "
-            f"add files that end in {', '.join(sorted(SUFFIXES))}"
+            f"{heif_remedy(listing.passed) or remedy}"
         )
     return listing
 
@@ -131,4 +133,5 @@ def _beside(root: Path, folders: Mapping[str, Path]) -> int:
     """How many pictures lie where only folders are looked at."""
     places = {root, *(folder for folder in folders.values() if _has_classes(folder))}
     files = (path for place in places for path in visible(place))
-    return sum(path.suffix.lower() in SUFFIXES and path.is_file() for path in files)
+    suffixes = read_suffixes()
+    return sum(path.suffix.lower() in suffixes and path.is_file() for path in files)
