@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from distill.data.source_splits import Request, SourceSplits
@@ -53,7 +54,9 @@ def read_folder(request: Request) -> SourceSplits:
     """
     root = request.path()
     if not root.is_dir():
-        raise DataError(f"{str(root)!r} is no folder, one folder per class is needed; correct it")
+        near = get_close_matches(root.name, _names_beside(root), n=1)
+        remedy = f"did you mean {str(root.parent / near[0])!r}?" if near else "correct it"
+        raise DataError(f"{str(root)!r} is no folder, one folder per class is needed; {remedy}")
     folders = _part_folders(root)
     names = _class_names(folders["train"])
     labelled = [part for part in folders if part == "train" or _has_classes(folders[part])]
@@ -127,6 +130,14 @@ def _list_part(folder: Path, names: tuple[str, ...]) -> Listing:
             f"{heif_remedy(listing.passed) or remedy}"
         )
     return listing
+
+
+def _names_beside(root: Path) -> list[str]:
+    """Names of the folders beside a place where there is none."""
+    try:
+        return [path.name for path in folders_in(root.parent)]
+    except DataError:
+        return []
 
 
 def _beside(root: Path, folders: Mapping[str, Path]) -> int:

@@ -295,7 +295,7 @@ def test_show_knows_a_recipe_and_says_of_others_what_they_are_for(
         assert "damaged" not in line
     (tmp_path / "my photos" / "cat").mkdir(parents=True)
     line = refused(1, "show", tmp_path / "my photos")
-    assert line.endswith(f"distill inspect '{tmp_path / 'my photos'}'")
+    assert line.endswith(f"distill inspect '{tmp_path / 'my photos'}'\n")
 
 
 def test_show_says_what_a_run_still_lacks(recipe, command, tmp_path):

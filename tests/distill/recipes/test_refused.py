@@ -307,6 +307,15 @@ def test_debug_shows_the_traceback(recipe, command, out):
     assert outcome.err.splitlines()[-1].startswith("error: ")
 
 
+def test_a_key_in_place_of_an_option_is_told(recipe, refused, out):
+    line = refused(2, "run", recipe, "--out", out, "--inner-steps", "3")
+    assert "no such option --inner-steps; write --set match.inner_steps=VALUE; see" in line
+    line = refused(2, "run", recipe, "--out", out, "--ipc", "3")
+    assert "write --set match.ipc=VALUE (match, recover, select" in line
+    assert "No such option '--nothing'" in refused(2, "run", recipe, "--out", out, "--nothing")
+    assert "No such option '--ipc'" in refused(2, "show", out, "--ipc")
+
+
 def test_a_folder_in_place_of_a_recipe_is_told(refused, out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()

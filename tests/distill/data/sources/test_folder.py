@@ -298,6 +298,14 @@ def test_rarer_suffixes_are_read(tmp_path, write_classes, suffix):
     assert len(data.train) + len(data.validation) + len(data.test) == 14
 
 
+def test_a_name_of_a_folder_that_is_nearly_right_is_corrected(tmp_path, write_classes):
+    write_classes(tmp_path / "photos", ("a", "b"))
+    with pytest.raises(DataError, match=r"fotos' is no folder.*did you mean '.*/photos'\?"):
+        load_data(f"folder:{tmp_path / 'fotos'}")
+    with pytest.raises(DataError, match="is no folder, one folder per class is needed; correct it"):
+        load_data(f"folder:{tmp_path / 'nowhere' / 'cats'}")
+
+
 def test_heic_pictures_are_read_as_they_are_shown(tmp_path, write_classes):
     heif = pytest.importorskip("pillow_heif")
     root = write_classes(tmp_path, ("a", "b"), 4, "RGB")
