@@ -27,6 +27,7 @@ from code_state import RESULTS
 from record import provenance, write_result
 from scipy.stats import spearmanr
 
+from distill.errors import WorkError
 from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import STUDENTS, StudentJob, statistics_of
 from distill.evaluation.students import grade_student
@@ -39,7 +40,7 @@ from distill.run.scratch import scratch_context
 from distill.sets.set_file import SetFile, read_set, set_path
 from distill.stages.match.problem import match_problem, outer_steps
 from distill.stages.match.start import starting_state
-from synth.matching.outer_loop import mean_gradient
+from synth.matching.mean_gradient import mean_gradient
 from synth.matching.state import MatchState
 
 
@@ -63,7 +64,10 @@ def distance_of(context: Context, state: MatchState, draws: int) -> float:
         for step in range(table.iterations, table.iterations + draws)
         for choice in problem.choose(step)
     ]
-    return mean_gradient(state.now, choices, problem, method)[0]
+    found = mean_gradient(state.now, choices, problem, method).distance
+    if found is None:
+        raise WorkError("the recipe matches features alone; name one with a parameter distance")
+    return found
 
 
 def accuracy_of(

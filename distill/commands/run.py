@@ -28,8 +28,9 @@ from distill.terminal import columns, echo, echo_json, echo_lines
     "budget",
     metavar="N",
     type=click.IntRange(1),
-    help="Make the best set of at most N bytes of everything that a receiver needs. Where the "
-    "recipe does not say how its images are kept, a short search on validation images does.",
+    help="Make the best set of at most N bytes of everything that a receiver needs: by the recipe "
+    "that RECIPE names as `within_bytes`, or by RECIPE itself. Where that does not say how its "
+    "images are kept, a short search on validation images does.",
 )
 def run(stages: tuple[str, ...], **options: Any) -> None:
     """Run RECIPE (a name from `distill ls recipes`, or a TOML file) into the folder --out.
@@ -87,6 +88,8 @@ def _run(
     from distill.recipes.loading import load_recipe
 
     resolved = load_recipe(recipe, list(overrides), seed, budget)
+    if budget is not None and not quiet and resolved.name != Path(recipe).stem:
+        echo(f"note: within a budget of bytes, {recipe} is made as {resolved.name}", err=True)
     check_early(resolved)
     shown = chosen_loggers(log)
     # Not above: they import torch, and a wrong recipe should not take seconds to be told.

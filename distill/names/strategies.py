@@ -98,6 +98,17 @@ MAKING: Registry[Entry] = Registry(
             f"{_STARTS}:label_experts",
         ),
         Entry(
+            "match.objective=parameters",
+            "students end where experts do, after steps on the set",
+            "MTT",
+        ),
+        Entry(
+            "match.objective=features",
+            "features of real images at experts' snapshots, cross-entropy at later ones",
+            "after TGDD, Ran et al. 2026",
+        ),
+        Entry("match.objective=both", "features beside the parameters", "after TGDD"),
+        Entry(
             "match.labels=votes",
             "the committee labels the views of every inner step",
             "Limbeck; the labels are FKD's, Shen and Xing 2022",

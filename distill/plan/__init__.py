@@ -216,8 +216,8 @@ def _resolved(
 
 
 def _matching(recipe: Recipe, shape: DataShape) -> dict[str, Any]:
-    """Peak bytes of one matching gradient by each method; empty where nothing is matched."""
-    if recipe.match is None:
+    """Peak bytes of one matching gradient by each method; empty where there is none."""
+    if recipe.match is None or not recipe.match.matches_parameters:
         return {}
     try:
         return {"gradient": recipe.match.gradient, "matching": matching_peaks(recipe, shape)}

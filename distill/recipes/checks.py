@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 
 import torch
+from torch import nn
 
 from distill.data import DataError, RealData, require_per_class
 from distill.errors import RecipeError, WorkError
@@ -14,6 +15,7 @@ from distill.recipes.build import build_data, build_network, build_views, one_li
 from distill.recipes.early import augmentations, check_specs, specs_of
 from distill.recipes.schema import Recipe
 from distill.recipes.specs import find_network
+from synth.committee.features import watch_head
 from synth.formation import SMALLEST_CELL
 from synth.recovery import running_statistics
 from synth.whitening import LARGEST, whitening_bytes
@@ -136,12 +138,25 @@ def check_networks(recipe: Recipe, data: RealData, *, only: Collection[str] | No
         )
     if only is not None:
         return
+    _check_heads(recipe, built)
     if recipe.recover is not None and recipe.recover.reads_norms and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
             try:
                 running_statistics(built[spec])
             except ValueError as error:
                 raise RecipeError(f"recover.bn_weight, member {spec}: {error}") from None
+
+
+def _check_heads(recipe: Recipe, built: Mapping[str, nn.Module]) -> None:
+    """Raise RecipeError for experts whose features cannot be compared."""
+    if recipe.match is None or recipe.experts is None or not recipe.match.reads_features:
+        return
+    for spec in recipe.experts.all_networks:
+        try:
+            with watch_head(built[spec]):
+                pass
+        except ValueError as error:
+            raise RecipeError(f"match.objective, network {spec}: {error}") from None
 
 
 def _check_own(spec: str, data: RealData) -> None:

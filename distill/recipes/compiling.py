@@ -140,10 +140,12 @@ def _experts(recipe: Recipe, data: TrainingData) -> float:
 
 
 def _match(recipe: Recipe, data: TrainingData) -> float:
-    # Automatic differentiation through `higher` is not compiled.
-    if recipe.match is None or recipe.experts is None or recipe.match.gradient == "unrolled":
-        return 0.0
     table = recipe.match
+    if table is None or recipe.experts is None:
+        return 0.0
+    # Automatic differentiation through `higher` is not compiled, and features take no inner steps.
+    if table.gradient == "unrolled" or not table.matches_parameters:
+        return 0.0
     batch = table.batch_size or table.ipc * table.factor**2 * data.classes
     seen = table.iterations * table.segments * table.inner_steps * batch
     networks = recipe.experts.all_networks

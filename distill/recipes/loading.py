@@ -33,12 +33,17 @@ def load_recipe(
             or a table is left out, as if the recipe did not have it.
         seed: replaces the recipe's seed.
         budget: bytes that the set may take. Where the recipe does not say how images are kept, a
-            search chooses that, and whatever of match.ipc and match.factor no override names.
+            search chooses that, and whatever of match.ipc and match.factor no override names. If
+            the recipe names another one as `within_bytes`, that one is read instead.
 
     Raises:
         RecipeError: for an unknown recipe, key or value, in one line.
     """
-    return load_tables(name, recipe_tables(name), overrides, seed, budget)
+    raw = recipe_tables(name)
+    within = raw.get("within_bytes")
+    if budget is not None and isinstance(within, str):
+        name, raw = within, recipe_tables(within)
+    return load_tables(name, raw, overrides, seed, budget)
 
 
 def recipe_tables(name: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from distill.recipes.key_types import (
     MakerTable,
     Table,
 )
+from distill.recipes.problems import problem_between_tables
 from distill.recipes.stages import MAKERS, STAGE_ENTRIES, StageEntry
 from distill.recipes.tables.committee import (
     VOTE_KEYS as VOTE_KEYS,
@@ -46,6 +47,7 @@ class Recipe(Table):
     origin: str = "Limbeck"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    within_bytes: str | None = None
     data: DataTable
     experts: ExpertsTable | None = None
     match: MatchTable | None = None
@@ -134,7 +136,7 @@ class Recipe(Table):
         for stage in STAGE_ENTRIES.values():
             if getattr(self, stage.table) is not None:
                 self._check_needs(stage)
-        problem = check_match(self) or check_recover(self) or check_select(self)
+        problem = problem_between_tables(self)
         if problem:
             raise ValueError(problem)
         if self.encode is not None and self.encode.max_loss is not None and self.evaluate is None:
@@ -195,101 +197,6 @@ def at_ipc(key: str, value: Any, ipc: int) -> Any:
     starts = sorted(value, key=int)
     reached = [start for start in starts if int(start) <= ipc]
     return value[reached[-1] if reached else starts[0]]
-
-
-def check_match(recipe: Recipe) -> str | None:
-    """The segments that matching draws must lie within what the experts record.
-
-    What labels the views of its inner steps must be there.
-    """
-    if recipe.experts is None or recipe.match is None:
-        return None
-    table = recipe.match
-    needed = table.max_start_epoch + table.span
-    if needed > recipe.experts.epochs:
-        return (
-            f"match.max_start_epoch + match.span is {needed}, but experts.epochs is "
-            f"{recipe.experts.epochs}; lower the former or record more epochs"
-        )
-    grown = table.max_start_epoch if table.grow_from is None else table.grow_from
-    if not table.min_start_epoch <= grown <= table.max_start_epoch:
-        return "match.min_start_epoch, grow_from and max_start_epoch must not fall in this order"
-    if table.labels == "votes" and recipe.committee is None:
-        return 'match.labels "votes" needs teachers; add a [committee] table'
-    if table.labels == "projector" and recipe.projector is None:
-        return 'match.labels "projector" needs a projector; add a [projector] table'
-    return None
-
-
-def check_recover(recipe: Recipe) -> str | None:
-    """Recovery can draw no more members than there are; a kept background needs pixels."""
-    table, committee = recipe.recover, recipe.committee
-    if table is None or committee is None:
-        return None
-    pool = table.members or committee.members
-    unknown = [name for name in pool if name not in committee.members]
-    if unknown:
-        return (
-            f"recover.members names {unknown[0]}, which committee.members lacks; name some of "
-            f"{', '.join(committee.members)}"
-        )
-    if table.drawn > len(pool):
-        return (
-            f"recover.drawn asks for {table.drawn} members at once, but {len(pool)} may be drawn; "
-            "lower it or add members"
-        )
-    return _recover_keys_problem(recipe, table)
-
-
-def _recover_keys_problem(recipe: Recipe, table: RecoverTable) -> str | None:
-    """Keys that ask for something that others rule out, or do not ask for."""
-    if recipe.data.zca:
-        reads = {"background": table.background == "kept", "anchors": table.reads_anchors}
-        for name in (name for name, there in reads.items() if there):
-            key = 'background = "kept"' if name == "background" else 'aim or init = "anchors"'
-            return f"recover.{key} reads pixels; set data.zca = false or drop it"
-    if table.aim != "statistics" and table.batches == "within":
-        return (
-            f'recover.aim = "{table.aim}" needs an image of every class in a batch; set '
-            'recover.batches = "across"'
-        )
-    if table.aim != "statistics" and not table.bn_weight:
-        return f'recover.aim = "{table.aim}" has no weight; set recover.bn_weight'
-    if table.patches == "nearest" and not table.blends:
-        return 'recover.patches = "nearest" is for blends; set recover.blends'
-    tiled = table.init == "mosaics" or table.reads_anchors
-    return _candidates_problem("recover", table) if tiled else None
-
-
-def check_select(recipe: Recipe) -> str | None:
-    """Some selections need teachers."""
-    table = recipe.select
-    if table is None:
-        return None
-    if recipe.experts is not None and table.scored_epoch > recipe.experts.epochs:
-        return (
-            f"select.scored_epoch is {table.scored_epoch}, but experts.epochs is "
-            f"{recipe.experts.epochs}; lower the former or record more epochs"
-        )
-    if recipe.committee is None:
-        if table.labels == "votes":
-            return 'select.labels "votes" needs teachers; add a [committee] table'
-        reads = selection(table.method).reads
-        if reads == "teachers":
-            return f'select.method "{table.method}" needs teachers; add a [committee] table'
-        if table.features == "committee" and reads == "features":
-            return 'select.features "committee" needs teachers; add a [committee] table'
-    return _candidates_problem("select", table) if table.method == "mosaics" else None
-
-
-def _candidates_problem(name: str, table: RecoverTable | SelectTable) -> str | None:
-    tiles = table.ipc * table.factor**2
-    if table.candidates >= tiles:
-        return None
-    return (
-        f"{name}.candidates is {table.candidates}, but ipc {table.ipc} with factor {table.factor} "
-        f"needs {tiles} of each class; raise it, or lower ipc or the factor"
-    )
 
 
 def kept_epochs(recipe: Recipe) -> tuple[int, ...]:

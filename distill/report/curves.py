@@ -11,6 +11,8 @@ from distill.report.scales import clean, finite
 
 MetricRow = Mapping[str, Any]
 
+FEATURES = "1 means that classes are as far from the real ones as the mean of all classes is."
+
 Points = list[tuple[float, float]]
 
 
@@ -37,6 +39,7 @@ def overlay(runs: Mapping[str, Sequence[MetricRow]]) -> list[Markup]:
     """
     wanted = (
         ("match", "distance", "Parameter distance", "outer step", "distance"),
+        ("match", "features", "Distance of features", "outer step", "distance"),
         ("match", "student_lr", "Student learning rate", "outer step", "student lr"),
         ("recover", "cross_entropy", "Recovery loss", "step", "cross-entropy"),
         ("project", "kl", "Projector divergence", "step", "KL to the teacher"),
@@ -98,8 +101,13 @@ def _matching_charts(rows: Sequence[MetricRow]) -> list[LineChart]:
         note += f" {skipped} of {len(rows):,} updates {verb} not applied."
     distance = [Series("distance", _points(rows, "step", "distance"))]
     rate = [Series("student lr", _points(rows, "step", "student_lr"))]
+    features = [Series("features", _points(rows, "step", "features"))]
+    entropy = [Series("cross-entropy", _points(rows, "step", "cross_entropy"))]
+    title = "Cross-entropy at later snapshots"
     charts = [
         LineChart("distance", "Parameter distance", note, "outer step", "distance", distance),
+        LineChart("features", "Distance of features", FEATURES, "outer step", "distance", features),
+        LineChart("later", title, "", "outer step", "cross-entropy", entropy),
         LineChart("student-lr", "Student learning rate", "", "outer step", "student lr", rate),
     ]
     if any("bits" in row for row in rows):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,40 +99,70 @@ def encode_network(
     return replace(encoded, payload=both)
 
 
-def untrained_bytes(recipe: Recipe, channels: int, size: tuple[int, int], classes: int) -> int:
-    """Bytes of the committee that labels every view, before it is trained; 0 for other labels.
+def labelling_codec(recipe: Recipe) -> CodecSpec | None:
+    """The codec that keeps the committee to label every view; None for other labels."""
+    codec = None if recipe.encode is None else recipe.encode.codec
+    spec = None if codec is None else parse_codec(codec)
+    teacher = None if spec is None or len(spec.parts) > 1 else spec.parts.get("network")
+    if teacher is None or teacher.entry.name != "teacher" or recipe.committee is None:
+        return None
+    return spec
+
+
+def committee_bytes(recipe: Recipe, members: Sequence[Member], classes: int) -> int:
+    """Bytes of a committee that labels every view; 0 for other labels.
 
     Args:
         recipe: its [encode] may ask for the codec `teacher` alone.
-        channels: of the images.
-        size: (h, w) of the images.
+        members: the committee.
         classes: of the data.
 
     Raises:
         RecipeError: if the views are not drawn from a seed, so that they alone would take more.
     """
-    codec = None if recipe.encode is None else recipe.encode.codec
-    spec = None if codec is None else parse_codec(codec)
-    teacher = None if spec is None or len(spec.parts) > 1 else spec.parts.get("network")
-    if teacher is None or teacher.entry.name != "teacher" or recipe.committee is None:
+    spec = labelling_codec(recipe)
+    if spec is None:
         return 0
     relabel = recipe.relabel or RelabelTable()
     if relabel.views != "seed":
         raise RecipeError(
-            f"within a budget of bytes, labels of {codec} need views that are drawn from a seed; "
-            "set relabel.views = seed"
+            f"within a budget of bytes, labels of {spec.text} need views that are drawn from a "
+            "seed; set relabel.views = seed"
         )
-    specs = recipe.committee.members
-    networks = [build_network(name, channels, size, classes, 0) for name in specs]
-    members = tuple(
-        Member(name, 0.0, network.state_dict())
-        for name, network in zip(specs, networks, strict=True)
-    )
     about = {"epochs": relabel.epochs, "temperature": relabel.temperature, "classes": classes}
     # A weight of as many digits as they come.
-    sources = LabelSources(members, (1 / 7,) * len(members))
-    payload = _teacher(sources, int(teacher.options["bits"]), about)
-    return len(payload) + SEED_BYTES
+    sources = LabelSources(tuple(members), (1 / 7,) * len(members))
+    bits = int(spec.parts["network"].options["bits"])
+    return len(_teacher(sources, bits, about)) + SEED_BYTES
+
+
+def expected_bytes(recipe: Recipe, channels: int, size: tuple[int, int], classes: int) -> int:
+    """About the `committee_bytes` of a committee that is still to be trained.
+
+    Trained weights are nearly normally distributed; untrained ones are uniform and take up to a
+    third more. Measured on five ConvNets of 3 to 5 bits: trained ones take 0.2 to 2.3 % more.
+
+    Args:
+        recipe: as there.
+        channels: of the images.
+        size: (h, w) of the images.
+        classes: of the data.
+
+    Raises:
+        RecipeError: as there.
+    """
+    if labelling_codec(recipe) is None or recipe.committee is None:
+        return 0
+    generator = torch.Generator().manual_seed(0)
+    members = []
+    for spec in recipe.committee.members:
+        state = build_network(spec, channels, size, classes, 0).state_dict()
+        normal = {
+            name: torch.randn(value.shape, generator=generator) if value.dim() > 1 else value
+            for name, value in state.items()
+        }
+        members.append(Member(spec, 0.0, normal))
+    return committee_bytes(recipe, members, classes)
 
 
 def is_network(payload: bytes) -> bool:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from distill.data import ZCAPreprocess
 from distill.errors import RecipeError, WorkError
+from distill.recipes.schema import Recipe
+from distill.recipes.tables.relabel import RelabelTable
+from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
 from distill.run.context import Context
 from distill.sets.coded_images import CodedImages, code_images, largest, most_per_class
 from distill.sets.coded_set import OVER_ESTIMATE
 from distill.sets.cost import count_bytes
-from distill.sets.network_labels import untrained_bytes
+from distill.sets.network_labels import committee_bytes, expected_bytes, labelling_codec
 from distill.sets.set_file import SetFile
+from distill.store.committee import read_committee
 from synth.coding import CodingError
 from synth.coding.trim import trim
 from synth.matching.rate import Rate
@@ -137,11 +140,7 @@ def image_budget(context: Context, table: Kept) -> int | None:
 
 
 def bytes_besides(context: Context, table: Kept) -> int:
-    """Bytes of everything that a receiver needs but the images.
-
-    A committee that labels the views counts as long as it is untrained: training makes its weights
-    unequal in size, so that they take fewer bytes, not more.
-    """
+    """Bytes of everything that a receiver needs but the images."""
     count, preprocess = context.classes * table.ipc, context.preprocess
     seen = count * table.formed**2
     # Only the shapes of images and learned labels are counted.
@@ -162,11 +161,32 @@ def bytes_besides(context: Context, table: Kept) -> int:
     return totals["hard" if learned is None else "learned"] + most + _network_bytes(context)
 
 
+def kept_network_inputs(recipe: Recipe) -> tuple[str, ...]:
+    """The stage whose networks are kept within the budget to label every view, if any is."""
+    if recipe.budget_bytes is None or labelling_codec(recipe) is None:
+        return ()
+    return (COMMITTEE_STAGE,)
+
+
+def kept_network_keys(recipe: Recipe) -> Any:
+    """The keys of other tables that decide what these networks take."""
+    if not kept_network_inputs(recipe):
+        return None
+    relabel = recipe.relabel or RelabelTable()
+    codec = None if recipe.encode is None else recipe.encode.codec
+    return [codec, relabel.epochs, relabel.temperature]
+
+
 def _network_bytes(context: Context) -> int:
-    """Bytes of the committee that labels the views; 0 for other labels.
+    """Bytes of the committee that labels the views, expected ones before it is trained; 0 for none.
 
     Counted once: a search asks for them with every number of images.
     """
-    data = context.data
-    count = partial(untrained_bytes, context.recipe, data.channels, data.size, data.classes)
-    return context.once("label network", count)
+    recipe, data, path = context.recipe, context.data, context.run.path / COMMITTEE
+
+    def count() -> int:
+        if not path.is_file():
+            return expected_bytes(recipe, data.channels, data.size, data.classes)
+        return committee_bytes(recipe, read_committee(path)[0], data.classes)
+
+    return context.once("label network", count) if kept_network_inputs(recipe) else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,11 +22,13 @@ from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
 from distill.teachers.inspection import comes_whole, refuse_chance
 from distill.teachers.pretrained import comes_trained, member_network, weights_digests
+from projectors.codecs.weights import Weights
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
 from synth.training.batches import shuffled_batches
 from synth.training.loop import TrainSettings, train
 from synth.training.prediction import accuracy, predict
+from synth.training.rounding import RoundedNetwork
 
 State = dict[str, Tensor]
 
@@ -84,25 +87,44 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
-    epochs = train(
-        network,
-        lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
-        _settings(committee, spec),
-    )
     curve: Curve = []
     state: State = {}
     kept = 0
     with context.threads(table.batch_size, network):
-        for epoch in epochs:
-            context.stop.check()
-            curve.append((epoch.loss, accuracy(network, held_images, held_labels)))
-            context.progress.advance(f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}")
-            if table.patience is None or not kept or curve[-1][1] > curve[kept - 1][1]:
-                state, kept = _copy(network), epoch.index
-            elif epoch.index - kept >= table.patience:
-                context.progress.advance(count=table.epochs - epoch.index)
-                break
+        for trained, settings in _trainings(network, _settings(committee, spec), table.weight_bits):
+            for epoch in train(
+                trained,
+                lambda _: shuffled_batches(images, soft, table.batch_size, views, generator),
+                settings,
+            ):
+                context.stop.check()
+                curve.append((epoch.loss, accuracy(trained, held_images, held_labels)))
+                line = f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}"
+                context.progress.advance(line)
+                if table.patience is None or not kept or curve[-1][1] > curve[kept - 1][1]:
+                    state, kept = _copy(trained), len(curve)
+                elif len(curve) - kept >= table.patience:
+                    context.progress.advance(count=table.epochs - len(curve))
+                    break
     return _packed(state, curve, kept)
+
+
+def _trainings(
+    network: nn.Module, settings: TrainSettings, weight_bits: int | None
+) -> list[tuple[nn.Module, TrainSettings]]:
+    """A training of all epochs, or two of half of them, of which the second rounds the weights.
+
+    The second is a whole training too, with a schedule of its own: rounded from the first step on,
+    networks of digits with 3 bits stayed 2 points below.
+    """
+    if weight_bits is None:
+        return [(network, settings)]
+    rounded = RoundedNetwork(network, Weights(weight_bits).rounded)
+    first = settings.epochs // 2
+    return [
+        (network, replace(settings, epochs=first)),
+        (rounded, replace(settings, epochs=settings.epochs - first)),
+    ]
 
 
 def _pretrained(context: Context, network: nn.Module, epochs: int) -> tuple[Arrays, Header]:
@@ -120,7 +142,9 @@ def _packed(state: State, curve: Curve, kept: int) -> tuple[Arrays, Header]:
 
 
 def _copy(network: nn.Module) -> State:
-    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+    rounded = network if isinstance(network, RoundedNetwork) else None
+    state = network.state_dict() if rounded is None else rounded.rounded_state()
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
 def _settings(table: CommitteeTable, spec: str) -> TrainSettings:

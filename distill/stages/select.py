@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +11,13 @@ from torch import Tensor
 from distill.data import select_images
 from distill.errors import WorkError
 from distill.names import resolve, selection
+from distill.recipes.schema import Recipe
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.select import SelectTable
 from distill.run.artefacts import SELECT_STAGE
 from distill.run.context import Context
 from distill.sets.coded_set import pack_labels, unpack_labels
-from distill.stages.budget import coded_images, image_budget, pack_within
+from distill.stages.budget import coded_images, image_budget, kept_network_keys, pack_within
 from distill.stages.difficulty import difficulty_units
 from distill.stages.mosaics import mosaic_units, realistic_mosaics
 from distill.stages.stage import Stage, made_images, vote_keys
@@ -155,11 +157,16 @@ def select_units(units: Units, table: SelectTable) -> list[Task[Unit]]:
     raise NotPricedError(f"{table.method} is not priced")
 
 
+def _network_keys(recipe: Recipe) -> Any:
+    votes, kept = vote_keys(recipe), kept_network_keys(recipe)
+    return votes if kept is None else {"votes": votes, "kept": kept}
+
+
 STAGE = Stage(
     STAGE_ENTRIES[SELECT_STAGE],
     run_select,
     made_images,
     select_units,
     splits=("train",),
-    derived=vote_keys,
+    derived=_network_keys,
 )

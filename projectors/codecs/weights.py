@@ -27,6 +27,9 @@ _HEADER = struct.Struct("<III")
 
 _LANES = 64
 
+# Weights of each interleaved coder, which itself takes 4 bytes.
+_WEIGHTS_PER_LANE = 1024
+
 _LAYOUT_LIMIT = 64 << 20
 
 _MAX_WEIGHTS_PER_BYTE = 10_000
@@ -59,6 +62,17 @@ class Weights:
         if self.bits > 8:
             raise CodecError(f"bits={self.bits}; choose 2 to 8")
 
+    def rounded(self, weight: Tensor) -> Tensor:
+        """What `decode` gives for a weight of two or more dimensions, on its device.
+
+        Rounding twice changes nothing more.
+
+        >>> Weights(2).rounded(torch.tensor([[1.0, 0.6, 0.1]]))
+        tensor([[1., 1., 0.]])
+        """
+        scales, levels = self._quantise(weight.float())
+        return (levels * scales[:, None]).reshape(weight.shape).to(weight.dtype)
+
     def encode(self, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
         """A container of a network's state.
 
@@ -70,13 +84,14 @@ class Weights:
             CodecError: for a weight that is not finite or too large for float16.
         """
         halves, levels, layout = [], [], []
+        most = 2 ** (self.bits - 1) - 1
         for name, value in state.items():
             tensor = value.detach().cpu()
             layout.append([name, list(tensor.shape), _kind(tensor)])
             if _kind(tensor) == "levels":
                 scales, quantised = self._quantise(tensor.float())
                 halves.append(scales)
-                levels.append(quantised)
+                levels.append((quantised + most).to(torch.uint8).numpy().ravel())
             elif _kind(tensor) == "halves":
                 halves.append(tensor.float().flatten())
             else:
@@ -86,10 +101,13 @@ class Weights:
         contexts = np.zeros(len(symbols), np.int64)
         tables = frequencies(np.bincount(symbols, minlength=1 << self.bits)[None])
         table = zlib.compress(tables.astype("<u2").tobytes(), 9)
-        coded = encode_blocks([(symbols, contexts)], tables, _LANES)
+        lanes = max(1, min(_LANES, len(symbols) // _WEIGHTS_PER_LANE))
+        coded = encode_blocks([(symbols, contexts)], tables, lanes)
         text = zlib.compress(json.dumps(layout, separators=(",", ":")).encode(), 9)
         head = _HEADER.pack(len(text), len(table), len(words))
         document = {"network": "weights", "bits": self.bits, "about": dict(about)}
+        if lanes != _LANES:
+            document["lanes"] = lanes
         return seal(document, head + text + table + words + coded)
 
     def decode(self, payload: bytes | memoryview) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -102,7 +120,7 @@ class Weights:
         if document.get("network") != "weights" or document.get("bits") != self.bits:
             raise CodecError(f"no weights of {self.bits} bits; {_HINT}")
         try:
-            return self._read(body), document["about"]
+            return self._read(body, _lanes_of(document)), document["about"]
         except (
             ValueError,
             TypeError,
@@ -114,17 +132,17 @@ class Weights:
             reason = " ".join(str(error).split())
             raise CodecError(f"broken weights ({reason}); {_HINT}") from error
 
-    def _quantise(self, tensor: Tensor) -> tuple[Tensor, np.ndarray]:
+    def _quantise(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """The scale of each output channel, and whole numbers of it [channels, weights]."""
         most = 2 ** (self.bits - 1) - 1
         rows = tensor.flatten(1)
         exact = rows.abs().amax(dim=1) / most
         near = exact.half()
         up = torch.nextafter(near, torch.full_like(near, torch.inf))
         scales = torch.where(near.float() < exact, up, near).clamp_min(2.0**-24).float()
-        levels = (rows / scales[:, None]).round().clamp(-most, most) + most
-        return scales, levels.to(torch.uint8).numpy().ravel()
+        return scales, (rows / scales[:, None]).round().clamp(-most, most)
 
-    def _read(self, body: memoryview) -> dict[str, Tensor]:
+    def _read(self, body: memoryview, lanes: int) -> dict[str, Tensor]:
         sizes = _HEADER.unpack(body[: _HEADER.size])
         parts, offset = [], _HEADER.size
         for size in sizes:
@@ -139,7 +157,7 @@ class Weights:
         # Nearly constant weights cost far less than a bit each, but never all weights of a network.
         if not 0 <= count <= _MAX_WEIGHTS_PER_BYTE * len(body):
             raise CodecError(f"{count} weights in {len(body)} bytes, which cannot be; {_HINT}")
-        decoder = Decoder(body[offset:], tables, _LANES)
+        decoder = Decoder(body[offset:], tables, lanes)
         levels = decoder.block(np.zeros(count, np.int64)) if count else np.zeros(0, np.uint8)
         decoder.finish()
         return self._assemble(layout, words, levels)
@@ -163,6 +181,14 @@ class Weights:
         if used != len(words):
             raise CodecError(f"{len(words)} numbers for weights that take {used}; {_HINT}")
         return state
+
+
+def _lanes_of(document: Mapping[str, Any]) -> int:
+    """Interleaved coders of a payload; earlier ones had as many whatever their weights."""
+    lanes = document.get("lanes", _LANES)
+    if type(lanes) is not int or not 1 <= lanes <= _LANES:
+        raise CodecError(f"weights coded in {lanes!r} lanes, need 1 to {_LANES}; {_HINT}")
+    return lanes
 
 
 def _kind(tensor: Tensor) -> str:

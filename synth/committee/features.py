@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from synth.committee.vote import Committee
 from synth.images import Images
+
+
+@contextmanager
+def watch_head(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Record the inputs of the last linear layer, call by call, while the block runs.
+
+    Raises:
+        ValueError: if the network has no linear layer.
+    """
+    heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    if not heads:
+        raise ValueError("the network has no linear layer to take features from; choose another")
+    seen: list[Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 @torch.no_grad()
@@ -21,17 +42,10 @@ def head_inputs(network: nn.Module, images: Images, batch_size: int = 500) -> Te
     Raises:
         ValueError: if the network has no linear layer.
     """
-    heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not heads:
-        raise ValueError("the network has no linear layer to take features from; choose another")
-    captured: list[Tensor] = []
-    handle = heads[-1].register_forward_pre_hook(lambda module, inputs: captured.append(inputs[0]))
-    try:
+    with watch_head(network) as captured:
         network.eval()
         for part in images.split(batch_size):
             network(part)
-    finally:
-        handle.remove()
     return torch.cat(captured).flatten(1)
 
 

@@ -76,6 +76,10 @@ class InnerLoop:
             return self.labels.logits[step]
         return (self.labels if labels is None else labels)[self.batches[step]]
 
+    def view(self, step: int, images: Tensor) -> Tensor:
+        """The batch [b, c, h, w] of a step as its view shows it."""
+        return images if self.views is None else self.views[step].apply(images)
+
     def loss(self, step: int, forward: Forward, images: Tensor, labels: Tensor) -> Tensor:
         """Loss of inner step `step` on its own batch.
 
@@ -85,8 +89,7 @@ class InnerLoop:
             images: [b, c, h, w], the images of the batch before augmentation.
             labels: [b, k] label logits of the batch.
         """
-        if self.views is not None:
-            images = self.views[step].apply(images)
+        images = self.view(step, images)
         if self.channels_last:
             # Not by memory format, which leaves images of one channel as they are.
             ordered = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
 from synth.errors import DivergedError
-from synth.matching.gradients import GradientMethod, MatchingGradient, matching_gradient
-from synth.matching.inner_loop import StepLabels
-from synth.matching.ranks import Ranks, mean_of
+from synth.matching.gradients import GradientMethod
+from synth.matching.mean_gradient import MatchProblem, MeanGradient, mean_gradient
 from synth.matching.rate import Rate, rate_step
-from synth.matching.segments import Segment, SegmentChoice
 from synth.matching.state import Learned, MatchState
-from synth.matching.view_labels import ViewLabels
 from synth.updates import Average, UpdateRule, adam
-
-
-@dataclass(frozen=True)
-class MatchProblem:
-    """What is matched.
-
-    Attributes:
-        network: the students' network, where a segment names no other.
-        choose: the segments of an outer step, by its index; their gradients are averaged.
-        read: loads the snapshots of a choice.
-        decode: stored images -> the images that students see, differentiable; None where they
-            are the same (see `synth.formation`).
-        label: (segment, images that students see) -> label logits, recomputed at every outer
-            step as TESLA does; None to use the labels of the set.
-        view_labels: label each inner step's own views, in place of the labels of the set, which
-            then stay as they are; None for no such labels.
-        ranks: processes that share the segments of an outer step, each with the same state; None
-            for a single process.
-        rate: what the stored images may cost in bits; None for any size.
-    """
-
-    network: nn.Module
-    choose: Callable[[int], Sequence[SegmentChoice]]
-    read: Callable[[SegmentChoice], Segment]
-    decode: Callable[[Tensor], Tensor] | None = None
-    label: Callable[[Segment, Tensor], Tensor] | None = None
-    view_labels: ViewLabels | None = None
-    ranks: Ranks | None = None
-    rate: Rate | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +29,8 @@ class MatchSettings:
             `Momentum`.
         cosine: whether image_lr and label_lr fall to zero along a cosine over the outer loop.
         image_average: decay of the moving average of the images (FTD); 0 for none.
-        threshold: refuse an update whose distance is larger or not finite, and restore the last
-            good state.
+        threshold: refuse an update whose parameter distance is larger or not finite, and restore
+            the last good state.
         patience: raise DivergedError after this many refusals in a row.
         smallest_student_lr, largest_student_lr: bounds of the student learning rate.
     """
@@ -87,20 +54,25 @@ class OuterStep:
 
     Attributes:
         index: its number, from 0.
-        distance: mean parameter distance of its segments (1.0: no progress).
+        distance: mean parameter distance of its segments (1.0: no progress); None where features
+            alone are matched.
         student_lr: student learning rate after it, of the first network where there are several.
         applied: False if the update was refused.
         bits: coded size of the images before it; None without a rate, or where the distance was
             refused.
         multiplier: weight of the bits in it, see `synth.matching.rate`; None where `bits` is.
+        features: mean distance of the features, see `synth.matching.features`; None without them.
+        entropy: mean cross-entropy at the target snapshots; None where it has no weight.
     """
 
     index: int
-    distance: float
+    distance: float | None
     student_lr: float
     applied: bool
     bits: float | None = None
     multiplier: float | None = None
+    features: float | None = None
+    entropy: float | None = None
 
 
 def match_trajectories(
@@ -127,107 +99,29 @@ def match_trajectories(
         DivergedError: after `settings.patience` refused updates in a row.
     """
     while state.step < steps:
-        distance, gradients, labels = mean_gradient(
-            state.now, problem.choose(state.step), problem, gradient
-        )
-        now, bits = replace(state.now, labels=labels), None
+        found = mean_gradient(state.now, problem.choose(state.step), problem, gradient)
+        now, bits = replace(state.now, labels=found.labels), None
         updated = None
-        if math.isfinite(distance) and distance <= settings.threshold:
+        if _is_near(found.distance, settings.threshold):
             factor = 0.5 * (1 + math.cos(math.pi * state.step / steps)) if settings.cosine else 1.0
-            updated, bits = _update(now, gradients, settings, factor, problem.rate)
+            updated, bits = _update(now, found.gradients, settings, factor, problem.rate)
         if updated is not None and _is_finite(updated):
             state = MatchState(state.step + 1, 0, updated, state.now)
         else:
-            updated, state = None, _refuse(state, distance, settings)
-        applied, student_lr = updated is not None, float(state.student_lr)
-        weight = None if bits is None else float(state.now.multiplier)
-        yield state, OuterStep(state.step - 1, distance, student_lr, applied, bits, weight)
-
-
-def mean_gradient(
-    now: Learned,
-    choices: Sequence[SegmentChoice],
-    problem: MatchProblem,
-    method: GradientMethod,
-) -> tuple[float, tuple[Tensor, Tensor, Tensor], Tensor]:
-    """The mean over all segments of an outer step.
-
-    Returns:
-        The distance; the gradients of the stored images, the label logits and the student learning
-        rate; and the labels that were used last.
-
-    Raises:
-        ValueError: if there are fewer segments than ranks.
-    """
-    ranks, count = problem.ranks, len(choices)
-    mine = choices if ranks is None else ranks.share(choices)
-    results, labels = _gradients(now, mine, problem, method)
-    parts = [(part.images, part.labels, part.lr, part.distance) for part in results]
-    images, logits, student_lr, distance = mean_of(parts, count, ranks)
-    if ranks is not None and problem.label is not None:
-        labels = labels.contiguous()
-        torch.distributed.broadcast(labels, ranks.world - 1)
-    return float(distance), (images, logits, student_lr), labels
-
-
-def _gradients(
-    now: Learned,
-    choices: Sequence[SegmentChoice],
-    problem: MatchProblem,
-    method: GradientMethod,
-) -> tuple[list[MatchingGradient], Tensor]:
-    """The gradient of each segment in the stored images, and the labels that were used last."""
-    stored = now.images.detach().requires_grad_(problem.decode is not None)
-    seen = stored if problem.decode is None else problem.decode(stored)
-    results, labels = [], now.labels
-    for choice in choices:
-        segment = problem.read(choice)
-        labels, given = given_labels(problem, choice, segment, seen.detach(), labels)
-        part = matching_gradient(
-            problem.network if segment.network is None else segment.network,
-            segment.start,
-            segment.target,
-            seen.detach(),
-            given,
-            _rate_of(now, choice),
-            choice.batches,
-            method,
-            choice.views,
+            updated, state = None, _refuse(state, found, settings)
+        yield (
+            state,
+            OuterStep(
+                state.step - 1,
+                found.distance,
+                float(state.student_lr),
+                updated is not None,
+                bits,
+                None if bits is None else float(state.now.multiplier),
+                found.features,
+                found.entropy,
+            ),
         )
-        if problem.decode is not None:
-            (images,) = torch.autograd.grad(seen, stored, part.images, retain_graph=True)
-            part = replace(part, images=images)
-        if now.log_student_lr.ndim:
-            own = torch.zeros_like(now.log_student_lr)
-            own[choice.network] = part.lr
-            part = replace(part, lr=own)
-        results.append(part)
-    return results, labels
-
-
-def given_labels(
-    problem: MatchProblem, choice: SegmentChoice, segment: Segment, seen: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor | StepLabels]:
-    """The labels of the set for a segment, and what its inner loop gets: these, or each step's own.
-
-    Args:
-        problem: says who labels.
-        choice: of the segment.
-        segment: as it was read.
-        seen: [m, c, h, w] images that students see.
-        labels: [m, k] label logits of the set as it is.
-    """
-    if problem.label is not None:
-        labels = problem.label(segment, seen)
-    if problem.view_labels is None:
-        return labels, labels
-    return labels, problem.view_labels.of_steps(seen, choice.batches, choice.views)
-
-
-def _rate_of(now: Learned, choice: SegmentChoice) -> Tensor:
-    """The student learning rate of the network whose segment it is, scalar."""
-    rates = now.log_student_lr.exp()
-    return rates[choice.network] if rates.ndim else rates
 
 
 def _update(
@@ -265,6 +159,11 @@ def _update(
     return learned, bits
 
 
+def _is_near(distance: float | None, threshold: float) -> bool:
+    """Whether a parameter distance, where there is one, is such that an update is taken."""
+    return distance is None or (math.isfinite(distance) and distance <= threshold)
+
+
 def _is_finite(learned: Learned) -> bool:
     # A gradient whose square overflows leaves the value finite, but would stop its updates.
     squares = (moments.square for moments in learned.moments)
@@ -273,14 +172,13 @@ def _is_finite(learned: Learned) -> bool:
     return bool(torch.stack([value.isfinite().all() for value in values]).all())
 
 
-def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> MatchState:
+def _refuse(state: MatchState, found: MeanGradient, settings: MatchSettings) -> MatchState:
     """Restore the last good values, without momentum and with a lower student learning rate."""
     refusals = state.refusals + 1
     if refusals >= settings.patience:
+        measured, advice = _measured(found)
         raise DivergedError(
-            f"the parameter distance was {distance:.3g} after {refusals} refused updates in a "
-            "row; lower match.image_lr or match.student_lr, or train the experts longer",
-            state.step,
+            f"the {measured} after {refusals} refused updates in a row; {advice}", state.step
         )
     images, labels, log_student_lr = (
         replace(moments, mean=torch.zeros_like(moments.mean)) for moments in state.good.moments
@@ -288,3 +186,13 @@ def _refuse(state: MatchState, distance: float, settings: MatchSettings) -> Matc
     lowered = (state.good.log_student_lr - 0.1).clamp(min=math.log(settings.smallest_student_lr))
     restored = replace(state.good, log_student_lr=lowered, moments=(images, labels, log_student_lr))
     return MatchState(state.step + 1, refusals, restored, restored)
+
+
+def _measured(found: MeanGradient) -> tuple[str, str]:
+    """What was matched, in words, and what may bring it down."""
+    if found.distance is None:
+        return f"distance of the features was {found.features:.3g}", "lower match.image_lr"
+    return (
+        f"parameter distance was {found.distance:.3g}",
+        "lower match.image_lr or match.student_lr, or train the experts longer",
+    )

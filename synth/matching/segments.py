@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from synth.augment import Augmentation, View
+from synth.matching.features import FeatureChoice
 from synth.matching.inner_loop import draw_batches
 
 
@@ -35,6 +36,7 @@ class SegmentChoice:
         batches: for each inner step, the indices of its images.
         views: for each inner step, the view of its batch; None for no augmentation.
         network: index of the expert's network, where experts of several are matched.
+        features: whose features are compared; None where none are.
     """
 
     expert: int
@@ -42,6 +44,7 @@ class SegmentChoice:
     batches: list[Tensor]
     views: list[View] | None
     network: int = 0
+    features: FeatureChoice | None = None
 
 
 @dataclass(frozen=True)

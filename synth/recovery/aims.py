@@ -88,9 +88,10 @@ class DirectionAim:
     With X the inputs of a layer as the columns its kernel meets, [i, p], and Y its outputs, [o, p],
     the gradient of a least-squares loss is, up to the class, G = Y X^T / p - mean(X)^T, which takes
     no backward pass. Its direction is U V^T of its singular value decomposition, all singular
-    values set to 1. The distance is the sum over layers of |U V^T - U' V'^T|^2. Source: after the
-    description of OGM (Bo et al. 2026) in a summary of the paper, whose text and code were not to
-    be had; its running mean over batches is left out, as batches are recovered independently.
+    values set to 1: an orthogonal matrix, which OGM is called after. The distance is the sum over
+    layers of |U V^T - U' V'^T|^2. Source: after the abstract of OGM (Bo et al. 2026) and a summary
+    of the paper, whose text and code were not to be had; its running mean over batches is left out,
+    as batches are recovered independently.
 
     Attributes:
         targets: `gradient_directions` of real images.

@@ -126,6 +126,10 @@ CASES: dict[str, Case] = {
         "match.init=correct",
         "match.label_init=experts",
     ),
+    "match-features": _match(
+        "match.objective=features", "match.labels=fixed", "match.real_batch=5", "match.factor=2"
+    ),
+    "match-both": _match("match.objective=both", "match.later_weight=0.5", "match.segments=2"),
     "match-random": _match("match.init=random", "match.label_lead=2"),
     "match-noise": _match("match.init=noise", "match.span=2"),
     "match-refused": _match("match.threshold=0.7", "match.patience=50", "match.iterations=8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,8 +16,10 @@ from distill.names import NETWORKS, resolve
 from synth import MatchingGradient, matching_gradient
 from synth.augment import FAMILIES, Augmentation, View
 from synth.cuda_graphs import Work
+from synth.matching.features import FeatureChoice
 from synth.matching.inner_loop import InnerLoop, make_inner_loop
-from synth.parameters import parameter_vector
+from synth.matching.segments import Segment
+from synth.parameters import load_vector, parameter_vector
 
 ALL_FAMILIES = tuple(FAMILIES)
 GRADIENTS = ("images", "labels", "lr")
@@ -218,3 +221,48 @@ class Cubed(nn.Module):
 
     def forward(self, features):
         return self.function.apply(features)
+
+
+def slow_features(
+    segment: Segment,
+    drawn: FeatureChoice,
+    images: Tensor,
+    labels: Tensor | list[Tensor],
+    real: Tensor,
+    *,
+    later_weight: float = 1.0,
+    temperature: float = 1.0,
+) -> tuple[float, float, Tensor]:
+    """F, C and the gradient of F + later_weight * C of `synth.matching.features`, in one graph.
+
+    `labels` are [m, k] logits, or for each class those of its images.
+    """
+    early, late = copy.deepcopy(segment.network), copy.deepcopy(segment.network)
+    assert early is not None
+    assert late is not None
+    load_vector(early, segment.start)
+    load_vector(late, segment.target)
+    # Without its head a network gives its features.
+    name = [name for name, part in early.named_modules() if isinstance(part, nn.Linear)][-1]
+    parent, _, last = name.rpartition(".")
+    setattr(early.get_submodule(parent), last, nn.Identity())
+    images = images.detach().requires_grad_()
+    means, wanted, losses = [], [], []
+    for label, batch in enumerate(drawn.batches):
+        own, others = images[batch], real[drawn.real[label]]
+        if drawn.views is not None:
+            # One by one, so that all are seen alike.
+            view = drawn.views[label]
+            own, others = (torch.cat([view.apply(x[None]) for x in part]) for part in (own, others))
+        means.append(early(own).flatten(1).mean(0))
+        wanted.append(early(others).flatten(1).mean(0).detach())
+        given = labels[label] if isinstance(labels, list) else labels[batch]
+        logs = functional.log_softmax(late(own) / temperature, dim=1)
+        chances = functional.softmax(given / temperature, dim=1)
+        losses.append(-(temperature**2) * (chances * logs).sum(1))
+    middle = torch.stack(wanted).mean(0)
+    spread = (torch.stack(wanted) - middle).square().sum()
+    distance = (torch.stack(means) - torch.stack(wanted)).square().sum() / spread
+    entropy = torch.cat(losses).mean()
+    (slope,) = torch.autograd.grad(distance + later_weight * entropy, images)
+    return float(distance.detach()), float(entropy.detach()), slope

@@ -39,6 +39,18 @@ class TrainingTable(Table):
     mean: Annotated[list[float], Field(min_length=1)] | None = None
     std: Annotated[list[Positive], Field(min_length=1)] | None = None
     precision: Precision = "float32"
+    weight_bits: Annotated[int, Field(ge=2, le=8)] | None = None
+
+    @model_validator(mode="after")
+    def _rounds_what_it_trains(self) -> TrainingTable:
+        if self.weight_bits is None:
+            return self
+        if self.epochs < 2 or self.patience is not None or self.weights is not None:
+            raise ValueError(
+                "weight_bits rounds the weights in the second half of the epochs: it needs at "
+                "least 2 epochs, and neither patience nor weights that are there already"
+            )
+        return self
 
     @model_validator(mode="after")
     def _normalises_its_weights(self) -> TrainingTable:

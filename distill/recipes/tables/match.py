@@ -54,6 +54,10 @@ class MatchTable(MakerTable):
     grow_from: NotNegativeCount | None = None
     grow_steps: NotNegativeCount = 0
     segments: Count = 1
+    objective: Literal["parameters", "features", "both"] = "parameters"
+    real_batch: Count = 128
+    feature_weight: Positive = 0.1
+    later_weight: NotNegative = 1.0
     init: MatchImages = "real"
     factor: Count = 1
     images: CodingText = PIXELS
@@ -85,6 +89,14 @@ class MatchTable(MakerTable):
 
     @model_validator(mode="before")
     @classmethod
+    def _hard_labels_of_features(cls, raw: Any) -> Any:
+        """Features alone say nothing of labels, so these are hard by default."""
+        if not isinstance(raw, dict) or raw.get("objective") != "features" or "labels" in raw:
+            return raw
+        return {"label_init": "hard", **raw, "labels": "fixed"}
+
+    @model_validator(mode="before")
+    @classmethod
     def _hard_labels_under_teachers(cls, raw: Any) -> Any:
         """Where teachers label the views, the set's own labels are its classes."""
         if not isinstance(raw, dict) or raw.get("labels") not in TAUGHT:
@@ -107,6 +119,20 @@ class MatchTable(MakerTable):
         return self
 
     @model_validator(mode="after")
+    def _labels_of_features(self) -> MatchTable:
+        if not self.matches_parameters and self.labels == "learned":
+            raise ValueError(
+                'match.objective = "features" learns no labels; set match.labels = "fixed", or '
+                'match.objective = "both"'
+            )
+        if self.reads_features and self.later_weight and self.labels == "target":
+            raise ValueError(
+                'match.labels = "target" are those of the later snapshot itself, whose '
+                "cross-entropy then says nothing; set match.later_weight = 0 or other labels"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _searches_within_a_budget(self) -> MatchTable:
         if self.search and self.budget_bytes is None:
             raise ValueError("match.search chooses within a budget; set match.budget_bytes")
@@ -116,6 +142,16 @@ class MatchTable(MakerTable):
     def coded(self) -> bool:
         """Whether the parameters of a coding are learned, and not the pixels themselves."""
         return is_coded(self.images)
+
+    @property
+    def matches_parameters(self) -> bool:
+        """Whether the parameter distance after an inner loop is part of what is descended."""
+        return self.objective != "features"
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the features of real images are part of what is descended."""
+        return self.objective != "parameters"
 
     @property
     def taught(self) -> bool:
@@ -138,7 +174,7 @@ class MatchTable(MakerTable):
     @property
     def compiled(self) -> bool:
         """Whether inner steps are compiled, once `compile` is resolved."""
-        return self.compile == "on"
+        return self.compile == "on" and self.matches_parameters
 
     @property
     def formed(self) -> int:

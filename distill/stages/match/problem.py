@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -14,11 +15,13 @@ from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.sets.coded_images import CodedImages
 from distill.stages.budget import coded_images, image_budget, rate_within
+from distill.stages.match.features import feature_sampler, feature_term
 from distill.stages.match.taught import view_labels
 from distill.store.experts import read_info, read_snapshots
 from synth.errors import DivergedError
 from synth.formation import decode_images
-from synth.matching.outer_loop import MatchProblem, MatchSettings, OuterStep, match_trajectories
+from synth.matching.mean_gradient import MatchProblem
+from synth.matching.outer_loop import MatchSettings, OuterStep, match_trajectories
 from synth.matching.ranks import Ranks
 from synth.matching.rate import Rate
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
@@ -55,7 +58,7 @@ def outer_steps(
         patience=table.patience,
     )
     try:
-        with context.threads(min(table.batch_size or count, count), problem.network):
+        with context.threads(_images_at_once(table, count), problem.network):
             yield from match_trajectories(
                 state,
                 table.iterations,
@@ -95,13 +98,18 @@ def match_problem(
         for index, own in enumerate(info.networks)
     ]
 
+    features = feature_sampler(context, table, count)
+
     def choose(step: int) -> list[SegmentChoice]:
         found = []
         for segment in range(table.segments):
             # Networks take turns, over the segments of a step and from step to step.
             sampler = samplers[(step * table.segments + segment) % len(samplers)]
             generator = context.generator(MATCH_STAGE, step, segment)
-            found.append(sampler.draw(count, context.data.size, generator, step))
+            choice = sampler.draw(count, context.data.size, generator, step)
+            if features is not None:
+                choice = replace(choice, features=features.draw(context.data.size, generator))
+            found.append(choice)
         return found
 
     def read(choice: SegmentChoice) -> Segment:
@@ -124,7 +132,13 @@ def match_problem(
         view_labels=view_labels(context, table),
         ranks=ranks,
         rate=_rate(context, table, coded),
+        features=feature_term(context, table),
     )
+
+
+def _images_at_once(table: MatchTable, count: int) -> int:
+    """Images of most passes through a network: of an inner step, or the real ones of a class."""
+    return min(table.batch_size or count, count) if table.matches_parameters else table.real_batch
 
 
 def _decode(table: MatchTable, coded: CodedImages | None) -> Callable[[Tensor], Tensor] | None:

@@ -107,8 +107,13 @@ def _found_before(table: MatchTable, earlier: Mapping[str, Any]) -> MatchTable |
 
 def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -> MatchTable:
     """The table with the candidate of the best held-out accuracy; the first of equals."""
+    # Refuses a budget that labels alone take.
+    image_budget(context, table)
+    candidates = list(_candidates(context, table))
+    if len(candidates) == 1:
+        return with_candidate(table, candidates[0], context.classes)
     best: tuple[float, Candidate] | None = None
-    for candidate in _candidates(context, table):
+    for candidate in candidates:
         value = _held_out(context, table, candidate)
         say(
             f"search     {candidate.images}, {candidate.ipc} a class, factor {candidate.factor}: "

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from contextlib import closing
+from typing import Any
 
 from torch import Tensor
 
 from distill.errors import InterruptedRunError, WorkError
-from distill.recipes.schema import window_epochs
+from distill.recipes.schema import Recipe, window_epochs
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.match import MatchTable
 from distill.run.artefacts import EXPERTS, MATCH_STAGE
 from distill.run.context import Context
 from distill.run.engines.process_group import ProcessGroup
-from distill.stages.budget import coded_images, image_budget, pack_within
+from distill.stages.budget import (
+    coded_images,
+    image_budget,
+    kept_network_inputs,
+    kept_network_keys,
+    pack_within,
+)
 from distill.stages.match.problem import outer_steps
 from distill.stages.match.start import starting_state
 from distill.stages.match.taught import taught_inputs, taught_keys, view_labels
@@ -89,15 +96,17 @@ def _finished(
 
 def _row(step: OuterStep) -> dict[str, float | bool]:
     """The metrics of an outer step."""
-    row: dict[str, float | bool] = {
-        "step": step.index,
+    found = {
         "distance": step.distance,
         "student_lr": step.student_lr,
         "applied": step.applied,
+        "bits": step.bits,
+        "multiplier": step.multiplier,
+        "features": step.features,
+        "cross_entropy": step.entropy,
     }
-    if step.bits is not None and step.multiplier is not None:
-        row |= {"bits": step.bits, "multiplier": step.multiplier}
-    return row
+    known = {name: value for name, value in found.items() if value is not None}
+    return {"step": step.index, **known}
 
 
 def follow_match(context: Context, group: ProcessGroup) -> None:
@@ -126,12 +135,22 @@ def _check_window(table: MatchTable, info: ExpertsInfo) -> None:
         )
 
 
+def _networks(recipe: Recipe) -> tuple[str, ...]:
+    """The stages whose networks label views while matching, or are kept within the budget."""
+    return tuple(dict.fromkeys((*taught_inputs(recipe), *kept_network_inputs(recipe))))
+
+
+def _network_keys(recipe: Recipe) -> Any:
+    taught, kept = taught_keys(recipe), kept_network_keys(recipe)
+    return taught if kept is None else {"taught": taught, "kept": kept}
+
+
 STAGE = Stage(
     STAGE_ENTRIES[MATCH_STAGE],
     run_match,
     made_images,
     match_units,
     splits=("train",),
-    also_inputs=taught_inputs,
-    derived=taught_keys,
+    also_inputs=_networks,
+    derived=_network_keys,
 )

@@ -17,7 +17,7 @@ from distill.stages.match.problem import match_problem
 from synth.images import images_at
 from synth.losses import hard_logits
 from synth.matching.inner_loop import draw_batches, make_inner_loop
-from synth.matching.outer_loop import MatchProblem, given_labels
+from synth.matching.mean_gradient import MatchProblem, step_labels
 from synth.matching.segments import SegmentChoice
 from synth.matching.start_rate import (
     Piece,
@@ -119,7 +119,9 @@ def _real_piece(context: Context, problem: MatchProblem, choice: SegmentChoice) 
 def _own_piece(problem: MatchProblem, choice: SegmentChoice, seen: Tensor, labels: Tensor) -> Piece:
     """The steps that matching would take on the set as it begins."""
     segment = problem.read(choice)
-    _, given = given_labels(problem, choice, segment, seen, labels)
+    if problem.label is not None:
+        labels = problem.label(segment, seen)
+    given = step_labels(problem, choice.batches, choice.views, seen, labels)
     network = segment.network or problem.network
     loop = make_inner_loop(network, seen, given, choice.batches, choice.views)
     return loop, segment.start, segment.target

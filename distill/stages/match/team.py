@@ -97,7 +97,13 @@ def _state_of(context: Context, team: Team) -> MatchState:
 
 
 def _show(context: Context, step: OuterStep) -> None:
-    context.progress.advance(f"distance {step.distance:.3f}, student lr {step.student_lr:.4f}")
+    measured = {
+        "distance": step.distance,
+        "features": step.features,
+        "cross-entropy": step.entropy,
+    }
+    words = [f"{name} {value:.3f}" for name, value in measured.items() if value is not None]
+    context.progress.advance(f"{', '.join(words)}, student lr {step.student_lr:.4f}")
 
 
 def _open_member(handle: RunHandle, rank: Rank) -> Member:

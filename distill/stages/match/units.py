@@ -15,6 +15,7 @@ from distill.run.dry_run import Cost
 from distill.run.load import step_count
 from distill.sets.coded_images import CODINGS
 from distill.stages.evaluate import online_labels
+from distill.stages.match.features import class_images, feature_step
 from distill.stages.match.memory import inner_step_cost
 from distill.stages.match.search import (
     SHORT_BATCH,
@@ -37,16 +38,10 @@ from synth.training.loop import TrainSettings
 
 
 def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
-    """Inner steps; outer steps wait for each other, the segments of one do not."""
+    """Steps of segments; outer steps wait for each other, the segments of one do not."""
     experts, _ = units.recipe.matching()
     count = synthetic_shape(units.recipe, units.shape).seen
-    parts, networks = [], experts.all_networks
-    for spec in networks:
-        step = _inner_step(units, table, spec, min(table.batch_size or count, count))
-        inner = [step] if not table.taught else _taught_step(units, table, step)
-        # Networks take turns.
-        steps = -(-table.iterations * table.inner_steps // len(networks))
-        parts += [Part(steps, unit) for unit in inner]
+    parts = [part for spec in experts.all_networks for part in _network_parts(units, table, spec)]
     tasks = [Task(table.segments, tuple(parts))]
     if table.student_lr == "auto":
         tasks.append(Task(1, _rate_parts(units, table, count)))
@@ -59,6 +54,25 @@ def match_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
     if table.label_init == "experts":
         tasks.append(Task(experts.count, (units.predictions(experts.network, count),)))
     return tasks
+
+
+def _network_parts(units: Units, table: MatchTable, spec: str) -> list[Part[Unit]]:
+    """What the segments of one network take: inner steps, features of each class, or both."""
+    count, classes = synthetic_shape(units.recipe, units.shape).seen, units.shape.classes
+    # Networks take turns.
+    turns = len(units.recipe.matching()[0].all_networks)
+    parts = list[Part[Unit]]()
+    if table.matches_parameters:
+        step = _inner_step(units, table, spec, min(table.batch_size or count, count))
+        inner = [step] if not table.taught else _taught_step(units, table, step)
+        steps = -(-table.iterations * table.inner_steps // turns)
+        parts += [Part(steps, unit) for unit in inner]
+    if table.reads_features:
+        step, steps = feature_step(units, table, spec), -(-table.iterations * classes // turns)
+        parts.append(Part(steps, step))
+        if table.taught:
+            parts.append(Part(steps, _labels_of_views(units, table, class_images(units, table)[1])))
+    return parts
 
 
 def _rate_parts(units: Units, table: MatchTable, count: int) -> tuple[Part[Unit], ...]:
@@ -80,12 +94,17 @@ def _rate_parts(units: Units, table: MatchTable, count: int) -> tuple[Part[Unit]
 
 def _taught_step(units: Units, table: MatchTable, step: Unit) -> list[Unit]:
     """An inner step and the labels of its views, with the memory that teachers and labels keep."""
-    families = units.recipe.data.augmentation
-    views = build_views(families, one_per_batch=True) or Augmentation(())
-    labels = online_labels(units, table.labels, step.batch, views)
-    labels = replace(labels, what=f"{labels.what}, {families}")
+    labels = _labels_of_views(units, table, step.batch)
     kept = 4 * table.inner_steps * step.batch * units.shape.classes
     return [_keeping(step, kept + 4 * labels.parameters), _keeping(labels, kept)]
+
+
+def _labels_of_views(units: Units, table: MatchTable, batch: int) -> Unit:
+    """Teachers' labels of a view of `batch` images."""
+    families = units.recipe.data.augmentation
+    views = build_views(families, one_per_batch=True) or Augmentation(())
+    labels = online_labels(units, table.labels, batch, views)
+    return replace(labels, what=f"{labels.what}, {families}")
 
 
 def _keeping(unit: Unit, kept: int) -> Unit:

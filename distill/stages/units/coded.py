@@ -12,7 +12,7 @@ from distill.recipes.schema import Recipe
 from distill.recipes.tables.select import SelectTable
 from distill.run.dry_run import Cost
 from distill.sets.coded_set import best_coder
-from distill.sets.network_labels import untrained_bytes
+from distill.sets.network_labels import expected_bytes
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import DataShape, synthetic_shape, vote_bytes
 from distill.stages.units.unit import Unit
@@ -57,7 +57,7 @@ def label_network_bytes(recipe: Recipe, shape: DataShape) -> int:
     """Bytes of a committee that labels the views within a budget; 0 for other labels."""
     if recipe.budget_bytes is None:
         return 0
-    return untrained_bytes(recipe, shape.channels, shape.size, shape.classes)
+    return expected_bytes(recipe, shape.channels, shape.size, shape.classes)
 
 
 def planned_fill(recipe: Recipe, table: SelectTable, shape: DataShape) -> SelectTable:

@@ -22,7 +22,6 @@ LEFT_ALONE = {
     "experts.compile": _COMPILE,
     "experts.sharpness_alpha": "its default is FTD's",
     "match.compile": _COMPILE,
-    "match.search": "`distill run --bytes` sets it",
     "match.checkpoint_every": _CHECKPOINTS,
     "committee.weights": "a file on the user's disk",
     "committee.mean": "of a file on the user's disk",

@@ -74,6 +74,21 @@ def test_seed_replaces_the_seed(tiny):
     assert load_recipe(tiny, ["seed=3"], seed=4).seed == 4
 
 
+def test_a_recipe_names_the_one_that_is_better_within_a_budget(tmp_path):
+    found = load_recipe("digits", ["seed=3", "match.iterations=7"], budget=1900)
+    other = load_recipe("digits-2kb", ["seed=3", "match.iterations=7"], budget=1900)
+    assert found == other
+    assert found.budget_bytes == 1900
+    assert (found.name, found.match.iterations) == ("digits-2kb", 7)
+    assert load_recipe("digits").name == "digits"
+
+    text = f'within_bytes = "no-such-recipe"\n{TINY}'
+    (tmp_path / "lost.toml").write_text(text)
+    assert load_recipe(str(tmp_path / "lost.toml")).within_bytes == "no-such-recipe"
+    with pytest.raises(RecipeError, match="no-such-recipe"):
+        load_recipe(str(tmp_path / "lost.toml"), budget=1900)
+
+
 def test_lists_may_be_given_with_commas(tiny):
     change = ["evaluate.students=mlp, resnet18,", "evaluate.labels=hard,votes"]
     table = load_recipe(tiny, change).evaluate

@@ -14,6 +14,7 @@ from distill.sets.set_file import read_set
 from distill.store.committee import read_committee
 from distill.store.seals import unsealed
 from distill.teachers import priors as votes
+from projectors.codecs import Weights
 from synth.training.prediction import accuracy
 from tests.distill.cases import TINY, contents, edited, outputs_of, read_json, write_recipe
 
@@ -184,6 +185,26 @@ def test_a_members_recipe_takes_what_it_leaves_out_from_the_committee(own_recipe
     assert again.committee == table
 
 
+def test_members_of_few_bits_are_kept_as_they_were_measured(command, tmp_path):
+    bits = ("--set", "committee.weight_bits=4")
+    text = TINY.replace("[relabel]", '[relabel]\nviews = "seed"')
+    recipe = write_recipe(tmp_path, text + '\n[encode]\ncodec = "teacher:bits=4"\n', "rounded")
+    words = ("run", recipe, "--out", tmp_path / "run", "--stage", "committee", *bits)
+    outcome = command(*words)
+    assert outcome.code == 0, outcome.err
+    assert {len(curve) for curve in member_rows(tmp_path / "run").values()} == {10}
+    members, _, _ = read_committee(tmp_path / "run" / "committee.h5")
+    data = build_data(load_recipe(str(recipe)).data)
+    images = fit_preprocess(data.train.images)(data.validation.images)
+    for member in members:
+        back, _ = Weights(4).decode(Weights(4).encode(member.state, {}))
+        for name, value in member.state.items():
+            assert value.dim() < 2 or torch.equal(back[name], value)
+        network = build_network(member.spec, 1, (8, 8), 10, 0)
+        network.load_state_dict(member.state)
+        assert accuracy(network, images, data.validation.labels) == member.accuracy
+
+
 def test_vote_keys_are_no_training_keys():
     assert "vote" in VOTE_KEYS
     assert not {"members", "recipes", "epochs", "patience"} & set(VOTE_KEYS)
@@ -212,6 +233,9 @@ REFUSED = [
         ["committee.priors: it should be less than or equal to 100"],
     ),
     ("committee.similarity_power=-1", ["committee.similarity_power"]),
+    ("committee.weight_bits=9", ["weight_bits: it should be less than or equal to 8"]),
+    ('committee={"members" = ["mlp"], epochs = 1, weight_bits = 4}', ["at least 2 epochs"]),
+    ('committee={"members" = ["mlp"], patience = 2, weight_bits = 4}', ["neither patience"]),
     ("committee.patience=0", ["committee.patience: it should be greater than or equal to 1"]),
 ]
 

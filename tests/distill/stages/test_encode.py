@@ -28,6 +28,7 @@ from projectors.codecs import Weights
 from synth.committee.relabel import StoredVotes
 from synth.networks import MLP
 from tests.distill.sets.cases import make_set, make_votes
+from tests.projectors.codecs.test_product import slow_descent
 
 SIZE = (4, 5)
 SEED = 3
@@ -293,3 +294,27 @@ def test_the_weights_of_a_network_keep_their_bound():
             error = (found[name] - value).abs()
             error = error.flatten(1).amax(dim=1) if value.dim() > 1 else error
             assert (error <= bound * (1 + 2**-9) + 1e-6).all()
+
+
+def test_words_of_votes_on_digits_are_those_of_a_slow_search(finished, monkeypatch):
+    """The product codec on a run's votes, with every choice of words taken by hand."""
+    full = read_set(finished / "set.h5").votes
+    codec = parse_codec("product:parts=3:words=4:rank=6")
+    fast = encode_votes(full, codec, SEED, (8, 8))
+    asked = []
+
+    def slow(points, shapes, weights, codebooks, start):
+        rows = zip(points.tolist(), weights.tolist(), start.tolist(), strict=True)
+        books, directions = [words.tolist() for words in codebooks], shapes.tolist()
+        found = [slow_descent(point, directions, p, books, own) for point, p, own in rows]
+        asked.append(len(found))
+        return torch.tensor(found)
+
+    monkeypatch.setattr("projectors.codecs.product.least_divergent", slow)
+    assert encode_votes(full, codec, SEED, (8, 8)).payload == fast.payload
+    assert sum(asked) == 40
+    found = decode_votes(fast, read_set(finished / "set.h5").images).logits.float()
+    wanted = full.logits.float()
+    spread = (wanted - wanted.mean(dim=2, keepdim=True)).square().mean()
+    gap = (found - found.mean(dim=2, keepdim=True)) - (wanted - wanted.mean(dim=2, keepdim=True))
+    assert float(gap.square().mean()) < 0.5 * float(spread)

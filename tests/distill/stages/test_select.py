@@ -186,7 +186,7 @@ def networked(tmp_path_factory):
 
 def test_images_and_the_network_that_labels_them_fill_a_budget(networked, command, tmp_path):
     out = tmp_path / "run"
-    words = ("run", networked, "--out", out, "--bytes", "1700", "--quiet")
+    words = ("run", networked, "--out", out, "--bytes", "1400", "--quiet")
     asked = ("--stage", "committee", "--stage", "select", "--stage", "relabel", "--stage", "encode")
     assert command(*words, *asked).code == 0
     content = read_set(out / "set.h5")
@@ -199,7 +199,7 @@ def test_images_and_the_network_that_labels_them_fill_a_budget(networked, comman
     ipc = read_json(out / "manifest.json")["recipe"]["select"]["ipc"]
     assert len(content.images) == 10 * ipc
     assert 1 < ipc < 8
-    assert 0.9 * 1700 < totals["teacher:bits=5"] <= 1700
+    assert 0.9 * 1400 < totals["teacher:bits=5"] <= 1400
 
 
 def test_students_draw_views_of_their_own_under_a_network_that_the_set_keeps(
@@ -253,6 +253,10 @@ def test_one_family_for_each_batch_is_refused_where_it_cannot_be(
         (("--bytes", "500"), ["select.budget_bytes is 500", "labels and what reads the images"]),
         (("--set", "select.images=pixels", "--bytes", "1700"), ["name a coding as select.images"]),
         (("--set", "relabel.views=stored", "--bytes", "1700"), ["set relabel.views = seed"]),
+        (
+            ("--set", "committee.weight_bits=4", "--bytes", "1700"),
+            ["codec teacher:bits=5 keeps weights of 5 bits", "committee.weight_bits 4"],
+        ),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_refused(options, words, networked, refused, tmp_path):

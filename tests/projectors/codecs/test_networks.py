@@ -13,7 +13,7 @@ from projectors.codecs.residual import unpack_residual
 from projectors.files.archive import unpack_projector
 from tests.projectors.codecs import checks
 from tests.projectors.codecs.checks import FIXTURES, fixture_labels
-from tests.projectors.codecs.network_cases import NETWORKS
+from tests.projectors.codecs.network_cases import NETWORKS, state, waves
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -113,3 +113,31 @@ def test_residual_labels_that_lie_are_refused():
     body = struct.pack("<QQ", network, len(mask)) + bytes(content[16 : 16 + network]) + mask
     with pytest.raises(CodecError, match="residual labels for 20"):
         unpack_residual(forged("residual", body + bytes(content[16 + network + bits :])))
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_rounding_is_what_comes_back_and_nothing_more_the_second_time(bits):
+    codec = Weights(bits)
+    kernel = waves(5, 2, 3, 3) * waves(5, 1, 1, 1, step=2).exp()
+    once = codec.rounded(kernel)
+    back, _ = codec.decode(codec.encode({"kernel": kernel}, {}))
+    assert torch.equal(once, back["kernel"])
+    assert torch.equal(codec.rounded(once), once)
+    assert not torch.equal(once, kernel)
+
+
+def test_few_weights_take_few_lanes():
+    codec = Weights(4)
+    small, large = ({"w": waves(count, 64)} for count in (40, 2000))
+    plain = len(zlib.compress(b"", 9))
+    assert unseal(codec.encode(small, {}))[0]["lanes"] == 2
+    assert "lanes" not in unseal(codec.encode(large, {}))[0]
+    # 2,560 weights of 15 values: under 4 bits each, and 62 lanes of 4 bytes would add a fifth.
+    assert len(codec.encode(small, {})) < 2560 / 2 + 40 * 2 + 200 + plain
+
+
+@pytest.mark.parametrize("lanes", [0, 65, "2", True, None])
+def test_impossible_lanes_are_refused(lanes):
+    document, body = unseal(Weights(8).encode(state(), {}))
+    with pytest.raises(CodecError, match="lanes"):
+        Weights(8).decode(seal({**document, "lanes": lanes}, bytes(body)))

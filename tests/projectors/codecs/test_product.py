@@ -99,10 +99,14 @@ def slow_descent(point, shapes, weights, codebooks, numbers):
     def error(chosen):
         words = [codebook[number] for codebook, number in zip(codebooks, chosen, strict=True)]
         gap = [a - b for a, b in zip(point, itertools.chain(*words), strict=True)]
-        return [sum(g * row[c] for g, row in zip(gap, shapes, strict=True)) for c in range(7)]
+        return [
+            sum(g * row[c] for g, row in zip(gap, shapes, strict=True))
+            for c in range(len(shapes[0]))
+        ]
 
-    for part in [0, 1, 2] * 3:
-        tried = [[*numbers[:part], word, *numbers[part + 1 :]] for word in range(4)]
+    for part in [*range(len(codebooks))] * 3:
+        words = range(len(codebooks[part]))
+        tried = [[*numbers[:part], word, *numbers[part + 1 :]] for word in words]
         losses = [slow_loss(error(chosen), weights) for chosen in tried]
         numbers[part] = losses.index(min(losses))
     return numbers

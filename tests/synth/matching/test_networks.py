@@ -6,12 +6,8 @@ import pytest
 import torch
 
 from synth import Adjoint, Unrolled, matching_gradient
-from synth.matching.outer_loop import (
-    MatchProblem,
-    MatchSettings,
-    match_trajectories,
-    mean_gradient,
-)
+from synth.matching.mean_gradient import MatchProblem, mean_gradient
+from synth.matching.outer_loop import MatchSettings, match_trajectories
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
 from synth.matching.start import class_labels, starting_labels
 from synth.matching.state import initial_state, pack_state, unpack_state
@@ -67,7 +63,7 @@ def state():
 
 def test_the_gradient_is_the_mean_of_those_of_each_network(networks, problem, state):
     choices = problem.choose(0)
-    distance, gradients, _ = mean_gradient(state.now, choices, problem, Adjoint())
+    found = mean_gradient(state.now, choices, problem, Adjoint())
     alone = [
         matching_gradient(
             network,
@@ -81,10 +77,10 @@ def test_the_gradient_is_the_mean_of_those_of_each_network(networks, problem, st
         for network, choice, rate in zip(networks, choices, RATES, strict=True)
     ]
     images = (alone[0].images + alone[1].images) / 2
-    torch.testing.assert_close(gradients[0], images, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(gradients[1], (alone[0].labels + alone[1].labels) / 2)
-    torch.testing.assert_close(gradients[2], torch.stack([part.lr for part in alone]) / 2)
-    assert distance == pytest.approx(float(alone[0].distance + alone[1].distance) / 2)
+    torch.testing.assert_close(found.gradients[0], images, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found.gradients[1], (alone[0].labels + alone[1].labels) / 2)
+    torch.testing.assert_close(found.gradients[2], torch.stack([part.lr for part in alone]) / 2)
+    assert found.distance == pytest.approx(float(alone[0].distance + alone[1].distance) / 2)
 
 
 def test_each_network_learns_a_rate_of_its_own(problem, state):

@@ -7,7 +7,8 @@ import torch
 
 from synth import Adjoint
 from synth.formation import decode_images
-from synth.matching.outer_loop import MatchProblem, MatchSettings, match_trajectories
+from synth.matching.mean_gradient import MatchProblem
+from synth.matching.outer_loop import MatchSettings, match_trajectories
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
 from synth.matching.start import class_labels, starting_labels
 from synth.matching.state import initial_state

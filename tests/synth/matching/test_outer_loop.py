@@ -11,7 +11,8 @@ from torch.nn import functional
 from synth import Adjoint, FrozenAdjoint, MatchingGradient
 from synth.augment import Augmentation
 from synth.errors import DivergedError
-from synth.matching.outer_loop import MatchProblem, MatchSettings, match_trajectories
+from synth.matching.mean_gradient import MatchProblem
+from synth.matching.outer_loop import MatchSettings, match_trajectories
 from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, StartWindow
 from synth.matching.start import class_labels, starting_labels
 from synth.matching.state import initial_state

@@ -20,7 +20,7 @@ import torch.distributed
 # distill/run/engines/process_group.py.
 import torch.distributed.nn
 from synth import Adjoint
-from synth.matching.outer_loop import MatchProblem, mean_gradient
+from synth.matching.mean_gradient import MatchProblem, mean_gradient
 from synth.matching.state import initial_state
 from synth.networks import ConvNet
 from synth.parameters import parameter_vector
@@ -64,12 +64,12 @@ for count in (2, 3):
             )
             for ranks in (None, Ranks(rank, 2))
         )
-        values = [torch.tensor(shared[0]), *shared[1], shared[2]]
-        wanted = [torch.tensor(alone[0]), *alone[1], alone[2]]
+        values = [torch.tensor(shared.distance), *shared.gradients, shared.labels]
+        wanted = [torch.tensor(alone.distance), *alone.gradients, alone.labels]
         for found, value in zip(values, wanted, strict=True):
             assert value.abs().max() > 0
             assert torch.equal(found, value)
-    torch.save(shared[1][0], f"{out}-{count}-{rank}.pt")
+    torch.save(shared.gradients[0], f"{out}-{count}-{rank}.pt")
 torch.distributed.destroy_process_group()
 threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
 assert not [name for name in threads if "gloo" in name], threads

@@ -10,6 +10,7 @@ import torch
 import distill
 from distill import names as registry
 from distill.__main__ import run
+from distill.recipes.tables.match import MatchTable
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 from distill.run.interrupt import Stop
@@ -244,6 +245,7 @@ def test_every_choice_is_listed_as_a_strategy():
         for table, model, keys in (
             ("recover", RecoverTable, ("batches", "background", "aim", "patches")),
             ("select", SelectTable, ("features", "difficulty")),
+            ("match", MatchTable, ("objective",)),
         )
         for key in keys
         for choice in get_args(model.model_fields[key].annotation)
