@@ -98,7 +98,7 @@ def test_script_of_15_lines_distils_a_dataset_with_own_network_and_teacher(
     )
     assert found
     script = found[1]
-    assert len(script.splitlines()) <= 15
+    assert len([line for line in script.splitlines() if line]) <= 15
     quick = {
         "base": "digits-exact",
         "data": {"size": 8},
@@ -110,10 +110,10 @@ def test_script_of_15_lines_distils_a_dataset_with_own_network_and_teacher(
     monkeypatch.setattr(distill, "distill", partial(distill.distill, recipe=quick))
     monkeypatch.chdir(tmp_path)
     exec(compile(script, "README.md", "exec"), {})
-    data = distill.load("runs/own")
+    data = distill.load("own")
     assert data.images.shape == (10, 1, 8, 8)
     assert data.votes is not None
-    with np.load("shared/own/set.npz") as arrays:
+    with np.load("shared/set.npz") as arrays:
         assert len(arrays["images"]) == 10
 
 
