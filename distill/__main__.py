@@ -57,7 +57,8 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
-        return _fail(error.format_message().rstrip(".") + hint, error.exit_code, debug)
+        message = _key_in_place_of(error) or error.format_message().rstrip(".")
+        return _fail(message + hint, error.exit_code, debug)
     except LimbeckError as error:
         return _fail(str(error), error.exit_code, debug)
     except (KeyboardInterrupt, click.exceptions.Abort):
@@ -69,6 +70,22 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
         return _fail(_line_of(error), EXIT_FAILED, debug)
     return EXIT_DONE
+
+
+def _key_in_place_of(error: click.ClickException) -> str:
+    """What to write where an option that there is not is a key of a recipe; "" where it is none."""
+    if not isinstance(error, click.NoSuchOption) or error.ctx is None:
+        return ""
+    if all(parameter.name != "overrides" for parameter in error.ctx.command.params):
+        return ""
+    from distill.recipes.schema import TABLES
+
+    key = error.option_name.lstrip("-").replace("-", "_")
+    tables = [name for name, table in TABLES.items() if key in table.model_fields]
+    if not tables:
+        return ""
+    others = f" ({', '.join(tables)} have it)" if len(tables) > 1 else ""
+    return f"no such option {error.option_name}; write --set {tables[0]}.{key}=VALUE{others}"
 
 
 def _line_of(error: Exception) -> str:

@@ -6,11 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import distill
 from distill.commands.cli import COMMANDS
 from distill.names import recipe_names
 
@@ -84,6 +87,34 @@ def test_readme_figures_are_those_of_result_files(start: str, figures: list[str]
 
 def test_readme_fits_in_130_lines() -> None:
     assert len(README.splitlines()) <= 130
+
+
+def test_script_of_15_lines_distils_a_dataset_with_own_network_and_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script of the README as it stands there, with fewer steps."""
+    found = re.search(
+        r"^## \[In Python\].*?^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE
+    )
+    assert found
+    script = found[1]
+    assert len([line for line in script.splitlines() if line]) <= 15
+    quick = {
+        "base": "digits-exact",
+        "data": {"size": 8},
+        "experts": {"count": 1, "epochs": 2},
+        "match": {"iterations": 2, "inner_steps": 3, "span": 1, "max_start_epoch": 1},
+        "relabel": {"epochs": 5},
+        "evaluate": {"seeds": 1, "epochs": 2, "whole_epochs": 1},
+    }
+    monkeypatch.setattr(distill, "distill", partial(distill.distill, recipe=quick))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, "README.md", "exec"), {})
+    data = distill.load("own")
+    assert data.images.shape == (10, 1, 8, 8)
+    assert data.votes is not None
+    with np.load("shared/set.npz") as arrays:
+        assert len(arrays["images"]) == 10
 
 
 def test_readme_names_only_recipes_and_files_that_exist() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 import click
 
 from distill.commands.merge import show_merged
 from distill.commands.options import allow_code, as_json, debug, device, quiet, workers
+from distill.terminal import echo
 
 
 @click.command()
@@ -83,3 +85,5 @@ def extend(
         recipe = recipe.model_copy(update={"device": device})
     growth = Growth(data, recipe, parse_map(given))
     show_merged(extend_set(set_path, growth, out, quiet=quiet, engine=engine), as_json=as_json)
+    if not as_json:
+        echo(f"Next: distill evaluate {quote(str(out))} --record")

@@ -40,6 +40,8 @@ def report(
 ) -> None:
     """Write RUN/report.html again from the run's files, or a page that compares several runs.
 
+    RUN may also be the folder or file of a set that states what `evaluate --record` measured.
+
     Prints the page's path. A page is one file that needs no network. Where the real data are not
     where the recipe says, real images are left out; --data names their place.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from distill.terminal import echo_json, echo_lines
 @as_json
 @debug
 def show(path: Path, as_json: bool, debug: bool) -> None:
-    """Say what PATH is: a run, set.h5, experts.h5, committee.h5, a projector or packed data.
+    """Say what PATH is: a run, a recipe, set.h5, experts.h5, committee.h5, a projector or a pack.
 
     What is done, how good it is, and what may come next; --json prints all that it states.
 
@@ -37,6 +38,7 @@ def show(path: Path, as_json: bool, debug: bool) -> None:
 def describe(path: Path) -> dict[str, Any]:
     """What is at `path`, as plain values."""
     from distill.errors import WorkError
+    from distill.sets.set_file import lone_set
 
     if (path / "manifest.json").is_file():
         return _run(path)
@@ -44,11 +46,22 @@ def describe(path: Path) -> dict[str, Any]:
         return _projector(path)
     if (path / "packed.json").is_file():
         return _packed(path)
-    if path.is_file():
-        return _artefact(path)
-    raise WorkError(
-        f"{path} is neither a run, a projector, packed data nor a file; name one of these"
-    )
+    if path.is_file() and path.suffix == ".toml":
+        return _recipe(path)
+    file = lone_set(path)
+    if file is not None:
+        return _artefact(file)
+    raise WorkError(_not_shown(path))
+
+
+def _not_shown(path: Path) -> str:
+    """A line on a path that holds nothing of this program."""
+    if path.is_dir() and any(entry.is_dir() for entry in path.iterdir()):
+        return (
+            f"{path} is a folder, but neither a run nor a projector nor packed data; if it holds "
+            f"images in folders of classes: distill inspect {quote(str(path))}"
+        )
+    return f"{path} is neither a run, a projector, packed data nor a file; name one of these"
 
 
 def _packed(path: Path) -> dict[str, Any]:
@@ -91,6 +104,12 @@ def _run(path: Path) -> dict[str, Any]:
         for name, entry in manifest["stages"].items()
     }
     return {"kind": "run", **manifest, "stages": stages}
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    from distill.recipes.loading import load_recipe
+
+    return {"kind": "recipe", **load_recipe(str(path)).model_dump(mode="json")}
 
 
 def _artefact(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def sentences(path: Path, shown: Shown) -> list[str]:
     """Lines on what is at `path`.
 
     Args:
-        path: of a run, a set, experts, a committee, a projector or packed data.
+        path: of a run, a recipe, a set, experts, a committee, a projector or packed data.
         shown: what `distill show --json` prints of it.
 
     Raises:
@@ -31,6 +31,7 @@ def sentences(path: Path, shown: Shown) -> list[str]:
     """
     kinds: dict[str, Callable[[Path, Shown], Iterator[str]]] = {
         "run": _run,
+        "recipe": _recipe,
         "set": _set,
         "experts": _experts,
         "committee": _committee,
@@ -71,6 +72,16 @@ def _run(path: Path, shown: Shown) -> Iterator[str]:
         yield _next("export set", path, "--format imagefolder --out FOLDER")
 
 
+def _recipe(path: Path, shown: Shown) -> Iterator[str]:
+    from distill.stages.verification import stages_of
+
+    summary = f": {shown['summary']}" if shown["summary"] else ""
+    yield f"The recipe {shown['name']}{summary}"
+    stages = stages_of({key: value for key, value in shown.items() if key != "kind"})
+    yield f"Data: {shown['data']['source']}. Stages: {', '.join(stages)}."
+    yield f"Next: distill plan {_quoted(path)}"
+
+
 def _set(path: Path, shown: Shown) -> Iterator[str]:
     from distill.report.verdict import find_verdict
 
@@ -95,6 +106,7 @@ def _set(path: Path, shown: Shown) -> Iterator[str]:
         yield _next("evaluate", path, "--record")
     else:
         yield find_verdict(shown["measured"]).sentence
+        yield f"Its page: distill report {_quoted(path)}"
         yield _next("export set", path, "--format imagefolder --out FOLDER")
 
 

@@ -101,9 +101,11 @@ def _whole(path: Path) -> str:
     """A sentence on what is intact; raises WorkError if something is not."""
     from distill.data.sources.packed import verify_packed
     from distill.errors import WorkError
+    from distill.sets.set_file import lone_set
     from distill.stages.verification import look_at
     from distill.store.packed import INDEX
 
+    path = lone_set(path) or path
     if (path / INDEX).is_file():
         if verify_packed(path):
             return f"packed data as they were packed{_unchecked(path)}"

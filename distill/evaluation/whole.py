@@ -86,7 +86,7 @@ def evaluate_set(
     if "augmentation" in changes:
         recipe = with_augmentation(recipe, changes["augmentation"])
     others = {key: value for key, value in changes.items() if key != "augmentation"}
-    recipe = with_place(with_evaluation(recipe, others), place)
+    recipe = with_place(with_evaluation(recipe, others), place, set_file.parent)
     check_names(recipe, only=("evaluate",))
     within = set_file.parent if engine is not None and engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Generator, Tensor, nn
 
 import projectors
 from distill.data import DataError, RealData, SourceError, load_data
-from distill.data.places import source_at
+from distill.data.places import source_at, source_near
 from distill.errors import LimbeckError, RecipeError, WorkError
 from distill.names import (
     GRADIENTS,
@@ -251,20 +252,24 @@ def data_options(table: DataTable) -> dict[str, Any]:
     return {name: getattr(table, name) for name in names}
 
 
-def with_place(recipe: Recipe, place: str | None) -> Recipe:
-    """The recipe with its data at another place; as it is for None.
+def with_place(recipe: Recipe, place: str | None, near: Path) -> Recipe:
+    """The recipe with its data at another place.
 
     Args:
         recipe: whose data.source may lie elsewhere now.
-        place: a path, or a source string.
+        place: a path, or a source string; None for where the recipe says, or, if nothing is there,
+            where its relative path leads from a folder above `near`, see `source_near`.
+        near: the folder of the run.
 
     Raises:
         RecipeError: for data that have no place.
     """
-    if place is None:
-        return recipe
     try:
-        source = source_at(recipe.data.source, place)
+        source = (
+            source_near(recipe.data.source, near)
+            if place is None
+            else source_at(recipe.data.source, place)
+        )
     except SourceError as error:
         raise RecipeError(f"--data {place}: {error}") from None
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": source})})

@@ -138,6 +138,11 @@ def recipe_text(name: str) -> str:
         raise RecipeError(
             f"recipe {name} is not a file; name a TOML file or one of `distill ls recipes`"
         )
+    if path.is_dir():
+        raise RecipeError(
+            f"{name} is a folder, not a recipe; for the images in it take a recipe and add --set "
+            f"data.source=folder:{name}, as in distill run photos-ipc1"
+        )
     raise RecipeError(f"there is no recipe {name}; {suggestion(name, recipe_names())}")
 
 

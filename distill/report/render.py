@@ -32,6 +32,9 @@ from distill.report.tables import (
 )
 from distill.report.verdict import find_verdict
 
+# Label sources that a protocol states whether a set has them or not.
+_STORED_SOURCES = ("hard", "learned", "votes", "projector")
+
 
 def render_report(report: ReportInput) -> str:
     """One HTML page that needs nothing else: no network, no other file.
@@ -54,7 +57,7 @@ def render_report(report: ReportInput) -> str:
         scripts,
         title=report.title,
         verdict=find_verdict(report.summary),
-        warning=agreement_note_of(report.metrics),
+        warning=agreement_note_of(report.metrics, report.recipe),
         facts=_facts(report),
         table=accuracy_table(report.summary),
         networks=network_sentences(report.summary),
@@ -67,7 +70,7 @@ def render_report(report: ReportInput) -> str:
         confusions=confusion_tables(report.summary, report.class_names),
         curves=curves(report.metrics),
         stages=stage_rows(report.manifest, report.summary),
-        protocol=items(report.summary.get("protocol") or {}),
+        protocol=items(_protocol(report.summary)),
         recipe=recipe_tables(report.recipe),
         versions=items(report.manifest.get("versions") or {}),
         data=items(report.manifest.get("data") or {}),
@@ -102,6 +105,22 @@ def render_page(template: str, scripts: Sequence[str], **content: Any) -> str:
 
 def _asset(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _protocol(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """How students were trained, without the label sources that no student was trained on."""
+    controls = summary.get("controls") or {}
+    measured = {
+        source
+        for table in (summary.get("students") or {}, *controls.values())
+        for sources in table.values()
+        for source in sources
+    }
+    return {
+        key: value
+        for key, value in (summary.get("protocol") or {}).items()
+        if key not in _STORED_SOURCES or key in measured
+    }
 
 
 def _dots(summary: Mapping[str, Any]) -> list[Markup]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from distill.run.artefacts import (
 )
 from distill.run.folder import Run, summary_of
 from distill.run.manifest import read_manifest
-from distill.sets.set_file import SetFile, read_set
+from distill.sets.set_file import SetFile, lone_set, read_set
 from distill.store.documents import read_json
 from distill.store.files import digest_file, write_text
 from distill.store.seals import fits, sealed_page
@@ -50,10 +51,10 @@ def write_report(
     place: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Write report.html of the run in `folder`.
+    """Write report.html of the run in `folder`; of a set alone, a page of what it states.
 
     Args:
-        folder: of the run.
+        folder: of the run, or of a grown set; or a set's file, whose page has its name.
         sweep: folder of a sweep of its set; None for the run's subfolder `sweep`, if there is one.
         data: the run's real data, if they are at hand; else they are read.
         place: where they lie now, a path or a source; None for where the recipe says.
@@ -61,9 +62,12 @@ def write_report(
             or without curves, as their rows have changed.
 
     Raises:
-        WorkError: if the folder is not a run that was evaluated, or the sweep or the data at
-            `place` cannot be read.
+        WorkError: if the folder is not a run that was evaluated, the set states no accuracy, or
+            the sweep or the data at `place` cannot be read.
     """
+    alone = lone_set(folder)
+    if alone is not None:
+        return _write_set_page(folder, alone, place, tell)
     path = folder / REPORT
     manifest = read_manifest(folder / MANIFEST)
     if data is None:
@@ -73,6 +77,41 @@ def write_report(
         page = render_report(report)
     write_text(path, sealed_page(page))
     return path
+
+
+def _write_set_page(
+    given: Path, file: Path, place: str | None, tell: Callable[[str], None]
+) -> Path:
+    """Write the page of a set that is no run's: report.html in its folder, or beside its file."""
+    page = given / REPORT if given.is_dir() else file.with_suffix(".html")
+    refuse_other_file(page)
+    content = read_set(file)
+    if content.measured is None:
+        raise WorkError(
+            f"{given} states no accuracy to report on; measure it first: distill evaluate "
+            f"{quote(str(given))} --record"
+        )
+    with _damage_as_error(str(file)):
+        about = _about_set(content)
+        # A set that was imported or merged without real data names none.
+        data = _read_data(file.parent, about, place, tell) if about["data"]["digest"] else None
+        report = _report(about, content.measured, content, data, [])
+        name = given.resolve().name if given.is_dir() else file.stem
+        title = f"{name}: a distilled set of {len(content.hard)}"
+        text = render_report(replace(report, title=title))
+    write_text(page, sealed_page(text))
+    return page
+
+
+def _about_set(content: SetFile) -> dict[str, Any]:
+    """What the manifest of a run would say, of a set alone."""
+    stated = content.manifest
+    data = {**stated["source"], "classes": stated["class_names"]}
+    data = {"source": data.pop("name"), **data}
+    merged = [f"{one['images']} of {one['file']} ({one['name']})" for one in data.pop("merged", ())]
+    if merged:
+        data["images"] = merged
+    return {"recipe": stated["recipe"], "seed": stated["seed"], "stages": {}, "data": data}
 
 
 def write_comparison(
@@ -132,7 +171,7 @@ def _read_data(
     recipe = check_recipe(manifest["recipe"], f"recipe of {folder / MANIFEST}")
     made_from = (manifest.get("data") or {}).get("digest")
     try:
-        data = build_data(with_place(recipe, place).data)
+        data = build_data(with_place(recipe, place, folder).data)
         if data.digest != made_from:
             raise WorkError(
                 f"{folder} was made from other data than {data.source} holds now; name those with "

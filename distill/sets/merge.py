@@ -57,7 +57,7 @@ def merge_sets(
     places = torch.tensor([names.index(name) for name in renamed.values()])
     normalised = _normalised_as(first.content, second.content)
     if normalised is not second.content:
-        notes.append(f"images of {second.name} are normalised as those of {first.name}")
+        notes.append(f"images of {second.name} are brought to the normalisation of {first.name}")
     parts = [
         _over_classes(first.content, torch.arange(len(old)), names),
         _over_classes(normalised, places, names),
@@ -180,7 +180,7 @@ def _settings_notes(first: Given, second: Given) -> list[str]:
     one, other = (part.content.manifest for part in (first, second))
     words = {"student_lr": "learning rate", "augmentation": "augmentation", "network": "network"}
     differ = [word for key, word in words.items() if one[key] != other[key]]
-    return [f"{' and '.join(differ)} of students are those of {first.name}"] if differ else []
+    return [f"students take {' and '.join(differ)} of {first.name}"] if differ else []
 
 
 def read_given(path: Path) -> Given:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
 from distill.errors import WorkError, lacks_memory
-from distill.run.artefacts import MANIFEST, SET
+from distill.run.artefacts import MANIFEST, MANIFEST_COPY, SET
 from distill.sets.coded_set import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
 from distill.sets.set_attributes import attribute_problem
@@ -323,6 +323,17 @@ def _label_problem(content: SetFile) -> str | None:
     if learned is not None and not bool(learned.isfinite().all()):
         return "learned labels hold NaN or infinite values"
     return None if votes is None else votes_problem(votes, n, classes)
+
+
+def lone_set(path: Path) -> Path | None:
+    """The file of a set at a path that is no run: the file itself, or that in a grown set's folder.
+
+    None where there is neither.
+    """
+    if path.is_file():
+        return path
+    of_run = any((path / name).exists() for name in (MANIFEST, MANIFEST_COPY))
+    return path / SET if not of_run and (path / SET).is_file() else None
 
 
 def set_path(path: Path) -> Path:

@@ -31,6 +31,23 @@ def fetch_tower(spec: str, seed: int) -> None:
         raise WorkError(f"--download: {error}") from None
 
 
+def check_tower(key: str, spec: str, seed: int) -> None:
+    """Load a tower once, so that one that cannot be had is named before the work begins.
+
+    Args:
+        key: of the recipe, for the message.
+        spec: of the tower.
+        seed: of towers that are drawn.
+
+    Raises:
+        WorkError: if it cannot be had.
+    """
+    try:
+        projectors.load_tower(spec, seed)
+    except ProjectorError as error:
+        raise WorkError(f"{key}: {error}") from None
+
+
 def fetch_towers(path: Path) -> None:
     """Fetch the towers that a projector, a set, or a run's folder names.
 

@@ -90,8 +90,8 @@ def extend_set(
         old, Given(made, f"{NEW}/{SET}"), renamed, growth.data if whole else ""
     )
     write_set(out / SET, content)
-    kept = f"the {len(old.content.hard):,} images of {old.name} are as they were"
-    added = f"{len(made.hard):,} were made" + (f" of the classes {', '.join(new)}" if new else "")
+    kept = f"the {len(old.content.hard):,} images of {old.name} stay as they are"
+    added = f"{len(made.hard):,} are new" + (f", of {', '.join(new)}" if new else "")
     return describe_merged(out / SET, content, (f"{kept}; {added}", *notes))
 
 

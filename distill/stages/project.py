@@ -85,7 +85,7 @@ def run_project(context: Context, table: ProjectorTable) -> None:
     except projectors.ProjectorError as error:
         raise WorkError(f"project: {error}") from None
     context.log(PROJECT_STAGE, held_out_agreement=fidelity.agreement, nearest_mean=nearest)
-    if note := agreement_note(fidelity.agreement, nearest):
+    if note := agreement_note(fidelity.agreement, nearest, table.tower):
         context.progress.say(f"note: {note}")
 
 

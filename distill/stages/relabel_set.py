@@ -74,7 +74,7 @@ def relabel_set(
         )
     resolved = recipe.model_dump(mode="json")
     manifest = {**content.manifest, "recipe": resolved, "recipe_digest": digest_json(resolved)}
-    recipe = with_place(recipe, place)
+    recipe = with_place(recipe, place, set_file.parent)
     check_names(recipe, only=_LABELLING)
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
         context = scratch_context(Path(scratch), set_file.parent, recipe, device, quiet, stop)

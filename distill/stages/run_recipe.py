@@ -21,6 +21,8 @@ from distill.run.artefacts import (
     EVALUATE_STAGE,
     EVALUATION,
     MANIFEST,
+    PROJECT_STAGE,
+    REFINE_STAGE,
     REPORT,
     SUMMARY,
 )
@@ -32,7 +34,7 @@ from distill.run.interrupt import listen
 from distill.run.loggers import listening
 from distill.run.manifest import find_manifest, read_manifest
 from distill.run.progress import Progress
-from distill.sets.towers import fetch_tower
+from distill.sets.towers import check_tower, fetch_tower
 from distill.stages.given_experts import check_given
 from distill.stages.loading import check_stages, planned
 from distill.stages.match.search import resolve_budget
@@ -73,6 +75,7 @@ def run_recipe(
     check_stages(recipe, stages)
     manifest = find_manifest(out, lambda line: None) or {"recipe": {}, "stages": {}}
     _check_packages(recipe, stages, manifest["stages"])
+    _check_towers(recipe, stages, manifest["stages"])
     for other in reuse:
         if other.is_file():
             check_given(other)
@@ -108,10 +111,26 @@ def run_recipe(
 
 def _check_packages(recipe: Recipe, stages: Sequence[str], finished: Collection[str]) -> None:
     """Raise WorkError where a stage that is to be done needs a package that is not installed."""
-    asked = {stage.name for stage in planned(recipe) if not stages or stage.name in stages}
-    missing = missing_packages(recipe, asked - set(finished))
+    missing = missing_packages(recipe, _to_do(recipe, stages, finished))
     if missing:
         raise WorkError(missing[0])
+
+
+def _check_towers(recipe: Recipe, stages: Sequence[str], finished: Collection[str]) -> None:
+    """Raise WorkError where the tower of a stage that is to be done cannot be had."""
+    to_do = _to_do(recipe, stages, finished)
+    for stage, key, table in (
+        (PROJECT_STAGE, "projector.tower", recipe.projector),
+        (REFINE_STAGE, "refine.tower", recipe.refine),
+    ):
+        if table is not None and stage in to_do:
+            check_tower(key, table.tower, recipe.seed)
+
+
+def _to_do(recipe: Recipe, stages: Sequence[str], finished: Collection[str]) -> set[str]:
+    """The stages that are asked for and are not done."""
+    asked = {stage.name for stage in planned(recipe) if not stages or stage.name in stages}
+    return asked - set(finished)
 
 
 def _run_stages(context: Context, stages: Sequence[str]) -> Path | None:

@@ -214,9 +214,12 @@ def read_kind(path: Path) -> str:
     if kind is None:
         layout = layout_of(path)
         if layout is None:
-            raise WorkError(
-                f"{path} is not a file of this program, or it is damaged; make it again"
+            remedy = (
+                ", or it is damaged; make it again"
+                if path.suffix == ".h5"
+                else "; name a set.h5, experts.h5, committee.h5, a recipe, or the folder of a run"
             )
+            raise WorkError(f"{path} is not a file of this program{remedy}")
         raise WorkError(
             f"{path} is a file of another program; read it with `distill import {path} --from "
             f"{layout} --out NEW.h5`"

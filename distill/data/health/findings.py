@@ -227,7 +227,7 @@ def _gray_sentence(parts: Sequence[SurveyedPart]) -> str:
     gray, total = sum(int(part.gray.sum()) for part in parts), sum(map(len, parts))
     if not gray or gray == total:
         return ""
-    return f"gray images among coloured ones: {gray} of {total}; see that no class is told by it"
+    return f"gray images among coloured ones: {gray} of {total}; see that no class is mostly gray"
 
 
 def _long_sentence(stored: Sequence[Stored]) -> str:

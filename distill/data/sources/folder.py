@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from distill.data.source_splits import Request, SourceSplits
@@ -15,12 +16,13 @@ from distill.data.sources.gathering import (
 )
 from distill.data.sources.listing import (
     ANNOTATIONS,
-    SUFFIXES,
     Listing,
     folders_in,
+    heif_remedy,
     list_annotated,
     list_classes,
     passed_note,
+    read_suffixes,
     visible,
 )
 from distill.data.splits import DataError, Split
@@ -52,7 +54,9 @@ def read_folder(request: Request) -> SourceSplits:
     """
     root = request.path()
     if not root.is_dir():
-        raise DataError(f"{str(root)!r} is no folder, one folder per class is needed; correct it")
+        near = get_close_matches(root.name, _names_beside(root), n=1)
+        remedy = f"did you mean {str(root.parent / near[0])!r}?" if near else "correct it"
+        raise DataError(f"{str(root)!r} is no folder, one folder per class is needed; {remedy}")
     folders = _part_folders(root)
     names = _class_names(folders["train"])
     labelled = [part for part in folders if part == "train" or _has_classes(folders[part])]
@@ -120,15 +124,25 @@ def _list_part(folder: Path, names: tuple[str, ...]) -> Listing:
     else:
         listing = list_classes(folders_in(folder), names)
     if not listing.part.pictures:
+        remedy = f"add files that end in {', '.join(sorted(read_suffixes()))}"
         raise DataError(
             f"{str(folder)!r} holds no images in its class folders, at least one is needed; "
-            f"add files that end in {', '.join(sorted(SUFFIXES))}"
+            f"{heif_remedy(listing.passed) or remedy}"
         )
     return listing
+
+
+def _names_beside(root: Path) -> list[str]:
+    """Names of the folders beside a place where there is none."""
+    try:
+        return [path.name for path in folders_in(root.parent)]
+    except DataError:
+        return []
 
 
 def _beside(root: Path, folders: Mapping[str, Path]) -> int:
     """How many pictures lie where only folders are looked at."""
     places = {root, *(folder for folder in folders.values() if _has_classes(folder))}
     files = (path for place in places for path in visible(place))
-    return sum(path.suffix.lower() in SUFFIXES and path.is_file() for path in files)
+    suffixes = read_suffixes()
+    return sum(path.suffix.lower() in suffixes and path.is_file() for path in files)

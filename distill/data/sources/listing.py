@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.data.sources.gathering import Part
-from distill.data.sources.picture import is_picture, picture_file
+from distill.data.sources.picture import is_picture, picture_file, reads_heif
 from distill.data.splits import DataError
 
 # By the format that each belongs to.
@@ -25,10 +25,12 @@ _READ = {
     "WebP": ".webp",
 }
 
+# Read where pillow-heif is installed.
+_HEIF = frozenset((".heic", ".heif"))
+
 # Pictures that Pillow does not read by itself, or that this package does not ask it to.
 _UNREAD = {
     "Adobe": ".psd",
-    "HEIF": ".heic .heif",
     "JPEG XL": ".jxl",
     "SVG": ".svg",
     "Targa": ".tga",
@@ -38,9 +40,14 @@ _UNREAD = {
 # Suffixes in a note.
 _SHOWN = 8
 
-SUFFIXES = frozenset(suffix for suffixes in _READ.values() for suffix in suffixes.split())
+_ALWAYS = frozenset(suffix for suffixes in _READ.values() for suffix in suffixes.split())
 
 _OTHER_PICTURES = frozenset(suffix for suffixes in _UNREAD.values() for suffix in suffixes.split())
+
+
+def read_suffixes() -> frozenset[str]:
+    """Suffixes of the pictures that can be read here, in lower case and with their dot."""
+    return _ALWAYS | _HEIF if reads_heif() else _ALWAYS
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +82,7 @@ def list_classes(folders: Iterable[Path], names: Sequence[str]) -> Listing:
     labels: list[int] = []
     passed: Counter[str] = Counter()
     hidden = 0
+    suffixes = read_suffixes()
     for folder in folders:
         if folder.name not in names:
             raise DataError(
@@ -84,12 +92,12 @@ def list_classes(folders: Iterable[Path], names: Sequence[str]) -> Listing:
         label = names.index(folder.name)
         for path in files_below(folder):
             suffix = path.suffix.lower()
-            if suffix in SUFFIXES or (not suffix and is_picture(path)):
+            if suffix in suffixes or (not suffix and is_picture(path)):
                 paths.append(path)
                 labels.append(label)
             else:
                 passed[suffix] += 1
-                hidden += suffix not in _OTHER_PICTURES and is_picture(path)
+                hidden += suffix not in _OTHER_PICTURES | _HEIF and is_picture(path)
     return Listing(Part([picture_file(path) for path in paths], labels), passed, hidden)
 
 
@@ -164,6 +172,12 @@ def shown(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def heif_remedy(passed: Counter[str]) -> str:
+    """What to do for HEIC pictures that were passed over, "" where there are none."""
+    count = sum(passed[suffix] for suffix in _HEIF)
+    return f"{count} of its files are HEIC pictures: pip install 'limbeck[heic]'" if count else ""
+
+
 def passed_note(listings: Iterable[Listing], beside: int) -> str:
     """A sentence on the files that were passed over, "" for none.
 
@@ -186,6 +200,7 @@ def passed_note(listings: Iterable[Listing], beside: int) -> str:
         return ""
     unread = sum(count for suffix, count in passed.items() if suffix in _OTHER_PICTURES)
     remedies = [
+        heif_remedy(passed),
         f"{unread} of them are pictures of kinds that are not read: convert them" if unread else "",
         f"{hidden} of them hold pictures: give them the suffix of their kind" if hidden else "",
         "sort those into class folders" if beside else "",

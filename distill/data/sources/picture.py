@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ _COLOUR_MODES = frozenset(("P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YC
 _LARGEST_16_BIT = 65535
 
 # Pillow looks at a file's content, not at its name, and knows formats that start other programs.
-_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# HEIF is known where pillow-heif is installed.
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 _ORIENTATION = 0x0112
 
@@ -201,6 +203,21 @@ def _no_pipe(path: Path) -> Path:
     return path
 
 
+def reads_heif() -> bool:
+    """Whether HEIC pictures, as phones take them, can be read: pillow-heif is installed."""
+    return find_spec("pillow_heif") is not None
+
+
+@cache
+def _learn_heif() -> None:
+    """Tell Pillow of HEIF, once in a process. Its reader turns pictures itself."""
+    if not reads_heif():
+        return
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(thumbnails=False)
+
+
 @contextmanager
 def _open(content: Content) -> Iterator[Image.Image]:
     from PIL import Image
@@ -211,6 +228,7 @@ def _open(content: Content) -> Iterator[Image.Image]:
         yield content
         return
     Image.init()
+    _learn_heif()
     known = [name for name in _FORMATS if name in Image.OPEN]
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     with Image.open(file, formats=known) as image:

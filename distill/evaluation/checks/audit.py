@@ -135,7 +135,8 @@ def audit_set(
             f"{set_file} states no real data that it was made from; import or merge it with --data"
         )
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
-    recipe = with_place(with_evaluation(recipe, _changes(options)), options.place)
+    recipe = with_evaluation(recipe, _changes(options))
+    recipe = with_place(recipe, options.place, set_file.parent)
     check_names(recipe, only=("evaluate",))
     within = set_file.parent if engine.shared else None
     with tempfile.TemporaryDirectory(dir=within) as scratch, listen() as stop:

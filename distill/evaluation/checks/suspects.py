@@ -72,7 +72,7 @@ def recipe_of(run: Path, place: str | None) -> Recipe:
         WorkError: if the folder is no run.
     """
     manifest = read_manifest(run / MANIFEST)
-    return with_place(check_recipe(manifest["recipe"], f"recipe of {run}"), place)
+    return with_place(check_recipe(manifest["recipe"], f"recipe of {run}"), place, run)
 
 
 def find_suspects(run: Path, recipe: Recipe, device: str | None, *, quiet: bool) -> Suspects:

@@ -278,6 +278,26 @@ def test_show_says_how_good_a_run_and_its_set_are(finished, command):
     assert content[1].startswith("Labels: hard, learned, votes of 4 epochs. Made with " + STUDENT)
 
 
+def test_show_knows_a_recipe_and_says_of_others_what_they_are_for(
+    recipe, command, refused, tmp_path
+):
+    lines = command("show", recipe).out.splitlines()
+    assert lines[0].startswith("The recipe tiny")
+    assert lines[1] == (
+        "Data: digits. Stages: experts, committee, project, match, relabel, evaluate."
+    )
+    assert lines[2] == f"Next: distill plan {recipe}"
+    assert json.loads(command("show", recipe, "--json").out)["kind"] == "recipe"
+    for name in ("cat.jpg", "report.html"):
+        (tmp_path / name).write_bytes(b"x")
+        line = refused(1, "show", tmp_path / name)
+        assert "is not a file of this program; name a set.h5" in line
+        assert "damaged" not in line
+    (tmp_path / "my photos" / "cat").mkdir(parents=True)
+    line = refused(1, "show", tmp_path / "my photos")
+    assert line.endswith(f"distill inspect '{tmp_path / 'my photos'}'\n")
+
+
 def test_show_says_what_a_run_still_lacks(recipe, command, tmp_path):
     command("experts", recipe, "--out", tmp_path / "run", "--set", "experts.count=1", "--quiet")
     lines = command("show", tmp_path / "run").out.splitlines()

@@ -307,6 +307,23 @@ def test_debug_shows_the_traceback(recipe, command, out):
     assert outcome.err.splitlines()[-1].startswith("error: ")
 
 
+def test_a_key_in_place_of_an_option_is_told(recipe, refused, out):
+    line = refused(2, "run", recipe, "--out", out, "--inner-steps", "3")
+    assert "no such option --inner-steps; write --set match.inner_steps=VALUE; see" in line
+    line = refused(2, "run", recipe, "--out", out, "--ipc", "3")
+    assert "write --set match.ipc=VALUE (match, recover, select" in line
+    assert "No such option '--nothing'" in refused(2, "run", recipe, "--out", out, "--nothing")
+    assert "No such option '--ipc'" in refused(2, "show", out, "--ipc")
+
+
+def test_a_folder_in_place_of_a_recipe_is_told(refused, out, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    line = refused(2, "run", "photos", "--out", out)
+    assert "photos is a folder, not a recipe" in line
+    assert "--set data.source=folder:photos" in line
+
+
 def test_a_missing_extra_is_found_before_the_first_stage(recipe, refused, out, monkeypatch):
     monkeypatch.setattr("distill.recipes.checks.find_spec", lambda module: None)
     for key, words in (
@@ -317,6 +334,25 @@ def test_a_missing_extra_is_found_before_the_first_stage(recipe, refused, out, m
         assert words in line
         assert "pip install 'limbeck[" in line
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("tower", "words"),
+    [
+        ("ViT-B-32", "tower 'ViT-B-32' is not known; write glyphclip, config:NAME, open_clip"),
+        ("config:tiny-vot", "no bundled tower 'tiny-vot'"),
+        ("open_clip:ViT-B-32:laion", "neither a tag of ViT-B-32 nor a file (did you mean laion2b"),
+        ("open_clip:ViT-B-32", "open_clip:ViT-B-32 names no weights"),
+        ("folder:nowhere", "nowhere"),
+    ],
+)
+def test_a_tower_that_cannot_be_had_is_found_before_the_first_stage(
+    tower, words, recipe, refused, out
+):
+    line = refused(1, "run", recipe, "--out", out, "--set", f"projector.tower={tower}")
+    assert line.startswith("error: projector.tower: ")
+    assert words in line
+    assert not out.exists()
 
 
 def test_a_finished_stage_needs_no_extra(monkeypatch):

@@ -41,11 +41,19 @@ def test_recipe_without_a_projector_needs_no_note():
 
 
 def test_projector_below_class_means_of_pixels_is_called_weak():
-    note = agreement_note(0.226, 0.274)
+    note = agreement_note(0.226, 0.274, "glyphclip")
     assert "22.6% of the held-out images" in note
     assert "27.4%" in note
-    assert agreement_note(0.274, 0.274)
-    assert agreement_note(0.5, 0.274) == ""
+    assert agreement_note(0.274, 0.274, "glyphclip")
+    assert agreement_note(0.5, 0.274, "glyphclip") == ""
+
+
+def test_a_tower_is_not_advised_to_who_has_it():
+    assert 'projector.tower to "open_clip' in agreement_note(0.2, 0.3, "glyphclip")
+    assert '"config:tiny-vit" with' in agreement_note(0.2, 0.3, "glyphclip")
+    note = agreement_note(0.2, 0.3, "config:tiny-vit")
+    assert "config:tiny-vit" not in note
+    assert "raise projector.steps or projector.rank" in note
 
 
 def test_last_fit_of_a_run_counts():
@@ -54,6 +62,7 @@ def test_last_fit_of_a_run_counts():
         {"stage": "project", "step": 1, "agreement": 0.4},
         {"stage": "project", "held_out_agreement": 0.2, "nearest_mean": 0.4},
     ]
-    assert agreement_note_of(rows) == agreement_note(0.2, 0.4)
-    assert agreement_note_of([*rows, {**rows[0], "held_out_agreement": 0.9}]) == ""
-    assert agreement_note_of([]) == ""
+    recipe = {"projector": {"tower": "config:tiny-vit"}}
+    assert agreement_note_of(rows, recipe) == agreement_note(0.2, 0.4, "config:tiny-vit")
+    assert agreement_note_of([*rows, {**rows[0], "held_out_agreement": 0.9}], recipe) == ""
+    assert agreement_note_of([], {}) == ""

@@ -302,3 +302,15 @@ def test_input_that_does_not_fit_is_refused():
         replace(report, real=np.zeros((20, 1, 8, 8)))
     with pytest.raises(ValueError, match="give one row of probabilities"):
         replace(report, soft_labels={"votes": np.zeros((3, 10))})
+
+
+def test_the_protocol_is_that_of_the_sources_that_were_measured():
+    report = make_report()
+    protocol = {name: {"epochs": 7} for name in ("hard", "votes", "projector", "whole")}
+    students = {"mlp": {"hard": entry(0.5)}}
+    summary = {**report.summary, "protocol": protocol, "students": students, "controls": {}}
+    text = render_report(replace(report, summary=summary))
+    assert "hard.epochs" in text
+    assert "whole.epochs" in text
+    assert "votes.epochs" not in text
+    assert "projector.epochs" not in text

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from distill.data import SourceError
-from distill.data.places import source_at
+from distill.data.places import source_at, source_near
 from tests.distill.cases import read_json, rewrite_manifest, write_recipe
 
 SMALL = """
@@ -125,8 +125,9 @@ def test_a_run_of_an_earlier_version_says_so(home, command):
 
 @pytest.fixture
 def away(home, monkeypatch):
-    """Another current folder, from where `data.source` leads nowhere."""
+    """Another current folder; the data have moved, so that `data.source` leads nowhere."""
     (home / "away").mkdir()
+    (home / "photos").rename(home / "moved")
     monkeypatch.chdir(home / "away")
     return home
 
@@ -135,10 +136,10 @@ def test_a_set_is_evaluated_and_verified_where_its_data_are_elsewhere(away, comm
     said = refused(1, "evaluate", "../run")
     assert "'photos' is no folder" in said
     assert "name the place with --data" in said
-    outcome = command("evaluate", "../run", "--data", "../photos", "--quiet", "--json")
+    outcome = command("evaluate", "../run", "--data", "../moved", "--quiet", "--json")
     before = read_json(away / "run" / "summary.json")["students"]
     assert json.loads(outcome.out)["students"] == before
-    outcome = command("verify", "../run/set.h5", "--accuracy", "--data", "../photos", "--quiet")
+    outcome = command("verify", "../run/set.h5", "--accuracy", "--data", "../moved", "--quiet")
     assert "holds" in outcome.out
     assert "--data is for --accuracy" in refused(2, "verify", "../run/set.h5", "--data", "x")
 
@@ -157,7 +158,7 @@ def test_a_report_needs_no_data(away, command):
     assert lines(outcome, "note: no real images are shown: data folder:photos: 'photos' is no fol")
     assert ">Real<" not in page.read_text()
     assert "the real ones were not at hand" in page.read_text()
-    assert not lines(command("report", "../run", "--data", "../photos"), "note")
+    assert not lines(command("report", "../run", "--data", "../moved"), "note")
     assert ">Real<" in page.read_text()
 
 
@@ -173,6 +174,33 @@ def test_a_report_needs_no_data(away, command):
 )
 def test_a_place_replaces_the_path_of_a_source(source, place, expected):
     assert source_at(source, place) == expected
+
+
+def test_a_run_works_from_any_directory(home, command, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run = home / "run"
+    assert not lines(command("report", run), "note: no real images")
+    assert ">Real<" in (run / "report.html").read_text()
+    outcome = command("evaluate", run / "set.h5", "--quiet", "--json")
+    assert json.loads(outcome.out)["students"] == read_json(run / "summary.json")["students"]
+
+
+def test_a_relative_path_is_looked_for_in_the_folders_above_a_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "work" / "runs" / "one"
+    run.mkdir(parents=True)
+    (tmp_path / "work" / "photos").mkdir()
+    found = f"folder:{tmp_path / 'work' / 'photos'}"
+    assert source_near("folder:photos", run) == found
+    assert source_near("packed:photos", run) == found.replace("folder", "packed")
+    for source in ("folder:others", "digits", f"folder:{tmp_path}/x", "hf:photos", "folder:"):
+        assert source_near(source, run) == source
+    deeper = run / "a" / "b"
+    deeper.mkdir(parents=True)  # too far below for data that somebody else's may be
+    assert source_near("folder:photos", deeper) == "folder:photos"
+    (tmp_path / "photos").mkdir()  # what lies where the program runs comes first
+    assert source_near("folder:photos", run) == "folder:photos"
 
 
 def test_data_without_a_place_are_refused():

@@ -165,7 +165,7 @@ def test_images_normalised_otherwise_show_the_same_pixels():
     content, notes = merged(first, moved)
     assert torch.equal(content.images[:4], first.images)
     torch.testing.assert_close(content.preprocess.inverse(content.images[4:]), pixels)
-    assert any("normalised as those of a.h5" in note for note in notes)
+    assert any("brought to the normalisation of a.h5" in note for note in notes)
     coded = merged(code_set(first, "rounded:depth=2"), code_set(moved, "rounded:depth=2"))[0]
     pixels = content.preprocess.inverse(content.images).clamp(0, 1)
     torch.testing.assert_close(unpack_images(coded.coded)[0], (pixels * 3).round() / 3)

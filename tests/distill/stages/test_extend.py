@@ -60,7 +60,10 @@ def test_new_classes_are_added_and_the_old_images_stay(four, recipe, command, tm
     assert grown.hard.tolist() == [label for label in range(10) for _ in range(2)]
     pixels = grown.preprocess.inverse(grown.images[8:])
     torch.testing.assert_close(pixels, new.preprocess.inverse(new.images[8:]))
-    assert "8 images of four are as they were; 12 were made" in said["notes"][0]
+    assert (
+        "8 images of four stay as they are; 12 are new, of four, five, six, seven, "
+        in said["notes"][0]
+    )
     assert grown.preprocess == old.preprocess != new.preprocess
     # The grown set has all classes of the data, and is tested on them.
     words = ("--epochs", "1", "--seeds", "1", "--quiet", "--json")
@@ -69,6 +72,29 @@ def test_new_classes_are_added_and_the_old_images_stay(four, recipe, command, tm
     assert json.loads(tested.out)["protocol"]["test_images"] > 300
     line = command("extend", four, "--data", "digits", "--recipe", recipe, "--out", out).err
     assert "holds set.h5 already" in line
+
+
+def test_a_grown_set_is_shown_verified_and_reported_by_its_folder(four, recipe, command, tmp_path):
+    out = tmp_path / "grown"
+    words = ("--data", "digits", "--recipe", recipe, "--out", out, "--quiet")
+    said = command("extend", four, *words)
+    assert said.out.splitlines()[-1] == f"Next: distill evaluate {out} --record"
+    assert command("show", out).out.splitlines()[-1] == f"Next: distill evaluate {out} --record"
+    assert command("verify", out).out == f"{out}: set, whole and readable\n"
+    line = command("report", out).err
+    assert (
+        f"states no accuracy to report on; measure it first: distill evaluate {out} --rec" in line
+    )
+    words = ("--epochs", "1", "--seeds", "1", "--whole-epochs", "1", "--labels", "hard", "--record")
+    assert command("evaluate", out, *words, "--quiet").code == 0
+    assert f"Its page: distill report {out}" in command("show", out).out
+    assert command("report", out).out == f"{out / 'report.html'}\n"
+    page = (out / "report.html").read_text()
+    assert "grown: a distilled set of 20" in page
+    assert "8 of four (digits), 12 of new/set.h5 (digits)" in page
+    assert ">Real<" in page
+    # A set's file has a page of its name beside it.
+    assert command("report", out / "set.h5").out == f"{out / 'set.html'}\n"
 
 
 def test_more_data_of_known_classes_add_images(four, recipe, command, tmp_path):

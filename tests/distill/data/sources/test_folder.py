@@ -8,6 +8,8 @@ import torch
 from PIL import Image, ImageOps
 
 from distill.data import DataError, SourceError, load_data
+from distill.data.sources import listing
+from distill.data.sources.picture import picture_file
 
 NAMES = ("[bold]cat [b", "ein Hund", "鳥")
 
@@ -296,7 +298,58 @@ def test_rarer_suffixes_are_read(tmp_path, write_classes, suffix):
     assert len(data.train) + len(data.validation) + len(data.test) == 14
 
 
-def test_files_that_are_passed_over_are_counted_and_said(tmp_path, write_classes):
+def test_a_name_of_a_folder_that_is_nearly_right_is_corrected(tmp_path, write_classes):
+    write_classes(tmp_path / "photos", ("a", "b"))
+    with pytest.raises(DataError, match=r"fotos' is no folder.*did you mean '.*/photos'\?"):
+        load_data(f"folder:{tmp_path / 'fotos'}")
+    with pytest.raises(DataError, match="is no folder, one folder per class is needed; correct it"):
+        load_data(f"folder:{tmp_path / 'nowhere' / 'cats'}")
+
+
+def test_heic_pictures_are_read_as_they_are_shown(tmp_path, write_classes):
+    heif = pytest.importorskip("pillow_heif")
+    root = write_classes(tmp_path, ("a", "b"), 4, "RGB")
+    picture = Image.new("RGB", (32, 16), (200, 30, 30))
+    picture.paste((20, 30, 200), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    for index, name in enumerate(("w0.heic", "w1.HEIC", "w2.heif", "w3")):
+        file = heif.from_pillow(picture)
+        file.save(root / "a" / name, exif=exif.tobytes() if index == 0 else None, quality=100)
+    data = load_data(f"folder:{root}", size=16)
+    assert data.train.images.shape[1:] == (3, 16, 16)
+    assert len(data.train) + len(data.validation) + len(data.test) == 12
+    assert not any("passed over" in note for note in data.notes)
+    turned = picture_file(root / "a" / "w0.heic")
+    assert turned.shape() == (32, 16)
+    pixels = turned.read()
+    assert pixels.shape == (3, 32, 16)
+    top, bottom = pixels[:, 4, 8], pixels[:, 28, 8]
+    torch.testing.assert_close(top, torch.tensor([20, 30, 200]) / 255, atol=0.03, rtol=0)
+    torch.testing.assert_close(bottom, torch.tensor([200, 30, 30]) / 255, atol=0.03, rtol=0)
+
+
+def test_a_damaged_heic_picture_is_named(tmp_path, write_classes):
+    heif = pytest.importorskip("pillow_heif")
+    root = write_classes(tmp_path, ("a", "b"))
+    heif.from_pillow(Image.new("RGB", (32, 32))).save(root / "a" / "half.heic")
+    content = (root / "a" / "half.heic").read_bytes()
+    (root / "a" / "half.heic").write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"half\.heic'.* cannot be read"):
+        load_data(f"folder:{root}")
+
+
+def test_a_folder_of_heic_pictures_alone_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "reads_heif", lambda: False)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "IMG_0001.HEIC").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"2 of its files are HEIC.*pip install 'limbeck\[heic\]'"):
+        load_data(f"folder:{tmp_path}")
+
+
+def test_files_that_are_passed_over_are_counted_and_said(tmp_path, write_classes, monkeypatch):
+    monkeypatch.setattr(listing, "reads_heif", lambda: False)
     root = write_classes(tmp_path, ("a", "b"))
     for index in range(3):
         (root / "a" / f"{index}.HEIC").write_bytes(b"x")
@@ -307,8 +360,8 @@ def test_files_that_are_passed_over_are_counted_and_said(tmp_path, write_classes
     [note] = load_data(f"folder:{root}").notes
     assert note == (
         "20 pictures are read; files passed over: 1 without suffix, 1 .bak, 3 .heic, 1 .txt, "
-        "1 pictures beside the class folders; 3 of them are pictures of kinds that are not read: "
-        "convert them; 1 of them hold pictures: give them the suffix of their kind; sort those "
+        "1 pictures beside the class folders; 3 of its files are HEIC pictures: pip install "
+        "'limbeck[heic]'; 1 of them hold pictures: give them the suffix of their kind; sort those "
         "into class folders"
     )
 
