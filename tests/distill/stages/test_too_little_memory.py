@@ -142,7 +142,6 @@ def test_too_little_memory_is_one_line_in_every_stage(stage, encoding, encoded, 
 COMMANDS = {
     "evaluate": ("--labels", "hard", "--students", STUDENT, "--seeds", "1", "--epochs", "1"),
     "encode": ("--codec", "topk:k=3"),
-    "compress": ("--bytes", "2000"),
     "order": (),
 }
 
