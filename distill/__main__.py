@@ -11,9 +11,10 @@ from pathlib import Path
 import click
 
 from distill.commands.cli import cli
-from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError, lacks_memory
+from distill.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LimbeckError
 from distill.store.files import full_message, is_full
 from distill.terminal import echo_error, echo_lines
+from synth.errors import lacks_memory
 
 # Idle OpenMP threads that spin starve every other process on a small machine; torch reads this
 # when it is first imported, which is later than here.

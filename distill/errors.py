@@ -16,18 +16,6 @@ EXIT_DIVERGED = 3
 EXIT_INTERRUPTED = 130
 
 
-# How torch, oneDNN, C++, HDF5, the loader of libraries and threads say that memory is short, where
-# they have no type of their own for it.
-_MEMORY_SIGNS = (
-    "allocate memory",
-    "memory allocation failed",
-    "could not create a primitive",
-    "bad_alloc",
-    "failed to map segment",
-    "can't start new thread",
-)
-
-
 class LimbeckError(Exception):
     """An error to show as one line: what came, what is needed, what to do."""
 
@@ -54,15 +42,6 @@ class InterruptedRunError(LimbeckError):
     """The user stopped the run; what was finished is kept."""
 
     exit_code = EXIT_INTERRUPTED
-
-
-def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that there is too little memory, whichever library raised it."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(sign in str(error) for sign in _MEMORY_SIGNS)
-    )
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -1,15 +1,16 @@
-"""Errors of the algorithms."""
+"""Errors of the algorithms, and the one that every library words for itself. Imports no torch."""
 
 from __future__ import annotations
 
-import torch
-
-# How torch, oneDNN and C++ say on a CPU that memory is short: without a type of its own.
+# How torch, oneDNN, C++, HDF5, the loader of libraries and threads say that memory is short, where
+# they have no type of their own for it.
 _MEMORY_SIGNS = (
     "allocate memory",
     "memory allocation failed",
     "could not create a primitive",
     "bad_alloc",
+    "failed to map segment",
+    "can't start new thread",
 )
 
 
@@ -25,8 +26,10 @@ class DivergedError(RuntimeError):
         self.step = step
 
 
-def lacks_memory(error: RuntimeError) -> bool:
-    """Whether tensors could not be had for lack of memory, on any device."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in str(error) for sign in _MEMORY_SIGNS
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is too little memory, on any device, whoever raised it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(sign in str(error) for sign in _MEMORY_SIGNS)
     )

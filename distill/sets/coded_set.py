@@ -22,6 +22,7 @@ from projectors.codecs import (
     get_codec,
     unpack,
 )
+from projectors.codecs.registry import encode
 from synth.coding import (
     CODERS,
     CodingError,
@@ -122,7 +123,7 @@ def pack_labels(learned: Tensor, most: int) -> bytes | None:
 
 def pack_like(payload: bytes, learned: Tensor) -> bytes:
     """Learned label logits [m, k] in the codec of another payload of such labels."""
-    return get_codec(unpack(payload).config).encode(Labels(learned[None].float().cpu()))
+    return encode(get_codec(unpack(payload).config), Labels(learned[None].float().cpu()))
 
 
 def unpack_labels(payload: bytes) -> Tensor:

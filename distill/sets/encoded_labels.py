@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill.errors import WorkError
+from distill.machine import available_bytes
 from distill.sets.soft_labels import ViewPlan, drawn_arrays, read_drawn
 from distill.store.hdf5 import get_json, put, put_json, read_array
 from synth.augment import MixKind
@@ -23,6 +25,9 @@ from synth.committee.relabel import StoredMixes
 
 # What views that are drawn again take: a seed, and the digest of what it must give.
 SEED_BYTES = 8 + 32
+
+# Peak bytes while labels are decoded, over those of their logits in float16.
+_DECODING = 9
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,20 @@ class EncodedVotes:
         if self.ids is None or self.views is None:
             return {}
         return drawn_arrays((self.ids, self.views, self.mixes), images, self.batch_size + 1)
+
+
+def check_memory(labels: int, classes: int) -> None:
+    """Refuse labels that would not fit in memory: a small header can state any number of them.
+
+    Raises:
+        WorkError: if they would not.
+    """
+    needed, free = _DECODING * 2 * labels * classes, available_bytes()
+    if free is not None and needed > free:
+        raise WorkError(
+            f"encoded labels take {needed / 1e9:.1f} GB to decode and {free / 1e9:.1f} GB are "
+            "free; free some, or encode fewer epochs"
+        )
 
 
 def digest_views(ids: Tensor, views: Tensor, mixes: StoredMixes | None) -> str:

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from distill.errors import WorkError
-from distill.machine import available_bytes
 from distill.recipes.build import build_codec
 from distill.recipes.specs import CodecSpec, parse_codec
-from distill.sets.encoded_labels import EncodedVotes, digest_views
+from distill.sets.encoded_labels import EncodedVotes, check_memory, digest_views
 from distill.sets.network_labels import LabelSources, decode_network, encode_network, is_network
 from distill.sets.own_codecs import register_own
 from distill.sets.set_file import SetFile
@@ -20,11 +19,9 @@ from distill.sets.views import Size, expand_views, mix_of, seed_gives, take_view
 from projectors import ProjectorError
 from projectors.codecs import CodecError, Labels, LabelSpec, Pruned, decode, get_codec, unpack
 from projectors.codecs.errors import UnknownCodecError
+from projectors.codecs.registry import encode
 from synth.committee.relabel import StoredVotes
 from synth.images import gather
-
-# Peak bytes while labels are decoded, over those of their logits in float16.
-_DECODING = 9
 
 
 def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> EncodedVotes:
@@ -46,7 +43,7 @@ def encode_votes(votes: StoredVotes, spec: CodecSpec, seed: int, size: Size) -> 
     drawn: DrawnViews = (votes.ids, votes.views, votes.mixes)
     try:
         kept = drawn if pool is None else take_views(pool, drawn)
-        payload = codec.encode(Labels(logits, votes.temperature))
+        payload = encode(codec, Labels(logits, votes.temperature))
     except CodecError as error:
         raise WorkError(f"codec {spec.text}: {error}") from None
     common = (payload, votes.families, votes.batch_size, votes.batch_statistics, by_image)
@@ -104,7 +101,7 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
         raise WorkError(
             f"encoded labels of {spec.images} images, but the set has {images}; encode them again"
         )
-    _check_memory(spec)
+    check_memory(spec.epochs * spec.images, spec.classes)
     labels = decode(encoded.payload)
     codec = get_codec(container.config)
     drawn = _views(encoded, spec, codec, size)
@@ -112,6 +109,12 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
         drawn = expand_views(codec.pool, spec, drawn, labels.sources)
     ids, views, mixes = drawn
     logits = labels.logits.half()
+    if not bool(logits.isfinite().all()):
+        largest = torch.finfo(torch.float16).max
+        raise WorkError(
+            f"encoded labels: codec {codec.codec_id} gives logits that half precision does not "
+            f"hold, which ends at {largest:,.0f}; clamp them in its decode"
+        )
     return StoredVotes(
         ids,
         views,
@@ -123,16 +126,6 @@ def _decode_labels(encoded: EncodedVotes, images: int, size: Size) -> StoredVote
         mixes,
         encoded.parts,
     )
-
-
-def _check_memory(spec: LabelSpec) -> None:
-    """Refuse labels that would not fit in memory: a small header can state any number of them."""
-    needed, free = _DECODING * spec.decoded_bytes, available_bytes()
-    if free is not None and needed > free:
-        raise WorkError(
-            f"encoded labels take {needed / 1e9:.1f} GB to decode and {free / 1e9:.1f} GB are "
-            "free; free some, or encode fewer epochs"
-        )
 
 
 def _views(encoded: EncodedVotes, spec: LabelSpec, codec: object, size: Size) -> DrawnViews:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,13 @@ def class_map(
         RecipeError, WorkError: as `merge_sets`.
     """
     first, second = titles
+    counts = Counter(one["class_names"]), Counter(other["class_names"])
+    twice = [name for name in counts[1] if max(counts[0][name], counts[1][name]) > 1]
+    if twice:
+        raise WorkError(
+            f"{first} and {second}: class {twice[0]} of {second} cannot be told by its name, which "
+            "one of the two has more than once; give their classes names of their own"
+        )
     for name in given:
         if name not in other["class_names"]:
             raise RecipeError(

@@ -16,7 +16,7 @@ from distill.recipes.build import build_codec, build_network
 from distill.recipes.schema import Recipe
 from distill.recipes.specs import CodecSpec, parse_codec
 from distill.recipes.tables.relabel import RelabelTable
-from distill.sets.encoded_labels import SEED_BYTES, EncodedVotes
+from distill.sets.encoded_labels import SEED_BYTES, EncodedVotes, check_memory
 from distill.sets.views import mix_of
 from distill.store.committee import Member
 from projectors import Projector, ProjectorError, load
@@ -204,6 +204,8 @@ def decode_network(encoded: EncodedVotes, images: Tensor) -> StoredVotes:
         payload, residual = unpack_residual(payload)
     document, _ = unseal(payload)
     about = _checked(document.get("about"))
+    # A projector's header does not say how many classes it has, two at least.
+    check_memory(about["epochs"] * len(images), about.get("classes", 2))
     size = (images.shape[2], images.shape[3])
     ids, views, mixes = encoded.plan(len(images), size).draw(encoded.seed or 0, about["epochs"])
     plan = StoredVotes(
@@ -287,6 +289,8 @@ def _checked(about: Any) -> dict[str, Any]:
     epochs, temperature = fields.get("epochs"), fields.get("temperature")
     if not isinstance(epochs, int) or not 1 <= epochs <= _MAX_EPOCHS:
         raise CodecError(f"encoded labels of {epochs!r} epochs, need 1 to {_MAX_EPOCHS}; {_AGAIN}")
+    if not isinstance(fields.get("classes", 2), int):
+        raise CodecError(f"encoded labels of {fields['classes']!r} classes; {_AGAIN}")
     if not isinstance(temperature, int | float) or not 0 < temperature <= MAX_TEMPERATURE:
         raise CodecError(f"encoded labels at temperature {temperature!r}; {_AGAIN}")
     return fields

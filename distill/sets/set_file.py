@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from distill.data import AnyPreprocess, DataError, Preprocess, ZCAPreprocess
-from distill.errors import WorkError, lacks_memory
+from distill.errors import WorkError
 from distill.run.artefacts import MANIFEST, MANIFEST_COPY, SET
 from distill.sets.coded_set import coded_shape, decode_coded, get_bytes, put_bytes, unpack_labels
 from distill.sets.encoded_labels import EncodedVotes, put_encoded, read_encoded
@@ -47,6 +47,7 @@ from distill.store.hdf5 import (
 from distill.store.large_arrays import put_large, read_large
 from synth.coding import CodingError
 from synth.committee.relabel import StoredVotes
+from synth.errors import lacks_memory
 from synth.formation import decode_images, decode_labels
 from synth.images import Images, gather
 from synth.whitening import Whitening

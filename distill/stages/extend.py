@@ -29,6 +29,7 @@ from distill.sets.rows import take_images
 from distill.sets.set_file import SetFile, read_set, write_set
 from distill.stages.loading import planned
 from distill.stages.run_recipe import run_recipe
+from distill.store.files import refuse_links
 
 # Below the folder of a grown set: the run that made the new images.
 NEW = "new"
@@ -70,6 +71,7 @@ def extend_set(
         LimbeckError: of the fitting kind, before anything is made if the set and the data do not
             fit together.
     """
+    refuse_links(out)
     for taken in (out / SET, out / MANIFEST):
         if taken.exists():
             raise WorkError(f"--out {out} holds {taken.name} already; name another folder")

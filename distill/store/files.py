@@ -71,9 +71,12 @@ def open_beside(path: Path) -> BinaryIO:
     """Open a file of ours to read it and to append to it, or make it; never through a link.
 
     Raises:
-        OSError: if it is a link, or cannot be opened.
+        OSError: if it is a link, a pipe or a device, or cannot be opened.
     """
     opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "it is a pipe or a device; remove it", str(path))
     return os.fdopen(opened, "a+b")
 
 

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distill.errors import WorkError, lacks_memory
+from distill.errors import WorkError
+from synth.errors import lacks_memory
 
 # Real images compress a few times, blank ones some 20 times, and zeros 1,000 times.
 _MAX_EXPANSION = 100

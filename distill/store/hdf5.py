@@ -13,12 +13,13 @@ from typing import Any, BinaryIO
 import h5py
 import numpy as np
 
-from distill.errors import WorkError, lacks_memory
+from distill.errors import WorkError
 from distill.store.attributes import broken_attributes, seal_attributes, within
 from distill.store.file_errors import system_refusal
 from distill.store.files import atomic_path
 from distill.store.foreign import layout_of
 from distill.store.heaps import check_heaps
+from synth.errors import lacks_memory
 
 FORMAT_VERSION = 1
 

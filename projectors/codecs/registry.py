@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -131,4 +132,50 @@ def decode(payload: Payload, *, limit: int = DECODED_LIMIT) -> Labels:
         UnknownCodecError: if its codec is not known here.
         CodecError: for bytes that are cut short, damaged or foreign, or a shape that is false.
     """
-    return get_codec(unpack(payload).config).decode(payload, limit=limit)
+    container = unpack(payload)
+    codec = get_codec(container.config)
+    with _named(codec):
+        labels = codec.decode(payload, limit=limit)
+        found = labels.logits.shape
+    wanted = container.spec.epochs, container.spec.images, container.spec.classes
+    if tuple(found) != wanted:
+        raise CodecError(
+            f"codec {codec.codec_id} gives labels of shape {list(found)}, not {list(wanted)}; mend "
+            "its decode"
+        )
+    return labels
+
+
+def encode(codec: LabelCodec, labels: Labels) -> bytes:
+    """The container of labels in a codec, which may be a user's own.
+
+    Raises:
+        CodecError: for labels that do not fit the codec, or a codec that gives no container of
+            them.
+    """
+    with _named(codec):
+        payload = codec.encode(labels)
+        container = unpack(payload)
+    if container.config != codec.config() or container.spec != labels.spec:
+        raise CodecError(
+            f"codec {codec.codec_id} gives a container of {container.config}, {container.spec}, "
+            f"for labels of {labels.spec}; mend its encode"
+        )
+    return payload
+
+
+@contextmanager
+def _named(codec: LabelCodec) -> Iterator[None]:
+    """Name a codec of another package or module whose code raises what no codec should."""
+    home = type(codec).__module__
+    try:
+        yield
+    except (CodecError, MemoryError):
+        raise
+    except Exception as error:
+        if home.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise CodecError(
+            f"codec {codec.codec_id}: {type(error).__name__}: {reason}; mend {home}"
+        ) from error

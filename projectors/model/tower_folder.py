@@ -25,6 +25,9 @@ def check_tower_folder(folder: Path) -> None:
     config = folder / CONFIG
     if not config.is_file():
         raise ProjectorError(f"{folder} holds no {CONFIG}; give a folder in open_clip's own layout")
+    for item in folder.iterdir():
+        if item.exists() and not (item.is_file() or item.is_dir()):
+            raise ProjectorError(f"{item} is a pipe or a device, which may never end; remove it")
     weights = [item for item in folder.iterdir() if item.suffix in WEIGHT_SUFFIXES]
     if not weights:
         raise ProjectorError(

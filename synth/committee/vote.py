@@ -16,11 +16,25 @@ class Committee:
 
     Attributes:
         members: networks of the same classes in the same order.
-        weights: [m], summing to 1.
+        weights: [m], not negative, summing to 1.
+
+    Raises:
+        ValueError: without members, or for weights that are not theirs or do not weigh.
     """
 
     members: tuple[nn.Module, ...]
     weights: Tensor
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("got no members; a committee needs at least one")
+        if self.weights.shape != (len(self.members),):
+            raise ValueError(
+                f"got weights of shape {tuple(self.weights.shape)} for {len(self.members)} "
+                "members; give one for each"
+            )
+        if not bool((self.weights >= 0).all() and self.weights.isfinite().all()):
+            raise ValueError("a weight is negative or not finite; weights sum to 1")
 
     def vote(self, images: Tensor, *, batch_statistics: bool = False) -> Tensor:
         """Voted logits [n, k] of `images` [n, c, h, w], without gradients.
@@ -31,12 +45,13 @@ class Committee:
                 running ones (batch-specific soft labels, CV-DD). Dropout stays off, and the
                 running statistics do not move.
         """
-        total: Tensor | None = None
         votes = self.votes(images, batch_statistics=batch_statistics)
-        for logits, weight in zip(votes, self.weights.tolist(), strict=True):
-            total = logits * weight if total is None else total + logits * weight
-        if total is None:
-            raise ValueError("got no members; a committee needs at least one")
+        weighted = (
+            logits * weight for logits, weight in zip(votes, self.weights.tolist(), strict=True)
+        )
+        total = next(weighted)
+        for logits in weighted:
+            total = total + logits
         return total
 
     def votes(self, images: Tensor, *, batch_statistics: bool = False) -> Iterator[Tensor]:

@@ -109,8 +109,10 @@ def check_card(hostile, plain):
     assert isinstance(fronts[0]["license"], str)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "parquet"])
 def test_no_name_leaves_its_place_in_an_exported_set(form, sets, tmp_path):
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="pip install 'limbeck[parquet]'")
     for kind, path in sets.items():
         out, licence = str(tmp_path / kind), NAME if kind == "hostile" else PLAIN
         words = ["export", "set", str(path), "--format", form, "--out", out]

@@ -9,55 +9,47 @@ import pytest
 
 from distill.__main__ import run
 from distill.commands.cli import COMMANDS
+from distill.names import EXPERT_LAYOUTS, FORMATS, LAYOUTS
 from distill.recipes.stages import STAGE_ENTRIES
-from tests.distill.cases import CountingStop, copy_run, listen_with, read_json, rewrite_manifest
 from tests.distill.fuzz_cases import Tally
-from tests.distill.mutations.estate import CHECKPOINTS, GOING_ON, STOPPED, THINGS, build
+from tests.distill.mutations import estate as own
+from tests.distill.mutations import foreign, stopped
 from tests.distill.mutations.judge import Judge
-from tests.distill.run.test_interrupted import unmake
 
-# They read nothing that a stranger or an accident could have changed.
-NO_READERS = {"ls", "cp", "doctor", "completion", *STAGE_ENTRIES}
+THINGS = (*own.THINGS, *foreign.THINGS)
+# They read nothing that a stranger or an accident could have changed; stages are runs.
+NO_READERS = {"ls", "doctor", "completion", *STAGE_ENTRIES}
 
 
 def cases(few, many):
     return pytest.mark.parametrize("count", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
-def forget_dependents(run, stage):
-    """As a run does that begins anew with a stage."""
-    manifest = read_json(run / "manifest.json")
-    if stage == "match":
-        del manifest["stages"]["relabel"]
-    if stage != "evaluate":
-        del manifest["stages"]["evaluate"]
-        for name in ("evaluation.json", "summary.json", "report.html"):
-            (run / name).unlink()
-    rewrite_manifest(run, manifest)
-
-
 @pytest.fixture(scope="module")
 def estate(finished, recipe, tmp_path_factory):
-    """A run and all that is made of it, and runs that were stopped in each stage."""
+    """A run and all that is made of it, files of others, and work that was stopped."""
     folder = tmp_path_factory.mktemp("estate")
 
     def done(*words):
         assert run([str(word) for word in words]) == 0, words
 
-    build(folder, finished, recipe, done)
-    for stage, at in STOPPED.items():
-        stopped = copy_run(finished, folder / f"stopped-{stage}")
-        unmake(stopped, stage)
-        forget_dependents(stopped, stage)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(at)))
-            assert run(["run", str(recipe), "--out", str(stopped), "--quiet"]) == 130
+    own.build(folder, finished, recipe, done)
+    foreign.build(folder)
+    stopped.build(folder, finished, run)
     return folder
 
 
+def readers():
+    return [reader for thing in (*THINGS, *stopped.CHECKPOINTS) for reader in thing.readers]
+
+
 def test_every_command_reads_something_damaged():
-    readers = [reader for thing in (*THINGS, *CHECKPOINTS) for reader in thing.readers]
-    assert {reader.words[0] for reader in readers} >= set(COMMANDS) - NO_READERS
+    assert {reader.words[0] for reader in readers()} >= set(COMMANDS) - NO_READERS
+
+
+def test_every_format_and_layout_is_among_them():
+    words = {word for reader in readers() for word in reader.words}
+    assert words >= {*LAYOUTS, *EXPERT_LAYOUTS, *FORMATS} - {"parquet"}
 
 
 def judged(things, name, count, estate, tmp_path):
@@ -71,17 +63,17 @@ def judged(things, name, count, estate, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@cases(40, 1800)
+@cases(40, 2000)
 def test_damaged_things_are_refused_or_said(count, estate, tmp_path):
     judged(THINGS, "things", count, estate, tmp_path)
 
 
-@cases(3, 150)
+@cases(4, 200)
 def test_damaged_checkpoints_are_made_again(count, estate, tmp_path):
-    judged(CHECKPOINTS, "checkpoints", count, estate, tmp_path)
+    judged(stopped.CHECKPOINTS, "checkpoints", count, estate, tmp_path)
 
 
 @pytest.mark.slow
 @cases(50, 50)
 def test_damaged_runs_go_on(count, estate, tmp_path):
-    judged([GOING_ON], "runs", count, estate, tmp_path)
+    judged([own.GOING_ON], "runs", count, estate, tmp_path)

@@ -127,6 +127,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     known = {"class_names", *(name for pair in _WHOLE for name in pair)}
     known.update(name for form in _CUT for pair in form.values() for name in pair)
     try:
+        check_expansion(path)
         with path.open("rb") as file:
             head = file.read(16)
             if head.startswith(_SINGLE):
@@ -136,7 +137,6 @@ def _load(path: Path) -> dict[str, np.ndarray]:
                 )
             if not head.startswith(b"PK"):
                 raise ValueError(f"it begins with {head!r}, which no npz file does")
-            check_expansion(path)
             file.seek(0)
             # Objects would be pickles, and a pickle can run any code.
             with np.load(file, allow_pickle=False) as archive:

@@ -7,6 +7,7 @@ from pathlib import Path
 from distill.errors import WorkError
 from distill.sets.set_file import SET_KIND
 from distill.store.documents import read_json
+from distill.store.files import refuse_links
 from distill.store.hdf5 import read_kind
 from distill.store.jsonl import read_lines
 
@@ -20,8 +21,9 @@ def check_place(folder: Path) -> None:
     """Refuse a folder where a sweep would write over, or append to, what no sweep wrote.
 
     Raises:
-        WorkError: if there is such a file.
+        WorkError: if there is such a file, or a link that leads out of the folder.
     """
+    refuse_links(folder)
     for pattern in _PATTERNS:
         for path in sorted(folder.glob(pattern)):
             if not _is_own(path):

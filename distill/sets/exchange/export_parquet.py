@@ -68,7 +68,10 @@ def _png(picture: Any) -> bytes:
     return file.getvalue()
 
 
-def _schema(pyarrow: Any, names: list[str]) -> Any:
+def _schema(pyarrow: Any, classes: list[str]) -> Any:
+    # `datasets` refuses a name that comes twice, as two classes of ImageNet do.
+    apart = len(set(classes)) == len(classes)
+    names = classes if apart else [f"{label} {name}" for label, name in enumerate(classes)]
     features = {
         "image": {"_type": "Image"},
         "label": {"names": names, "_type": "ClassLabel"},

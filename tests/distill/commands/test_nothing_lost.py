@@ -4,13 +4,15 @@ import contextlib
 import errno
 import os
 import resource
+from pathlib import Path
 
 import pytest
 
 from distill.commands.cli import COMMANDS
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.store.files import new_folder
-from tests.distill.cases import STUDENT, contents, copy_run
+from tests.distill.cases import STUDENT, contents, copy_run, write_recipe
+from tests.distill.mutations.estate import HERD
 
 SHORT = ("--students", STUDENT, "--seeds", "1", "--epochs", "1")
 # Command -> its words, and how it fails: RUN and OTHER are runs, OUT is a place that is free or
@@ -41,7 +43,7 @@ IMAGES = ("sweep", "RUN", "--images", "--codings", "frequency", "--out", "OUT", 
 SWEPT = ("jobs.jsonl", "sweep.json", "curve.svg", "random-0.h5")
 READING = {"show", "verify", "ls", "doctor", "completion"}
 # Of a run, see test_killed.py; plan writes its calibration as all JSON is written.
-# `extend` makes a run of its own, and a merged set as `merge` does.
+# `extend` makes a run of its own, which a test of its own looks at.
 ELSEWHERE = {"run", "plan", "extend", *STAGE_ENTRIES}
 
 
@@ -143,6 +145,28 @@ def test_a_disk_that_fills_in_the_middle_is_said(name, size, places, command, tm
         now = {path: digest for path, digest in now.items() if not path.startswith("some/")}
         assert not list(tmp_path.rglob("*.tmp"))
     assert now == before
+
+
+def test_an_extension_that_fails_at_its_end_goes_on_from_what_it_made(
+    places, command, refused, tmp_path
+):
+    recipe = write_recipe(tmp_path, HERD, "herd")
+    small = ("--set", "data.subset=100", "--set", "data.size=8", "--quiet")
+    words = ("extend", places["RUN"], "--data", "digits", "--recipe", recipe, *small, "--out")
+    assert command(*words, tmp_path / "whole").code == 0
+    before = contents(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(path, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+        patch.setattr("distill.stages.extend.write_set", full)
+        assert "no space is left" in refused(1, *words, places["OUT"])
+    now = contents(tmp_path)
+    assert {path: now[path] for path in before} == before
+    assert {Path(path).parts[2] for path in now.keys() - before.keys()} == {"new"}
+    assert command(*words, places["OUT"]).code == 0
+    assert contents(places["OUT"])["set.h5"] == contents(tmp_path / "whole")["set.h5"]
 
 
 FOREIGN = {

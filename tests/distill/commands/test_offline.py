@@ -3,13 +3,16 @@
 import json
 import shutil
 import socket
+import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 import projectors
 from distill.commands.cli import COMMANDS
+from distill.names import FORMATS, PROJECTOR_FORMATS
 from distill.store.seals import sealed
 from projectors.model.offline import NetworkRefusedError, offline
 from tests.distill.cases import TINY, copy_run, write_recipe
@@ -107,6 +110,51 @@ def test_no_command_asks_the_network(name, run_copy, recipe, command, asked, tmp
     outcome = command(name, *work(name, run_copy, recipe, tmp_path))
     assert asked == []
     assert outcome.code == REFUSED.get(name, 0), outcome.err
+
+
+# Gray sets have no form of that benchmark; the other needs a package.
+LACKING = {"ddranking", "parquet"}
+SLOWER = ("onnx", "torch-export")
+
+
+@pytest.mark.parametrize(
+    ("what", "form"),
+    [
+        *(("set", form) for form in FORMATS),
+        *(
+            pytest.param("projector", form, marks=[pytest.mark.slow] * (form in SLOWER))
+            for form in PROJECTOR_FORMATS
+        ),
+    ],
+)
+def test_no_export_asks_the_network(what, form, finished, command, asked, tmp_path):
+    outcome = command("export", what, finished, "--format", form, "--out", tmp_path / "out")
+    assert asked == []
+    assert outcome.code == 0 or form in LACKING, outcome.err
+
+
+def test_steps_and_imports_ask_nothing(run_copy, command, asked, tmp_path):
+    steps = ("--steps", "2", "--epochs", "1", "--seeds", "1", "--workers", "1", "--quiet")
+    assert command("evaluate", run_copy / "set.h5", *steps).code == 0
+    for form in ("npz", "torch", "safetensors"):
+        out = tmp_path / form
+        assert command("export", "set", run_copy, "--format", form, "--out", out).code == 0
+        (file,) = (path for path in out.iterdir() if path.stem == "set")
+        assert command("import", file, "--from", form, "--out", tmp_path / f"{form}.h5").code == 0
+    assert asked == []
+
+
+@pytest.mark.parametrize("verb", ["pack", "run", "inspect"])
+def test_data_of_a_hub_are_fetched_only_where_that_is_allowed(verb, refused, monkeypatch, tmp_path):
+    """With a package `datasets` that asks at once, though only this machine."""
+    package = SimpleNamespace(load_dataset=lambda *_: socket.create_connection(("127.0.0.1", 9)))
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    recipe = write_recipe(tmp_path, SMALL.replace('"digits"', '"hf:stranger/set"'), "hub")
+    first = (recipe,) if verb == "run" else ("hf:stranger/set",)
+    out = () if verb == "inspect" else ("--out", tmp_path / "out")
+    line = refused(1, verb, *first, *out, "--quiet")
+    assert "NetworkRefusedError: the network was asked for" in line
+    assert "or add --download where there is a network" in line
 
 
 def folder_tower(path, config):

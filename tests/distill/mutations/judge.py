@@ -12,13 +12,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 from distill.__main__ import run
 from distill.run.artefacts import EXPERTS, SECONDS
 from tests.distill.cases import contents
 from tests.distill.fuzz_cases import Tally
 from tests.distill.mutations.accidents import ACCIDENTS, copy_of, forge
-from tests.distill.mutations.estate import Reader, Thing
 from tests.distill.mutations.meaning import lasting, meaning_of
+from tests.distill.mutations.things import Reader, Thing
 
 # What they have done stays, to go on from.
 _KEEP_WORK = ("run", "select", "extend", "sweep")
@@ -68,10 +70,10 @@ class Judge:
         name = f"{how.__name__} in {target.relative_to(self.work)}"
         kept, seen = contents(self.work), None
         with self.tally.case(f"{seed} ({name}; {' '.join(reader.words)[:60]})"):
-            seen = self._seen(reader, it)
+            seen = self._seen(thing, reader, it)
         if seen is None:
             return
-        self._judge(seed, name, reader, seen, kept)
+        self._judge(seed, name, reader, seen, {} if thing.cache else kept)
         if seen.code == 0 and honest and changed:
             self._compare(seed, name, reader, seen, wanted)
 
@@ -86,13 +88,13 @@ class Judge:
         key = thing.place, reader.words
         if key not in self._answers:
             it = self._laid(thing)
-            seen = self._seen(reader, it)
+            seen = self._seen(thing, reader, it)
             assert seen.code == 0, (reader.words, seen)
             self._answers[key] = self._said(reader, seen)
             self.tally.settle()
         return self._answers[key]
 
-    def _seen(self, reader: Reader, it: Path) -> Seen:
+    def _seen(self, thing: Thing, reader: Reader, it: Path) -> Seen:
         places = {
             "IT": it,
             "OUT": self.work / "made" / ("it.h5" if _makes_file(reader) else "it"),
@@ -101,11 +103,20 @@ class Judge:
             "HERD": self.estate / "herd.toml",
         }
         words = [
-            word.replace(":IT", f":{it}") if ":IT" in word else str(places.get(word, word))
+            re.sub(r"(?<=[:=])IT$", lambda _: str(it), str(places.get(word, word)))
             for word in reader.words
         ]
+        words = [re.sub(r"(?:^|(?<==))ESTATE(?=/)", str(self.estate), word) for word in words]
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            if thing.cache:
+                patch.setenv("XDG_CACHE_HOME", str(it))
+            if thing.large:
+                patch.setattr("distill.store.large_arrays.HELD_BYTES", 0)
             code = run(words)
         return Seen(code, out.getvalue(), err.getvalue())
 
@@ -132,7 +143,7 @@ class Judge:
             reader.answer in ("page", "place") or verb == "sweep" or "--record" in reader.words
         )
         own = {path: digest for path, digest in now.items() if not path.startswith("made/")}
-        if own != kept and (seen.code or not may_write) and verb not in ("run", "sweep"):
+        if kept and own != kept and (seen.code or not may_write) and verb not in ("run", "sweep"):
             self._fault(seed, "partial output", f"{verb} changed what it read", name, seen)
 
     def _compare(self, seed: str, name: str, reader: Reader, seen: Seen, wanted: Any) -> None:

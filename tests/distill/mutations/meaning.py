@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from distill.store.attributes import DIGESTS
+from distill.store.heaps import check_heaps
 
 # Costs of the process that ran, and where it ran.
 VOLATILE = {"seconds", "peak_memory_bytes", "versions", "path", "train_seconds", "epoch_seconds"}
@@ -49,6 +50,8 @@ def _array(array: np.ndarray) -> tuple[str, tuple[int, ...], str]:
 
 
 def _hdf5(path: Path) -> Any:
+    # HDF5 would walk on the spot for ever in some damaged ones.
+    check_heaps(path)
     found: dict[str, Any] = {}
     with h5py.File(path, "r") as file:
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import shutil
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -20,10 +23,13 @@ from tests.distill.cases import (
     child,
     contents,
     outputs_of,
+    read_json,
     write_recipe,
 )
+from tests.distill.run.launcher import launcher
 
 LIMIT = 120
+LOG = logging.getLogger(__name__)
 
 
 def started(*arguments, **options):
@@ -57,39 +63,51 @@ def rows_of(run):
 
 
 class Killer:
-    """Kills `distill run` at moments drawn from a seed, and looks at what is left each time."""
+    """Kills `distill run` at moments drawn from a seed, and looks at what is left each time.
 
-    def __init__(self, recipe, run, whole, seed, *options):
+    As many kills as `each` fall in one stage; then it waits for the next stage.
+    """
+
+    def __init__(self, recipe, run, each, *options, start=child):
         self.words = ("run", str(recipe), "--out", str(run), "--quiet", *options)
-        self.run, self.whole, self.random = run, whole, Random(seed)
-        self.kills = 0
+        self.run, self.each, self.random = run, each, Random(each)
+        self.start, self.points = start, Counter()
 
     def once(self):
         """Start, and kill once so much more was written; True if the run ended first."""
-        process = child(*self.words)
-        # Mostly soon, so that there is still work for later kills; now and then far ahead.
-        ahead = self.random.choice((1, 200, 2_000, 20_000, self.whole // 4))
-        target = progress_of(self.run) + self.random.randrange(1, ahead + 1)
+        process = self.start(*self.words)
+        while process.poll() is None and self.points[self.stage()] >= self.each:
+            time.sleep(0.005)
+        # Mostly soon, so that there is still work for later kills; at the latest after the stage.
+        ahead = self.random.choice((1, 200, 2_000, 20_000))
+        stage, target = self.stage(), progress_of(self.run) + self.random.randrange(1, ahead + 1)
         wait = self.random.random() * 0.02
-        while process.poll() is None and progress_of(self.run) < target:
-            time.sleep(0.002)
+        while process.poll() is None and progress_of(self.run) < target and self.stage() == stage:
+            time.sleep(0.005)
         time.sleep(wait)
         process.kill()
         _, err = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), err
-        self.kills += process.returncode != 0
+        if process.returncode:
+            self.points[self.stage()] += 1
+            LOG.info("kill %s by finished stages: %s", self.points.total(), dict(self.points))
         return process.returncode == 0
+
+    def stage(self):
+        """How many stages are finished, by the manifest."""
+        manifest = self.run / "manifest.json"
+        return len(read_json(manifest)["stages"]) if manifest.is_file() else 0
 
     def check_left(self):
         """Whatever stands under its own name is whole."""
         for name in ("manifest.json", "evaluation.json", "summary.json"):
             if (self.run / name).is_file():
-                json.loads((self.run / name).read_text())
+                read_json(self.run / name)
 
 
 def kill_until(killer, kills):
     """Kill so many times; a run that ends before is begun anew."""
-    while killer.kills < kills:
+    while killer.points.total() < kills:
         if killer.once():
             shutil.rmtree(killer.run)
         killer.check_left()
@@ -98,9 +116,8 @@ def kill_until(killer, kills):
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.slow)])
 def test_run_that_is_killed_anywhere_ends_the_same(kills, finished, recipe, command, tmp_path):
     run = tmp_path / "run"
-    whole = progress_of(finished)
-    killer = Killer(recipe, run, whole, seed=kills)
-    kill_until(killer, kills)
+    with launcher(tmp_path) if kills > 4 else nullcontext(child) as start:
+        kill_until(Killer(recipe, run, -(-kills // len(STAGES)), start=start), kills)
     assert command("run", recipe, "--out", run, "--quiet").code == 0
     assert outputs_of(run) == outputs_of(finished)
     assert artefacts(run) == artefacts(finished)
@@ -127,8 +144,10 @@ def test_run_with_a_budget_votes_and_workers_that_is_killed_ends_the_same(
 ):
     alone, run = tmp_path / "alone", tmp_path / "run"
     assert command("run", crowded, "--out", alone, "--quiet", "--workers", "1").code == 0
-    killer = Killer(crowded, run, progress_of(alone), 1, "--workers", "2")
-    kill_until(killer, 50)
+    with launcher(tmp_path) as start:
+        killer = Killer(crowded, run, 8, "--workers", "2", start=start)
+        kill_until(killer, 50)
+    assert set(killer.points) >= set(range(len(STAGES)))
     assert command("run", crowded, "--out", run, "--quiet", "--workers", "2").code == 0
     assert outputs_of(run) == outputs_of(alone)
     assert artefacts(run) == artefacts(alone)

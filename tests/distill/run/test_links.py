@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 
+from distill.commands.cli import COMMANDS as CLI
 from distill.errors import WorkError
 from distill.store.files import atomic_path, new_folder, refuse_links, write_text
 from distill.store.jsonl import append_lines
-from tests.distill.cases import contents, copy_run
+from tests.distill.cases import contents, copy_run, write_recipe
+from tests.distill.making_cases import SELECT
 
 FILES = (
     ".lock",
@@ -38,7 +40,39 @@ COMMANDS = (
     ("verify", "RUN"),
     ("export", "set", "RUN", "--format", "npz", "--out", "NEW"),
     ("export", "projector", "RUN", "--format", "compact", "--out", "NEW"),
+    ("evaluate", "RUN", "--record", "--quiet"),
+    ("evaluate", "SET", "--steps", "2", "--quiet"),
+    ("report", "RUN", "FINISHED", "--out", "NEW"),
+    ("verify", "SET", "--accuracy", "--quiet"),
+    ("order", "SET", "--out", "NEW"),
+    ("merge", "SET", "FINISHED", "--out", "NEW"),
+    ("merge", "FINISHED", "RUN", "--out", "NEW"),
+    ("extend", "SET", "--data", "digits", "--recipe", "RECIPE", "--out", "NEW", "--quiet"),
+    ("audit", "SET", "--quiet"),
+    ("inspect", "digits", "--experts", "RUN", "--quiet"),
+    ("run", "RECIPE", "--out", "NEW", "--reuse", "RUN", "--quiet"),
+    *(
+        (stage, "RECIPE", "--out", "RUN", "--quiet")
+        for stage in ("experts", "project", "match", "relabel")
+    ),
 )
+# They read no run's folder, or are stages as those above that this recipe has no table for.
+OTHERS = {
+    "recover",
+    "select",
+    "refine",
+    "ls",
+    "cp",
+    "doctor",
+    "completion",
+    "plan",
+    "pack",
+    "import",
+}
+
+
+def test_every_command_that_reads_a_run_is_here():
+    assert {words[0] for words in COMMANDS} == set(CLI) - OTHERS
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +106,51 @@ def test_a_run_with_a_link_that_leads_out_is_refused(name, run_copy, recipe, ref
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_refuses_a_run_with_such_a_link(words, run_copy, recipe, refused, tmp_path):
+def test_every_command_refuses_a_run_with_such_a_link(
+    words, run_copy, finished, recipe, refused, tmp_path
+):
     outside = tmp_path / "outside"
     outside.mkdir()
     link(run_copy, "projector", outside)
     before = contents(tmp_path)
-    places = {"RECIPE": recipe, "RUN": run_copy, "SET": run_copy / "set.h5", "NEW": tmp_path / "n"}
+    places = {
+        "RECIPE": recipe,
+        "RUN": run_copy,
+        "SET": run_copy / "set.h5",
+        "NEW": tmp_path / "n",
+        "FINISHED": finished,
+    }
     line = refused(1, *(places.get(word, word) for word in words))
     assert "is a link that leads out of" in line
     assert contents(tmp_path) == before
     assert not (tmp_path / "n").exists()
+
+
+LAID = {
+    "extend": ("extend", "RUN", "--data", "digits", "--recipe", "HERD", "--out", "LAID", "--quiet"),
+    "sweep": ("sweep", "RUN", "--codecs", "topk:k=3", "--out", "LAID", "--quiet"),
+    "images": ("sweep", "RUN", "--images", "--codings", "frequency", "--out", "LAID", "--quiet"),
+}
+
+
+@pytest.mark.parametrize("name", ["new", "jobs.jsonl", "image-jobs.jsonl"])
+@pytest.mark.parametrize("verb", LAID)
+def test_nothing_is_written_through_a_folder_that_a_stranger_laid(
+    verb, name, finished, refused, tmp_path
+):
+    laid, outside = tmp_path / "laid", tmp_path / "outside"
+    laid.mkdir()
+    outside.mkdir()
+    (laid / name).symlink_to(outside / name)
+    if name == "new":
+        (outside / name).mkdir()
+    text = SELECT.replace("candidates = 4\ncrops = 2\ncrop_area = 0.5\n", 'method = "random"\n')
+    recipe = write_recipe(tmp_path, text, "herd")
+    before = contents(tmp_path)
+    places = {"RUN": finished, "LAID": laid, "HERD": recipe}
+    line = refused(1, *(places.get(word, word) for word in LAID[verb]))
+    assert f"{laid / name} is a link that leads out of {laid}" in line
+    assert contents(tmp_path) == before
 
 
 def test_links_within_the_run_and_a_link_to_the_run_are_used(run_copy, recipe, command, tmp_path):
@@ -141,3 +210,11 @@ def test_a_pipe_among_pictures_or_arrays_is_not_waited_for(refused, tmp_path):
     for layout, name in (("folder", "set"), ("dc", "data.pt"), ("npz", "set.npz")):
         more = ("--size", "8", "--statistics", "cifar10") if layout == "dc" else ()
         assert "pipe" in refused(1, "import", tmp_path / name, "--from", layout, *words, *more)
+    words = ("pack", f"npz:{tmp_path / 'set.npz'}", "--out", tmp_path / "pack", "--quiet")
+    assert "pipe" in refused(1, *words)
+
+
+def test_a_pipe_is_not_appended_to(tmp_path):
+    os.mkfifo(tmp_path / "jobs.jsonl")
+    with pytest.raises(OSError, match="it is a pipe or a device"):
+        append_lines(tmp_path / "jobs.jsonl", [{}])

@@ -66,6 +66,22 @@ def test_a_class_of_another_place_keeps_its_labels():
     assert torch.equal(content.learned[place, [2, 0]], second.learned[0])
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("cat", "dog"), ("crane", "crane")), (("crane", "crane"), ("dog", "crane"))],
+)
+def test_classes_that_a_name_does_not_tell_apart_are_refused(first, second):
+    """ImageNet has two cranes."""
+    with pytest.raises(WorkError, match=r"class crane of b\.h5 cannot be told by its name"):
+        merged(named(*first), named(*second, seed=2))
+
+
+def test_a_name_that_comes_twice_in_the_first_set_alone_is_kept():
+    content, _ = merged(named("crane", "crane"), named("dog", "owl", seed=2))
+    assert content.manifest["class_names"] == ["crane", "crane", "dog", "owl"]
+    assert content.hard.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
 def test_where_one_set_has_no_learned_labels_its_classes_stand_in():
     first, second = named("cat", "dog"), replace(named("owl", "eel"), learned=None)
     content, notes = merged(first, second)

@@ -24,7 +24,7 @@ from distill.sets.set_file import read_set, write_set
 from distill.sets.soft_labels import ViewPlan
 from distill.store.committee import Member
 from distill.store.hdf5 import create_h5, open_h5
-from projectors.codecs import Weights
+from projectors.codecs import CodecError, Labels, Weights
 from synth.committee.relabel import StoredVotes
 from synth.networks import MLP
 from tests.distill.sets.cases import make_set, make_votes
@@ -185,6 +185,48 @@ def test_a_quantised_teacher_labels_as_the_teacher_did():
     assert (decoded.logits - full.logits).abs().max() < 0.05
     coarse = encode_network(full, parse_codec("teacher:bits=3"), SEED, networks, IMAGES)
     assert len(coarse.payload) < len(encoded.payload)
+
+
+def test_logits_that_half_precision_does_not_hold_are_not_trained_on(monkeypatch):
+    encoded = encode_votes(votes(), parse_codec("dense"), SEED, SIZE)
+    large = Labels(torch.full((6, 6, 3), 1e30), 4.0)
+    monkeypatch.setattr("distill.sets.label_encoding.decode", lambda payload: large)
+    with pytest.raises(WorkError, match=r"which ends at 65,504; clamp them in its decode"):
+        decode_votes(encoded, IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"members": []}, "got no members"),
+        ({"members": None}, "do not fit"),
+        ({"weights": [0.5, 0.5]}, r"weights of shape \(2,\) for 1 members"),
+        ({"weights": [-1.0]}, "negative or not finite"),
+        ({"weights": [1e308]}, "negative or not finite"),
+        ({"weights": "abc"}, "do not fit"),
+        ({"classes": 10**9}, "GB to decode"),
+        ({"classes": "many"}, "of 'many' classes"),
+        ({"epochs": 0}, "of 0 epochs"),
+        ({"members": ["mlp:depth=1:width=100000000"]}, "do not fit"),
+    ],
+)
+def test_teachers_whose_header_was_made_up_are_refused(about, words):
+    networks, network = teacher()
+    encoded = encode_network(taught(network), parse_codec("teacher"), SEED, networks, IMAGES)
+    state, stated = Weights(8).decode(encoded.payload)
+    made_up = replace(encoded, payload=Weights(8).encode(state, {**stated, **about}))
+    with pytest.raises((WorkError, CodecError), match=words):
+        decode_votes(made_up, IMAGES)
+
+
+def test_epochs_that_no_memory_holds_are_refused_before_they_are_drawn(monkeypatch):
+    networks, network = teacher()
+    encoded = encode_network(taught(network), parse_codec("teacher"), SEED, networks, IMAGES)
+    state, stated = Weights(8).decode(encoded.payload)
+    many = replace(encoded, payload=Weights(8).encode(state, {**stated, "epochs": 1_000_000}))
+    monkeypatch.setattr("distill.sets.encoded_labels.available_bytes", lambda: 1 << 28)
+    with pytest.raises(WorkError, match=r"take 0.3 GB to decode and 0.3 GB are free"):
+        decode_votes(many, IMAGES)
 
 
 def test_a_network_alone_labels_any_view_and_labels_beside_it_do_not():

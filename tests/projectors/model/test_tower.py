@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -42,6 +43,15 @@ def test_a_digest_sees_one_changed_number(tower):
     before = digest_of(linear)
     linear.weight.data[0, 0] += 1e-6
     assert digest_of(linear) != before
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_a_pipe_among_the_weights_is_not_waited_for(name, resnet_folder, tmp_path):
+    shutil.copytree(resnet_folder, tmp_path / "tower")
+    (tmp_path / "tower" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "tower" / name)
+    with pytest.raises(projectors.ProjectorError, match=f"{name} is a pipe or a device"):
+        projectors.load_tower(f"folder:{tmp_path / 'tower'}")
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,21 @@ def test_vote_uses_members_in_evaluation_mode(images):
     torch.testing.assert_close(found, expected)
 
 
-def test_committee_without_members_refuses_to_vote(images):
-    with pytest.raises(ValueError, match="got no members"):
-        Committee((), torch.ones(0)).vote(images)
-
-
-def test_committee_refuses_weights_of_another_number(images):
-    with pytest.raises(ValueError, match="longer"):
-        Committee((make_member(1),), torch.ones(2)).vote(images)
+@pytest.mark.parametrize(
+    ("members", "weights", "words"),
+    [
+        (0, [], "got no members"),
+        (1, [1.0, 1.0], r"weights of shape \(2,\) for 1 members"),
+        (2, [1.0], r"weights of shape \(1,\) for 2 members"),
+        (1, [[1.0]], r"weights of shape \(1, 1\)"),
+        (2, [-1.0, 2.0], "negative or not finite"),
+        (1, [float("nan")], "negative or not finite"),
+        (1, [1e308], "negative or not finite"),
+    ],
+)
+def test_committee_that_cannot_vote_is_refused(members, weights, words):
+    with pytest.raises(ValueError, match=words):
+        Committee(tuple(map(make_member, range(members))), torch.tensor(weights))
 
 
 def test_batch_statistics_are_those_of_the_batch(images):

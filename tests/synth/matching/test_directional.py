@@ -97,11 +97,17 @@ def lacks_its_type():
     raise RuntimeError("std::bad_alloc")
 
 
+def cannot_start_a_thread():
+    raise RuntimeError("can't start new thread")
+
+
 def lacks_device_memory():
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-@pytest.mark.parametrize("fail", [refuse_memory, lacks_its_type, lacks_device_memory])
+@pytest.mark.parametrize(
+    "fail", [refuse_memory, lacks_its_type, cannot_start_a_thread, lacks_device_memory]
+)
 def test_choose_form_does_not_take_a_lack_of_memory_for_a_missing_derivative(fail, monkeypatch):
     problem = make_problem(build_registered("mlp"), 1)
     monkeypatch.setattr(directional, "forward_over_reverse", lambda *arguments: fail())

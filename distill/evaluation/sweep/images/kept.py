@@ -33,6 +33,7 @@ from distill.store.files import digest_json
 from distill.teachers.loading import load_committee
 from distill.teachers.voting import use_batch_statistics, vote_views
 from projectors.codecs import CodecError, LabelCodec, Labels
+from projectors.codecs.registry import encode
 from synth.images import gather
 
 
@@ -157,7 +158,7 @@ def _error(content: SetFile, original: SetFile) -> float:
 
 
 def _pack(codec: LabelCodec, learned: Tensor) -> bytes:
-    return codec.encode(Labels(learned[None].float().cpu()))
+    return encode(codec, Labels(learned[None].float().cpu()))
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import sys
 import pytest
 
 from distill import machine
+from distill.__main__ import run
 from distill.errors import DivergedRunError, InterruptedRunError, WorkError
 from distill.run.engines import Load, Local
 from distill.run.engines.local import LEAST_FLOPS, _Worker, run_jobs
+from tests.distill.cases import TINY, outputs_of, write_recipe
 
 
 def prepare_power(exponent):
@@ -189,22 +191,49 @@ def test_a_server_that_was_killed_is_replaced():
     assert other != server
 
 
-def test_workers_need_no_shared_memory(finished):
-    """Containers often have 64 MiB of it, or next to none."""
+@pytest.fixture
+def without_shared_memory():
+    """Run `distill` where there is next to none, as in some containers."""
     program = 'mount -t tmpfs -o size=8k tmpfs /dev/shm && exec "$@"'
     apart = ["unshare", "--mount", "sh", "-c", program, "sh"]
     if shutil.which("unshare") is None or subprocess.run([*apart, "true"]).returncode:
         pytest.skip("this process may not mount a small /dev/shm")
-    words = ["evaluate", str(finished / "set.h5"), "--labels", "hard", "--epochs", "1"]
-    words += ["--seeds", "2", "--workers", "2", "--json", "--quiet"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*apart, sys.executable, "-m", "distill", *words],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+
+    def call(*words):
+        done = subprocess.run(
+            [
+                *apart,
+                sys.executable,
+                "-m",
+                "distill",
+                *map(str, words),
+                "--workers",
+                "2",
+                "--quiet",
+            ],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return call
+
+
+def test_workers_need_no_shared_memory(finished, without_shared_memory):
+    short = ("--labels", "hard", "--epochs", "1", "--seeds", "2", "--json")
+    assert without_shared_memory("evaluate", finished / "set.h5", *short).stderr == ""
+
+
+@pytest.mark.slow
+def test_a_run_whose_workers_share_the_steps_of_matching_needs_no_shared_memory(
+    without_shared_memory, tmp_path
+):
+    recipe = write_recipe(tmp_path, TINY.replace("span = 1", "segments = 2\nspan = 1"))
+    without_shared_memory("run", recipe, "--out", tmp_path / "run")
+    alone = tmp_path / "alone"
+    assert run(["run", str(recipe), "--out", str(alone), "--workers", "1", "--quiet"]) == 0
+    assert outputs_of(tmp_path / "run") == outputs_of(alone)

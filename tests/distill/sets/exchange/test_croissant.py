@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -26,6 +27,19 @@ def exported(finished, command, tmp_path):
         return out, json.loads((out / "croissant.json").read_text(encoding="utf-8"))
 
     return call
+
+
+def test_a_table_tells_classes_of_one_name_apart(exported, run_copy):
+    path = run_copy / "set.h5"
+    content = read_set(path)
+    names = ["crane", "crane", *content.manifest["class_names"][2:]]
+    write_set(path, replace(content, manifest={**content.manifest, "class_names": names}))
+    out, _ = exported("parquet", path=path)
+    from pyarrow import parquet
+
+    stated = parquet.read_schema(out / "data" / "train-00000-of-00001.parquet").metadata
+    features = json.loads(stated[b"huggingface"])["info"]["features"]
+    assert features["label"]["names"][:3] == ["0 crane", "1 crane", "2 two"]
 
 
 @pytest.mark.parametrize("form", [*FORMS, "parquet"])
