@@ -65,3 +65,28 @@ def labels_table(result: dict[str, Any]) -> list[str]:
         f"{result['images']:,} coded images, {len(result['seeds'])} students at a learning rate of "
         f"{result['lr']:g}, on {result['validation_images']:,} held-out training images.",
     ]
+
+
+def ways_table(result: dict[str, Any]) -> list[str]:
+    """Students by their labels and by what differs in their training; see `student_ways.py`."""
+    rows, students = [], list[str]()
+    for name, run in result["runs"].items():
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in run["rows"]:
+            found.setdefault((row["labels"], row["way"]), {})[row["student"]] = row
+            students += [row["student"]] if row["student"] not in students else []
+        for (labels, way), cells in found.items():
+            words = f"`{way}`" if way else "as the recipe has it"
+            start = [name] if len(result["runs"]) > 1 else []
+            rows.append([*start, f"`{labels}`", words, *(percent(cells[s]) for s in students)])
+    first = ["run"] if len(result["runs"]) > 1 else []
+    heads = [*first, "labels", "training", *(f"`{student}`" for student in students)]
+    images = {f"{run['images']:,}" for run in result["runs"].values()}
+    held = {f"{run['validation_images']:,}" for run in result["runs"].values()}
+    where = "images of the set" if result["on"] == "set" else "random real images"
+    return [
+        *table(heads, rows, words=len(heads) - len(students)),
+        "",
+        f"{' and '.join(sorted(images))} {where}, {len(result['seeds'])} students, on "
+        f"{' and '.join(sorted(held))} held-out training images.",
+    ]

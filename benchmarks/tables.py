@@ -1,4 +1,4 @@
-"""Make the tables of README.md and of two pages of docs/ from benchmarks/results/*.json.
+"""Make the tables of README.md and of three pages of docs/ from benchmarks/results/*.json.
 
     python benchmarks/tables.py           # rewrite the pages, and the leaderboard
     python benchmarks/tables.py --check   # exit 1 if one of them is not up to date
@@ -20,7 +20,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from bytes_tables import AGAINST_CODED, against_coded, labels_table
+from bytes_tables import AGAINST_CODED, against_coded, labels_table, ways_table
 from code_state import RESULTS, ROOT
 from cost_tables import (
     TIMES,
@@ -37,7 +37,10 @@ from measured import source_bytes
 
 from distill.recipes.stages import MAKERS
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "paper.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("results.md", "paper.md", "methods/why.md")),
+)
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 SOURCES = {
     "hard": "hard labels",
@@ -322,6 +325,7 @@ KINDS = {
     "plans": plans_table,
     "budgets": refinement_table,
     "lr": labels_table,
+    "on": ways_table,
 }
 
 

@@ -32,7 +32,7 @@ from synth.augment import Augmentation, MixKind
 from synth.committee.relabel import StoredVotes, labelled_online
 from synth.committee.strategies.stored import refined, self_mixed, soft_hard_soft, with_classes
 from synth.images import HardLogits, Images, LabelLogits, images_at
-from synth.training.batches import Batch, shuffled_batches
+from synth.training.batches import Batch, mixed_batches, shuffled_batches
 from synth.training.discriminator import Discriminator
 from synth.training.loop import TrainSettings, train
 
@@ -158,7 +158,8 @@ def _labelled(
         return _stored(table, votes, images, hard, generator)
     labeller = _labeller(table, judged, job, images)
     if labeller is not None:
-        drawn, parts, mix = _own_views(table, job) or relabel_views(judged.relabel), 1, table.mix
+        drawn, parts = _own_views(table, job) or relabel_views(judged.relabel), 1
+        mix = job.way.mix or table.mix
         if job.labels == "votes" and table.views is None:
             # Random images with votes are the control of stored ones: batched and mixed alike.
             size, parts, mix = label_batches(judged)
@@ -169,8 +170,13 @@ def _labelled(
     content = judged.content
     if job.labels == "learned" and content.learned is not None and job.group == STUDENTS:
         soft = known_logits(job, content.learned, content.seen_hard).to(context.device)
-    views = _views(context, table, judged, job)
-    return lambda epoch: shuffled_batches(images, soft, size, views, generator)
+    views, kind = _views(context, table, judged, job), job.way.mix or "none"
+
+    def batches(epoch: int) -> Iterable[Batch]:
+        plain = shuffled_batches(images, soft, size, views, generator)
+        return plain if kind == "none" else mixed_batches(plain, kind, generator)
+
+    return batches
 
 
 def check_labels(table: EvaluateTable, judged: EvaluatedSet) -> None:

@@ -1,8 +1,9 @@
 """How students are trained, chosen on the validation split, for the set and its controls alike.
 
 Choices are made one after the other, each for every kind of student (group, network and label
-source) by itself: the optimiser with its learning rate, then the temperature of soft labels, then
-the weight of the class in them. Each trains a student in every way; the first of equals wins.
+source) by itself: the optimiser with its learning rate, then how views of the students' own are
+mixed, then the temperature of soft labels, then the weight of the class in them. Each trains a
+student in every way; the first of equals wins.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from distill.evaluation.protocols import trained_labels
 from distill.recipes.tables.evaluate import EvaluateTable
 
 # Keys of [evaluate] that list candidates.
-TRIED = ("optimizers", "lr_factors", "temperatures", "hard_weights")
+TRIED = ("optimizers", "lr_factors", "mixes", "temperatures", "hard_weights")
 
 # Trains and tests the students of a task.
 Measure = Callable[[str, Sequence[StudentJob]], Sequence[tuple[StudentJob, Grade]]]
@@ -46,6 +47,11 @@ def choices(table: EvaluateTable) -> Iterator[Choice]:
         names: list[str] = [*table.optimizers] or [""]
         pairs = list(product(names, table.lr_factors or [1.0]))
         yield Choice("choose lr", (), lambda _: [Way(name, factor) for name, factor in pairs])
+    if table.mixes:
+        kinds = table.mixes
+        yield Choice(
+            "choose mix", ("learned",), lambda way: [replace(way, mix=kind) for kind in kinds]
+        )
     if table.temperatures:
         values = table.temperatures
         yield Choice(
@@ -139,6 +145,7 @@ def _read_way(kind: str, values: Any) -> Way:
                 "lr_factors": [way.lr_factor],
                 "temperature": way.temperature,
                 "hard_weight": way.hard_weight or 0.0,
+                **({"views": "crop", "mixes": [way.mix]} if way.mix else {}),
             }
         )
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from distill.names.entries import ProtocolEntry, Registry
 UNCHANGED: dict[str, Any] = {
     "optimizers": [],
     "lr_factors": [],
+    "mixes": [],
     "temperatures": [],
     "hard_weights": [],
     "hard_weight": 0.0,

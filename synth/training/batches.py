@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
-from synth.augment import Augmentation, Mix
+from synth.augment import Augmentation, Mix, draw_mix
 from synth.images import Images, LabelLogits, images_at
+
+# The least probability in a mixed label.
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -75,3 +79,19 @@ def shuffled_batches(
             batch = augmentation.sample(len(index), size, generator).apply(batch)
         soft = labels[index.to(labels.device, non_blocking=True)]
         yield Batch(batch, soft, ids=index)
+
+
+def mixed_batches(
+    batches: Iterable[Batch], kind: Literal["cutmix", "mixup"], generator: Generator
+) -> Iterator[Batch]:
+    """The batches with their images mixed, and their labels in the same shares.
+
+    Labels are mixed as probabilities. Source: Zhang et al. 2018 (Mixup), Yun et al. 2019 (CutMix).
+    """
+    for batch in batches:
+        size = (batch.images.shape[2], batch.images.shape[3])
+        mix = draw_mix(kind, len(batch.images), size, generator)
+        share, own = mix.own_share(size), batch.labels.softmax(dim=1)
+        others = own[mix.partners.to(own.device, non_blocking=True)]
+        labels = (share * own + (1 - share) * others).clamp_min(_LEAST).log()
+        yield replace(batch, images=mix.apply(batch.images), labels=labels, mix=mix)

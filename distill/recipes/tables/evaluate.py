@@ -56,6 +56,9 @@ class EvaluateTable(Table):
         list[Literal["sgd", "adam", "adamw", "muon", "trajectory"]], BeforeValidator(split_commas)
     ] = Field(default=[])
     lr_factors: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
+    mixes: Annotated[list[Literal["none", "cutmix", "mixup"]], BeforeValidator(split_commas)] = (
+        Field(default=[])
+    )
     temperatures: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
     hard_weights: Annotated[
         list[Annotated[float, Field(ge=0, lt=1)]], BeforeValidator(split_commas)
@@ -91,8 +94,11 @@ class EvaluateTable(Table):
     @model_validator(mode="after")
     def _draws_views_anew(self) -> EvaluateTable:
         """Views of the students' own have no stored labels."""
-        if self.views is None and self.mix != "none":
-            raise ValueError("evaluate.mix mixes the views of evaluate.views; set views, or no mix")
+        if self.views is None and (self.mix != "none" or self.mixes):
+            key = "mixes" if self.mixes else "mix"
+            raise ValueError(
+                f"evaluate.{key} mixes the views of evaluate.views; set views, or leave out {key}"
+            )
         changed = [name for name in ("gift", "hard_share", "self_mix") if getattr(self, name)]
         if self.views is not None and changed:
             raise ValueError(

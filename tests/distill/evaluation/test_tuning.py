@@ -103,6 +103,48 @@ def test_each_kind_chooses_by_itself_and_from_the_same_candidates(measured):
     assert all(job.trial and job.seed == 0 for _, trials in asked for job in trials)
 
 
+def test_views_of_the_students_own_are_mixed_as_validation_finds_best():
+    jobs = plan_jobs(["a"], 1, ["hard", "learned", "votes"], EVERY, ["votes"])
+    best = {"hard": "cutmix", "votes": "mixup"}
+    asked = []
+
+    def measure(task, trials):
+        asked.append((task, [job.name for job in trials]))
+        return [(job, Grade(float(best[job.labels] == job.way.mix))) for job in trials]
+
+    table = table_of(views="crop", mixes=["none", "mixup", "cutmix"])
+    ways = choose_ways(table, jobs, measure, {})
+    ((task, names),) = asked
+    assert task == "choose mix"
+    assert "students/a/hard/0/mix=cutmix/trial" in names
+    assert len(names) == len(set(names)) == 3 * len(ways)
+    assert {kind: way.mix for kind, way in ways.items()} == {
+        "students/a/hard": "cutmix",
+        "students/a/votes": "mixup",
+        "random/a/hard": "cutmix",
+        "random/a/votes": "mixup",
+        "whole/a/hard": "cutmix",
+    }
+    described = json.loads(json.dumps(describe_ways(table, ways, 7)))
+    assert stated_ways({"protocol": {"tuned": described}}) == ways
+    with pytest.raises(ValueError, match=r"evaluate\.mixes mixes the views"):
+        table_of(mixes=["mixup"])
+
+
+def test_hard_labels_are_mixed_where_that_was_chosen(run_copy, recipe, command):
+    def chosen(mix):
+        keys = ("labels=hard", "views=crop", f"mixes={mix}", "seeds=1", "epochs=3")
+        words = (word for key in keys for word in ("--set", f"evaluate.{key}"))
+        assert command("run", recipe, "--out", run_copy, "--quiet", *words).code == 0
+        return json.loads((run_copy / "evaluation.json").read_text())
+
+    plain, mixed = chosen("none"), chosen("mixup")
+    for found, mix in ((plain, "none"), (mixed, "mixup")):
+        assert {way["mix"] for way in found["protocol"]["tuned"]["chosen"].values()} == {mix}
+    assert plain["students"] != mixed["students"]
+    assert plain["controls"]["random"] != mixed["controls"]["random"]
+
+
 def test_the_plan_counts_the_trainings_that_a_choice_takes(measured):
     asked, measure = measured
     jobs = plan_jobs(["a"], 2, ["hard", "learned", "votes"], EVERY, ["votes"])
