@@ -1,4 +1,4 @@
-"""Errors of the algorithms, and the one that every library words for itself. Imports no torch."""
+"""Errors of the algorithms, and how a lack of memory is recognised. Imports no torch."""
 
 from __future__ import annotations
 

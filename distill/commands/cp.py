@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -18,7 +19,8 @@ from distill.terminal import echo, echo_json, echo_lines
 def cp(recipe: str, dest: Path, as_json: bool, debug: bool) -> None:
     """Copy RECIPE to the file DEST, to edit it; an existing file is never replaced.
 
-    DEST may be a folder, or -, which prints the recipe.
+    DEST may be a folder, or -, which prints the recipe. What RECIPE names as `within_bytes` is left
+    out: a copy is for other images, which that one does not read.
 
     \b
     Example:
@@ -30,7 +32,7 @@ def cp(recipe: str, dest: Path, as_json: bool, debug: bool) -> None:
 
     name = Path(recipe).name.removesuffix(".toml")
     path = dest / f"{name}.toml" if dest.is_dir() else dest
-    text = recipe_text(recipe)
+    text = re.sub(r"^within_bytes = .*\n", "", recipe_text(recipe), flags=re.MULTILINE)
     if str(dest) == "-":
         if as_json:
             raise RecipeError("--json says where the copy lies, and - makes none; leave one out")

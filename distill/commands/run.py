@@ -85,11 +85,12 @@ def _run(
     budget: int | None = None,
 ) -> None:
     from distill.recipes.early import check_early
-    from distill.recipes.loading import load_recipe
+    from distill.recipes.loading import load_recipe, recipe_within
 
     resolved = load_recipe(recipe, list(overrides), seed, budget)
-    if budget is not None and not quiet and resolved.name != Path(recipe).stem:
-        echo(f"note: within a budget of bytes, {recipe} is made as {resolved.name}", err=True)
+    read = recipe if budget is None else recipe_within(recipe, list(overrides))
+    if read != recipe and not quiet:
+        echo(f"note: within a budget of bytes, {recipe} is made as {read}", err=True)
     check_early(resolved)
     shown = chosen_loggers(log)
     # Not above: they import torch, and a wrong recipe should not take seconds to be told.

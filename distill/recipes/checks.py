@@ -138,7 +138,7 @@ def check_networks(recipe: Recipe, data: RealData, *, only: Collection[str] | No
         )
     if only is not None:
         return
-    _check_heads(recipe, built)
+    _check_heads(recipe, built, data)
     if recipe.recover is not None and recipe.recover.reads_norms and recipe.committee:
         for spec in recipe.recover.members or recipe.committee.members:
             try:
@@ -147,14 +147,14 @@ def check_networks(recipe: Recipe, data: RealData, *, only: Collection[str] | No
                 raise RecipeError(f"recover.bn_weight, member {spec}: {error}") from None
 
 
-def _check_heads(recipe: Recipe, built: Mapping[str, nn.Module]) -> None:
+def _check_heads(recipe: Recipe, built: Mapping[str, nn.Module], data: RealData) -> None:
     """Raise RecipeError for experts whose features cannot be compared."""
     if recipe.match is None or recipe.experts is None or not recipe.match.reads_features:
         return
     for spec in recipe.experts.all_networks:
         try:
-            with watch_head(built[spec]):
-                pass
+            with watch_head(built[spec]), torch.device("meta"):
+                built[spec](torch.empty(2, data.channels, *data.size))
         except ValueError as error:
             raise RecipeError(f"match.objective, network {spec}: {error}") from None
 

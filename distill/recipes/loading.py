@@ -39,11 +39,27 @@ def load_recipe(
     Raises:
         RecipeError: for an unknown recipe, key or value, in one line.
     """
+    if budget is not None:
+        name = recipe_within(name, overrides or [])
+    return load_tables(name, recipe_tables(name), overrides, seed, budget)
+
+
+def recipe_within(name: str, overrides: list[str]) -> str:
+    """The recipe that is read for this one within a budget of bytes: another, or itself.
+
+    Args:
+        name: as of `load_recipe`.
+        overrides: as there; they may set `within_bytes`, or leave it out.
+
+    Raises:
+        RecipeError: as there.
+    """
     raw = recipe_tables(name)
+    for override in overrides:
+        if override.partition("=")[0].strip() == "within_bytes":
+            _override(raw, override)
     within = raw.get("within_bytes")
-    if budget is not None and isinstance(within, str):
-        name, raw = within, recipe_tables(within)
-    return load_tables(name, raw, overrides, seed, budget)
+    return within if isinstance(within, str) else name
 
 
 def recipe_tables(name: str) -> dict[str, Any]:

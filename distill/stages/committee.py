@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from distill.errors import WorkError
 from distill.recipes.build import build_views
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
@@ -83,6 +84,11 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     held_images, held_labels = context.split("validation")
     network = member_network(context, spec, index)
     if comes_trained(context, spec, table.weights, network):
+        if table.weight_bits is not None:
+            raise WorkError(
+                f"committee.weight_bits rounds weights while they are trained, but {spec} comes "
+                "trained; leave it out"
+            )
         return _pretrained(context, network, table.epochs)
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
@@ -114,8 +120,8 @@ def _trainings(
 ) -> list[tuple[nn.Module, TrainSettings]]:
     """A training of all epochs, or two of half of them, of which the second rounds the weights.
 
-    The second is a whole training too, with a schedule of its own: rounded from the first step on,
-    networks of digits with 3 bits stayed 2 points below.
+    The second is a whole training too, with a schedule of its own: networks that are rounded from
+    the first step on learn less.
     """
     if weight_bits is None:
         return [(network, settings)]

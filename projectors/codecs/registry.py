@@ -7,6 +7,7 @@ Packages bring theirs as entry points of the group `limbeck.codecs`, by the code
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,7 +157,9 @@ def encode(codec: LabelCodec, labels: Labels) -> bytes:
     with _named(codec):
         payload = codec.encode(labels)
         container = unpack(payload)
-    if container.config != codec.config() or container.spec != labels.spec:
+    # As the container keeps it: JSON has lists where a config may have tuples.
+    config = json.loads(json.dumps(codec.config()))
+    if container.config != config or container.spec != labels.spec:
         raise CodecError(
             f"codec {codec.codec_id} gives a container of {container.config}, {container.spec}, "
             f"for labels of {labels.spec}; mend its encode"

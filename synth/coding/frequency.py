@@ -78,7 +78,7 @@ class Frequency:
             raise CodingError(f"images of {c} channels; frequencies keep 1 or 3")
 
     def reaching(self) -> Frequency:
-        """The same with a `largest` that no pixels in [0, 1] pass, where this one is too little.
+        """The same with a `largest` that no pixels in [0, 1] pass, up to 1024, where this is less.
 
         No coefficient of a block is larger than the norm of its pixels less one half.
 

@@ -17,7 +17,7 @@ def watch_head(network: nn.Module) -> Iterator[list[Tensor]]:
     """Record the inputs of the last linear layer, call by call, while the block runs.
 
     Raises:
-        ValueError: if the network has no linear layer.
+        ValueError: if the network has no linear layer, or makes no use of the last one.
     """
     heads = [module for module in network.modules() if isinstance(module, nn.Linear)]
     if not heads:
@@ -28,6 +28,11 @@ def watch_head(network: nn.Module) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+    if not seen:
+        raise ValueError(
+            "the network's last linear layer is not what gives its logits, so it has no features "
+            "to take; define the head last, or choose another"
+        )
 
 
 @torch.no_grad()

@@ -173,7 +173,10 @@ def _is_finite(learned: Learned) -> bool:
 
 
 def _refuse(state: MatchState, found: MeanGradient, settings: MatchSettings) -> MatchState:
-    """Restore the last good values, without momentum and with a lower student learning rate."""
+    """Restore the last good values, without momentum and with a lower student learning rate.
+
+    Features alone have no inner loop, and leave the rate as it is.
+    """
     refusals = state.refusals + 1
     if refusals >= settings.patience:
         measured, advice = _measured(found)
@@ -183,7 +186,9 @@ def _refuse(state: MatchState, found: MeanGradient, settings: MatchSettings) -> 
     images, labels, log_student_lr = (
         replace(moments, mean=torch.zeros_like(moments.mean)) for moments in state.good.moments
     )
-    lowered = (state.good.log_student_lr - 0.1).clamp(min=math.log(settings.smallest_student_lr))
+    lowered = state.good.log_student_lr
+    if found.distance is not None:
+        lowered = (lowered - 0.1).clamp(min=math.log(settings.smallest_student_lr))
     restored = replace(state.good, log_student_lr=lowered, moments=(images, labels, log_student_lr))
     return MatchState(state.step + 1, refusals, restored, restored)
 

@@ -175,7 +175,7 @@ def shown(name: str) -> str:
 def heif_remedy(passed: Counter[str]) -> str:
     """What to do for HEIC pictures that were passed over, "" where there are none."""
     count = sum(passed[suffix] for suffix in _HEIF)
-    return f"{count} of its files are HEIC pictures: pip install 'limbeck[heic]'" if count else ""
+    return f"HEIC pictures among them: {count}; pip install 'limbeck[heic]'" if count else ""
 
 
 def passed_note(listings: Iterable[Listing], beside: int) -> str:

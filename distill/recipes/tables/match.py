@@ -125,6 +125,11 @@ class MatchTable(MakerTable):
                 'match.objective = "features" learns no labels; set match.labels = "fixed", or '
                 'match.objective = "both"'
             )
+        if not self.matches_parameters and self.taught and not self.later_weight:
+            raise ValueError(
+                f'match.labels = "{self.labels}" label views for the cross-entropy, but '
+                "match.later_weight is 0, and the features alone have none; give it a weight"
+            )
         if self.reads_features and self.later_weight and self.labels == "target":
             raise ValueError(
                 'match.labels = "target" are those of the later snapshot itself, whose '

@@ -17,7 +17,7 @@ from distill.sets.coded_images import CodedImages
 from distill.stages.budget import coded_images, image_budget, rate_within
 from distill.stages.match.features import feature_sampler, feature_term
 from distill.stages.match.taught import view_labels
-from distill.store.experts import read_info, read_snapshots
+from distill.store.experts import ExpertsInfo, read_info, read_snapshots
 from synth.errors import DivergedError
 from synth.formation import decode_images
 from synth.matching.mean_gradient import MatchProblem
@@ -83,21 +83,7 @@ def match_problem(
     """
     info = read_info(context.run.path / EXPERTS)
     networks = [context.network(own.network, MATCH_STAGE) for own in info.networks]
-    views = build_views(context.recipe.data.augmentation, one_per_batch=True)
-    window = start_window(table)
-    samplers = [
-        SegmentSampler(
-            len(own.experts),
-            window,
-            table.inner_steps,
-            table.batch_size,
-            views,
-            own.experts.start,
-            network=index,
-        )
-        for index, own in enumerate(info.networks)
-    ]
-
+    samplers = _samplers(context, table, info)
     features = feature_sampler(context, table, count)
 
     def choose(step: int) -> list[SegmentChoice]:
@@ -134,6 +120,24 @@ def match_problem(
         rate=_rate(context, table, coded),
         features=feature_term(context, table),
     )
+
+
+def _samplers(context: Context, table: MatchTable, info: ExpertsInfo) -> list[SegmentSampler]:
+    """A sampler of segments for each network of the experts."""
+    views = build_views(context.recipe.data.augmentation, one_per_batch=True)
+    window = start_window(table)
+    return [
+        SegmentSampler(
+            len(own.experts),
+            window,
+            table.inner_steps,
+            table.batch_size,
+            views,
+            own.experts.start,
+            network=index,
+        )
+        for index, own in enumerate(info.networks)
+    ]
 
 
 def _images_at_once(table: MatchTable, count: int) -> int:

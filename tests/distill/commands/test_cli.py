@@ -164,6 +164,14 @@ def test_cp_writes_a_recipe_that_runs(command, tmp_path):
     assert load_recipe(str(tmp_path / "mine.toml")).data == load_recipe("digits").data
 
 
+def test_a_copy_keeps_its_own_images_within_a_budget(command, tmp_path):
+    assert command("cp", "digits", tmp_path / "mine.toml").code == 0
+    text = (tmp_path / "mine.toml").read_text().replace("size = 16", "size = 12")
+    (tmp_path / "mine.toml").write_text(text)
+    found = load_recipe(str(tmp_path / "mine.toml"), budget=1900)
+    assert (found.name, found.data.size, found.budget_bytes) == ("mine", 12, 1900)
+
+
 def test_cp_into_a_folder_keeps_the_name(command, tmp_path):
     assert command("cp", "digits", tmp_path).code == 0
     (tmp_path / "copies").mkdir()
@@ -173,7 +181,9 @@ def test_cp_into_a_folder_keeps_the_name(command, tmp_path):
 
 def test_cp_to_a_dash_prints_the_recipe(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert command("cp", "digits", "-").out == recipe_text("digits")
+    assert command("cp", "digits-2kb", "-").out == recipe_text("digits-2kb")
+    printed = command("cp", "digits", "-").out
+    assert printed == recipe_text("digits").replace('within_bytes = "digits-2kb"\n', "")
     assert contents(tmp_path) == {}
 
 

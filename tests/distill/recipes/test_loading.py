@@ -81,6 +81,9 @@ def test_a_recipe_names_the_one_that_is_better_within_a_budget(tmp_path):
     assert found.budget_bytes == 1900
     assert (found.name, found.match.iterations) == ("digits-2kb", 7)
     assert load_recipe("digits").name == "digits"
+    assert load_recipe("digits", ["within_bytes="], budget=1900).name == "digits"
+    other = load_recipe("digits", ["within_bytes=digits-exact"], budget=1900)
+    assert other.name == "digits-exact"
 
     text = f'within_bytes = "no-such-recipe"\n{TINY}'
     (tmp_path / "lost.toml").write_text(text)

@@ -197,7 +197,7 @@ def test_a_relative_path_is_looked_for_in_the_folders_above_a_run(tmp_path, monk
     for source in ("folder:others", "digits", f"folder:{tmp_path}/x", "hf:photos", "folder:"):
         assert source_near(source, run) == source
     deeper = run / "a" / "b"
-    deeper.mkdir(parents=True)  # too far below for data that somebody else's may be
+    deeper.mkdir(parents=True)  # too far below to look up
     assert source_near("folder:photos", deeper) == "folder:photos"
     (tmp_path / "photos").mkdir()  # what lies where the program runs comes first
     assert source_near("folder:photos", run) == "folder:photos"

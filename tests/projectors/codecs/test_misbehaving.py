@@ -61,6 +61,11 @@ def test_a_codec_that_keeps_its_word_is_used(own):
     assert torch.equal(decode(encode(own(), LABELS)).logits, LABELS.logits)
 
 
+def test_a_config_may_have_tuples(own, monkeypatch):
+    monkeypatch.setattr(Own, "config", lambda self: {**describe(self), "parts": (1, 2)})
+    assert encode(own(), LABELS)
+
+
 @pytest.mark.parametrize(
     ("instead", "words"),
     [

@@ -229,6 +229,10 @@ def test_features_that_are_not_finite_are_refused(make, state):
     said = r"features was nan after 2 refused updates in a row; lower match\.image_lr$"
     with pytest.raises(DivergedError, match=said):
         list(match_trajectories(state, 5, problem, gradient=Adjoint(), settings=settings))
+    refused = match_trajectories(state, 2, problem, gradient=Adjoint(), settings=MatchSettings())
+    for after, step in refused:
+        assert not step.applied
+        assert torch.equal(after.now.log_student_lr, state.now.log_student_lr)
 
 
 def test_a_choice_without_images_and_a_network_without_a_head_are_refused(make, state):

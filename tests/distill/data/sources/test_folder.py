@@ -344,7 +344,9 @@ def test_a_folder_of_heic_pictures_alone_names_the_extra(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "IMG_0001.HEIC").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"2 of its files are HEIC.*pip install 'limbeck\[heic\]'"):
+    with pytest.raises(
+        DataError, match=r"HEIC pictures among them: 2; pip install 'limbeck\[heic\]'"
+    ):
         load_data(f"folder:{tmp_path}")
 
 
@@ -360,7 +362,7 @@ def test_files_that_are_passed_over_are_counted_and_said(tmp_path, write_classes
     [note] = load_data(f"folder:{root}").notes
     assert note == (
         "20 pictures are read; files passed over: 1 without suffix, 1 .bak, 3 .heic, 1 .txt, "
-        "1 pictures beside the class folders; 3 of its files are HEIC pictures: pip install "
+        "1 pictures beside the class folders; HEIC pictures among them: 3; pip install "
         "'limbeck[heic]'; 1 of them hold pictures: give them the suffix of their kind; sort those "
         "into class folders"
     )

@@ -193,6 +193,10 @@ def test_a_plan_of_features_alone_has_no_gradient_of_inner_steps(alone, command)
     [
         (["match.labels=learned"], 'match.objective = "features" learns no labels'),
         (["match.labels=target"], 'match.labels = "target" are those of the later snapshot'),
+        (
+            ["match.labels=votes", "match.later_weight=0", "match.label_init=hard"],
+            'match.labels = "votes" label views for the cross-entropy',
+        ),
         (["match.objective=feature"], "match.objective: it should be"),
         (["match.feature_weight=0"], "match.feature_weight: it should be greater than 0"),
     ],
@@ -210,3 +214,21 @@ def test_experts_without_a_linear_layer_are_refused(alone, monkeypatch, refused,
     monkeypatch.setattr("distill.recipes.checks.build_network", convolution)
     message = refused(2, "run", alone, "--out", tmp_path / "out")
     assert f"match.objective, network {NETWORKS[0]}: the network has no linear layer" in message
+
+
+def test_a_last_linear_layer_that_is_not_the_head_is_refused(alone, monkeypatch, refused, tmp_path):
+    class Unused(nn.Module):
+        def __init__(self, pixels, classes):
+            super().__init__()
+            self.head = nn.Linear(pixels, classes)
+            self.other = nn.Linear(3, 3)
+
+        def forward(self, images):
+            return self.head(images.flatten(1))
+
+    def unused(spec, channels, size, classes, seed):
+        return Unused(channels * size[0] * size[1], classes)
+
+    monkeypatch.setattr("distill.recipes.checks.build_network", unused)
+    message = refused(2, "run", alone, "--out", tmp_path / "out")
+    assert "last linear layer is not what gives its logits" in message
