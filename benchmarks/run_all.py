@@ -106,6 +106,7 @@ ENTRIES = (
     Entry("fashion-mnist-30kb-resnet", after=("fashion-mnist-30kb",)),
     Entry("coded-labels", after=("fashion-mnist-30kb",)),
     Entry("fashion-mnist-30kb-network"),
+    Entry("network-ways", after=("fashion-mnist-30kb-network",)),
     Entry("fashion-mnist-30kb-network-resnet", after=("fashion-mnist-30kb-network",)),
 )
 

@@ -1,4 +1,4 @@
-"""Make the tables of README.md and of two pages of docs/ from benchmarks/results/*.json.
+"""Make the tables of README.md and of three pages of docs/ from benchmarks/results/*.json.
 
     python benchmarks/tables.py           # rewrite the pages, and the leaderboard
     python benchmarks/tables.py --check   # exit 1 if one of them is not up to date
@@ -39,7 +39,7 @@ from distill.recipes.stages import MAKERS
 
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("results.md", "paper.md")),
+    *(ROOT / "docs" / name for name in ("results.md", "paper.md", "methods/why.md")),
 )
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 SOURCES = {

@@ -1,4 +1,4 @@
-"""Put the result files that docs/results.md links to on the site: a hook, see mkdocs.yml."""
+"""Put the result files that pages link to on the site: a hook, see mkdocs.yml."""
 
 from pathlib import Path
 from typing import Any
@@ -18,4 +18,5 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Let links into the source tree point at these copies."""
-    return markdown.replace(f"({_IN_SOURCE}", f"({_ON_SITE}")
+    nested = markdown.replace(f"(../{_IN_SOURCE}", f"(../{_ON_SITE}")
+    return nested.replace(f"({_IN_SOURCE}", f"({_ON_SITE}")
