@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from distill.names import selection
 from distill.recipes.specs import parse_codec
+from distill.recipes.tables.committee import CommitteeTable
+from distill.recipes.tables.data import DataTable
+from distill.recipes.tables.encode import EncodeTable
+from distill.recipes.tables.experts import ExpertsTable
+from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.projector import ProjectorTable
 from distill.recipes.tables.recover import RecoverTable
 from distill.recipes.tables.select import SelectTable
 
-if TYPE_CHECKING:
-    from distill.recipes.schema import Recipe
+
+class Tables(Protocol):
+    """The tables of a recipe; None for those that it does not have."""
+
+    data: DataTable
+    experts: ExpertsTable | None
+    match: MatchTable | None
+    committee: CommitteeTable | None
+    recover: RecoverTable | None
+    select: SelectTable | None
+    projector: ProjectorTable | None
+    encode: EncodeTable | None
 
 
-def problem_between_tables(recipe: Recipe) -> str | None:
+def problem_between_tables(recipe: Tables) -> str | None:
     """The first thing in which one table rules out another, in a sentence; None for none."""
     return (
         _match_problem(recipe)
@@ -23,7 +39,7 @@ def problem_between_tables(recipe: Recipe) -> str | None:
     )
 
 
-def _match_problem(recipe: Recipe) -> str | None:
+def _match_problem(recipe: Tables) -> str | None:
     """The segments that matching draws must lie within what the experts record.
 
     What labels the views of its inner steps must be there.
@@ -47,7 +63,7 @@ def _match_problem(recipe: Recipe) -> str | None:
     return None
 
 
-def _recover_problem(recipe: Recipe) -> str | None:
+def _recover_problem(recipe: Tables) -> str | None:
     """Recovery can draw no more members than there are; a kept background needs pixels."""
     table, committee = recipe.recover, recipe.committee
     if table is None or committee is None:
@@ -67,7 +83,7 @@ def _recover_problem(recipe: Recipe) -> str | None:
     return _recover_keys_problem(recipe, table)
 
 
-def _recover_keys_problem(recipe: Recipe, table: RecoverTable) -> str | None:
+def _recover_keys_problem(recipe: Tables, table: RecoverTable) -> str | None:
     """Keys that ask for something that others rule out, or do not ask for."""
     if recipe.data.zca:
         reads = {"background": table.background == "kept", "anchors": table.reads_anchors}
@@ -87,7 +103,7 @@ def _recover_keys_problem(recipe: Recipe, table: RecoverTable) -> str | None:
     return _candidates_problem("recover", table) if tiled else None
 
 
-def _select_problem(recipe: Recipe) -> str | None:
+def _select_problem(recipe: Tables) -> str | None:
     """Some selections need teachers."""
     table = recipe.select
     if table is None:
@@ -108,7 +124,7 @@ def _select_problem(recipe: Recipe) -> str | None:
     return _candidates_problem("select", table) if table.method == "mosaics" else None
 
 
-def _encode_problem(recipe: Recipe) -> str | None:
+def _encode_problem(recipe: Tables) -> str | None:
     """Teachers that were trained with rounded weights are kept with as many bits."""
     committee, codec = recipe.committee, None if recipe.encode is None else recipe.encode.codec
     network = None if codec is None else parse_codec(codec).parts.get("network")

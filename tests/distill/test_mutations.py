@@ -11,6 +11,7 @@ from distill.__main__ import run
 from distill.commands.cli import COMMANDS
 from distill.names import EXPERT_LAYOUTS, FORMATS, LAYOUTS
 from distill.recipes.stages import STAGE_ENTRIES
+from projectors.codecs.registry import CODECS
 from tests.distill.fuzz_cases import Tally
 from tests.distill.mutations import estate as own
 from tests.distill.mutations import foreign, stopped
@@ -37,6 +38,15 @@ def estate(finished, recipe, tmp_path_factory):
     foreign.build(folder)
     stopped.build(folder, finished, run)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_our_codecs():
+    """The codec of a user's own that these commands register is forgotten again."""
+    before = dict(CODECS)
+    yield
+    for name in CODECS.keys() - before.keys():
+        del CODECS[name]
 
 
 def readers():

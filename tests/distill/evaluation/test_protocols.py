@@ -158,7 +158,7 @@ def test_labels_of_stored_views_are_refused(judged):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"mix": "cutmix"}, "set views, or no mix"),
+        ({"mix": "cutmix"}, "set views, or leave out mix"),
         ({"protocol": "rded", "gift": 0.1}, "gift changes stored labels"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import projectors.fitting.loop
+import synth.matching.mean_gradient
 import synth.recovery.loop
 import synth.training.loop
 from distill.store.experts import read_info
@@ -82,20 +83,21 @@ def test_update_that_breaks_a_weight_is_noticed_in_its_epoch():
 def test_matching_refuses_the_first_bad_step_and_stops(
     value, run_copy, recipe, command, refused, monkeypatch
 ):
-    real, calls = synth.matching.outer_loop._gradients, []
+    real, calls = synth.matching.mean_gradient._gradients, []
 
     def poisoned(now, choices, problem, method):
         calls.append(now)
         found, labels = real(now, choices, problem, method)
         if len(calls) > 3:
             for part in found:
-                part.images.fill_(value)
-                object.__setattr__(part, "distance", part.distance * value)
+                images, _, _, distance, *_ = part
+                images.fill_(value)
+                distance.mul_(value)
         return found, labels
 
     words = ("match", recipe, "--out", run_copy, "--quiet", "--set")
     with monkeypatch.context() as patch:
-        patch.setattr(synth.matching.outer_loop, "_gradients", poisoned)
+        patch.setattr(synth.matching.mean_gradient, "_gradients", poisoned)
         line = refused(3, *words, "match.iterations=20")
     patience = MatchSettings().patience
     assert f"match diverged at outer step {2 + patience}" in line
