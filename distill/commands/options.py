@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from distill.errors import suggestion
 from distill.names import LOGGERS, NO_LOGGER, allowed_code, recipe_names
+from distill.terminal import echo
+
+if TYPE_CHECKING:
+    from distill.recipes.schema import Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -102,6 +106,29 @@ def html_page(shows: str) -> Callable[[Command], Command]:
         type=click.Path(path_type=Path, dir_okay=False),
         help=f"Also write a page with {shows}.",
     )
+
+
+def read_recipe(
+    name: str,
+    overrides: Sequence[str],
+    *,
+    seed: int | None = None,
+    budget: int | None = None,
+    quiet: bool = False,
+) -> Recipe:
+    """The recipe of a command, checked as far as that takes no torch; see `load_recipe`.
+
+    Unless quiet, a note says where another one is read within a budget.
+    """
+    from distill.recipes.early import check_early
+    from distill.recipes.loading import load_recipe, recipe_within
+
+    recipe = load_recipe(name, list(overrides), seed, budget)
+    read = name if budget is None else recipe_within(name, list(overrides))
+    if read != name and not quiet:
+        echo(f"note: within a budget of bytes, {name} is made as {read}", err=True)
+    check_early(recipe)
+    return recipe
 
 
 def complete_recipe(

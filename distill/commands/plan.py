@@ -14,6 +14,7 @@ from distill.commands.options import (
     as_json,
     debug,
     device,
+    read_recipe,
     recipe_argument,
     workers,
 )
@@ -102,18 +103,12 @@ def plan(
       distill plan imagenet-1k-ipc50 --calibration h100.json --nodes 8 --gpus 8
     """
     from distill.errors import RecipeError
-    from distill.recipes.early import check_early
-    from distill.recipes.loading import load_recipe, recipe_within
     from distill.recipes.stages import STAGE_ENTRIES
     from distill.recipes.weak_towers import tower_note
 
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
-    resolved = load_recipe(recipe, list(overrides), budget=budget)
-    read = recipe if budget is None else recipe_within(recipe, list(overrides))
-    if read != recipe:
-        echo(f"note: within a budget of bytes, {recipe} is made as {read}", err=True)
-    check_early(resolved)
+    resolved = read_recipe(recipe, overrides, budget=budget)
     # Not above: they import torch.
     from distill.plan import Machines, make_plan
     from distill.recipes.checks import missing_packages

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from distill.commands.options import NameChoice, recipe_options
+from distill.commands.options import NameChoice, read_recipe, recipe_options
 from distill.names import chosen_loggers, resolve
 from distill.recipes.stages import STAGE_ENTRIES, StageEntry
 from distill.terminal import columns, echo, echo_json, echo_lines
@@ -84,14 +84,7 @@ def _run(
     verb: bool = False,
     budget: int | None = None,
 ) -> None:
-    from distill.recipes.early import check_early
-    from distill.recipes.loading import load_recipe, recipe_within
-
-    resolved = load_recipe(recipe, list(overrides), seed, budget)
-    read = recipe if budget is None else recipe_within(recipe, list(overrides))
-    if read != recipe and not quiet:
-        echo(f"note: within a budget of bytes, {recipe} is made as {read}", err=True)
-    check_early(resolved)
+    resolved = read_recipe(recipe, overrides, seed=seed, budget=budget, quiet=quiet)
     shown = chosen_loggers(log)
     # Not above: they import torch, and a wrong recipe should not take seconds to be told.
     from distill.run.engines import build_engine

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from scipy.special import stdtrit
 
 from distill.errors import RecipeError
+from distill.recipes.key_types import Mixing
 
 STUDENTS, RANDOM, WHOLE = "students", "random", "whole"
 
@@ -31,15 +32,14 @@ class Way:
         lr_factor: learning rate, as a multiple of that optimiser's.
         temperature: at which soft labels are matched; None for that of the protocol.
         hard_weight: weight of the class in every soft label; None for the recipe's.
-        mix: "none", "cutmix" or "mixup" of what the student sees; "" for the recipe's, which is
-            none for hard labels.
+        mix: of what the student sees; None for the recipe's, which is none for hard labels.
     """
 
     optimizer: str = ""
     lr_factor: float = 1.0
     temperature: float | None = None
     hard_weight: float | None = None
-    mix: Literal["", "none", "cutmix", "mixup"] = ""
+    mix: Mixing | None = None
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class Way:
         name += "" if self.lr_factor == 1 else f"/lr={self.lr_factor:g}"
         name += "" if self.temperature is None else f"/temperature={self.temperature:g}"
         name += "" if self.hard_weight is None else f"/class={self.hard_weight:g}"
-        return name + (f"/mix={self.mix}" if self.mix else "")
+        return name + ("" if self.mix is None else f"/mix={self.mix}")
 
 
 @dataclass(frozen=True)

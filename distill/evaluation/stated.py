@@ -10,18 +10,17 @@ from distill.evaluation.protocols import batch_size, protocol_name
 from distill.evaluation.students import label_batches, student_settings
 from distill.names import PROTOCOLS
 from distill.recipes.build import relabel_views
+from distill.recipes.key_types import LABEL_SOURCES
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.run.context import Context
 
 _LOSSES = {"soft": "KL", "cosine": "cosine, with refined labels (GIFT),"}
 
-_SOURCES = ("hard", "learned", "votes", "projector")
-
 
 def protocol(context: Context, table: EvaluateTable, judged: EvaluatedSet) -> dict[str, Any]:
     """How students are trained, in plain values."""
     unlearned = judged.content.learned is None
-    sources = [source for source in _SOURCES if source != "learned" or not unlearned]
+    sources = [source for source in LABEL_SOURCES if source != "learned" or not unlearned]
     if table.views is not None:
         # Networks among the labels, which the students' own views are labelled by.
         sources += [source for source in table.labels if source in judged.content.encoded]

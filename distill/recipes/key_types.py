@@ -63,6 +63,9 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# How the images of a batch are mixed; the same as synth's MixKind, which needs torch.
+Mixing = Literal["none", "cutmix", "mixup"]
+
 LABEL_SOURCES = ("hard", "learned", "votes", "projector")
 
 

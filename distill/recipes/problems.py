@@ -127,10 +127,9 @@ def _select_problem(recipe: Tables) -> str | None:
 def _encode_problem(recipe: Tables) -> str | None:
     """Teachers that were trained with rounded weights are kept with as many bits."""
     committee, codec = recipe.committee, None if recipe.encode is None else recipe.encode.codec
-    network = None if codec is None else parse_codec(codec).parts.get("network")
-    if committee is None or network is None or network.entry.name != "teacher":
+    kept = None if codec is None else parse_codec(codec).teacher_bits
+    if committee is None or kept is None:
         return None
-    kept = network.options["bits"]
     for spec in committee.members:
         bits = committee.training(spec).weight_bits
         if bits is not None and bits != kept:

@@ -55,6 +55,14 @@ class CodecSpec:
         """Whether the views are drawn again from a seed."""
         return "views" in self.parts
 
+    @property
+    def teacher_bits(self) -> int | None:
+        """Bits of each weight, where the committee itself is kept to label every view."""
+        network = self.parts.get("network")
+        if network is None or network.entry.name != "teacher":
+            return None
+        return int(network.options["bits"])
+
 
 def parse_codec(text: str) -> CodecSpec:
     """Parse a codec spec.

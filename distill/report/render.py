@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from distill.recipes.key_types import LABEL_SOURCES
 from distill.recipes.weak_towers import agreement_note_of
 from distill.report.bars import soft_label_bars
 from distill.report.confusion import confusion_tables
@@ -31,9 +32,6 @@ from distill.report.tables import (
     stage_rows,
 )
 from distill.report.verdict import find_verdict
-
-# Label sources that a protocol states whether a set has them or not.
-_STORED_SOURCES = ("hard", "learned", "votes", "projector")
 
 
 def render_report(report: ReportInput) -> str:
@@ -108,7 +106,10 @@ def _asset(name: str) -> str:
 
 
 def _protocol(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """How students were trained, without the label sources that no student was trained on."""
+    """How students were trained, without the label sources that no student was trained on.
+
+    A protocol states all of `LABEL_SOURCES`, whether a set has them or not.
+    """
     controls = summary.get("controls") or {}
     measured = {
         source
@@ -119,7 +120,7 @@ def _protocol(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in (summary.get("protocol") or {}).items()
-        if key not in _STORED_SOURCES or key in measured
+        if key not in LABEL_SOURCES or key in measured
     }
 
 

@@ -73,11 +73,9 @@ def encode_network(
         CodecError: if there is no such network, or labels do not fit the codec.
     """
     about: dict[str, Any] = {"epochs": len(votes.ids), "temperature": votes.temperature}
-    part = spec.parts["network"]
-    if part.entry.name == "teacher":
-        payload = _teacher(
-            networks, int(part.options["bits"]), {**about, "classes": votes.logits.shape[2]}
-        )
+    bits = spec.teacher_bits
+    if bits is not None:
+        payload = _teacher(networks, bits, {**about, "classes": votes.logits.shape[2]})
         external = 0
     else:
         if networks.projector is None:
@@ -91,9 +89,8 @@ def encode_network(
     if "labels" not in spec.parts:
         return encoded
     given = _label(payload, votes, images)
-    mask = choose_residual(
-        votes.whole, given.whole, votes.temperature, float(part.options["residual"])
-    )
+    share = float(spec.parts["network"].options["residual"])
+    mask = choose_residual(votes.whole, given.whole, votes.temperature, share)
     codec = build_codec(replace(spec, parts={"labels": spec.parts["labels"]}), votes.batch_size)
     both = pack_residual(payload, votes.whole, votes.temperature, mask, codec)
     return replace(encoded, payload=both)
@@ -103,10 +100,9 @@ def labelling_codec(recipe: Recipe) -> CodecSpec | None:
     """The codec that keeps the committee to label every view; None for other labels."""
     codec = None if recipe.encode is None else recipe.encode.codec
     spec = None if codec is None else parse_codec(codec)
-    teacher = None if spec is None or len(spec.parts) > 1 else spec.parts.get("network")
-    if teacher is None or teacher.entry.name != "teacher" or recipe.committee is None:
+    if spec is None or len(spec.parts) > 1 or spec.teacher_bits is None:
         return None
-    return spec
+    return None if recipe.committee is None else spec
 
 
 def committee_bytes(recipe: Recipe, members: Sequence[Member], classes: int) -> int:
@@ -121,7 +117,8 @@ def committee_bytes(recipe: Recipe, members: Sequence[Member], classes: int) -> 
         RecipeError: if the views are not drawn from a seed, so that they alone would take more.
     """
     spec = labelling_codec(recipe)
-    if spec is None:
+    bits = None if spec is None else spec.teacher_bits
+    if spec is None or bits is None:
         return 0
     relabel = recipe.relabel or RelabelTable()
     if relabel.views != "seed":
@@ -132,7 +129,6 @@ def committee_bytes(recipe: Recipe, members: Sequence[Member], classes: int) -> 
     about = {"epochs": relabel.epochs, "temperature": relabel.temperature, "classes": classes}
     # The longest text that a weight can have.
     sources = LabelSources(tuple(members), (1 / 7,) * len(members))
-    bits = int(spec.parts["network"].options["bits"])
     return len(_teacher(sources, bits, about)) + SEED_BYTES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,8 +27,8 @@ from distill.teachers.pretrained import comes_trained, member_network, weights_d
 from projectors.codecs.weights import Weights
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
-from synth.training.batches import shuffled_batches
-from synth.training.loop import TrainSettings, train
+from synth.training.batches import Batch, shuffled_batches
+from synth.training.loop import Epoch, TrainSettings, train
 from synth.training.prediction import accuracy, predict
 from synth.training.rounding import RoundedNetwork
 
@@ -93,44 +94,48 @@ def _train_member(context: Context, index: int) -> tuple[Arrays, Header]:
     generator = context.generator(COMMITTEE_STAGE, index)
     views = build_views(table.augmentation, one_per_batch=False)
     soft = HardLogits(labels, context.classes)
+    epochs = _trained(
+        network,
+        lambda epoch: shuffled_batches(images, soft, table.batch_size, views, generator),
+        _settings(committee, spec),
+        table.weight_bits,
+    )
     curve: Curve = []
     state: State = {}
     kept = 0
     with context.threads(table.batch_size, network):
-        for trained, settings in _trainings(network, _settings(committee, spec), table.weight_bits):
-            for epoch in train(
-                trained,
-                lambda _: shuffled_batches(images, soft, table.batch_size, views, generator),
-                settings,
-            ):
-                context.stop.check()
-                curve.append((epoch.loss, accuracy(trained, held_images, held_labels)))
-                line = f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}"
-                context.progress.advance(line)
-                if table.patience is None or not kept or curve[-1][1] > curve[kept - 1][1]:
-                    state, kept = _copy(trained), len(curve)
-                elif len(curve) - kept >= table.patience:
-                    context.progress.advance(count=table.epochs - len(curve))
-                    break
+        for trained, epoch in epochs:
+            context.stop.check()
+            curve.append((epoch.loss, accuracy(trained, held_images, held_labels)))
+            context.progress.advance(f"{spec}, loss {epoch.loss:.3f}, accuracy {curve[-1][1]:.3f}")
+            if table.patience is None or not kept or curve[-1][1] > curve[kept - 1][1]:
+                state, kept = _copy(trained), len(curve)
+            elif len(curve) - kept >= table.patience:
+                context.progress.advance(count=table.epochs - len(curve))
+                break
     return _packed(state, curve, kept)
 
 
-def _trainings(
-    network: nn.Module, settings: TrainSettings, weight_bits: int | None
-) -> list[tuple[nn.Module, TrainSettings]]:
-    """A training of all epochs, or two of half of them, of which the second rounds the weights.
+def _trained(
+    network: nn.Module,
+    batches: Callable[[int], Iterable[Batch]],
+    settings: TrainSettings,
+    weight_bits: int | None,
+) -> Iterator[tuple[nn.Module, Epoch]]:
+    """The epochs of a training, or of two of half of them, of which the second rounds the weights.
 
     The second is a whole training too, with a schedule of its own: networks that are rounded from
-    the first step on learn less.
+    the first step on learn less. With each epoch comes what was trained in it.
     """
+    half = settings.epochs // 2
+    first = settings if weight_bits is None else replace(settings, epochs=half)
+    for epoch in train(network, batches, first):
+        yield network, epoch
     if weight_bits is None:
-        return [(network, settings)]
+        return
     rounded = RoundedNetwork(network, Weights(weight_bits).rounded)
-    first = settings.epochs // 2
-    return [
-        (network, replace(settings, epochs=first)),
-        (rounded, replace(settings, epochs=settings.epochs - first)),
-    ]
+    for epoch in train(rounded, batches, replace(settings, epochs=settings.epochs - half)):
+        yield rounded, epoch
 
 
 def _pretrained(context: Context, network: nn.Module, epochs: int) -> tuple[Arrays, Header]:

@@ -84,14 +84,13 @@ class Weights:
             CodecError: for a weight that is not finite or too large for float16.
         """
         halves, levels, layout = [], [], []
-        most = 2 ** (self.bits - 1) - 1
         for name, value in state.items():
             tensor = value.detach().cpu()
             layout.append([name, list(tensor.shape), _kind(tensor)])
             if _kind(tensor) == "levels":
                 scales, quantised = self._quantise(tensor.float())
                 halves.append(scales)
-                levels.append((quantised + most).to(torch.uint8).numpy().ravel())
+                levels.append((quantised + self._most).to(torch.uint8).numpy().ravel())
             elif _kind(tensor) == "halves":
                 halves.append(tensor.float().flatten())
             else:
@@ -132,9 +131,14 @@ class Weights:
             reason = " ".join(str(error).split())
             raise CodecError(f"broken weights ({reason}); {_HINT}") from error
 
+    @property
+    def _most(self) -> int:
+        """The largest whole number of a scale."""
+        return 2 ** (self.bits - 1) - 1
+
     def _quantise(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
         """The scale of each output channel, and whole numbers of it [channels, weights]."""
-        most = 2 ** (self.bits - 1) - 1
+        most = self._most
         rows = tensor.flatten(1)
         exact = rows.abs().amax(dim=1) / most
         near = exact.half()
@@ -163,7 +167,6 @@ class Weights:
         return self._assemble(layout, words, levels)
 
     def _assemble(self, layout: Any, words: Tensor, levels: np.ndarray) -> dict[str, Tensor]:
-        most = 2 ** (self.bits - 1) - 1
         state = {}
         used, taken = 0, 0
         for name, shape, kind, *values in layout:
@@ -175,7 +178,8 @@ class Weights:
                 used += size
             else:
                 scales = words[used : used + shape[0]]
-                rows = torch.from_numpy(levels[taken : taken + size].astype(np.float32)) - most
+                symbols = levels[taken : taken + size].astype(np.float32)
+                rows = torch.from_numpy(symbols) - self._most
                 state[name] = (rows.reshape(shape[0], -1) * scales[:, None]).reshape(shape)
                 used, taken = used + shape[0], taken + size
         if used != len(words):

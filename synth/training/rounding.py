@@ -37,17 +37,20 @@ class RoundedNetwork(nn.Module):
         # Exactly the rounded weight, with the gradient of the weight.
         rounded = {
             name: self._rounding(weight.detach()) + (weight - weight.detach())
-            for name, weight in self.network.named_parameters()
-            if weight.dim() > 1
+            for name, weight in self._weights().items()
         }
         logits: Tensor = functional_call(self.network, rounded, (images,))
         return logits
 
     def rounded_state(self) -> dict[str, Tensor]:
         """The network's own state, with rounded weights."""
-        weights = {name for name, weight in self.network.named_parameters() if weight.dim() > 1}
+        weights = self._weights()
         with torch.no_grad():
             return {
                 name: self._rounding(value) if name in weights else value
                 for name, value in self.network.state_dict().items()
             }
+
+    def _weights(self) -> dict[str, nn.Parameter]:
+        """The matrices and kernels, which are rounded."""
+        return {name: one for name, one in self.network.named_parameters() if one.dim() > 1}

@@ -14,8 +14,13 @@ from typing import Any
 
 import h5py
 
+from distill.recipes.build import choose_device
+from distill.recipes.schema import Recipe
+from distill.run.context import Context
+from distill.run.folder import Run
 from distill.run.interrupt import Stop
 from distill.run.manifest import write_manifest
+from distill.run.progress import Progress
 from distill.store.attributes import seal_attributes
 from distill.store.seals import unsealed
 
@@ -127,6 +132,12 @@ def artefacts(run: Path) -> dict[str, str]:
 def copy_run(finished: Path, destination: Path) -> Path:
     shutil.copytree(finished, destination)
     return destination
+
+
+def reading_context(folder: Path, recipe: Recipe) -> Context:
+    """The context of a recipe on a run's artefacts, which are only read."""
+    run = Run(folder, read_only=True)
+    return Context(run, recipe, choose_device("cpu"), Progress(quiet=True), Stop())
 
 
 @contextmanager

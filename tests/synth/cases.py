@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -221,6 +221,24 @@ class Cubed(nn.Module):
 
     def forward(self, features):
         return self.function.apply(features)
+
+
+def seeded(*makers: Callable[[], nn.Module]) -> list[nn.Module]:
+    """Networks in float64, drawn one after the other from one seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [make().double() for make in makers]
+
+
+def near_snapshots(networks: Sequence[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters of networks, and targets not far from them."""
+    generator = torch.Generator().manual_seed(3)
+    starts = [parameter_vector(network) for network in networks]
+    targets = [
+        start + 0.05 * torch.randn(len(start), generator=generator, dtype=torch.float64)
+        for start in starts
+    ]
+    return starts, targets
 
 
 def slow_features(

@@ -82,7 +82,7 @@ def list_classes(folders: Iterable[Path], names: Sequence[str]) -> Listing:
     labels: list[int] = []
     passed: Counter[str] = Counter()
     hidden = 0
-    suffixes = read_suffixes()
+    suffixes, told = read_suffixes(), _OTHER_PICTURES | _HEIF
     for folder in folders:
         if folder.name not in names:
             raise DataError(
@@ -97,7 +97,7 @@ def list_classes(folders: Iterable[Path], names: Sequence[str]) -> Listing:
                 labels.append(label)
             else:
                 passed[suffix] += 1
-                hidden += suffix not in _OTHER_PICTURES | _HEIF and is_picture(path)
+                hidden += suffix not in told and is_picture(path)
     return Listing(Part([picture_file(path) for path in paths], labels), passed, hidden)
 
 

@@ -8,12 +8,14 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from distill.names import PROTOCOLS
 from distill.recipes.key_types import (
+    LABEL_SOURCES,
     BatchSize,
     Compile,
     Count,
     Families,
     FreshNetwork,
     LabelSource,
+    Mixing,
     NotNegative,
     NotNegativeCount,
     Positive,
@@ -34,7 +36,7 @@ class EvaluateTable(Table):
         list[LabelSource],
         BeforeValidator(split_commas),
         Field(min_length=1),
-    ] = Field(default=["hard", "learned", "votes", "projector"])
+    ] = Field(default=list(LABEL_SOURCES))
     epochs: Count = 300
     lr: Positive = 0.01
     soft_epochs: Count | None = None
@@ -50,15 +52,13 @@ class EvaluateTable(Table):
     protocol: Protocol = "auto"
     temperature: Positive | None = None
     views: Families | None = None
-    mix: Literal["none", "cutmix", "mixup"] = "none"
+    mix: Mixing = "none"
     hard_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
     optimizers: Annotated[
         list[Literal["sgd", "adam", "adamw", "muon", "trajectory"]], BeforeValidator(split_commas)
     ] = Field(default=[])
     lr_factors: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
-    mixes: Annotated[list[Literal["none", "cutmix", "mixup"]], BeforeValidator(split_commas)] = (
-        Field(default=[])
-    )
+    mixes: Annotated[list[Mixing], BeforeValidator(split_commas)] = Field(default=[])
     temperatures: Annotated[list[Positive], BeforeValidator(split_commas)] = Field(default=[])
     hard_weights: Annotated[
         list[Annotated[float, Field(ge=0, lt=1)]], BeforeValidator(split_commas)

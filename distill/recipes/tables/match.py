@@ -81,17 +81,11 @@ class MatchTable(MakerTable):
 
     @model_validator(mode="before")
     @classmethod
-    def _hard_labels_within_a_budget(cls, raw: Any) -> Any:
-        """Within a budget labels are hard by default: they cost next to nothing."""
-        if not isinstance(raw, dict) or raw.get("budget_bytes") is None or "labels" in raw:
+    def _hard_labels_by_default(cls, raw: Any) -> Any:
+        """Within a budget hard ones cost next to nothing; features alone say nothing of labels."""
+        if not isinstance(raw, dict) or "labels" in raw:
             return raw
-        return {"label_init": "hard", **raw, "labels": "fixed"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _hard_labels_of_features(cls, raw: Any) -> Any:
-        """Features alone say nothing of labels, so these are hard by default."""
-        if not isinstance(raw, dict) or raw.get("objective") != "features" or "labels" in raw:
+        if raw.get("budget_bytes") is None and raw.get("objective") != "features":
             return raw
         return {"label_init": "hard", **raw, "labels": "fixed"}
 

@@ -12,6 +12,7 @@ from distill.recipes.key_types import (
     Count,
     Families,
     FreshNetwork,
+    Mixing,
     Share,
     Table,
     Temperature,
@@ -25,7 +26,7 @@ class RelabelTable(Table):
     epochs: Count = 300
     batch_size: BatchSize = 100
     parts: Count = 1
-    mix: Literal["none", "cutmix", "mixup"] = "none"
+    mix: Mixing = "none"
     views: Literal["stored", "seed"] = "stored"
     bssl: Literal["auto", "on", "off"] = "auto"
     temperature: Temperature = 4.0

@@ -7,13 +7,9 @@ import torch
 
 import distill
 from distill.__main__ import run
-from distill.recipes.build import build_data, build_network, choose_device
+from distill.recipes.build import build_data, build_network
 from distill.recipes.loading import load_recipe
 from distill.recipes.tables.select import SelectTable
-from distill.run.context import Context
-from distill.run.folder import Run
-from distill.run.interrupt import Stop
-from distill.run.progress import Progress
 from distill.sets.cost import count_bytes
 from distill.sets.set_file import read_set
 from distill.store.committee import read_committee
@@ -25,6 +21,7 @@ from tests.distill.cases import (
     listen_with,
     outputs_of,
     read_json,
+    reading_context,
     write_recipe,
 )
 from tests.distill.making_cases import MEMBERS, SELECT, SELECT_TAUGHT
@@ -286,9 +283,7 @@ def test_votes_are_on_the_images_before_they_are_coded(taught, selected, command
     plain = read_set(selected / "set.h5")
     assert plain.learned is None
     recipe = load_recipe(str(taught), list(keys))
-    run = Run(selected, read_only=True)
-    context = Context(run, recipe, choose_device("cpu"), Progress(quiet=True), Stop())
-    votes = load_committee(context).vote(plain.images) / 2
+    votes = load_committee(reading_context(selected, recipe)).vote(plain.images) / 2
     torch.testing.assert_close(content.learned, votes)
     assert not torch.equal(content.images, plain.images), "these are coded"
 

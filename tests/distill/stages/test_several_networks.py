@@ -7,19 +7,14 @@ import torch
 
 from distill.__main__ import run
 from distill.errors import WorkError
-from distill.recipes.build import choose_device
 from distill.recipes.loading import load_recipe
-from distill.run.context import Context
-from distill.run.folder import Run
-from distill.run.interrupt import Stop
-from distill.run.progress import Progress
 from distill.sets.set_file import read_set
 from distill.stages.match.problem import match_problem
 from distill.store.experts import NetworkExperts, read_info, read_last_snapshots, write_experts
 from distill.store.trajectories import Trajectory
 from synth.networks import MLP, ConvNet
 from synth.parameters import ParameterLayout
-from tests.distill.cases import TINY, write_recipe
+from tests.distill.cases import TINY, reading_context, write_recipe
 
 NETWORKS = ["convnet2:width=4", "mlp:depth=1:width=8"]
 SEVERAL = TINY.replace('network = "convnet2:width=4"', f"networks = {NETWORKS}", 1)
@@ -53,9 +48,7 @@ def test_the_set_is_of_the_first_network(matched):
 @pytest.mark.parametrize("segments", [1, 3])
 def test_networks_take_turns(segments, recipe, matched):
     changed = load_recipe(str(recipe), [f"match.segments={segments}"])
-    run = Run(matched, read_only=True)
-    context = Context(run, changed, choose_device("cpu"), Progress(quiet=True), Stop())
-    problem = match_problem(context, changed.match, 10, None)
+    problem = match_problem(reading_context(matched, changed), changed.match, 10, None)
     choices = [choice for step in range(4) for choice in problem.choose(step)]
     assert [choice.network for choice in choices] == [i % 2 for i in range(4 * segments)]
     for choice in choices:

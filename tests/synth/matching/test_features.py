@@ -20,7 +20,7 @@ from synth.matching.state import initial_state
 from synth.matching.view_labels import ViewLabels
 from synth.networks import MLP, ConvNet, ResNet18
 from synth.parameters import parameter_vector
-from tests.synth.cases import slow_features
+from tests.synth.cases import near_snapshots, seeded, slow_features
 
 CLASSES, SIZE = 3, (8, 8)
 FAMILIES = Augmentation(("crop", "colour", "scale"), one_per_batch=True)
@@ -28,13 +28,11 @@ FAMILIES = Augmentation(("crop", "colour", "scale"), one_per_batch=True)
 
 @pytest.fixture(scope="module")
 def networks():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return [
-            ConvNet(1, SIZE, CLASSES, width=4, depth=2).double(),
-            MLP(1, SIZE, CLASSES, depth=2, width=8).double(),
-            ResNet18(1, SIZE, CLASSES, width=2, norm="group").double(),
-        ]
+    return seeded(
+        lambda: ConvNet(1, SIZE, CLASSES, width=4, depth=2),
+        lambda: MLP(1, SIZE, CLASSES, depth=2, width=8),
+        lambda: ResNet18(1, SIZE, CLASSES, width=2, norm="group"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +44,7 @@ def real():
 @pytest.fixture
 def make(networks, real):
     """A problem of two images a class, with real images of classes 0, 1, 2, 0, ... ."""
-    generator = torch.Generator().manual_seed(3)
-    starts = [parameter_vector(network) for network in networks]
-    targets = [
-        start + 0.05 * torch.randn(len(start), generator=generator, dtype=torch.float64)
-        for start in starts
-    ]
+    starts, targets = near_snapshots(networks)
 
     def problem(count=6, segments=1, augmentation=FAMILIES, **changes):
         own = class_labels(CLASSES, count // CLASSES)

@@ -12,29 +12,22 @@ from synth.matching.segments import Segment, SegmentChoice, SegmentSampler, Star
 from synth.matching.start import class_labels, starting_labels
 from synth.matching.state import initial_state, pack_state, unpack_state
 from synth.networks import MLP, ConvNet
-from synth.parameters import parameter_vector
+from tests.synth.cases import near_snapshots, seeded
 
 CLASSES, SIZE, RATES = 3, (8, 8), (0.05, 0.2)
 
 
 @pytest.fixture(scope="module")
 def networks():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return [
-            ConvNet(1, SIZE, CLASSES, width=4, depth=2).double(),
-            MLP(1, SIZE, CLASSES, depth=1, width=8).double(),
-        ]
+    return seeded(
+        lambda: ConvNet(1, SIZE, CLASSES, width=4, depth=2),
+        lambda: MLP(1, SIZE, CLASSES, depth=1, width=8),
+    )
 
 
 @pytest.fixture(scope="module")
 def problem(networks):
-    generator = torch.Generator().manual_seed(3)
-    starts = [parameter_vector(network) for network in networks]
-    targets = [
-        start + 0.05 * torch.randn(len(start), generator=generator, dtype=torch.float64)
-        for start in starts
-    ]
+    starts, targets = near_snapshots(networks)
     samplers = [
         SegmentSampler(2, StartWindow(0, 0), 3, first_expert=2 * i, network=i) for i in range(2)
     ]

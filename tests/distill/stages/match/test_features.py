@@ -8,13 +8,8 @@ import torch
 from torch import nn
 
 from distill.__main__ import run
-from distill.recipes.build import choose_device
 from distill.recipes.loading import load_recipe
 from distill.report.curves import curves
-from distill.run.context import Context
-from distill.run.folder import Run
-from distill.run.interrupt import Stop
-from distill.run.progress import Progress
 from distill.sets.set_file import read_set
 from distill.stages.match.problem import match_problem, outer_steps
 from distill.stages.match.start import starting_state
@@ -31,6 +26,7 @@ from tests.distill.cases import (
     copy_run,
     listen_with,
     outputs_of,
+    reading_context,
     write_recipe,
 )
 from tests.synth.cases import slow_features
@@ -63,9 +59,7 @@ def opened(alone, experts):
 
     def open_with(*changes):
         names = f"experts.networks={','.join(NETWORKS)}"
-        recipe = load_recipe(str(alone), [names, *changes])
-        run = Run(experts, read_only=True)
-        return Context(run, recipe, choose_device("cpu"), Progress(quiet=True), Stop())
+        return reading_context(experts, load_recipe(str(alone), [names, *changes]))
 
     return open_with
 

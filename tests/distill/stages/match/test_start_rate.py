@@ -3,17 +3,12 @@
 import pytest
 import torch
 
-from distill.recipes.build import choose_device
 from distill.recipes.loading import load_recipe
-from distill.run.context import Context
-from distill.run.folder import Run
-from distill.run.interrupt import Stop
-from distill.run.progress import Progress
 from distill.stages.match.problem import match_problem
 from distill.stages.match.start import starting_state
 from synth import Adjoint
 from synth.matching.mean_gradient import mean_gradient
-from tests.distill.cases import TINY, write_recipe
+from tests.distill.cases import TINY, reading_context, write_recipe
 
 
 @pytest.fixture
@@ -22,9 +17,7 @@ def opened(finished, tmp_path):
     recipe_file = write_recipe(tmp_path, TINY)
 
     def open_with(*changes):
-        recipe = load_recipe(str(recipe_file), list(changes))
-        run = Run(finished, read_only=True)
-        return Context(run, recipe, choose_device("cpu"), Progress(quiet=True), Stop())
+        return reading_context(finished, load_recipe(str(recipe_file), list(changes)))
 
     return open_with
 

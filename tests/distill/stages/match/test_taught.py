@@ -5,12 +5,9 @@ import torch
 
 from distill.__main__ import run
 from distill.errors import WorkError
-from distill.recipes.build import choose_device
 from distill.recipes.loading import load_recipe
-from distill.run.context import Context, handle_of, open_context
+from distill.run.context import handle_of, open_context
 from distill.run.folder import Run
-from distill.run.interrupt import Stop
-from distill.run.progress import Progress
 from distill.sets.set_file import read_set
 from distill.stages.match.problem import match_problem, outer_steps
 from distill.stages.match.start import starting_state
@@ -26,6 +23,7 @@ from tests.distill.cases import (
     listen_with,
     outputs_of,
     read_json,
+    reading_context,
     write_recipe,
 )
 
@@ -52,8 +50,7 @@ def opened(voted, finished):
     """The context of the recipe with changes, on the tiny run."""
 
     def open_with(*changes):
-        recipe, run = load_recipe(str(voted), list(changes)), Run(finished, read_only=True)
-        return Context(run, recipe, choose_device("cpu"), Progress(quiet=True), Stop())
+        return reading_context(finished, load_recipe(str(voted), list(changes)))
 
     return open_with
 
