@@ -29,8 +29,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     leave_current_folder()
     from distill.run.engines.server import own_process
+    from distill.run.loading import check_before_loading
 
     own_process()
+    check_before_loading()
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
