@@ -199,14 +199,14 @@ def read_set(path: Path, leave_out: Collection[str] = ()) -> SetFile:
         if _CODED in file and _IMAGES in file:
             raise OSError(f"it holds both /{_CODED} and /{_IMAGES}")
         payload = get_bytes(file, _CODED)
-        images = torch.empty(0) if payload is not None else read_large(file, _IMAGES)
+        images = torch.empty(0) if payload is not None else read_large(file, _IMAGES, np.float32)
         shape = images.shape if payload is None else _coded_shape(path, payload)
         voted = _FULL in labels and VOTES not in leave_out
         votes = read_votes(labels[_FULL], shape[2:]) if voted else None
         hard = torch.from_numpy(read_array(file, "hard").astype(np.int64))
         whitening = _read_whitening(file, shape) if "preprocess" in file else None
         moved = "refined" in file and REFINED not in leave_out
-        refined = read_large(file, "refined") if moved else None
+        refined = read_large(file, "refined", np.float32) if moved else None
         parts = (learned, votes, measured, whitening, refined, encoded)
         content = SetFile(images, hard, manifest, *parts, coded_labels=coded_labels)
         content = content if payload is None else _decoded(path, content, payload)

@@ -131,7 +131,7 @@ def read_votes(group: h5py.Group, size: Sequence[int]) -> StoredVotes:
     Raises:
         WorkError: if a seed does not draw here what it drew when the labels were made.
     """
-    logits = read_large(group, "logits")
+    logits = read_large(group, "logits", np.float16)
     families = tuple(get_json(group, "families"))
     batch_size = int(group.attrs["batch_size"])
     kind: MixKind = str(group.attrs.get("mix", "none"))  # type: ignore[assignment]

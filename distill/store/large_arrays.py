@@ -92,9 +92,15 @@ class StoredArray:
         return self._dataset
 
 
-def read_large(group: h5py.Group, name: str) -> Tensor | StoredArray:
-    """A dataset whole, or as `StoredArray` where it is large; see `checked_dataset`."""
+def read_large(group: h5py.Group, name: str, dtype: type[np.floating]) -> Tensor | StoredArray:
+    """A dataset whole, or as `StoredArray` where it is large; see `checked_dataset`.
+
+    Raises:
+        OSError: also if its numbers are not of the type in which `put_large` stores them.
+    """
     dataset = checked_dataset(group, name)
+    if dataset.dtype.newbyteorder("=") != np.dtype(dtype):
+        raise OSError(f"{name} holds {dataset.dtype} where {np.dtype(dtype)} is needed")
     if is_large(dataset.shape, dataset.dtype.itemsize):
         return StoredArray(Path(dataset.file.filename), dataset.name, torch.Size(dataset.shape))
     return torch.from_numpy(np.asarray(dataset[()]))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -51,10 +54,28 @@ def exported_teacher(
 def _load(path: Path) -> nn.Module:
     if not path.is_file():
         raise WorkError(f"the program {path} is not there; name a file of torch.export.save")
+    with _logged() as reasons:
+        try:
+            return torch.export.load(path).module()
+        except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
+            raise WorkError(
+                f"the program {path} cannot be loaded ({one_line([*reasons, error][0])}); write it "
+                "with torch.export.save, in this version of torch"
+            ) from None
+
+
+@contextmanager
+def _logged() -> Iterator[list[BaseException]]:
+    """What torch.export logs is not shown; the errors that it logs before it raises another."""
+    logger, found = logging.getLogger("torch.export"), list[BaseException]()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            found.append(record.exc_info[1])
+        return False
+
+    logger.addFilter(keep)
     try:
-        return torch.export.load(path).module()
-    except Exception as error:  # noqa: BLE001 - a foreign file may fail in any way
-        raise WorkError(
-            f"the program {path} cannot be loaded ({one_line(error)}); write it with "
-            "torch.export.save, in this version of torch"
-        ) from None
+        yield found
+    finally:
+        logger.removeFilter(keep)

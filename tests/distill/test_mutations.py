@@ -14,7 +14,7 @@ from distill.recipes.stages import STAGE_ENTRIES
 from projectors.codecs.registry import CODECS
 from tests.distill.fuzz_cases import Tally
 from tests.distill.mutations import estate as own
-from tests.distill.mutations import foreign, stopped
+from tests.distill.mutations import foreign, optional, stopped
 from tests.distill.mutations.judge import Judge
 
 THINGS = (*own.THINGS, *foreign.THINGS)
@@ -69,21 +69,43 @@ def judged(things, name, count, estate, tmp_path):
     for seed in range(count):
         judge.case(f"{name}{seed}", things)
     tally.check()
-    assert judge.outcomes["refused"] > count / 10
+    return judge.outcomes
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @cases(40, 2000)
 def test_damaged_things_are_refused_or_said(count, estate, tmp_path):
-    judged(THINGS, "things", count, estate, tmp_path)
+    outcomes = judged(THINGS, "things", count, estate, tmp_path)
+    assert outcomes["refused"] > count / 10
 
 
 @cases(4, 200)
 def test_damaged_checkpoints_are_made_again(count, estate, tmp_path):
-    judged(stopped.CHECKPOINTS, "checkpoints", count, estate, tmp_path)
+    outcomes = judged(stopped.CHECKPOINTS, "checkpoints", count, estate, tmp_path)
+    assert outcomes["refused"] > count / 10
+
+
+@cases(2, 40)
+@pytest.mark.parametrize("name", optional.GROUPS)
+def test_damage_to_what_other_packages_write_is_refused_or_said(
+    name, count, estate, tmp_path, monkeypatch
+):
+    group = optional.GROUPS[name]
+    for module in group.needs:
+        pytest.importorskip(module)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    if "datasets" in group.needs:
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+    def done(*words):
+        assert run([str(word) for word in words]) == 0, words
+
+    group.build(estate, done)
+    judged(group.things, name, count, estate, tmp_path)
 
 
 @pytest.mark.slow
 @cases(50, 50)
 def test_damaged_runs_go_on(count, estate, tmp_path):
-    judged([own.GOING_ON], "runs", count, estate, tmp_path)
+    outcomes = judged([own.GOING_ON], "runs", count, estate, tmp_path)
+    assert outcomes["refused"] > count / 10

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,9 +67,7 @@ def read_hugging_face(request: Request) -> SourceSplits:
     """
     if not request.argument:
         raise SourceError(f"source {request.source!r} lacks a name; write it as hf:NAME")
-    from projectors.model.offline import offline
-
-    splits = _load(request, offline())
+    splits = _load(request)
     if "train" not in splits:
         raise DataError(
             f"{request.source!r} has the splits {', '.join(splits)}, but train is needed; name "
@@ -104,10 +103,10 @@ def fetch_hugging_face(source: str) -> None:
     """
     kind, _, argument = source.partition(":")
     if kind == "hf" and argument:
-        _load(Request(source, argument), nullcontext())
+        _load(Request(source, argument), fetch=True)
 
 
-def _load(request: Request, network: AbstractContextManager[None]) -> Any:
+def _load(request: Request, *, fetch: bool = False) -> Any:
     try:
         import datasets
     except ImportError:
@@ -115,10 +114,15 @@ def _load(request: Request, network: AbstractContextManager[None]) -> Any:
             f"{request.source!r} needs the package datasets, which is not installed; install "
             "limbeck[hf]"
         ) from None
+    from projectors.model.offline import offline
+
     name, _, config = request.argument.partition("@")
     local = Path(name).expanduser()
     try:
-        with network:
+        with ExitStack() as around:
+            if not fetch:
+                around.enter_context(offline())
+                around.enter_context(_silenced(datasets))
             return datasets.load_dataset(str(local) if local.exists() else name, config or None)
     except Exception as error:  # noqa: BLE001 - hub, network, cache and parsers each have their own
         reason = " ".join(str(error).split())[:160]
@@ -126,6 +130,21 @@ def _load(request: Request, network: AbstractContextManager[None]) -> Any:
             f"{request.source!r} cannot be had ({type(error).__name__}: {reason}); check the name, "
             "or add --download where there is a network, which fetches it once"
         ) from None
+
+
+@contextmanager
+def _silenced(datasets: Any) -> Iterator[None]:
+    """What `datasets` shows of its work, and logs beside an error, is left out."""
+    logger, shown = logging.getLogger("datasets"), not datasets.are_progress_bars_disabled()
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _columns(request: Request, split: Any) -> tuple[str, str, tuple[str, ...] | None]:

@@ -147,7 +147,11 @@ def test_steps_and_imports_ask_nothing(run_copy, command, asked, tmp_path):
 @pytest.mark.parametrize("verb", ["pack", "run", "inspect"])
 def test_data_of_a_hub_are_fetched_only_where_that_is_allowed(verb, refused, monkeypatch, tmp_path):
     """With a package `datasets` that asks at once, though only this machine."""
-    package = SimpleNamespace(load_dataset=lambda *_: socket.create_connection(("127.0.0.1", 9)))
+    package = SimpleNamespace(
+        load_dataset=lambda *_: socket.create_connection(("127.0.0.1", 9)),
+        are_progress_bars_disabled=lambda: True,
+        disable_progress_bars=lambda: None,
+    )
     monkeypatch.setitem(sys.modules, "datasets", package)
     recipe = write_recipe(tmp_path, SMALL.replace('"digits"', '"hf:stranger/set"'), "hub")
     first = (recipe,) if verb == "run" else ("hf:stranger/set",)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -126,6 +127,8 @@ def forge(path: Path, random: Random) -> None:
         forge_safetensors(path, random)
     elif path.suffix == ".toml":
         forge_recipe(path, random)
+    elif path.suffix == ".pt2":
+        forge_archive(path, random)
     else:
         burst(path, random)
 
@@ -185,6 +188,20 @@ def forge_safetensors(path: Path, random: Random) -> None:
     else:
         tensors[random.choice(("added", "../x"))] = np.zeros(3, "f4")
     save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path, header)
+
+
+def forge_archive(path: Path, random: Random) -> None:
+    """Change one file of an archive, whose checksums then fit it."""
+    with zipfile.ZipFile(path) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    name = random.choice(sorted(found))
+    if name.endswith(".json"):
+        found[name] = json.dumps(forged(json.loads(found[name]), random)).encode()
+    else:
+        found[name] = damage(found[name], random)
+    with zipfile.ZipFile(path, "w") as archive:
+        for place, raw in found.items():
+            archive.writestr(place, raw)
 
 
 def forge_recipe(path: Path, random: Random) -> None:

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from distill.plan.calibration import write_calibration
@@ -35,9 +34,6 @@ whole_epochs = 1
 """
 
 
-# It needs a package that is not everywhere.
-_TABLES = ("parquet",) if find_spec("pyarrow") else ()
-
 SHOW = Reader(("show", "IT", "--json"), "json")
 VERIFY = Reader(("verify", "IT"), "verdict", 6)
 
@@ -58,7 +54,6 @@ _OF_ANY_SET = (
     SHOW,
     VERIFY,
     *_exports("npz", "safetensors", "torch", "imagefolder", "hf", "avalanche"),
-    *_exports(*_TABLES),
     Reader(("compress", "IT", "--bytes", "3000", "--out", "OUT"), "out", 1),
     Reader(("order", "IT", "--out", "OUT"), "out", 1),
     Reader(("merge", "IT", "RUN", "--out", "OUT"), "out", 1),

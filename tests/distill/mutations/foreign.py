@@ -173,14 +173,14 @@ def build(folder: Path) -> None:
         [[[p.detach() for p in epoch] for epoch in parameters]],
         given / "buffers" / "replay_buffer_0.pt",
     )
-    state = _taught_state()
+    state = taught_state()
     torch.save(state, given / "weights.pt")
     save_file(state, given / "weights.safetensors")
     _put_batches(given / "batches")
     _put_tower(given / "tower")
 
 
-def _taught_state() -> dict[str, Tensor]:
+def taught_state() -> dict[str, Tensor]:
     """Of a network that knows digits whose pixels are less 0.5 and divided by 0.25."""
     data, network = load_digits(), build_network(TAUGHT, 1, (8, 8), 10, 0)
     pixels = (torch.tensor(data.images / 16, dtype=torch.float32).unsqueeze(1) - 0.5) / 0.25

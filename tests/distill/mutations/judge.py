@@ -73,7 +73,7 @@ class Judge:
             seen = self._seen(thing, reader, it)
         if seen is None:
             return
-        self._judge(seed, name, reader, seen, {} if thing.cache else kept)
+        self._judge(seed, name, reader, seen, {} if thing.variable else kept)
         if seen.code == 0 and honest and changed:
             self._compare(seed, name, reader, seen, wanted)
 
@@ -113,8 +113,8 @@ class Judge:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
-            if thing.cache:
-                patch.setenv("XDG_CACHE_HOME", str(it))
+            if thing.variable:
+                patch.setenv(thing.variable, str(it))
             if thing.large:
                 patch.setattr("distill.store.large_arrays.HELD_BYTES", 0)
             code = run(words)

@@ -44,7 +44,7 @@ CHECKPOINTS = (
     # Voted labels and starting images that lie on the disk, as memory does not hold them.
     _checkpoint("large-relabel", "tiny", "relabel", large=True),
     _checkpoint("large-recover", "recovery", "recover", large=True),
-    Thing("stopped-cache", (Reader(_EVALUATION, "json"),), often=1, cache=True),
+    Thing("stopped-cache", (Reader(_EVALUATION, "json"),), often=1, variable="XDG_CACHE_HOME"),
 )
 
 

@@ -37,7 +37,7 @@ class Thing:
         targets: files that are changed, as patterns, where it is a folder.
         often: how many times as often it is drawn as others.
         large: whether arrays lie on the disk as those that memory does not hold.
-        cache: whether it is the folder of the user's caches.
+        variable: of the environment that names it, if any: the folder of a user's caches, say.
     """
 
     place: str
@@ -45,4 +45,4 @@ class Thing:
     targets: tuple[str, ...] = ("**/*",)
     often: int = 2
     large: bool = False
-    cache: bool = False
+    variable: str = ""

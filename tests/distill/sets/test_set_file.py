@@ -10,7 +10,7 @@ import torch
 from distill.errors import WorkError
 from distill.sets.additions import add_measured, add_votes
 from distill.sets.set_file import read_set, write_set
-from tests.distill.cases import contents
+from tests.distill.cases import contents, edited
 from tests.distill.sets.cases import make_set, make_votes
 
 
@@ -85,6 +85,20 @@ def test_set_of_many_classes_keeps_its_labels_and_long_attributes(tmp_path):
     assert found.manifest["class_names"] == names
     with h5py.File(path) as file:
         assert file["hard"].dtype == np.uint16
+
+
+@pytest.mark.parametrize("name", ["images", "refined", "labels/full-fp16/logits"])
+def test_numbers_of_another_type_are_refused(name, tmp_path):
+    path = tmp_path / "set.h5"
+    content = make_set(votes=make_votes())
+    write_set(path, replace(content, refined=content.images))
+    with edited(path) as file:
+        values, made = file[name][()], "float64"
+        del file[name]
+        file.create_dataset(name, data=values.astype(made))
+    needed = "float16" if name.endswith("logits") else "float32"
+    with pytest.raises(WorkError, match=f"holds {made} where {needed} is needed"):
+        read_set(path)
 
 
 @pytest.mark.parametrize(

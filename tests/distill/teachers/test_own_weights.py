@@ -1,5 +1,7 @@
 """Members whose weights come from a file: of any network, and programs of torch.export."""
 
+import zipfile
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -148,6 +150,22 @@ def test_a_program_that_takes_one_batch_alone_is_refused(taught, run, tmp_path, 
     assert "with a dynamic batch dimension" in done.err
     done, _ = run(f"torch-export:{tmp_path / 'no.pt2'}", "--allow-code", str(tmp_path / "no.pt2"))
     assert "is not there; name a file of torch.export.save" in done.err
+
+
+def test_a_damaged_program_is_one_line_that_says_why(program, run, tmp_path):
+    file = tmp_path / "damaged.pt2"
+    with zipfile.ZipFile(program) as whole, zipfile.ZipFile(file, "w") as archive:
+        for name in whole.namelist():
+            raw = whole.read(name)
+            archive.writestr(name, b"{" if name.endswith("model.json") else raw)
+    done, _ = run(f"torch-export:{file}", "--allow-code", str(file))
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert "cannot be loaded (JSONDecodeError" in done.err
+    file.write_bytes(program.read_bytes()[:-100])
+    done, _ = run(f"torch-export:{file}", "--allow-code", str(file))
+    assert done.err.count("\n") == 1
+    assert "warnings above" not in done.err
 
 
 def test_a_loaded_program_teaches_in_python(program):

@@ -1,5 +1,6 @@
 """The sources torchvision and hf, and class subsets of any source."""
 
+import logging
 import sys
 import types
 
@@ -127,7 +128,35 @@ def fake_hub(splits, column=CLASSES):
             raise FileNotFoundError("no such set\non the hub")
         return found
 
-    return types.SimpleNamespace(load_dataset=load_dataset)
+    return package(load_dataset)
+
+
+def package(load_dataset, bars=False):
+    """Stands in for `datasets` with such a function, where bars are shown or not."""
+    shown = [bars]
+    return types.SimpleNamespace(
+        load_dataset=load_dataset,
+        are_progress_bars_disabled=lambda: not shown[-1],
+        disable_progress_bars=lambda: shown.append(False),
+        enable_progress_bars=lambda: shown.append(True),
+    )
+
+
+def test_what_the_package_logs_and_shows_is_left_out(monkeypatch, capsys):
+    def load_dataset(name, config):
+        logging.getLogger("datasets.builder").error("Failed to read schema")
+        shown.append(stub.are_progress_bars_disabled())
+        raise FileNotFoundError("no such set")
+
+    shown = []
+    stub = package(load_dataset, bars=True)
+    monkeypatch.setitem(sys.modules, "datasets", stub)
+    handler = logging.StreamHandler(sys.stderr)
+    monkeypatch.setattr(logging.getLogger("datasets"), "handlers", [handler])
+    with pytest.raises(DataError, match="FileNotFoundError: no such set"):
+        load_data("hf:some/set")
+    assert capsys.readouterr().err == ""
+    assert (shown, stub.are_progress_bars_disabled()) == ([True], False)
 
 
 def test_hugging_face_set_is_found_by_its_columns(monkeypatch):
