@@ -16,6 +16,8 @@ from distill.names import FORMATS, PROJECTOR_FORMATS
 from distill.store.seals import sealed
 from projectors.model.offline import NetworkRefusedError, offline
 from tests.distill.cases import TINY, copy_run, write_recipe
+from tests.distill.making_cases import RECOVER
+from tests.distill.mutations.foreign import REFINED
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TAG = "open_clip:ViT-B-32:laion2b_s34b_b79k"
@@ -23,8 +25,14 @@ BASE = {"embed_dim": 8, "vision_cfg": {"image_size": 32, "layers": 1, "width": 6
 TEXT = {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 1, "layers": 1}
 # What a plan measures takes seconds a stage.
 SMALL = TINY.partition("[committee]")[0] + TINY[TINY.index("[evaluate]") :]
-# A run's folder is no file to import, and the recipe has no such tables.
-REFUSED = {"import": 1, "recover": 1, "select": 1, "refine": 1}
+# Command that the recipe has no table for -> a recipe, and the stages that come before.
+MAKING = {
+    "select": (REFINED, ()),
+    "refine": (REFINED, ("select",)),
+    "recover": (RECOVER, ("committee",)),
+}
+# A run's folder is no file to import; others read what was exported.
+REFUSED = {"import": 1}
 SPACE = {"mean": [0.5] * 3, "std": [0.5] * 3}
 
 
@@ -104,12 +112,25 @@ SLOW = {"plan": (pytest.mark.slow,)}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=SLOW.get(name, ())) for name in COMMANDS]
+    "name",
+    [pytest.param(name, marks=SLOW.get(name, ())) for name in COMMANDS if name not in MAKING],
 )
 def test_no_command_asks_the_network(name, run_copy, recipe, command, asked, tmp_path):
     outcome = command(name, *work(name, run_copy, recipe, tmp_path))
     assert asked == []
     assert outcome.code == REFUSED.get(name, 0), outcome.err
+
+
+@pytest.mark.parametrize("name", MAKING)
+def test_no_command_that_makes_a_set_asks_the_network(name, command, asked, tmp_path):
+    text, before = MAKING[name]
+    words = (write_recipe(tmp_path, text, name), "--out", tmp_path / "run", "--quiet")
+    for stage in before:
+        assert command("run", *words, "--stage", stage).code == 0
+    outcome = command(name, *words)
+    assert asked == []
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "run" / "set.h5").is_file()
 
 
 # Gray sets have no form of that benchmark; the other needs a package.

@@ -27,7 +27,7 @@ FILES = (
     ".set.h5.PID.tmp",
     ".manifest.json.PID.tmp",
 )
-FOLDERS = ("checkpoints", "projector", "sweep")
+FOLDERS = ("checkpoints", "projector", "sweep", "tensorboard")
 COMMANDS = (
     ("run", "RECIPE", "--out", "RUN", "--quiet"),
     ("evaluate", "RUN", "--quiet"),
