@@ -23,7 +23,12 @@ from distill.stages.units.unit import Part, Task, Unit
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
 from distill.teachers.inspection import comes_whole, refuse_chance
-from distill.teachers.pretrained import comes_trained, member_network, weights_digests
+from distill.teachers.pretrained import (
+    comes_trained,
+    member_network,
+    program_digest,
+    weights_digests,
+)
 from projectors.codecs.weights import Weights
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy
@@ -53,7 +58,8 @@ def run_committee(context: Context, table: CommitteeTable) -> None:
             for epoch, (loss, value) in enumerate(header["curve"], start=1):
                 context.log(COMMITTEE_STAGE, member=spec, epoch=epoch, loss=loss, accuracy=value)
             ordered = {name: state[name] for name in header["order"]}
-            members.append(Member(spec, header["curve"][kept - 1][1], ordered, kept))
+            value = header["curve"][kept - 1][1]
+            members.append(Member(spec, value, ordered, kept, program_digest(spec)))
     for trained in members:
         refuse_chance(trained.spec, trained.accuracy, context.classes, trained=bool(trained.epoch))
     path = context.run.path / COMMITTEE

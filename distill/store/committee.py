@@ -1,8 +1,8 @@
 """committee.h5: the teachers, each with its state, spec and held-out accuracy.
 
 /members/0000 holds one dataset per entry of the network's state; its attributes are the spec,
-the entries' order, the validation accuracy and the epoch whose state is kept. Root attributes:
-the data's digest and classes.
+the entries' order, the validation accuracy and the epoch whose state is kept; of a program of
+torch.export, the digest of its file too. Root attributes: the data's digest and classes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ class Member:
         accuracy: on the validation split, a fraction.
         state: its parameters and buffers by name.
         epoch: training epoch, from 1, after which the state was kept; 0 if pretrained or unknown.
+        program: digest of the file of a program, which computes more than its state says; "" of
+            any other network, or where it was not noted.
     """
 
     spec: str
     accuracy: float
     state: dict[str, Tensor]
     epoch: int = 0
+    program: str = ""
 
 
 def write_committee(
@@ -50,6 +53,8 @@ def write_committee(
             entry.attrs["spec"] = member.spec
             entry.attrs["accuracy"] = member.accuracy
             entry.attrs["epoch"] = member.epoch
+            if member.program:
+                entry.attrs["program"] = member.program
             put_json(entry, "state", list(member.state))
             for name, tensor in member.state.items():
                 put(entry, name, np.asarray(tensor.cpu().numpy()), None)
@@ -67,6 +72,7 @@ def read_committee(path: Path) -> tuple[list[Member], str, list[str]]:
                     for name in get_json(entry, "state")
                 },
                 int(entry.attrs.get("epoch", 0)),
+                str(entry.attrs.get("program", "")),
             )
             for entry in (file["members"][name] for name in sorted(file["members"]))
         ]

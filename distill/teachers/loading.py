@@ -14,7 +14,7 @@ from distill.run.artefacts import COMMITTEE, PROJECTOR
 from distill.run.context import Context
 from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
-from distill.teachers.pretrained import member_network
+from distill.teachers.pretrained import member_network, program_digest
 from distill.teachers.priors import make_weighting
 from projectors import Projector, ProjectorBytes
 from synth.committee.vote import Committee
@@ -82,6 +82,11 @@ def _read_members(context: Context) -> list[Member]:
 def _networks(context: Context, members: list[Member]) -> tuple[nn.Module, ...]:
     networks = []
     for index, member in enumerate(members):
+        if member.program and member.program != program_digest(member.spec):
+            raise WorkError(
+                f"{context.run.path / COMMITTEE}: the file of member {member.spec} is another than "
+                "it was; put that back, or run the stage committee again"
+            )
         network = member_network(context, member.spec, index)
         try:
             network.load_state_dict(member.state)

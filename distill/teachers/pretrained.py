@@ -38,12 +38,16 @@ def weights_digests(recipe: Recipe) -> Mapping[str, str] | None:
     for spec in table.members:
         named = table.training(spec).weights
         if is_trained(spec):
-            entry = find_network(spec)
-            file = entry.options.get("file")
-            digests[spec] = entry.package if file is None else _file_digest(Path(str(file)))
+            digests[spec] = program_digest(spec) or find_network(spec).package
         elif named is not None or is_torchvision(spec):
             digests[spec] = _file_digest(weights_path(spec, named))
     return digests or None
+
+
+def program_digest(spec: str) -> str:
+    """The digest of the file of a member that is a program; "" for any other, or without a file."""
+    file = find_network(spec).options.get("file") if is_trained(spec) else None
+    return "" if file is None else _file_digest(Path(str(file)))
 
 
 def _file_digest(path: Path) -> str:

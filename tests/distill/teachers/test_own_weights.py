@@ -152,6 +152,22 @@ def test_a_program_that_takes_one_batch_alone_is_refused(taught, run, tmp_path, 
     assert "is not there; name a file of torch.export.save" in done.err
 
 
+def test_another_program_votes_for_no_committee(program, run, command, tmp_path):
+    file = tmp_path / "teacher.pt2"
+    file.write_bytes(program.read_bytes())
+    done, out = run(f"torch-export:{file}", "--allow-code", str(file))
+    assert done.code == 0, done.err
+
+    words = ("run", tmp_path / "own.toml", "--out", out, "--allow-code", file, "-q", "--stage")
+    assert command(*words, "select").code == 0
+    file.write_bytes(program.read_bytes() + b"x")
+    done = command(*words, "relabel")
+    assert done.code == 1
+    assert f"the file of member torch-export:{file} is another than it was" in done.err
+    file.write_bytes(program.read_bytes())
+    assert command(*words, "relabel").code == 0
+
+
 def test_a_damaged_program_is_one_line_that_says_why(program, run, tmp_path):
     file = tmp_path / "damaged.pt2"
     with zipfile.ZipFile(program) as whole, zipfile.ZipFile(file, "w") as archive:
