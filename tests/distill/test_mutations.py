@@ -100,7 +100,10 @@ def test_damage_to_what_other_packages_write_is_refused_or_said(
     def done(*words):
         assert run([str(word) for word in words]) == 0, words
 
-    group.build(estate, done)
+    mark = estate / f"{name}.built"
+    if not mark.exists():
+        group.build(estate, done)
+        mark.touch()
     judged(group.things, name, count, estate, tmp_path)
 
 

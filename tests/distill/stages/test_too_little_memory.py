@@ -47,7 +47,7 @@ ENDED = "memory allocation of"
 LESS = (16, 60, 150, 300)
 
 # Of commands on a set torch is the most that they load. With these it aborted, was loaded by half,
-# wrote a traceback, or ended by SIGSEGV.
+# or wrote a traceback.
 LESS_THAN_TORCH = (16, 116, 125, 137, 140, 150)
 
 
