@@ -129,10 +129,14 @@ def fork_server() -> None:
         warnings.simplefilter("ignore")
         pid = os.fork()
         if pid == 0:
-            near.close()
-            # Whatever trains needs it, and here it is imported while the command reads its data.
-            _import_modules(["torch._dynamo"])
-            _serve_and_exit(far)
+            try:
+                near.close()
+                # Whatever trains needs it, and it is imported while the command reads its data.
+                _import_modules(["torch._dynamo"])
+                _serve_and_exit(far)
+            finally:
+                # For lack of memory, say: it must not go on as a second command.
+                os._exit(1)
     far.close()
     _keep(_Server(near, pid))
 

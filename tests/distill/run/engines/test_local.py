@@ -191,6 +191,27 @@ def test_a_server_that_was_killed_is_replaced():
     assert other != server
 
 
+SERVER_FAILS = """
+import os
+from distill.run.engines import server
+
+def fail(names):
+    raise MemoryError
+
+server._import_modules = fail
+server.own_process()
+server.fork_server()
+os.waitpid(server._Servers.running._pid, 0)
+print("once")
+"""
+
+
+def test_a_server_that_cannot_load_ends_and_is_no_second_command():
+    words = [sys.executable, "-c", SERVER_FAILS]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "once\n", "")
+
+
 @pytest.fixture
 def without_shared_memory():
     """Run `distill` where there is next to none, as in some containers."""
