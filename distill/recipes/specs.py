@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from distill.errors import RecipeError, suggestion
 from distill.names import (
@@ -26,6 +27,7 @@ from distill.names import (
     find_own_codec,
     options_of,
 )
+from distill.store.files import digest_if_file
 
 _ORDER = ("views", "network", "pool", "labels")
 
@@ -229,3 +231,14 @@ def _network_value(spec: str, key: str, value: str, default: OptionValue) -> Opt
     if not value.isdecimal() or int(value) < 1:
         raise RecipeError(f"network {spec}: {key} is {value!r}; it must be a whole number above 0")
     return int(value)
+
+
+def program_digest(spec: str) -> str:
+    """The digest of the file of a network that is a program; "" for any other, or without a file.
+
+    Raises:
+        RecipeError: for a program that is not allowed.
+    """
+    entry = find_network(spec)
+    file = entry.options.get("file") if entry.trained else None
+    return "" if file is None else digest_if_file(Path(str(file)))

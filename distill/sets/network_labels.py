@@ -14,7 +14,7 @@ from torch import Tensor
 from distill.errors import RecipeError
 from distill.recipes.build import build_codec, build_network
 from distill.recipes.schema import Recipe
-from distill.recipes.specs import CodecSpec, parse_codec
+from distill.recipes.specs import CodecSpec, parse_codec, program_digest
 from distill.recipes.tables.relabel import RelabelTable
 from distill.sets.encoded_labels import SEED_BYTES, EncodedVotes, check_memory
 from distill.sets.views import mix_of
@@ -231,6 +231,9 @@ def _teacher(networks: LabelSources, bits: int, about: dict[str, Any]) -> bytes:
         "members": [member.spec for member in networks.members],
         "weights": list(networks.weights),
     }
+    programs = [member.program for member in networks.members]
+    if any(programs):
+        about["programs"] = programs
     return Weights(bits).encode(state, about)
 
 
@@ -255,6 +258,7 @@ def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labelle
     _, channels, height, width = images.shape
     members = []
     try:
+        _check_programs(about["members"], about.get("programs", []))
         for index, spec in enumerate(about["members"]):
             prefix = f"{index}/"
             own = {
@@ -276,6 +280,13 @@ def _labeller(payload: bytes, images: Tensor, batch_statistics: bool) -> Labelle
             f"the teachers in encoded labels do not fit ({reason}); {_AGAIN}"
         ) from None
     return lambda batch: committee.vote(batch, batch_statistics=batch_statistics)
+
+
+def _check_programs(specs: Sequence[str], programs: Sequence[str]) -> None:
+    """Raise ValueError where the file of a program is another than the one that was encoded."""
+    for spec, digest in zip(specs, programs, strict=False):
+        if digest and digest != program_digest(spec):
+            raise ValueError(f"the file of {spec} is another than it was")
 
 
 def _checked(about: Any) -> dict[str, Any]:

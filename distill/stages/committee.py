@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from distill.errors import WorkError
 from distill.recipes.build import build_views
+from distill.recipes.specs import program_digest
 from distill.recipes.stages import STAGE_ENTRIES
 from distill.recipes.tables.committee import VOTE_KEYS, CommitteeTable
 from distill.run.artefacts import COMMITTEE, COMMITTEE_STAGE
@@ -26,7 +27,6 @@ from distill.teachers.inspection import comes_whole, refuse_chance
 from distill.teachers.pretrained import (
     comes_trained,
     member_network,
-    program_digest,
     weights_digests,
 )
 from projectors.codecs.weights import Weights

@@ -210,6 +210,12 @@ def digest_tree(path: Path) -> str:
     return digest_json(digests)
 
 
+def digest_if_file(path: Path) -> str:
+    """The digest of a file, whose path may begin with a home folder; "" where it is none."""
+    path = path.expanduser()
+    return digest_file(path) if path.is_file() else ""
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():

@@ -10,11 +10,12 @@ from torch import nn
 
 import projectors
 from distill.errors import WorkError
+from distill.recipes.specs import program_digest
 from distill.run.artefacts import COMMITTEE, PROJECTOR
 from distill.run.context import Context
 from distill.sets.network_labels import LabelSources
 from distill.store.committee import Member, read_committee
-from distill.teachers.pretrained import member_network, program_digest
+from distill.teachers.pretrained import member_network
 from distill.teachers.priors import make_weighting
 from projectors import Projector, ProjectorBytes
 from synth.committee.vote import Committee

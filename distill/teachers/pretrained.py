@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from distill.data import Preprocess
 from distill.errors import RecipeError, WorkError, suggestion
 from distill.recipes.build import is_torchvision, is_trained
-from distill.recipes.specs import find_network, parse_network
+from distill.recipes.specs import find_network, parse_network, program_digest
 from distill.run.artefacts import COMMITTEE_STAGE
-from distill.store.files import digest_tree
+from distill.store.files import digest_if_file
 from distill.store.foreign import load_safetensors, load_torch
 from synth.networks import TorchvisionNetwork
 from synth.networks.pretrained import HEADS
@@ -40,19 +40,8 @@ def weights_digests(recipe: Recipe) -> Mapping[str, str] | None:
         if is_trained(spec):
             digests[spec] = program_digest(spec) or find_network(spec).package
         elif named is not None or is_torchvision(spec):
-            digests[spec] = _file_digest(weights_path(spec, named))
+            digests[spec] = digest_if_file(weights_path(spec, named))
     return digests or None
-
-
-def program_digest(spec: str) -> str:
-    """The digest of the file of a member that is a program; "" for any other, or without a file."""
-    file = find_network(spec).options.get("file") if is_trained(spec) else None
-    return "" if file is None else _file_digest(Path(str(file)))
-
-
-def _file_digest(path: Path) -> str:
-    path = path.expanduser()
-    return digest_tree(path) if path.is_file() else ""
 
 
 def weights_path(spec: str, named: str | None) -> Path:

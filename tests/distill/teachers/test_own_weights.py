@@ -166,6 +166,16 @@ def test_another_program_votes_for_no_committee(program, run, command, tmp_path)
     assert f"the file of member torch-export:{file} is another than it was" in done.err
     file.write_bytes(program.read_bytes())
     assert command(*words, "relabel").code == 0
+    # Nor does it label the views of a set that its weights were encoded into.
+    small, few = tmp_path / "small.h5", ("--students", "mlp", "--seeds", "1", "--epochs", "1", "-q")
+    spec, allowed = "teacher:bits=4", ("--allow-code", file)
+    assert command("encode", out, "--codec", spec, "--out", small, "-q", *allowed).code == 0
+    asked = ("evaluate", small, "--labels", spec, *few, *allowed)
+    assert command(*asked).code == 0
+    file.write_bytes(program.read_bytes() + b"x")
+    done = command(*asked)
+    assert done.code == 1
+    assert f"do not fit (the file of torch-export:{file} is another than it was)" in done.err
 
 
 def test_a_damaged_program_is_one_line_that_says_why(program, run, tmp_path):
