@@ -77,10 +77,7 @@ def run_recipe(
     _check_packages(recipe, stages, manifest["stages"])
     _check_towers(recipe, stages, manifest["stages"])
     for other in reuse:
-        if other.is_file():
-            check_given(other)
-        else:
-            read_manifest(other / MANIFEST)
+        check_given(other)
     if engine is not None:
         engine.get_ready()
     device = choose_device(recipe.device)

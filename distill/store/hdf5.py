@@ -114,16 +114,27 @@ def open_plain(path: Path) -> Iterator[h5py.File]:
 def damaged(path: Path, error: Exception) -> WorkError | MemoryError:
     """The error for a file that cannot be read: damaged, unless the system refuses it.
 
-    For lack of memory it is a MemoryError: nobody may take the file for damaged and make it again.
+    A file that another program writes in its own form is not damaged either. For lack of memory it
+    is a MemoryError: nobody may take the file for damaged and make it again.
     """
     if lacks_memory(error):
         return MemoryError(f"to read {path}")
     refused = system_refusal(error)
     if refused is not None:
         return WorkError(f"{path} {refused}")
+    layout = layout_of(path)
+    if layout is not None:
+        return _foreign(path, layout)
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return WorkError(
         f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
+    )
+
+
+def _foreign(path: Path, layout: str) -> WorkError:
+    return WorkError(
+        f"{path} is a file of another program; read it with `distill import {path} --from "
+        f"{layout} --out NEW.h5`"
     )
 
 
@@ -221,10 +232,7 @@ def read_kind(path: Path) -> str:
                 else "; name a set.h5, experts.h5, committee.h5, a recipe, or the folder of a run"
             )
             raise WorkError(f"{path} is not a file of this program{remedy}")
-        raise WorkError(
-            f"{path} is a file of another program; read it with `distill import {path} --from "
-            f"{layout} --out NEW.h5`"
-        )
+        raise _foreign(path, layout)
     return str(kind)
 
 
