@@ -36,6 +36,9 @@ class Duration(click.ParamType):
         return float(match.group(1)) * _UNITS[match.group(2)]
 
 
+# Load by core from which other work disturbs the times of this one.
+_BUSY = 0.5
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -216,6 +219,11 @@ def _time_lines(times: dict[str, Any]) -> Iterator[str]:
     where = source["file"] or f"{source['seconds']:.0f} s of calibration here"
     yield ""
     yield f"time, extrapolated from {where} ({source['device']})"
+    if source["file"] is None and source["load"] > _BUSY * source["cores"]:
+        yield (
+            f"  other work was under way: the load was {source['load']} before the calibration, on "
+            f"{source['cores']} cores; times are shorter where they are free"
+        )
     many = f"{f'{devices} devices':>12}  " if devices > 1 else ""
     yield f"  {'one device':>12}  {many}{'units known':<14} stage"
     searched = {"search": times["search"]} if "search" in times else {}

@@ -531,8 +531,13 @@ def test_json_has_one_shape(tmp_path, command):
     assert list(found["time"]["stages"]) == ["experts", "match"]
 
 
-def test_text_names_what_was_measured(tmp_path, command):
+@pytest.mark.parametrize("load", [0.0, 7.25])
+def test_text_names_what_was_measured(load, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 1.0, 1.0))
+    monkeypatch.setattr("distill.plan.core_count", lambda: 2)
     text = command("plan", write_recipe(tmp_path, MATCH_ONLY)).out
+    said = "other work was under way: the load was 7.2 before the calibration, on 2 cores;"
+    assert (said in text) == (load > 1)
     for words in ("parameters", "disk", "memory of matching", "(this recipe's)", "of MTT's"):
         assert words in text
     assert "30 x" in text
