@@ -37,7 +37,8 @@ def distill(
             part, a fifth is set aside.
         recipe: the name of a packaged recipe or the path of a TOML file; or tables and keys as a
             dict, which change those of another recipe where the key "base" names one. None takes
-            the settings of `digits`, without its projector, for images of their own size.
+            the settings of `digits`, without its projector, for images of their own size, or of
+            `photos-bytes` where `budget_bytes` is given without `ipc` and `teachers`.
         network: of experts and students: a spec such as "convnet3:width=32", or a class or
             function of your own, called as (channels, (height, width), classes), that gives an
             nn.Module. None for the recipe's.

@@ -198,8 +198,8 @@ def _budget_lines(budget: dict[str, Any]) -> Iterator[str]:
     )
     if budget["searched"]:
         yield (
-            f"  match.{', match.'.join(budget['searched'])} here as a search in the run may choose "
-            "them; all that follows from them is rough"
+            f"  {', '.join(budget['searched'])} here as a search in the run may choose; all that "
+            "follows from it is rough"
         )
 
 

@@ -41,11 +41,12 @@ from distill.recipes.build import choose_device
 from distill.recipes.checks import check_names
 from distill.recipes.compiling import resolve_compile, without_compilation
 from distill.recipes.schema import Recipe
+from distill.recipes.tables.select import SelectTable
 from distill.run.engines import Local
+from distill.sets.narrow import narrow_members
 from distill.stages.match.memory import matching_peaks
-from distill.stages.match.units import planned_search, search_units
-from distill.stages.units.coded import planned_fill
 from distill.stages.units.networks import Units
+from distill.stages.units.search import planned_search, search_units
 from distill.stages.units.shapes import DataShape, data_shape, meta_network, parameter_count
 
 __all__ = ["Machines", "make_plan"]
@@ -175,7 +176,7 @@ def _fitting(
 
 def _search(units: Units, clock: Clock, engine: Local) -> StageTime | None:
     """The time of a search within a budget; None where the recipe asks for none."""
-    table = units.recipe.match
+    table = units.recipe.match or units.recipe.select
     if table is None or not table.search:
         return None
     return time_of(partial(search_units, units, table), clock, engine)
@@ -210,11 +211,12 @@ def _resolved(
     recipe: Recipe, shape: DataShape, device: torch.device, other: Calibration | None
 ) -> Recipe:
     """The recipe as a run resolves it, as far as that is known without the data."""
-    if recipe.match is not None and recipe.match.search:
-        found = planned_search(recipe.match, shape)
-        recipe = recipe.model_copy(update={"match": found})
-    if recipe.select is not None and recipe.select.budget_bytes is not None:
-        recipe = recipe.model_copy(update={"select": planned_fill(recipe, recipe.select, shape)})
+    recipe = narrow_members(recipe, shape.channels, shape.size, shape.classes)
+    table = recipe.match or recipe.select
+    filled = isinstance(table, SelectTable) and table.budget_bytes is not None
+    if table is not None and (table.search or filled):
+        found = planned_search(recipe, table, shape)
+        recipe = recipe.model_copy(update={recipe.maker_name: found})
     on_cpu = device.type == "cpu" and (other is None or other.device == "cpu")
     if not on_cpu:
         return without_compilation(recipe)
@@ -236,13 +238,13 @@ def _budget(recipe: Recipe) -> dict[str, Any] | None:
     """The bytes that the set may take, and how its images are kept in them; None without one."""
     if recipe.budget_bytes is None:
         return None
-    match, table = recipe.match, recipe.match or recipe.table("select")
+    table = recipe.match or recipe.table("select")
     return {
         "bytes": recipe.budget_bytes,
         "images": table.images,
         "ipc": table.ipc,
         "factor": table.formed,
-        "searched": [] if match is None else list(match.search),
+        "searched": list(table.search),
     }
 
 

@@ -13,12 +13,15 @@ from typing import Any
 from distill.errors import RecipeError
 from distill.names import NetworkEntry
 from distill.names.own import GIVEN
-from distill.recipes.loading import check_recipe, load_tables, recipe_tables
+from distill.recipes.loading import check_recipe, load_tables, recipe_tables, recipe_within
 from distill.recipes.schema import Recipe
 from distill.recipes.stages import MAKERS
 
 # The settings of a call that names no recipe; its projector and its view of the data stay behind.
 DEFAULT = "digits"
+
+# Those of a call that names bytes alone.
+DEFAULT_WITHIN = "photos-bytes"
 
 BASE = "base"
 
@@ -104,12 +107,16 @@ def python_recipe(
         network: spec of experts and students; None for the recipe's.
         teachers: specs of the committee's members; empty for the recipe's.
         ipc: images per class; None for the recipe's.
-        budget: bytes that the set may take; None for no budget.
+        budget: bytes that the set may take, which choose the recipe as `distill run --bytes` does;
+            None for no budget.
 
     Raises:
         RecipeError: for an unknown recipe, key or value.
     """
-    name, raw = _tables(recipe)
+    if isinstance(recipe, str) and budget is not None:
+        recipe = recipe_within(recipe, [])
+    alone = budget is not None and ipc is None and not teachers
+    name, raw = _tables(recipe, DEFAULT_WITHIN if alone else DEFAULT)
     data = raw.setdefault("data", {})
     if not isinstance(data, dict):
         raise RecipeError(f"recipe {name}: data is no table; write its keys as a dict")
@@ -145,10 +152,12 @@ def relabelled(recipe: Recipe, teachers: list[str], changes: Mapping[str, Any]) 
     return check_recipe(raw, "relabel")
 
 
-def _tables(recipe: str | Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+def _tables(
+    recipe: str | Mapping[str, Any] | None, default: str = DEFAULT
+) -> tuple[str, dict[str, Any]]:
     """Name, and tables that may be changed, of the recipe of a call."""
     if recipe is None:
-        raw = recipe_tables(DEFAULT)
+        raw = recipe_tables(default)
         return "python", {
             name: table for name, table in raw.items() if name not in ("data", "projector")
         }

@@ -18,6 +18,9 @@ from distill.store.documents import parse_toml, read_recipe_text
 # What pydantic calls the types of a key that takes several, such as a number or a name.
 _TYPES = ("literal", "function-after", "constrained-int", "constrained-float", "float", "int")
 
+# What a search within a budget may choose, by the table that makes the set.
+_SEARCHED = {"match": ("images", "ipc", "factor"), "select": ("images",)}
+
 
 def load_recipe(
     name: str,
@@ -33,8 +36,9 @@ def load_recipe(
             or a table is left out, as if the recipe did not have it.
         seed: replaces the recipe's seed.
         budget: bytes that the set may take. Where the recipe does not say how images are kept, a
-            search chooses that, and whatever of match.ipc and match.factor no override names. If
-            the recipe names another one as `within_bytes`, that one is read instead.
+            search chooses that, and whatever of match.ipc and match.factor no override names; of
+            selected images there are as many as fit. If the recipe names another one as
+            `within_bytes`, that one is read instead.
 
     Raises:
         RecipeError: for an unknown recipe, key or value, in one line.
@@ -87,21 +91,18 @@ def load_tables(
 
 def _budget_keys(name: str, raw: dict[str, Any], budget: int, overrides: list[str]) -> list[str]:
     """The keys that a budget sets."""
-    table, chosen = raw.get("match"), raw.get("select")
-    if isinstance(chosen, dict) and "images" in chosen:
-        return [f"select.budget_bytes={budget}"]
-    if not isinstance(table, dict):
+    maker = next((maker for maker in _SEARCHED if isinstance(raw.get(maker), dict)), None)
+    if maker is None:
         raise RecipeError(
-            f"recipe {name} neither matches trajectories nor keeps selected images under a coding, "
-            "so --bytes has nothing to fit into a budget; set select.images, or run it without and "
-            "use `distill compress`"
+            f"recipe {name} neither matches trajectories nor selects real images, so --bytes has "
+            "nothing to fit into a budget; run it without and use `distill compress`"
         )
-    found = [f"match.budget_bytes={budget}"]
-    if "images" in table:
+    found = [f"{maker}.budget_bytes={budget}"]
+    if "images" in raw[maker]:
         return found
     given = {override.partition("=")[0].strip() for override in overrides}
-    open_keys = [key for key in ("images", "ipc", "factor") if f"match.{key}" not in given]
-    return [*found, f"match.search={open_keys}"]
+    open_keys = [key for key in _SEARCHED[maker] if f"{maker}.{key}" not in given]
+    return [*found, f"{maker}.search={open_keys}"]
 
 
 def check_recipe(raw: Any, origin: str) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from distill.names import selection
-from distill.recipes.specs import parse_codec
+from distill.recipes.specs import parse_codec, parse_network
 from distill.recipes.tables.committee import CommitteeTable
 from distill.recipes.tables.data import DataTable
 from distill.recipes.tables.encode import EncodeTable
@@ -28,6 +28,11 @@ class Tables(Protocol):
     projector: ProjectorTable | None
     encode: EncodeTable | None
 
+    @property
+    def budget_bytes(self) -> int | None:
+        """Bytes that the set may take; None without a budget."""
+        ...
+
 
 def problem_between_tables(recipe: Tables) -> str | None:
     """The first thing in which one table rules out another, in a sentence; None for none."""
@@ -36,6 +41,7 @@ def problem_between_tables(recipe: Tables) -> str | None:
         or _recover_problem(recipe)
         or _select_problem(recipe)
         or _encode_problem(recipe)
+        or _share_problem(recipe)
     )
 
 
@@ -137,6 +143,28 @@ def _encode_problem(recipe: Tables) -> str | None:
                 f"encode.codec {codec} keeps weights of {kept} bits, but {spec} is trained for "
                 f"committee.weight_bits {bits}; give both as many"
             )
+    return None
+
+
+def _share_problem(recipe: Tables) -> str | None:
+    """Members have a share of a budget where there is one, and where the set keeps them."""
+    committee = recipe.committee
+    if committee is None or committee.budget_share is None:
+        return None
+    if recipe.budget_bytes is None:
+        return "committee.budget_share is a share of a budget; set one by --bytes, or leave it out"
+    codec = None if recipe.encode is None else recipe.encode.codec
+    if codec is None or parse_codec(codec).teacher_bits is None:
+        return (
+            "committee.budget_share is of networks that the set keeps to label every view; set "
+            "encode.codec to teacher:bits=4, or leave it out"
+        )
+    fixed = [spec for spec in committee.members if "width" not in parse_network(spec)[1]]
+    if fixed:
+        return (
+            f"committee.budget_share narrows members by their width, and {fixed[0]} has none; "
+            "name others, or leave it out"
+        )
     return None
 
 

@@ -199,6 +199,25 @@ def parse_network(spec: str) -> tuple[NetworkEntry, dict[str, OptionValue]]:
     return entry, options
 
 
+def network_width(spec: str) -> int:
+    """The option `width` of a network's spec.
+
+    Raises:
+        RecipeError: for a network that has no such option.
+    """
+    entry, options = parse_network(spec)
+    if not isinstance(options.get("width"), int):
+        raise RecipeError(f"network {spec}: {entry.name} has no width")
+    return int(options["width"])
+
+
+def with_width(spec: str, width: int) -> str:
+    """The spec of the network that differs in its width alone; see `network_width`."""
+    name, *options = spec.split(":")
+    others = [option for option in options if not option.startswith("width=")]
+    return ":".join([name, f"width={width}", *others])
+
+
 def _network_value(spec: str, key: str, value: str, default: OptionValue) -> OptionValue:
     if isinstance(default, str):
         return value

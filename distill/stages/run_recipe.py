@@ -38,9 +38,9 @@ from distill.run.progress import Progress
 from distill.sets.towers import check_tower, fetch_tower
 from distill.stages.given_experts import check_given
 from distill.stages.loading import check_stages, planned
-from distill.stages.match.search import resolve_budget
 from distill.stages.match.stage import follow_match
 from distill.stages.pipeline import run_stages
+from distill.stages.search import resolve_budget
 from distill.store.documents import read_json
 from distill.teachers.inspection import inspect_teachers
 from distill.teachers.pretrained import fetch_weights

@@ -17,7 +17,7 @@ from distill.errors import WorkError
 from distill.store.attributes import broken_attributes, seal_attributes, within
 from distill.store.file_errors import system_refusal
 from distill.store.files import atomic_path
-from distill.store.foreign import layout_of
+from distill.store.foreign import foreign_file
 from distill.store.heaps import check_heaps
 from synth.errors import lacks_memory
 
@@ -122,19 +122,12 @@ def damaged(path: Path, error: Exception) -> WorkError | MemoryError:
     refused = system_refusal(error)
     if refused is not None:
         return WorkError(f"{path} {refused}")
-    layout = layout_of(path)
-    if layout is not None:
-        return _foreign(path, layout)
+    foreign = foreign_file(path)
+    if foreign is not None:
+        return foreign
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return WorkError(
         f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
-    )
-
-
-def _foreign(path: Path, layout: str) -> WorkError:
-    return WorkError(
-        f"{path} is a file of another program; read it with `distill import {path} --from "
-        f"{layout} --out NEW.h5`"
     )
 
 
@@ -224,15 +217,15 @@ def read_kind(path: Path) -> str:
             raise damaged(path, error) from None
         kind = None
     if kind is None:
-        layout = layout_of(path)
-        if layout is None:
+        foreign = foreign_file(path)
+        if foreign is None:
             remedy = (
                 ", or it is damaged; make it again"
                 if path.suffix == ".h5"
                 else "; name a set.h5, experts.h5, committee.h5, a recipe, or the folder of a run"
             )
             raise WorkError(f"{path} is not a file of this program{remedy}")
-        raise _foreign(path, layout)
+        raise foreign
     return str(kind)
 
 

@@ -16,6 +16,7 @@ from distill.recipes.key_types import (
     NotNegative,
     Positive,
     Precision,
+    Share,
     Table,
     Temperature,
     Vote,
@@ -71,6 +72,7 @@ class CommitteeTable(TrainingTable):
     """Teachers that vote the soft labels; `recipes` trains single members in another way."""
 
     members: Annotated[NameList, Field(min_length=1)]
+    budget_share: Share | None = None
     recipes: dict[str, TrainingTable] = Field(default={})
     compile: Compile = "auto"
     vote: Vote = "prior"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from distill.recipes.key_types import (
@@ -14,6 +14,7 @@ from distill.recipes.key_types import (
     Positive,
     SelectMethod,
     Share,
+    split_commas,
 )
 from distill.recipes.tables.match import PIXELS, is_coded
 
@@ -34,16 +35,19 @@ class SelectTable(MakerTable):
     crop_area: Share = 0.08
     images: CodingText = PIXELS
     budget_bytes: Count | None = None
+    search: Annotated[list[Literal["images"]], BeforeValidator(split_commas)] = Field(default=[])
     labels: Literal["hard", "votes"] = "hard"
     label_temperature: Positive = 1.0
     label_share: Share = 0.05
 
     @model_validator(mode="after")
     def _codes_within_a_budget(self) -> SelectTable:
-        if self.budget_bytes is not None and not self.coded:
+        if self.search and self.budget_bytes is None:
+            raise ValueError("select.search chooses within a budget; set select.budget_bytes")
+        if self.budget_bytes is not None and not self.coded and not self.search:
             raise ValueError(
                 "select.budget_bytes is filled with coded images; name a coding as select.images, "
-                "such as rounded:depth=2"
+                'such as rounded:depth=2, or set select.search = ["images"]'
             )
         return self
 
@@ -77,3 +81,9 @@ class SelectTable(MakerTable):
     @override
     def tiles(self) -> int:
         return self.factor if self.method == "mosaics" else 1
+
+    @property
+    @override
+    def real_per_class(self) -> int:
+        # Within a budget `ipc` is the most that are taken, of as many as there are.
+        return 1 if self.budget_bytes is not None else super().real_per_class

@@ -9,25 +9,15 @@ from functools import partial
 import torch
 
 from distill.recipes.build import build_gradient, build_views
-from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
 from distill.run.dry_run import Cost
-from distill.run.load import step_count
-from distill.sets.coded_images import CODINGS
 from distill.stages.evaluate import online_labels
 from distill.stages.match.features import class_images, feature_step
 from distill.stages.match.memory import inner_step_cost
-from distill.stages.match.search import (
-    SHORT_BATCH,
-    Candidate,
-    searched_factors,
-    short_epochs,
-    with_candidate,
-)
 from distill.stages.match.start_rate import SEGMENTS, USUAL_TRIES, real_batch
-from distill.stages.units.coded import PACKED, coding_of, fitting_ipc, packing
+from distill.stages.units.coded import coding_of
 from distill.stages.units.networks import Units
-from distill.stages.units.shapes import DataShape, synthetic_shape
+from distill.stages.units.shapes import synthetic_shape
 from distill.stages.units.unit import Part, Task, Unit, fixed_generator
 from synth.augment import Augmentation
 from synth.formation import decode_images
@@ -145,52 +135,6 @@ def _coded_step(units: Units, table: MatchTable) -> Unit:
         return Cost(0, 4 * 6 * size * table.factor**2 * shape.pixels)
 
     return Unit(f"outer step of images kept as {table.images}", stored, work, cost)
-
-
-def search_units(units: Units, table: MatchTable) -> list[Task[Unit]]:
-    """Short trainings, one for each way to keep images that `match.search` tries."""
-    lr = (units.recipe.evaluate or EvaluateTable.model_construct()).lr
-    spec, shape = units.recipe.matching()[0].network, units.shape
-    parts = []
-    for candidate in planned_candidates(table, shape):
-        count = candidate.ipc * candidate.factor**2 * shape.classes
-        batch, epochs = min(count, SHORT_BATCH), short_epochs(count)
-        step = units.training_step(
-            spec,
-            batch,
-            units.recipe.data.augmentation,
-            TrainSettings(epochs, lr),
-            one_per_batch=True,
-        )
-        packed = packing(units, candidate.images, candidate.ipc * shape.classes)
-        parts += [
-            Part(epochs * step_count(count, batch), step),
-            units.predictions(spec, shape.validation),
-            Part(PACKED, packed),
-        ]
-    return [Task(1, tuple(parts))]
-
-
-def planned_candidates(table: MatchTable, shape: DataShape) -> list[Candidate]:
-    """About what a search tries, without the data that say how many images fit."""
-    budget = table.budget_bytes or 0
-    found = []
-    for factor in searched_factors(table, shape.size):
-        for spec in CODINGS if "images" in table.search else (table.images,):
-            fitting = fitting_ipc(spec, budget, shape, factor**2)
-            ipc = fitting if "ipc" in table.search else table.ipc
-            found.append(Candidate(spec, ipc, factor))
-    return found
-
-
-def planned_search(table: MatchTable, shape: DataShape) -> MatchTable:
-    """The table as a search may leave it: which candidate wins is known after it alone.
-
-    Taken is the one that has more images than half of the others.
-    """
-    tried = planned_candidates(table, shape)
-    seen = sorted(tried, key=lambda one: one.ipc * one.factor**2)
-    return with_candidate(table, seen[len(seen) // 2], shape.classes)
 
 
 def _inner_step(units: Units, table: MatchTable, spec: str, batch: int) -> Unit:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from distill.recipes.build import build_coding
 from distill.recipes.schema import Recipe
-from distill.recipes.tables.select import SelectTable
 from distill.run.dry_run import Cost
 from distill.sets.coded_set import best_coder
 from distill.sets.network_labels import expected_bytes
@@ -58,13 +57,6 @@ def label_network_bytes(recipe: Recipe, shape: DataShape) -> int:
     if recipe.budget_bytes is None:
         return 0
     return expected_bytes(recipe, shape.channels, shape.size, shape.classes)
-
-
-def planned_fill(recipe: Recipe, table: SelectTable, shape: DataShape) -> SelectTable:
-    """The table with about as many images per class as fit into its budget."""
-    room = (table.budget_bytes or 0) - label_network_bytes(recipe, shape)
-    ipc = min(table.ipc, fitting_ipc(table.images, room, shape))
-    return table.model_copy(update={"ipc": ipc})
 
 
 def set_bytes(recipe: Recipe, shape: DataShape, source: str) -> int:

@@ -16,10 +16,11 @@ from distill.recipes.tables.match import MatchTable
 from distill.sets.coded_images import CODINGS, FACTORS
 from distill.sets.coded_set import best_coder
 from distill.stages.evaluate import evaluate_units, student_parts
-from distill.stages.match.search import searched_factors
-from distill.stages.match.units import match_units, planned_search, search_units
+from distill.stages.match.units import match_units
+from distill.stages.search import searched_factors
 from distill.stages.units.coded import fitting_ipc, packing, set_bytes
 from distill.stages.units.networks import Units
+from distill.stages.units.search import planned_search, search_units
 from distill.stages.units.shapes import DataShape, data_shape
 from synth.coding import pack_images
 from tests.distill.cases import TINY, write_recipe
@@ -89,13 +90,14 @@ def test_a_search_trains_a_student_for_each_way_that_it_tries(tmp_path):
 
 def test_a_search_leaves_one_of_its_candidates():
     shape = DataShape(10, 1, (16, 16), 1000, 10, 10)
+    recipe = load_recipe("digits", ["within_bytes="], budget=2000)
     table = MatchTable(ipc=1, budget_bytes=2000, search=["images", "ipc", "factor"])
-    found = planned_search(table, shape)
+    found = planned_search(recipe, table, shape)
     assert found.images in CODINGS
     assert found.ipc == fitting_ipc(found.images, 2000, shape, found.factor**2)
     assert found.batch_size == 100
     given = MatchTable(ipc=3, budget_bytes=2000, search=["images"])
-    assert planned_search(given, shape).ipc == 3
+    assert planned_search(recipe, given, shape).ipc == 3
 
 
 def test_matching_pays_for_its_coding_at_every_outer_step(tmp_path):
@@ -156,7 +158,7 @@ def test_the_plan_says_the_budget_and_prices_the_search(tmp_path, command):
     stages = sum(stage["seconds"] for stage in times["stages"].values())
     assert times["seconds"] == pytest.approx(stages + times["search"]["seconds"])
     text = command("plan", path, "--bytes", "1000").out
-    for words in ("1,000 bytes is the budget", "match.images, match.ipc, match.factor", "search"):
+    for words in ("1,000 bytes is the budget", "images, ipc, factor here as a search", "search"):
         assert words in text
     given = json.loads(command("plan", path, "--json", "--set", "match.budget_bytes=3000").out)
     assert given["budget"]["images"] == "pixels"

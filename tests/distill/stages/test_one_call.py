@@ -172,6 +172,16 @@ def test_budget_and_images_per_class_reach_the_recipe():
     assert teachers.projector is None
 
 
+def test_bytes_alone_choose_the_recipe_as_the_command_does():
+    found = python_recipe(None, "digits", "mlp", [], None, 5000)
+    assert (found.select.search, found.budget_bytes) == (["images"], 5000)
+    assert (found.committee.budget_share, found.evaluate.students) == (0.35, ["mlp"])
+    assert found.data.subset is None
+    assert python_recipe("digits", "digits", None, [], None, 1900).committee.weight_bits == 3
+    for teachers, ipc in (["mlp"], None), ([], 2):
+        assert python_recipe(None, "digits", None, teachers, ipc, 5000).match.budget_bytes == 5000
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -81,6 +81,7 @@ CHANGES = [
     ["select.method=random", "select.ipc=3"],
     ["select.images=rounded:depth=2"],
     ["select.images=rounded:depth=3", "select.budget_bytes=3000"],
+    ["select.budget_bytes=3000", "select.search=images"],
     ["select.method=random", "select.labels=votes"],
     ["select.method=random", "select.labels=votes", "select.label_temperature=3"],
     [
@@ -199,6 +200,32 @@ def test_images_and_the_network_that_labels_them_fill_a_budget(networked, comman
     assert 0.9 * 1400 < totals["teacher:bits=5"] <= 1400
 
 
+def test_a_search_fills_a_budget_with_selected_images(networked, command, tmp_path):
+    """As `--bytes` does where a recipe names no coding; more images a class are not refused."""
+    path = tmp_path / "open.toml"
+    text = networked.read_text().replace('images = "rounded:depth=2"\n', "")
+    path.write_text(text.replace("ipc = 8", "ipc = 1000"))
+    assert path.read_text() != networked.read_text()
+    out, stages = tmp_path / "run", ("--stage", "committee", "--stage", "select")
+    words = ("run", path, "--out", out, "--bytes", "1500", *stages)
+    words = (*words, "--set", "evaluate.students=mlp")
+    first = command(*words)
+    assert first.code == 0, first.err
+    tried = [line for line in first.err.splitlines() if line.startswith("search ")]
+    assert len(tried) >= 4
+    table = read_json(out / "manifest.json")["recipe"]["select"]
+    assert table["images"] != "pixels"
+    best = max(tried, key=lambda line: float(line.split()[-3]))
+    assert f" {table['images']}, {table['ipc']} a class: " in best
+    content = read_set(out / "set.h5")
+    assert len(content.images) == 10 * table["ipc"]
+    before = outputs_of(out)
+    again = command(*words)
+    assert again.code == 0, again.err
+    assert "search " not in again.err
+    assert outputs_of(out) == before
+
+
 def test_students_draw_views_of_their_own_under_a_network_that_the_set_keeps(
     networked, command, tmp_path
 ):
@@ -249,6 +276,32 @@ def test_one_family_for_each_batch_is_refused_where_it_cannot_be(
     [
         (("--bytes", "500"), ["select.budget_bytes is 500", "labels and what reads the images"]),
         (("--set", "select.images=pixels", "--bytes", "1700"), ["name a coding as select.images"]),
+        (("--set", "select.search=images"), ["select.search chooses within a budget"]),
+        (
+            ("--set", "committee.budget_share=0.02", "--bytes", "1400"),
+            ["committee.budget_share leaves 28 of 1,400 bytes", "of width 1", "a larger share"],
+        ),
+        (("--set", "committee.budget_share=0.2"), ["share of a budget", "--bytes"]),
+        (
+            (
+                "--set",
+                "committee.budget_share=0.2",
+                "--set",
+                "encode.codec=topk:k=2",
+                "--bytes=900",
+            ),
+            ["networks that the set keeps", "encode.codec"],
+        ),
+        (
+            (
+                "--set",
+                "committee.budget_share=0.2",
+                "--set",
+                "committee.members=torchvision:resnet18",
+                "--bytes=900",
+            ),
+            ["torchvision:resnet18 has none"],
+        ),
         (("--set", "relabel.views=stored", "--bytes", "1700"), ["set relabel.views = seed"]),
         (
             ("--set", "committee.weight_bits=4", "--bytes", "1700"),

@@ -205,6 +205,6 @@ def test_what_cannot_be_is_refused_in_one_line_before_anything_is_written(
 
 
 def test_a_recipe_that_matches_nothing_has_no_budget(refused, tmp_path):
-    line = refused(2, "run", "digits-herding", "--out", tmp_path / "out", "--bytes", "2000")
-    assert "neither matches trajectories nor keeps selected images" in line
+    line = refused(2, "run", "digits-recover", "--out", tmp_path / "out", "--bytes", "2000")
+    assert "neither matches trajectories nor selects real images" in line
     assert "distill compress" in line

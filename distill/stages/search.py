@@ -1,7 +1,8 @@
 """Images per class, formation and coding within a budget: chosen on the validation split.
 
-Real images stand for those that will be learned: as many as fit under each way to keep them train
-a student for a short time, and the way of the best held-out accuracy is taken.
+Real images stand for those that will be learned or selected: as many as fit under each way to keep
+them train a student for a short time, with hard labels, and the way of the best held-out accuracy
+is taken.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from distill.recipes.build import build_views
 from distill.recipes.schema import Recipe
 from distill.recipes.tables.evaluate import EvaluateTable
 from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.select import SelectTable
 from distill.run.context import Context
 from distill.run.interrupt import Stop
 from distill.run.scratch import scratch_context
@@ -31,6 +33,7 @@ from distill.sets.coded_images import (
     usable_factors,
     usable_ways,
 )
+from distill.sets.narrow import narrow_members
 from distill.stages.budget import (
     bytes_besides,
     coded_images,
@@ -49,9 +52,21 @@ from synth.training.prediction import accuracy
 _BATCHES, SHORT_BATCH = 400, 100
 
 
+# Who learns from the images where a recipe names no network.
+_USUAL_NETWORK = "convnet3:width=32"
+
+Searching = MatchTable | SelectTable
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A way to keep images within the budget: values of [match]."""
+    """A way to keep images within the budget: values of [match] or [select].
+
+    Attributes:
+        images: spec of a coding.
+        ipc: stored images per class.
+        factor: each decodes to factor^2 images; 1 for selected ones.
+    """
 
     images: str
     ipc: int
@@ -65,9 +80,10 @@ def resolve_budget(
     say: Callable[[str], None],
     stop: Stop,
 ) -> Recipe:
-    """The recipe with values for the keys that match.search names, if its set can be kept at all.
+    """The recipe with values for what is chosen within its budget, if its set can be kept at all.
 
-    For selected images within a budget: with as many per class as fit.
+    These are the members' widths for `committee.budget_share`, what `search` of [match] or [select]
+    names and, for selected images, as many per class as fit.
 
     Args:
         recipe: to be resolved.
@@ -78,34 +94,45 @@ def resolve_budget(
         stop: asked between short trainings.
 
     Raises:
-        RecipeError: if not one image per class fits into the budget.
+        RecipeError: if not one image per class fits into the budget, or no network into its share.
     """
-    table, chosen = recipe.match, recipe.select
-    if recipe.budget_bytes is None and (table is None or not table.coded):
+    if recipe.budget_bytes is None and (recipe.match is None or not recipe.match.coded):
         return recipe
+    table: Searching = recipe.match or recipe.table("select")
+    recipe = narrow_members(recipe, data.channels, data.size, data.classes)
     with tempfile.TemporaryDirectory() as scratch:
         context = scratch_context(Path(scratch), Path(scratch), recipe, None, True, stop)
         context.data = data
-        if chosen is not None:
-            chosen = chosen.model_copy(update={"ipc": fill_budget(context, chosen)})
-        if table is not None:
-            if table.search:
-                table = _found_before(table, earlier) or _searched(context, table, say)
+        if table.search:
+            table = _found_before(table, earlier) or _searched(context, table, say)
+        elif isinstance(table, SelectTable):
+            table = table.model_copy(update={"ipc": fill_budget(context, table)})
+        if isinstance(table, MatchTable):
             _check(context, table)
-    return recipe.model_copy(update={"match": table, "select": chosen})
+    return recipe.model_copy(update={recipe.maker_name: table})
 
 
-def _found_before(table: MatchTable, earlier: Mapping[str, Any]) -> MatchTable | None:
+def _found_before(table: Searching, earlier: Mapping[str, Any]) -> Searching | None:
     """The table with what an earlier search for the same found."""
-    before = earlier.get("match") or {}
-    given = {key for key in ("images", "ipc", "factor") if key not in table.search}
+    before = earlier.get("match" if isinstance(table, MatchTable) else "select") or {}
+    given = {key for key in _chosen(table) if key not in table.search}
     if any(before.get(key) != getattr(table, key) for key in {"budget_bytes", "search", *given}):
         return None
-    kept = {key: before[key] for key in ("images", "ipc", "factor", "batch_size")}
-    return table.model_copy(update=kept)
+    return table.model_copy(update={key: before[key] for key in _kept(table)})
 
 
-def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -> MatchTable:
+def _chosen(table: Searching) -> tuple[str, ...]:
+    """The keys that a search may choose; images per class of a selection are always filled."""
+    return ("images", "ipc", "factor") if isinstance(table, MatchTable) else ("images",)
+
+
+def _kept(table: Searching) -> tuple[str, ...]:
+    """The keys that a search sets."""
+    also = ("batch_size",) if isinstance(table, MatchTable) else ("ipc",)
+    return (*_chosen(table), *also)
+
+
+def _searched(context: Context, table: Searching, say: Callable[[str], None]) -> Searching:
     """The table with the candidate of the best held-out accuracy; the first of equals."""
     # Refuses a budget that labels alone take.
     image_budget(context, table)
@@ -115,52 +142,73 @@ def _searched(context: Context, table: MatchTable, say: Callable[[str], None]) -
     best: tuple[float, Candidate] | None = None
     for candidate in candidates:
         value = _held_out(context, table, candidate)
-        say(
-            f"search     {candidate.images}, {candidate.ipc} a class, factor {candidate.factor}: "
-            f"{value:.3f} held out"
-        )
+        formed = f", factor {candidate.factor}" if isinstance(table, MatchTable) else ""
+        say(f"search     {candidate.images}, {candidate.ipc} a class{formed}: {value:.3f} held out")
         if best is None or value > best[0]:
             best = (value, candidate)
     if best is None:
+        name = context.recipe.maker_name
         raise RecipeError(
-            f"match.budget_bytes is {table.budget_bytes:,}, but under no coding that is known here "
-            "does an image of each class fit; allow more bytes"
+            f"{name}.budget_bytes is {table.budget_bytes:,}, but under no coding that is known "
+            "here does an image of each class fit; allow more bytes"
         )
     return with_candidate(table, best[1], context.classes)
 
 
-def with_candidate(table: MatchTable, candidate: Candidate, classes: int) -> MatchTable:
-    """The table with a candidate, and a batch size where there are many images.
+def with_candidate(table: Searching, candidate: Candidate, classes: int) -> Searching:
+    """The table with a candidate, and a batch size of matching where there are many images.
 
     A recipe for few images trains on all of them at once.
     """
+    found = _with(table, candidate)
     seen = candidate.ipc * candidate.factor**2 * classes
-    batch = {"batch_size": SHORT_BATCH} if table.batch_size is None and seen > SHORT_BATCH else {}
-    return _with(table, candidate).model_copy(update=batch)
+    if not isinstance(found, MatchTable) or found.batch_size is not None or seen <= SHORT_BATCH:
+        return found
+    return found.model_copy(update={"batch_size": SHORT_BATCH})
 
 
-def _candidates(context: Context, table: MatchTable) -> Iterator[Candidate]:
+def _candidates(context: Context, table: Searching) -> Iterator[Candidate]:
     """As many real images as fit in each way; none where not one per class does."""
-    codings = CODINGS if "images" in table.search else (table.images,)
-    budget = table.budget_bytes or 0
+    codings = searched_codings(table)
     for spec, factor in usable_ways(context, codings, searched_factors(table, context.data.size)):
-
-        def size(ipc: int, spec: str = spec, factor: int = factor) -> int:
-            context.stop.check()
-            return _bytes(context, _with(table, Candidate(spec, ipc, factor)))
-
-        most = most_per_class(context, factor)
-        if "ipc" in table.search:
-            fitting = largest(size, budget, most)
-        else:
-            fitting = table.ipc if table.ipc <= most and size(table.ipc) <= budget else 0
+        fitting = _fitting(context, table, spec, factor)
         if fitting:
             yield Candidate(spec, fitting, factor)
 
 
-def searched_factors(table: MatchTable, size: tuple[int, int]) -> tuple[int, ...]:
+def _fitting(context: Context, table: Searching, spec: str, factor: int) -> int:
+    """Stored images per class that are taken under a coding; 0 where they do not fit."""
+    if isinstance(table, SelectTable):
+        try:
+            return fill_budget(context, table.model_copy(update={"images": spec}))
+        except RecipeError:
+            return 0
+
+    def size(ipc: int) -> int:
+        context.stop.check()
+        return _bytes(context, _with(table, Candidate(spec, ipc, factor)))
+
+    budget, most = table.budget_bytes or 0, most_per_class(context, factor)
+    if "ipc" in table.search:
+        return largest(size, budget, most)
+    return table.ipc if table.ipc <= most and size(table.ipc) <= budget else 0
+
+
+def searched_codings(table: Searching) -> tuple[str, ...]:
+    """The codings that are tried."""
+    return CODINGS if "images" in table.search else (table.images,)
+
+
+def searched_factors(table: Searching, size: tuple[int, int]) -> tuple[int, ...]:
     """The formation factors that are tried for images of (h, w) pixels."""
-    return usable_factors(size) if "factor" in table.search else (table.factor,)
+    return usable_factors(size) if "factor" in table.search else (table.formed,)
+
+
+def short_network(recipe: Recipe) -> str:
+    """The spec of the student of short trainings."""
+    if recipe.experts is not None:
+        return recipe.experts.network
+    return recipe.evaluate.students[0] if recipe.evaluate is not None else _USUAL_NETWORK
 
 
 def short_epochs(count: int) -> int:
@@ -168,12 +216,14 @@ def short_epochs(count: int) -> int:
     return max(1, _BATCHES * SHORT_BATCH // max(count, SHORT_BATCH))
 
 
-def _with(table: MatchTable, candidate: Candidate) -> MatchTable:
-    values = {"images": candidate.images, "ipc": candidate.ipc, "factor": candidate.factor}
+def _with(table: Searching, candidate: Candidate) -> Searching:
+    values: dict[str, Any] = {"images": candidate.images, "ipc": candidate.ipc}
+    if isinstance(table, MatchTable):
+        values["factor"] = candidate.factor
     return table.model_copy(update=values)
 
 
-def _bytes(context: Context, table: MatchTable) -> int:
+def _bytes(context: Context, table: Searching) -> int:
     """Bytes of everything with random real images in place of those to be learned."""
     besides = bytes_besides(context, table)
     coded = coded_images(context, table)
@@ -182,20 +232,19 @@ def _bytes(context: Context, table: MatchTable) -> int:
     return besides + len(coded.pack(coded.start_real(_real(context, table))))
 
 
-def _real(context: Context, table: MatchTable) -> Images:
+def _real(context: Context, table: Searching) -> Images:
     """Random real images, as many as students of the set see."""
     generator = context.generator("match", "search")
-    return context.random_real(table.ipc * table.factor**2, generator)[0]
+    return context.random_real(table.ipc * table.formed**2, generator)[0]
 
 
-def _held_out(context: Context, table: MatchTable, candidate: Candidate) -> float:
+def _held_out(context: Context, table: Searching, candidate: Candidate) -> float:
     """Validation accuracy of a student that was trained for a short time on real images."""
     table = _with(table, candidate)
     seen = _seen(context, table)
-    labels = class_labels(context.classes, table.ipc * table.factor**2)
+    labels = class_labels(context.classes, table.ipc * table.formed**2)
     soft = HardLogits(labels.to(context.device), context.classes)
-    spec = context.recipe.matching()[0].network
-    network = context.network(spec, "match", "search")
+    network = context.network(short_network(context.recipe), "match", "search")
     generator = context.generator("match", "search student")
     views = build_views(context.recipe.data.augmentation, one_per_batch=True)
     lr = (context.recipe.evaluate or EvaluateTable.model_construct()).lr
@@ -209,16 +258,16 @@ def _held_out(context: Context, table: MatchTable, candidate: Candidate) -> floa
     return accuracy(network, *context.split("validation"))
 
 
-def _seen(context: Context, table: MatchTable) -> Tensor:
+def _seen(context: Context, table: Searching) -> Tensor:
     """Random real images as students see them once they were kept."""
     real, coded = _real(context, table), coded_images(context, table)
     if coded is None:
-        return decode_images(encode_images(gather(real), table.factor), table.factor)
+        return decode_images(encode_images(gather(real), table.formed), table.formed)
     with torch.no_grad():
         return coded.seen(coded.start_real(real))
 
 
-def _pixel_bytes(context: Context, table: MatchTable) -> int:
+def _pixel_bytes(context: Context, table: Searching) -> int:
     height, width = context.data.size
     return 4 * context.classes * table.ipc * context.data.channels * height * width
 
