@@ -114,16 +114,15 @@ def open_plain(path: Path) -> Iterator[h5py.File]:
 def damaged(path: Path, error: Exception) -> WorkError | MemoryError:
     """The error for a file that cannot be read: damaged, unless the system refuses it.
 
-    A file that another program writes in its own form is not damaged either. For lack of memory it
-    is a MemoryError: nobody may take the file for damaged and make it again.
+    Nor is one of another program. For lack of memory it is a MemoryError: nobody may take the file
+    for damaged and make it again.
     """
     if lacks_memory(error):
         return MemoryError(f"to read {path}")
     refused = system_refusal(error)
     if refused is not None:
         return WorkError(f"{path} {refused}")
-    foreign = foreign_file(path)
-    if foreign is not None:
+    if (foreign := foreign_file(path)) is not None:
         return foreign
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return WorkError(
