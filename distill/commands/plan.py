@@ -18,6 +18,7 @@ from distill.commands.options import (
     recipe_argument,
     workers,
 )
+from distill.run.allocator import collect_rarely
 from distill.terminal import echo, echo_json, echo_lines
 
 
@@ -112,15 +113,16 @@ def plan(
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
     resolved = read_recipe(recipe, overrides, budget=budget)
-    # Not above: they import torch.
-    from distill.plan import Machines, make_plan
-    from distill.recipes.checks import missing_packages
+    with collect_rarely():
+        # Not above: they import torch.
+        from distill.plan import Machines, make_plan
+        from distill.recipes.checks import missing_packages
 
-    if device is not None:
-        resolved = resolved.model_copy(update={"device": device})
-    for sentence in missing_packages(resolved, STAGE_ENTRIES):
-        echo(f"note: {sentence}", err=True)
-    estimate = make_plan(resolved, Machines(**machines), within=within)
+        if device is not None:
+            resolved = resolved.model_copy(update={"device": device})
+        for sentence in missing_packages(resolved, STAGE_ENTRIES):
+            echo(f"note: {sentence}", err=True)
+        estimate = make_plan(resolved, Machines(**machines), within=within)
     if note := tower_note(resolved, estimate["data"]["channels"]):
         echo(f"note: {note}", err=True)
     if as_json:

@@ -1,3 +1,4 @@
+import gc
 import json
 from dataclasses import replace
 
@@ -529,6 +530,21 @@ def test_json_has_one_shape(tmp_path, command):
     assert set(found["disk"]) == {"experts", "set"}
     assert set(found["memory"]["matching"]) == {"adjoint", "frozen", "unrolled"}
     assert list(found["time"]["stages"]) == ["experts", "match"]
+
+
+def test_cycles_are_looked_for_rarely_while_a_plan_is_made_and_as_before_after_it(
+    command, monkeypatch
+):
+    before, seen = gc.get_threshold(), []
+
+    def stop(*_, **__):
+        seen.append(gc.get_threshold())
+        raise WorkError("enough")
+
+    monkeypatch.setattr("distill.plan.make_plan", stop)
+    assert command("plan", "digits").code == 1
+    assert seen[0][0] > before[0]
+    assert gc.get_threshold() == before
 
 
 @pytest.mark.parametrize("load", [0.0, 7.25])
