@@ -343,6 +343,7 @@ def test_a_missing_extra_is_found_before_the_first_stage(recipe, refused, out, m
         ("config:tiny-vot", "no bundled tower 'tiny-vot'"),
         ("open_clip:ViT-B-32:laion", "neither a tag of ViT-B-32 nor a file (did you mean laion2b"),
         ("open_clip:ViT-B-32", "open_clip:ViT-B-32 names no weights"),
+        ("open_clip:ViT-B-32:laion2b_s34b_b79k", "nothing is fetched unasked"),
         ("folder:nowhere", "nowhere"),
     ],
 )
