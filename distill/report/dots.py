@@ -8,7 +8,7 @@ from markupsafe import Markup
 from distill.report.charts import WIDTH, figure, x_axis
 from distill.report.scales import Scale, clean, finite, fit_scale, percent, tick_labels, ticks
 
-_LEFT, _TOP, _ROW, _BOTTOM = 124, 8, 27, 44
+_LEFT, _TOP, _ROW, _BOTTOM = 164, 8, 27, 44
 
 _RIGHT = WIDTH - 46
 
