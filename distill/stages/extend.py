@@ -29,9 +29,10 @@ from distill.sets.merge import class_map, describe_merged, merge_sets, read_give
 from distill.sets.merged_source import Given
 from distill.sets.rows import VIEWS_LEFT_OUT, take_images
 from distill.sets.set_file import SetFile, read_set, set_path, write_set
-from distill.stages.grown_labels import check_labelling, write_labelled
+from distill.stages.grown_labels import LABELLING, check_labelling, write_labelled
 from distill.stages.loading import planned
 from distill.stages.run_recipe import run_recipe
+from distill.stages.select import asks_committee
 from distill.store.files import refuse_links
 from projectors.files.description import DESCRIPTION
 
@@ -94,7 +95,8 @@ def extend_set(
     whole = match_classes(after, data.class_names) is not None
     if growth.labels:
         _check_labels(recipe, after, growth.data, whole=whole)
-    run_recipe(recipe, out / NEW, making_stages(recipe), quiet=quiet, engine=engine)
+    making = _without_labelling(recipe)
+    run_recipe(making, out / NEW, making_stages(making), quiet=quiet, engine=engine)
     made = _of_classes(read_set(out / NEW / SET), new)
     content, notes = merge_sets(
         old, Given(made, f"{NEW}/{SET}"), renamed, growth.data if whole else ""
@@ -179,6 +181,17 @@ def making_stages(recipe: Recipe) -> list[str]:
     if recipe.match is not None and recipe.match.labels == "projector":
         wanted.add(PROJECT_STAGE)
     return [stage.name for stage in planned(recipe) if stage.name in wanted]
+
+
+def _without_labelling(recipe: Recipe) -> Recipe:
+    """The recipe without a committee that only labels, so that none is trained for images alone."""
+    if recipe.select is None or asks_committee(recipe.select):
+        return recipe
+    raw = recipe.model_dump(mode="json")
+    raw |= dict.fromkeys((*LABELLING, "encode"))
+    if raw["evaluate"] is not None:
+        raw["evaluate"] = {**raw["evaluate"], "labels": ["hard"]}
+    return check_recipe(raw, f"recipe {recipe.name}")
 
 
 def _of_classes(content: SetFile, names: Sequence[str]) -> SetFile:

@@ -25,7 +25,7 @@ from distill.store.files import atomic_path, digest_json, new_folder
 from projectors.files.description import DESCRIPTION
 
 # The tables that label a set; those that made its images are another recipe's.
-_LABELLING = ("committee", "relabel", "projector")
+LABELLING = ("committee", "relabel", "projector")
 
 
 def check_labelling(recipe: Recipe) -> None:
@@ -74,7 +74,7 @@ def write_labelled(
         LimbeckError: of the fitting kind; then nothing was written.
     """
     recipe = _labelling_recipe(content, made_by)
-    check_names(recipe, only=_LABELLING)
+    check_names(recipe, only=LABELLING)
     resolved = recipe.model_dump(mode="json")
     manifest = {**content.manifest, "recipe": resolved, "recipe_digest": digest_json(resolved)}
     with tempfile.TemporaryDirectory() as scratch, listen() as stop:
@@ -82,7 +82,7 @@ def write_labelled(
         context = scratch_context(made, made, recipe, None, quiet, stop)
         context.engine = engine or context.engine
         context.normalise_as(content.preprocess)
-        check_networks(recipe, context.data, only=_LABELLING)
+        check_networks(recipe, context.data, only=LABELLING)
         write_set(made / SET, replace(content, manifest=manifest))
         try:
             run_committee(context, context.recipe.table("committee"))
@@ -107,7 +107,7 @@ def write_labelled(
 def _labelling_recipe(content: SetFile, made_by: Recipe) -> Recipe:
     """The set's recipe with the other one's ways of labelling, and its label sources."""
     raw, other = dict(content.manifest["recipe"]), made_by.model_dump(mode="json")
-    raw |= {name: other[name] for name in (*_LABELLING, "device")}
+    raw |= {name: other[name] for name in (*LABELLING, "device")}
     raw.pop("encode", None)
     if raw.get("evaluate") is not None and other["evaluate"] is not None:
         raw["evaluate"] = {**raw["evaluate"], "labels": other["evaluate"]["labels"]}

@@ -149,6 +149,8 @@ def test_a_grown_set_is_labelled_by_teachers_of_all_its_classes(four, command, t
     voted = grown.votes.mean_probabilities().argmax(dim=1)
     assert float((voted == grown.hard).float().mean()) > 0.5
     assert projectors.load(out / "projector").classes == names
+    # The images ask no committee, so the run that made them has none.
+    assert not (out / "new" / "committee.h5").exists()
     brief = ("--epochs", "1", "--seeds", "1", "--whole-epochs", "0", "--quiet", "--json")
     tested = command("evaluate", out, *brief)
     assert tested.code == 0, tested.err
