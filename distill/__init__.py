@@ -113,19 +113,25 @@ def evaluate(
     )
 
 
-def load(path: str | Path) -> DistilledSet:
+def load(path: str | Path, *, download: bool = False) -> DistilledSet:
     """Read set.h5 as a torch Dataset of (image, soft label).
 
     Torch is imported here and not above, so that `distill --help` stays quick.
 
     Args:
-        path: a set.h5, or the folder of a run that holds one.
+        path: a set.h5, or the folder of a run that holds one; or hf://OWNER/NAME, a repository of
+            the Hugging Face hub that `distill export hub` has made.
+        download: of the hub, fetch what is not on this machine; nothing is fetched unasked.
 
     Raises:
         distill.errors.WorkError: if the file is missing, foreign or damaged.
     """
     from distill.sets.dataset import open_set
 
+    if str(path).startswith("hf:/"):
+        from distill.sets.exchange.hub import load_set
+
+        return load_set(path, download=download)
     return open_set(path)
 
 

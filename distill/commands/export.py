@@ -1,4 +1,4 @@
-"""`distill export {set|projector}`."""
+"""`distill export {set|projector|hub}`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from distill.commands.lazy import LazyGroup
 EXPORTS = {
     "set": ("export_set", "export_set"),
     "projector": ("export_projector", "export_projector"),
+    "hub": ("export_hub", "export_hub"),
 }
 
 
 @click.group(cls=LazyGroup, table=EXPORTS)
 def export() -> None:
-    """Write a set or a projector in a format that other programs read.
+    """Write a set or a projector in a format that other programs read, or send both to a hub.
 
     \b
     Example:

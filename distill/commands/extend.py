@@ -40,6 +40,12 @@ from distill.terminal import echo
     metavar="NAME=NAME",
     help="Class of the data = its name in the grown set; others are matched by their names.",
 )
+@click.option(
+    "--labels",
+    is_flag=True,
+    help="Also label the grown set by the recipe's [committee]: votes as [relabel] says, and a "
+    "[projector], of all classes. The data must have them all.",
+)
 @device
 @workers
 @quiet
@@ -54,6 +60,7 @@ def extend(
     overrides: tuple[str, ...],
     seed: int | None,
     given: tuple[str, ...],
+    labels: bool,
     device: str | None,
     workers: int | Literal["auto"],
     quiet: bool,
@@ -64,6 +71,7 @@ def extend(
 
     The images of SET stay as they are. Of the data, images are made of the classes that SET
     lacks, or of all where it lacks none. If the data hold all classes, the set can be evaluated.
+    Votes and projectors of SET do not know the new ones, and stay behind; --labels makes others.
 
     \b
     Example:
@@ -83,7 +91,7 @@ def extend(
 
     if device is not None:
         recipe = recipe.model_copy(update={"device": device})
-    growth = Growth(data, recipe, parse_map(given))
+    growth = Growth(data, recipe, parse_map(given), labels)
     show_merged(extend_set(set_path, growth, out, quiet=quiet, engine=engine), as_json=as_json)
     if not as_json:
         echo(f"Next: distill evaluate {quote(str(out))} --record")

@@ -21,7 +21,17 @@ from distill.terminal import echo, echo_json
     type=NameChoice(importable()),
     help="Whose layout; npz, safetensors and torch also read what `distill export set` wrote.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The set.h5 to write.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The set.h5 to write; of the hub, a folder.",
+)
+@click.option(
+    "--download",
+    is_flag=True,
+    help="hub: fetch what is not on this machine; nothing else asks the network.",
+)
 @click.option("--data", default="", help="The real data that the set was made from.")
 @click.option("--size", type=click.IntRange(4), help="Of the real data, as in recipes.")
 @click.option("--channels", type=NameChoice(["1", "3"]), help="Of the real data, as in recipes.")
@@ -87,18 +97,22 @@ def import_set(
     class_names: str,
     space: str | None,
     labels: str | None,
+    download: bool,
     as_json: bool,
     debug: bool,
     **given: Any,
 ) -> None:
     """Import a set that another program made. Only plain arrays are read, never code.
 
-    With --data the set can be evaluated; without it, it can be shown, loaded and exported.
+    With --data the set can be evaluated; without it, it can be shown, loaded and exported. A set
+    that `distill export hub` has sent comes back as it was, with its projector.
 
     \b
     Example:
       distill import mtt/logged_files --from mtt --data torchvision:CIFAR10 --out mtt.h5
+      distill import hf://me/small-digits --from hub --download --out small
     """
+    from distill.errors import RecipeError
     from distill.sets.exchange import exchange
     from distill.sets.exchange.convert import ImportOptions
 
@@ -110,7 +124,9 @@ def import_set(
         labels=labels or "",
         **given,
     )
-    notes = exchange.import_set(path, layout, out, options)
+    if download and layout != "hub":
+        raise RecipeError("--download is for --from hub, as nothing else is fetched; leave it out")
+    notes = exchange.import_set(path, layout, out, options, download=download)
     if as_json:
         echo_json({"out": str(out), "notes": notes}, indent=None)
         return

@@ -65,7 +65,11 @@ KINDS: dict[str, Callable[[], Rows]] = {
     ),
     "gradients": lambda: _entries(registry.GRADIENTS),
     "protocols": _protocols,
-    "layouts": lambda: [*_entries(registry.LAYOUTS), *_entries(registry.EXPERT_LAYOUTS)],
+    "layouts": lambda: [
+        *_entries(registry.LAYOUTS),
+        *_entries(registry.EXPERT_LAYOUTS),
+        *_entries(registry.HUB_LAYOUTS),
+    ],
     "formats": lambda: _entries(registry.FORMATS),
     "loggers": lambda: _entries(registry.LOGGERS),
     "projector-formats": lambda: _entries(registry.PROJECTOR_FORMATS),

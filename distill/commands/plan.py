@@ -18,6 +18,7 @@ from distill.commands.options import (
     recipe_argument,
     workers,
 )
+from distill.run.allocator import collect_rarely
 from distill.terminal import echo, echo_json, echo_lines
 
 
@@ -35,6 +36,9 @@ class Duration(click.ParamType):
             self.fail(f"{value!r} is no time; write it as 90s, 15m, 2h or 1d", param, ctx)
         return float(match.group(1)) * _UNITS[match.group(2)]
 
+
+# Load by core from which other work disturbs the times of this one.
+_BUSY = 0.5
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -109,15 +113,16 @@ def plan(
     if machines["calibration"] is not None and machines["calibrate"] is not None:
         raise RecipeError("--calibrate measures here and --calibration does not; give one of them")
     resolved = read_recipe(recipe, overrides, budget=budget)
-    # Not above: they import torch.
-    from distill.plan import Machines, make_plan
-    from distill.recipes.checks import missing_packages
+    with collect_rarely():
+        # Not above: they import torch.
+        from distill.plan import Machines, make_plan
+        from distill.recipes.checks import missing_packages
 
-    if device is not None:
-        resolved = resolved.model_copy(update={"device": device})
-    for sentence in missing_packages(resolved, STAGE_ENTRIES):
-        echo(f"note: {sentence}", err=True)
-    estimate = make_plan(resolved, Machines(**machines), within=within)
+        if device is not None:
+            resolved = resolved.model_copy(update={"device": device})
+        for sentence in missing_packages(resolved, STAGE_ENTRIES):
+            echo(f"note: {sentence}", err=True)
+        estimate = make_plan(resolved, Machines(**machines), within=within)
     if note := tower_note(resolved, estimate["data"]["channels"]):
         echo(f"note: {note}", err=True)
     if as_json:
@@ -216,6 +221,11 @@ def _time_lines(times: dict[str, Any]) -> Iterator[str]:
     where = source["file"] or f"{source['seconds']:.0f} s of calibration here"
     yield ""
     yield f"time, extrapolated from {where} ({source['device']})"
+    if source["file"] is None and source["load"] > _BUSY * source["cores"]:
+        yield (
+            f"  other work was under way: the load was {source['load']} before the calibration, on "
+            f"{source['cores']} cores; times are shorter where they are free"
+        )
     many = f"{f'{devices} devices':>12}  " if devices > 1 else ""
     yield f"  {'one device':>12}  {many}{'units known':<14} stage"
     searched = {"search": times["search"]} if "search" in times else {}

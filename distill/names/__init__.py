@@ -32,6 +32,7 @@ from distill.names.entries import (
 from distill.names.exchange import (
     EXPERT_LAYOUTS,
     FORMATS,
+    HUB_LAYOUTS,
     LAYOUTS,
     PROJECTOR_FORMATS,
     importable,
@@ -61,6 +62,7 @@ __all__ = [
     "FAMILIES",
     "FORMATS",
     "GRADIENTS",
+    "HUB_LAYOUTS",
     "LABELLING",
     "LAYOUTS",
     "LOGGERS",

@@ -50,6 +50,19 @@ EXPERT_LAYOUTS: Registry[Entry] = Registry(
     ),
 )
 
+# An object is called as (address, folder, download=) -> sentences, see `pull_set`.
+HUB_LAYOUTS: Registry[Entry] = Registry(
+    "layout",
+    (
+        Entry(
+            "hub",
+            "hf://OWNER/NAME: a set and its projector, to a folder",
+            "Hugging Face hub",
+            "distill.sets.exchange.hub:pull_set",
+        ),
+    ),
+)
+
 FORMATS: Registry[FormatEntry] = Registry(
     "format",
     (
@@ -131,5 +144,6 @@ def importable() -> list[str]:
     return [
         *LAYOUTS,
         *EXPERT_LAYOUTS,
+        *HUB_LAYOUTS,
         *(name for name, entry in FORMATS.items() if entry.file and name not in LAYOUTS),
     ]

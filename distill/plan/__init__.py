@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ import torch
 
 import projectors
 from distill.errors import WorkError
-from distill.machine import resident_bytes
+from distill.machine import core_count, resident_bytes
 from distill.plan.calibration import (
     Calibration,
     Timed,
@@ -95,9 +97,12 @@ def make_plan(
             calibration cannot be read, or no worker can be started.
     """
     machines = machines or Machines()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     check_names(recipe)
     other = read_calibration(machines.calibration) if machines.calibration is not None else None
     engine = _engine(machines, other)
+    # A second of work that this process and its workers all need: before they are forked, once.
+    import_module("torch._dynamo")
     engine.get_ready()
     device = choose_device("cpu" if other is not None else recipe.device)
     shape = data_shape(recipe.data)
@@ -124,6 +129,8 @@ def make_plan(
         "threads": (other or here).threads,
         "file": None if machines.calibration is None else str(machines.calibration),
         "seconds": round(time.perf_counter() - started, 3),
+        "load": round(load, 1),
+        "cores": core_count(),
     }
     return {
         "recipe": recipe.name,

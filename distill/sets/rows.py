@@ -38,6 +38,9 @@ _LABELS_MOVE = 1e-2
 
 _MOST_COLOURS = 256
 
+# What is said of votes and encoded labels.
+VIEWS_LEFT_OUT = "labels of views belong to all images of one set, and are left out"
+
 
 def take_images(parts: Sequence[SetFile], places: Tensor) -> tuple[SetFile, tuple[str, ...]]:
     """One set of the stored images at `places`.
@@ -73,7 +76,7 @@ def take_images(parts: Sequence[SetFile], places: Tensor) -> tuple[SetFile, tupl
     content, label_note = _with_labels(content, parts, places)
     content, image_note = _with_coding(content, parts, places)
     voted = any(part.votes is not None or part.encoded for part in parts)
-    left_out = "labels of views belong to all images of one set, and are left out" if voted else ""
+    left_out = VIEWS_LEFT_OUT if voted else ""
     return content, tuple(filter(None, (image_note, label_note, left_out)))
 
 

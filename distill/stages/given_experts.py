@@ -6,23 +6,36 @@ from pathlib import Path
 
 from distill.errors import WorkError
 from distill.recipes.specs import parse_network
-from distill.run.artefacts import EXPERTS
+from distill.run.artefacts import EXPERTS, MANIFEST
 from distill.run.context import Context
+from distill.run.manifest import read_manifest
 from distill.run.reuse import link_or_copy
 from distill.store.experts import read_info
 from distill.store.files import atomic_path
 
 
 def check_given(path: Path) -> None:
-    """Check that a file holds experts that `distill import` made.
+    """Check that a file holds experts that `distill import` made, or that a folder is a run.
 
     Raises:
         WorkError: if it does not.
     """
+    if path.is_dir():
+        _check_run(path)
+        return
     if read_info(path).given is None:
         raise WorkError(
             f"{path} was made by a run, whose manifest says what from; give --reuse its folder"
         )
+
+
+def _check_run(path: Path) -> None:
+    if not (path / MANIFEST).exists() and any(path.glob("replay_buffer_*.pt")):
+        raise WorkError(
+            f"{path} holds experts of MTT, no run; read them with `distill import {path} --from "
+            "buffers`, and give --reuse the file that it writes"
+        )
+    read_manifest(path / MANIFEST)
 
 
 def take_experts(context: Context, path: Path) -> None:

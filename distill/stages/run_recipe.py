@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.data import DataError, SourceError
+from distill.data import DataError, RealData, SourceError
 from distill.data.sources.hugging_face import fetch_hugging_face
 from distill.data.sources.torchvision_sets import download
 from distill.errors import InterruptedRunError, RecipeError, WorkError
@@ -44,6 +45,9 @@ from distill.store.documents import read_json
 from distill.teachers.inspection import inspect_teachers
 from distill.teachers.pretrained import fetch_weights
 
+# Seconds after which it is said how data are read faster.
+_LONG_READING = 5.0
+
 
 def run_recipe(
     recipe: Recipe,
@@ -77,18 +81,12 @@ def run_recipe(
     _check_packages(recipe, stages, manifest["stages"])
     _check_towers(recipe, stages, manifest["stages"])
     for other in reuse:
-        if other.is_file():
-            check_given(other)
-        else:
-            read_manifest(other / MANIFEST)
+        check_given(other)
     if engine is not None:
         engine.get_ready()
     device = choose_device(recipe.device)
-    data = check_data(recipe)
     progress, earlier = progress or Progress(quiet=quiet), dict(manifest["recipe"])
-    for note in (*data.notes, tower_note(recipe, data.channels)):
-        if note:
-            progress.say(f"note: {note}")
+    data = _read_data(recipe, progress)
     with listen() as stop:
         recipe = resolve_budget(recipe, data, earlier, progress.say, stop)
     recipe = resolve_compile(recipe, data, device, earlier, progress.say)
@@ -107,6 +105,22 @@ def run_recipe(
             resolved = run.manifest["recipe"]
             with listening(progress.loggers, run.path, resolved, progress.say) as run.hear:
                 return _run_stages(context, stages)
+
+
+def _read_data(recipe: Recipe, progress: Progress) -> RealData:
+    """The recipe's data, checked; what there is to say of them is said."""
+    started = time.monotonic()
+    data = check_data(recipe)
+    seconds = time.monotonic() - started
+    notes = [*data.notes, tower_note(recipe, data.channels)]
+    if seconds > _LONG_READING and not recipe.data.source.startswith("packed:"):
+        notes.append(
+            f"reading {recipe.data.source} took {seconds:.0f} s, as it will in every command; "
+            "`distill pack` decodes pictures once"
+        )
+    for note in filter(None, notes):
+        progress.say(f"note: {note}")
+    return data
 
 
 def _check_packages(recipe: Recipe, stages: Sequence[str], finished: Collection[str]) -> None:

@@ -55,8 +55,7 @@ def _judges(context: Context, table: SelectTable) -> Sequence[str]:
     """The networks that the choice depends on."""
     if selection(table.method).reads == "experts":
         return [context.recipe.table("experts").network]
-    asked = _needs_committee(table) or table.labels == "votes"
-    committee = context.recipe.committee if asked else None
+    committee = context.recipe.committee if asks_committee(table) else None
     return committee.members if committee else []
 
 
@@ -96,6 +95,11 @@ def _coded(context: Context, table: SelectTable, images: Images) -> bytes | None
         return None
     parameters = coded.start(gather(images).cpu())
     return pack_within(coded, parameters, image_budget(context, table))[1]
+
+
+def asks_committee(table: SelectTable) -> bool:
+    """Whether a committee chooses or labels the images."""
+    return _needs_committee(table) or table.labels == "votes"
 
 
 def _needs_committee(table: SelectTable) -> bool:

@@ -143,7 +143,18 @@ _BY_NAME = (
 _SAFETENSORS_HEAD = 10
 
 
-def layout_of(path: Path) -> str | None:
+def foreign_file(path: Path) -> WorkError | None:
+    """What to say of a file of another program, which is not damaged; None for any other file."""
+    layout = _layout_of(path)
+    if layout is None:
+        return None
+    return WorkError(
+        f"{path} is a file of another program; read it with `distill import {path} --from "
+        f"{layout} --out NEW.h5`"
+    )
+
+
+def _layout_of(path: Path) -> str | None:
     """The layout by which `distill import` may read a file of another program, or None.
 
     Only the name and the first bytes are looked at: a zip archive (npz, torch), a pickle of old

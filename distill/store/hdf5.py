@@ -17,7 +17,7 @@ from distill.errors import WorkError
 from distill.store.attributes import broken_attributes, seal_attributes, within
 from distill.store.file_errors import system_refusal
 from distill.store.files import atomic_path
-from distill.store.foreign import layout_of
+from distill.store.foreign import foreign_file
 from distill.store.heaps import check_heaps
 from synth.errors import lacks_memory
 
@@ -114,13 +114,16 @@ def open_plain(path: Path) -> Iterator[h5py.File]:
 def damaged(path: Path, error: Exception) -> WorkError | MemoryError:
     """The error for a file that cannot be read: damaged, unless the system refuses it.
 
-    For lack of memory it is a MemoryError: nobody may take the file for damaged and make it again.
+    Nor is one of another program. For lack of memory it is a MemoryError: nobody may take the file
+    for damaged and make it again.
     """
     if lacks_memory(error):
         return MemoryError(f"to read {path}")
     refused = system_refusal(error)
     if refused is not None:
         return WorkError(f"{path} {refused}")
+    if (foreign := foreign_file(path)) is not None:
+        return foreign
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return WorkError(
         f"{path} cannot be read ({reason}); the file is truncated or damaged: make it again"
@@ -213,18 +216,15 @@ def read_kind(path: Path) -> str:
             raise damaged(path, error) from None
         kind = None
     if kind is None:
-        layout = layout_of(path)
-        if layout is None:
+        foreign = foreign_file(path)
+        if foreign is None:
             remedy = (
                 ", or it is damaged; make it again"
                 if path.suffix == ".h5"
                 else "; name a set.h5, experts.h5, committee.h5, a recipe, or the folder of a run"
             )
             raise WorkError(f"{path} is not a file of this program{remedy}")
-        raise WorkError(
-            f"{path} is a file of another program; read it with `distill import {path} --from "
-            f"{layout} --out NEW.h5`"
-        )
+        raise foreign
     return str(kind)
 
 

@@ -86,7 +86,7 @@ def refuse_chance(spec: str, found: float, classes: int, *, trained: bool) -> No
     if found < 2 / classes and classes > 2:
         remedy = "its weights may be of other classes, or of the same in another order"
         if trained:
-            remedy = "raise committee.epochs or choose another network"
+            remedy = "raise committee.epochs, choose another network, or leave it out"
         raise WorkError(
             f"committee member {spec} has held-out accuracy {found:.3f}, near the chance of "
             f"{1 / classes:.3f}; {remedy}"

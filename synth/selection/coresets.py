@@ -75,14 +75,15 @@ def herding(features: Tensor, count: int) -> Tensor:
     centre = features.mean(dim=0)
     total = torch.zeros_like(centre)
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
-    chosen = []
-    for number in range(1, count + 1):
-        distance = ((total + features) / number - centre).norm(dim=1)
-        index = distance.masked_fill(~free, torch.inf).argmin()
-        total = total + features[index]
+    # One buffer for all steps: a new one in each, between what is kept, lets the heap grow by it.
+    chosen, apart = _room(features, count)
+    for step in range(count):
+        torch.add(features, total, out=apart).div_(step + 1).sub_(centre)
+        index = apart.norm(dim=1).masked_fill_(~free, torch.inf).argmin()
+        total += features[index]
         free[index] = False
-        chosen.append(index)
-    return torch.stack(chosen)
+        chosen[step] = index
+    return chosen
 
 
 def k_center(features: Tensor, count: int) -> Tensor:
@@ -98,10 +99,18 @@ def k_center(features: Tensor, count: int) -> Tensor:
     index = (features - features.mean(dim=0)).norm(dim=1).argmin()
     nearest = torch.full((len(features),), torch.inf, device=features.device)
     free = torch.ones(len(features), dtype=torch.bool, device=features.device)
-    chosen = [index]
-    for _ in range(1, count):
+    chosen, apart = _room(features, count)
+    chosen[0] = index
+    for step in range(1, count):
         free[index] = False
-        nearest = torch.minimum(nearest, (features - features[index]).norm(dim=1))
+        torch.sub(features, features[index], out=apart)
+        nearest = torch.minimum(nearest, apart.norm(dim=1))
         index = nearest.masked_fill(~free, -1.0).argmax()
-        chosen.append(index)
-    return torch.stack(chosen)
+        chosen[step] = index
+    return chosen
+
+
+def _room(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Places for the chosen, int64 [count], and for one difference of all features [n, d]."""
+    chosen = torch.empty(count, dtype=torch.int64, device=features.device)
+    return chosen, torch.empty_like(features)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
-from distill.errors import WorkError
-from distill.names import EXPERT_LAYOUTS, FORMATS, LAYOUTS, FormatEntry, load_object, resolve
+from distill.errors import RecipeError, WorkError
+from distill.names import (
+    EXPERT_LAYOUTS,
+    FORMATS,
+    HUB_LAYOUTS,
+    LAYOUTS,
+    FormatEntry,
+    load_object,
+    resolve,
+)
 from distill.sets.dataset import DistilledSet
 from distill.sets.exchange.arrays import new_set, read_archive, write_archive
 from distill.sets.exchange.card import data_card
@@ -60,8 +68,13 @@ def export_set(path: Path, form: str, out: Path, licence: str) -> Written:
     return written
 
 
-def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> tuple[str, ...]:
+def import_set(
+    path: Path, layout: str, out: Path, options: ImportOptions, *, download: bool = False
+) -> tuple[str, ...]:
     """Write set.h5 from a layout of `LAYOUTS`, or from what `export_set` wrote; or experts.h5.
+
+    Of a layout of `HUB_LAYOUTS`, `path` is an address, `out` a folder, and `download` says whether
+    what is not on this machine is fetched; all that the set needs stands in it.
 
     Returns:
         Sentences on what was found out about the files that they do not state.
@@ -70,13 +83,17 @@ def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> tu
         RecipeError: if an option is needed that the files do not state.
         WorkError: if the files cannot be read, or `out` is there already.
     """
+    if layout in HUB_LAYOUTS:
+        _refuse_options(options)
+        notes: tuple[str, ...] = resolve(HUB_LAYOUTS[layout])(path, out, download=download)
+        return notes
     if out.exists():
         raise WorkError(f"--out {out} exists; name another file or remove it")
     if not path.exists():
         raise WorkError(f"{path} is not there; name the files of a set")
     if layout in EXPERT_LAYOUTS:
         return import_experts(resolve(EXPERT_LAYOUTS[layout])(path), out, options, layout)
-    if layout in FORMATS and _restore(path, FORMATS[layout], out):
+    if layout in FORMATS and restore_set(path, FORMATS[layout], out):
         return ()
     converted: Converted = convert(resolve(LAYOUTS[layout])(path), options, layout, path)
     with new_set(out, path) as fresh:
@@ -84,7 +101,17 @@ def import_set(path: Path, layout: str, out: Path, options: ImportOptions) -> tu
     return converted.notes
 
 
-def _restore(path: Path, form: FormatEntry, out: Path) -> bool:
+def _refuse_options(options: ImportOptions) -> None:
+    """Raise RecipeError where something is said of a set that says it all itself."""
+    said = [item.name for item in fields(options) if getattr(options, item.name) != item.default]
+    if said:
+        raise RecipeError(
+            f"--{said[0].replace('_', '-')} is for files that do not state it; a set of the hub "
+            "does: leave it out"
+        )
+
+
+def restore_set(path: Path, form: FormatEntry, out: Path) -> bool:
     """Restore a set that was exported to `path`; False if it is another program's file."""
     file = path / form.file if path.is_dir() else path
     if not file.is_file():

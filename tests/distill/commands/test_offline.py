@@ -10,8 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
+import distill
 import projectors
 from distill.commands.cli import COMMANDS
+from distill.errors import WorkError
 from distill.names import FORMATS, PROJECTOR_FORMATS
 from distill.store.seals import sealed
 from projectors.model.offline import NetworkRefusedError, offline
@@ -163,6 +165,19 @@ def test_steps_and_imports_ask_nothing(run_copy, command, asked, tmp_path):
         (file,) = (path for path in out.iterdir() if path.stem == "set")
         assert command("import", file, "--from", form, "--out", tmp_path / f"{form}.h5").code == 0
     assert asked == []
+
+
+def test_a_set_of_a_hub_is_fetched_only_where_that_is_allowed(
+    refused, asked, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    words = ("import", "hf://stranger/set", "--from", "hub", "--out", tmp_path / "out")
+    assert "nothing is fetched unasked; add --download" in refused(1, *words)
+    with pytest.raises(WorkError, match="nothing is fetched unasked"):
+        distill.load("hf://stranger/set")
+    assert asked == []
+    assert "nothing was fetched from hf://stranger/set" in refused(1, *words, "--download")
+    assert set(asked) == {"huggingface.co"}
 
 
 @pytest.mark.parametrize("verb", ["pack", "run", "inspect"])

@@ -1,3 +1,4 @@
+import gc
 import json
 from dataclasses import replace
 
@@ -531,8 +532,28 @@ def test_json_has_one_shape(tmp_path, command):
     assert list(found["time"]["stages"]) == ["experts", "match"]
 
 
-def test_text_names_what_was_measured(tmp_path, command):
+def test_cycles_are_looked_for_rarely_while_a_plan_is_made_and_as_before_after_it(
+    command, monkeypatch
+):
+    before, seen = gc.get_threshold(), []
+
+    def stop(*_, **__):
+        seen.append(gc.get_threshold())
+        raise WorkError("enough")
+
+    monkeypatch.setattr("distill.plan.make_plan", stop)
+    assert command("plan", "digits").code == 1
+    assert seen[0][0] > before[0]
+    assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize("load", [0.0, 7.25])
+def test_text_names_what_was_measured(load, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 1.0, 1.0))
+    monkeypatch.setattr("distill.plan.core_count", lambda: 2)
     text = command("plan", write_recipe(tmp_path, MATCH_ONLY)).out
+    said = "other work was under way: the load was 7.2 before the calibration, on 2 cores;"
+    assert (said in text) == (load > 1)
     for words in ("parameters", "disk", "memory of matching", "(this recipe's)", "of MTT's"):
         assert words in text
     assert "30 x" in text

@@ -249,7 +249,7 @@ def test_committee_member_near_chance_is_refused(recipe, refused, out):
     changes = ("--set", "committee.epochs=1", "--set", "committee.lr=1e-9")
     line = refused(1, "run", recipe, "--out", out, "--stage", "committee", "--quiet", *changes)
     assert "committee member convnet2:width=8:norm=batch has held-out accuracy" in line
-    assert "near the chance of 0.100; raise committee.epochs" in line
+    assert "near the chance of 0.100; raise committee.epochs, choose another" in line
     assert not (out / "committee.h5").exists()
     assert outputs_of(out) == {}
 
@@ -343,6 +343,7 @@ def test_a_missing_extra_is_found_before_the_first_stage(recipe, refused, out, m
         ("config:tiny-vot", "no bundled tower 'tiny-vot'"),
         ("open_clip:ViT-B-32:laion", "neither a tag of ViT-B-32 nor a file (did you mean laion2b"),
         ("open_clip:ViT-B-32", "open_clip:ViT-B-32 names no weights"),
+        ("open_clip:ViT-B-32:laion2b_s34b_b79k", "nothing is fetched unasked"),
         ("folder:nowhere", "nowhere"),
     ],
 )

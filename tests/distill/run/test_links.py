@@ -40,6 +40,8 @@ COMMANDS = (
     ("verify", "RUN"),
     ("export", "set", "RUN", "--format", "npz", "--out", "NEW"),
     ("export", "projector", "RUN", "--format", "compact", "--out", "NEW"),
+    ("export", "hub", "RUN", "hf://OWNER/NAME"),
+    ("export", "hub", "SET", "hf://OWNER/NAME"),
     ("evaluate", "RUN", "--record", "--quiet"),
     ("evaluate", "SET", "--steps", "2", "--quiet"),
     ("report", "RUN", "FINISHED", "--out", "NEW"),

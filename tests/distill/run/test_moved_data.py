@@ -216,6 +216,17 @@ def test_notes_on_data_are_said_and_recorded(home, command):
     assert read_json(home / "run" / "manifest.json")["data"]["notes"] == [note]
 
 
+def test_data_that_take_long_to_read_are_said_to_be_packed(home, command, monkeypatch):
+    hint = "note: reading folder:photos took 0 s, as it will in every command; `distill pack`"
+    arguments = ("run", "small.toml", "--out", "run", "--stage", "experts")
+    assert not lines(command(*arguments), hint)
+    monkeypatch.setattr("distill.stages.run_recipe._LONG_READING", 0.0)
+    assert lines(command(*arguments), hint)
+    assert command("pack", "folder:photos", "--size", "8", "--out", "packed", "--quiet").code == 0
+    packed = command(*arguments, "--set", "data.source=packed:packed")
+    assert not lines(packed, "`distill pack`")
+
+
 def test_one_class_is_refused_before_anything_is_done(home, refused):
     write_photos(home / "single", ("only",))
     said = refused(1, "run", "small.toml", "--out", "one", "--set", "data.source=folder:single")

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import projectors
 from distill.data import Preprocess
 from distill.recipes.loading import load_recipe
 from distill.run.context import Context, handle_of, open_context
@@ -34,23 +35,44 @@ whole_epochs = 1
 """
 
 
+LABELS = """
+[committee]
+members = ["convnet2:width=8:norm=batch"]
+epochs = 12
+batch_size = 20
+lr = 0.01
+augmentation = "crop"
+
+[relabel]
+epochs = 3
+batch_size = 10
+
+[projector]
+tower = "config:tiny-vit"
+rank = 2
+templates = ["the digit {}"]
+steps = 2
+batch_size = 16
+"""
+
+
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
+def herding(tmp_path_factory):
     return write_recipe(tmp_path_factory.mktemp("recipe"), SELECT, "herd")
 
 
 @pytest.fixture
-def four(recipe, command, tmp_path):
+def four(herding, command, tmp_path):
     """A run of four digits."""
     words = ("--out", tmp_path / "four", "--set", "data.classes=0,1,2,3", "--quiet")
-    outcome = command("run", recipe, *words, "--stage", "select")
+    outcome = command("run", herding, *words, "--stage", "select")
     assert outcome.code == 0, outcome.err
     return tmp_path / "four"
 
 
-def test_new_classes_are_added_and_the_old_images_stay(four, recipe, command, tmp_path):
+def test_new_classes_are_added_and_the_old_images_stay(four, herding, command, tmp_path):
     out = tmp_path / "grown"
-    words = ("--data", "digits", "--recipe", recipe, "--out", out, "--quiet", "--json")
+    words = ("--data", "digits", "--recipe", herding, "--out", out, "--quiet", "--json")
     outcome = command("extend", four, *words)
     assert outcome.code == 0, outcome.err
     said = json.loads(outcome.out)
@@ -70,13 +92,13 @@ def test_new_classes_are_added_and_the_old_images_stay(four, recipe, command, tm
     tested = command("evaluate", out, *words)
     assert tested.code == 0, tested.err
     assert json.loads(tested.out)["protocol"]["test_images"] > 300
-    line = command("extend", four, "--data", "digits", "--recipe", recipe, "--out", out).err
+    line = command("extend", four, "--data", "digits", "--recipe", herding, "--out", out).err
     assert "holds set.h5 already" in line
 
 
-def test_a_grown_set_is_shown_verified_and_reported_by_its_folder(four, recipe, command, tmp_path):
+def test_a_grown_set_is_shown_verified_and_reported_by_its_folder(four, herding, command, tmp_path):
     out = tmp_path / "grown"
-    words = ("--data", "digits", "--recipe", recipe, "--out", out, "--quiet")
+    words = ("--data", "digits", "--recipe", herding, "--out", out, "--quiet")
     said = command("extend", four, *words)
     assert said.out.splitlines()[-1] == f"Next: distill evaluate {out} --record"
     assert command("show", out).out.splitlines()[-1] == f"Next: distill evaluate {out} --record"
@@ -97,8 +119,8 @@ def test_a_grown_set_is_shown_verified_and_reported_by_its_folder(four, recipe, 
     assert command("report", out / "set.h5").out == f"{out / 'set.html'}\n"
 
 
-def test_more_data_of_known_classes_add_images(four, recipe, command, tmp_path):
-    words = ("--data", "digits", "--recipe", recipe, "--out", tmp_path / "more", "--quiet")
+def test_more_data_of_known_classes_add_images(four, herding, command, tmp_path):
+    words = ("--data", "digits", "--recipe", herding, "--out", tmp_path / "more", "--quiet")
     keys = ("--set", "data.classes=3,1", "--set", "select.ipc=3")
     outcome = command("extend", four, *words, *keys)
     assert outcome.code == 0, outcome.err
@@ -109,6 +131,68 @@ def test_more_data_of_known_classes_add_images(four, recipe, command, tmp_path):
     assert grown.manifest["source"]["digest"]
 
 
+def test_a_grown_set_is_labelled_by_teachers_of_all_its_classes(four, command, tmp_path):
+    text = SELECT.replace('labels = "hard"', 'labels = "hard,votes,projector"') + LABELS
+    labelling = write_recipe(tmp_path / "recipes", text, "labelling")
+    out = tmp_path / "grown"
+    words = ("--data", "digits", "--recipe", labelling, "--out", out, "--quiet", "--labels")
+    # The old classes come first, whatever the order of the data.
+    keys = ("--set", "data.classes=9,8,7,6,5,4,3,2,1,0")
+    outcome = command("extend", four, *words, *keys)
+    assert outcome.code == 0, outcome.err
+    old, grown = read_set(four / "set.h5"), read_set(out / "set.h5")
+    assert torch.equal(grown.images[:8], old.images)
+    names = grown.manifest["class_names"]
+    assert names[:6] == ["zero", "one", "two", "three", "nine", "eight"]
+    assert grown.votes.whole.shape == (3, 20, 10)
+    # Teachers that were fitted to the digits tell most of them, in the order of the set's classes.
+    voted = grown.votes.mean_probabilities().argmax(dim=1)
+    assert float((voted == grown.hard).float().mean()) > 0.5
+    assert projectors.load(out / "projector").classes == names
+    # The images ask no committee, so the run that made them has none.
+    assert not (out / "new" / "committee.h5").exists()
+    brief = ("--epochs", "1", "--seeds", "1", "--whole-epochs", "0", "--quiet", "--json")
+    tested = command("evaluate", out, *brief)
+    assert tested.code == 0, tested.err
+    assert set(json.loads(tested.out)["students"][STUDENT]) == {"hard", "votes", "projector"}
+
+
+def test_labels_that_stay_behind_are_named_with_what_makes_others(
+    finished, herding, command, tmp_path
+):
+    words = ("--data", "digits", "--recipe", herding, "--out", tmp_path / "more", "--quiet")
+    outcome = command("extend", finished, *words, "--json")
+    assert outcome.code == 0, outcome.err
+    notes = json.loads(outcome.out)["notes"]
+    assert notes[-1] == (
+        "left behind with run, as they know its classes and images alone: votes, the projector; "
+        f"`distill extend {finished} ... --labels` makes new ones for all classes"
+    )
+    assert not any("labels of views" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys", "line"),
+    [
+        (SELECT, (), "--labels needs a recipe with [committee], and [relabel] or [projector]"),
+        (SELECT + LABELS, ("data.classes=3,4,5",), "of all 6 classes of the grown set, but digits"),
+        (SELECT + LABELS, ("projector.tower=config:none",), "projector.tower: "),
+    ],
+)
+def test_labels_that_cannot_be_made_are_refused_before_the_work(
+    text, keys, line, four, command, tmp_path
+):
+    labelling = write_recipe(tmp_path / "recipes", text, "labelling")
+    out = tmp_path / "grown"
+    options = [part for key in keys for part in ("--set", key)]
+    words = ("--data", "digits", "--recipe", labelling, "--out", out, "--labels", *options)
+    outcome = command("extend", four, *words)
+    assert outcome.code in (1, 2)
+    assert line in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -116,11 +200,11 @@ def test_more_data_of_known_classes_add_images(four, recipe, command, tmp_path):
         (("data.classes=0,1,22",), "22"),
     ],
 )
-def test_what_cannot_fit_is_refused_before_the_work(keys, words, four, recipe, command, tmp_path):
+def test_what_cannot_fit_is_refused_before_the_work(keys, words, four, herding, command, tmp_path):
     options = [part for key in keys for part in ("--set", key)]
     out = tmp_path / "grown"
     outcome = command(
-        "extend", four, "--data", "digits", "--recipe", recipe, "--out", out, *options
+        "extend", four, "--data", "digits", "--recipe", herding, "--out", out, *options
     )
     assert outcome.code in (1, 2)
     assert words in outcome.err
@@ -137,10 +221,10 @@ def test_only_stages_that_images_need_are_run():
     assert {name: making_stages(load_recipe(name)) for name in stages} == stages
 
 
-def test_real_images_are_shown_as_those_of_the_set_here_and_in_workers(recipe, tmp_path):
+def test_real_images_are_shown_as_those_of_the_set_here_and_in_workers(herding, tmp_path):
     run = Run(tmp_path, read_only=True)
     context = Context(
-        run, load_recipe(str(recipe)), torch.device("cpu"), Progress(quiet=True), Stop()
+        run, load_recipe(str(herding)), torch.device("cpu"), Progress(quiet=True), Stop()
     )
     given = Preprocess((0.25,), (0.5,))
     context.normalise_as(given)
@@ -149,9 +233,9 @@ def test_real_images_are_shown_as_those_of_the_set_here_and_in_workers(recipe, t
     assert torch.equal(open_context(handle_of(context)).split("test")[0], images)
 
 
-def test_merge_and_order_by_command(four, recipe, command, refused, tmp_path):
+def test_merge_and_order_by_command(four, herding, command, refused, tmp_path):
     words = ("--out", tmp_path / "rest", "--set", "data.classes=3,4,5", "--quiet")
-    assert command("run", recipe, *words, "--stage", "select").code == 0
+    assert command("run", herding, *words, "--stage", "select").code == 0
     out = tmp_path / "both.h5"
     outcome = command("merge", four, tmp_path / "rest", "--out", out)
     assert outcome.code == 0, outcome.err

@@ -1,6 +1,7 @@
 """Files that may be whole are told apart from damaged ones; nobody is told to make them again."""
 
 import errno
+import fcntl
 
 import h5py
 import pytest
@@ -41,6 +42,22 @@ def test_a_locked_file_is_locked(reader, artefact, monkeypatch):
         READERS[reader](artefact)
     assert "make it again" not in str(told.value)
     assert "damaged" not in str(told.value)
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "evaluate", "export"])
+def test_commands_say_that_a_set_which_is_being_written_is_locked(
+    verb, artefact, refused, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("HDF5_USE_FILE_LOCKING", raising=False)
+    words = [verb, artefact]
+    if verb == "export":
+        words = [verb, "set", artefact, "--format", "npz", "--out", tmp_path / "out"]
+    with artefact.open("r+b") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        line = refused(1, *words)
+    assert "set.h5 is locked: another program is writing it" in line
+    assert "damaged" not in line
+    assert "make it again" not in line
 
 
 @pytest.mark.parametrize(

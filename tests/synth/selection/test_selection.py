@@ -1,5 +1,8 @@
 """Selection against slow references, and the mosaics' shapes and choices."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -196,3 +199,23 @@ def test_realism_is_the_cross_entropy_with_the_class(generator):
     found = realism_loss(logits, 3)
     wanted = [float(cross_entropy(row.unsqueeze(0), torch.tensor([3]))) for row in logits]
     assert found.tolist() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("choose", ["herding", "k_center"])
+def test_memory_does_not_grow_with_the_number_that_is_chosen(choose):
+    """Blocks of this size come from the heap, which grew by one in many steps."""
+    script = (
+        "import resource, torch\n"
+        "torch.set_num_threads(1)\n"
+        f"from synth.selection import {choose} as choose\n"
+        "features = torch.randn(5400, 784)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "choose(features, 5)\n"
+        "before = peak()\n"
+        "choose(features, 300)\n"
+        "print(peak() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 100_000, "kB; the features take 17,000"

@@ -1,5 +1,6 @@
 """The sources torchvision and hf, and class subsets of any source."""
 
+import io
 import logging
 import sys
 import types
@@ -13,7 +14,8 @@ import distill.data.sources.torchvision_sets as torchvision_sets
 from distill.data import DataError, SourceError, fit_preprocess, load_data
 from distill.errors import RecipeError
 from distill.recipes.checks import check_data
-from distill.recipes.loading import check_recipe
+from distill.recipes.loading import check_recipe, load_recipe
+from tests.distill.cases import write_recipe
 
 
 @pytest.fixture
@@ -249,6 +251,17 @@ def test_sixteen_bits_of_a_hub_are_those_of_a_folder(hub, tmp_path):
     assert expected[0, 0].tolist() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
+def test_a_turned_photo_of_a_hub_is_upright(hub):
+    photo = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    tag, stream = Image.Exif(), io.BytesIO()
+    tag[0x0112] = 6
+    Image.fromarray(photo).save(stream, "PNG", exif=tag)
+    content = {"bytes": stream.getvalue(), "path": None}
+    data = hub({"train": [(content, k % 2) for k in range(20)]})
+    shown = (data.test.images[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(shown, np.rot90(photo, -1))
+
+
 def test_a_torchvision_set_names_its_damaged_pictures(monkeypatch):
     import torchvision.datasets
 
@@ -300,8 +313,18 @@ def test_classes_that_are_not_there_are_refused(classes, words):
 
 @pytest.mark.parametrize("wanted", [[2, 10], ["2", "10"], ["2", 10]])
 def test_a_number_is_a_name_where_classes_are_named_by_numbers(tmp_path, write_classes, wanted):
-    root = write_classes(tmp_path, tuple(str(number) for number in range(12)), 3)
+    root = write_classes(tmp_path / "photos", tuple(str(number) for number in range(12)), 3)
     assert load_data(f"folder:{root}", classes=wanted).class_names == ("2", "10")
+    table = f"""[data]
+source = "folder:{root}"
+[experts]
+network = "mlp"
+[match]
+ipc = 1
+"""
+    recipe = write_recipe(tmp_path / "recipes", table)
+    for change in (f"data.classes={wanted}".replace("'", '"'), "data.classes=2,10"):
+        assert check_data(load_recipe(str(recipe), [change])).class_names == ("2", "10")
     with pytest.raises(DataError, match="there is no class 12 among 12"):
         load_data(f"folder:{root}", classes=[2, 12])
 

@@ -61,7 +61,7 @@ def test_commands_offer_every_layout_and_format():
         if option.name in ("layout", "form")
     }
     own = {"npz", "safetensors", "torch"}
-    others = {"mtt", "dc", "datm", "idc", "rded", "folder", "buffers"}
+    others = {"mtt", "dc", "datm", "idc", "rded", "folder", "buffers", "hub"}
     assert offered == {
         "layout": own | others,
         "form": own | {"imagefolder", "hf", "parquet", "ddranking", "avalanche"},

@@ -160,6 +160,14 @@ def test_experts_of_a_run_are_given_by_its_folder(finished, match):
     assert "give --reuse its folder" in outcome.err
 
 
+def test_buffers_as_they_are_are_sent_to_import(buffers, match, tmp_path):
+    for path in (buffers, buffers / "replay_buffer_2.pt"):
+        outcome = match("--reuse", path)
+        assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+        assert f"distill import {path} --from buffers" in outcome.err
+        assert not (tmp_path / "run").exists()
+
+
 def test_match_refuses_experts_that_are_not_those_of_the_run(imported, match, tmp_path):
     assert match("--reuse", imported).code == 0
     other = tmp_path / "run" / "experts.h5"

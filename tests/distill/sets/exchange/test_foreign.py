@@ -92,6 +92,22 @@ def test_probabilities_come_out_as_probabilities(layout, labels, normalised, bri
     assert any(note.startswith("labels are taken as ") for note in notes)
 
 
+@pytest.mark.parametrize("layout", ["dc", "idc", "datm"])
+@pytest.mark.parametrize("labels", [SOFT, SOFT.log()], ids=["p", "log p"])
+def test_no_layout_takes_probabilities_for_logits(
+    layout, labels, normalised, pixels, bring, tmp_path
+):
+    images = pixels if layout == "idc" else normalised
+    path, options = tmp_path / "data.pt", ()
+    if layout == "datm":
+        path, options = write(tmp_path / "a", "mtt", images, labels), ("--space", "normalised")
+    else:
+        torch.save([images, labels] if layout == "idc" else {"data": [[images, labels]]}, path)
+    data, notes = bring(path, layout, *options)
+    torch.testing.assert_close(data.labels, SOFT, atol=1e-3, rtol=0)
+    assert any(note.startswith("labels are taken as ") for note in notes)
+
+
 @pytest.mark.parametrize("layout", FORMS)
 @pytest.mark.parametrize("form", ["logits", "centred"])
 def test_signed_labels_are_asked_for(layout, form, normalised, bring, refused, real, tmp_path):
@@ -290,7 +306,7 @@ def test_digits_are_not_mirrored(command, tmp_path):
         ("other.safetensors", "safetensors"),
     ],
 )
-def test_show_and_verify_send_foreign_files_to_import(name, layout, refused, tmp_path):
+def test_commands_send_foreign_files_to_import(name, layout, refused, tmp_path):
     path = tmp_path / name
     if name.endswith("npz"):
         np.savez(path, a=np.zeros(2))
@@ -298,8 +314,9 @@ def test_show_and_verify_send_foreign_files_to_import(name, layout, refused, tmp
         save_file({"a": torch.zeros(2)}, path)
     else:
         torch.save(torch.zeros(2), path)
-    for verb in ("show", "verify"):
-        line = refused(1, verb, path)
+    exporting = ("export", "set", path, "--format", "npz", "--out", tmp_path / "out")
+    for words in (("show", path), ("verify", path), ("evaluate", path), exporting):
+        line = refused(1, *words)
         assert (
             f"a file of another program; read it with `distill import {path} --from {layout}"
             in line
