@@ -109,6 +109,9 @@ def _labelling_recipe(content: SetFile, made_by: Recipe) -> Recipe:
     raw, other = dict(content.manifest["recipe"]), made_by.model_dump(mode="json")
     raw |= {name: other[name] for name in (*LABELLING, "device")}
     raw.pop("encode", None)
+    if raw["committee"] is not None:
+        # The grown set has no budget that teachers could take a share of.
+        raw["committee"] = {**raw["committee"], "budget_share": None}
     if raw.get("evaluate") is not None and other["evaluate"] is not None:
         raw["evaluate"] = {**raw["evaluate"], "labels": other["evaluate"]["labels"]}
     return check_recipe(raw, "recipe of the grown set")

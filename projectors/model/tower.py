@@ -3,8 +3,9 @@
 import difflib
 import hashlib
 import json
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -109,8 +110,8 @@ def _load(spec: str, seed: int) -> Tower:
         seed=seed,
         embed_dim=_embed_dim(clip, spec, (height, width)),
         image_size=(height, width),
-        mean=_triple(preprocess["mean"]),
-        std=_triple(preprocess["std"]),
+        mean=_triple(spec, preprocess, "mean"),
+        std=_triple(spec, preprocess, "std"),
         digest=digest_of(clip),
         external_bytes=_external_bytes(scheme, clip),
     )
@@ -296,8 +297,20 @@ def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
-def _triple(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
+def _triple(spec: str, preprocess: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    """How a tower's configuration says that each channel of its images is normalised."""
+    given = preprocess[name]
+    try:
+        red, green, blue = (float(value) for value in given)
+        usable = all(map(math.isfinite, (red, green, blue)))
+    except (TypeError, ValueError, OverflowError):
+        usable = False
+    if not usable or (name == "std" and min(red, green, blue) <= 0):
+        above = ", each above 0" if name == "std" else ""
+        raise ProjectorError(
+            f"tower {spec!r} says that the {name} of its images is {str(given)[:40]!r}; it must be "
+            f"three numbers{above}: fetch its configuration again"
+        )
     return red, green, blue
 
 

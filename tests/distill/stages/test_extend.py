@@ -131,13 +131,25 @@ def test_more_data_of_known_classes_add_images(four, herding, command, tmp_path)
     assert grown.manifest["source"]["digest"]
 
 
-def test_a_grown_set_is_labelled_by_teachers_of_all_its_classes(four, command, tmp_path):
+# Within a budget, whose share is of teachers that a set keeps; here they stand beside it.
+SHARED = (
+    "select.images=rounded:depth=4",
+    "select.budget_bytes=3000",
+    "committee.budget_share=0.9",
+    "relabel.views=seed",
+    "encode.codec=teacher:bits=4",
+)
+
+
+@pytest.mark.parametrize("changes", [(), SHARED], ids=["plain", "budget"])
+def test_a_grown_set_is_labelled_by_teachers_of_all_its_classes(changes, four, command, tmp_path):
     text = SELECT.replace('labels = "hard"', 'labels = "hard,votes,projector"') + LABELS
     labelling = write_recipe(tmp_path / "recipes", text, "labelling")
     out = tmp_path / "grown"
     words = ("--data", "digits", "--recipe", labelling, "--out", out, "--quiet", "--labels")
     # The old classes come first, whatever the order of the data.
-    keys = ("--set", "data.classes=9,8,7,6,5,4,3,2,1,0")
+    changes = ("data.classes=9,8,7,6,5,4,3,2,1,0", *changes)
+    keys = [word for change in changes for word in ("--set", change)]
     outcome = command("extend", four, *words, *keys)
     assert outcome.code == 0, outcome.err
     old, grown = read_set(four / "set.h5"), read_set(out / "set.h5")

@@ -104,3 +104,26 @@ def test_a_folder_with_weights_of_another_model_is_refused(tmp_path, resnet_fold
     path.write_text(json.dumps(document))
     with pytest.raises(projectors.ProjectorError, match="cannot be loaded"):
         projectors.load_tower(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("given", [[0.5, 0.5], [], "x", -1, {}, [0.5, None, 0.5], [1, 2, 1e999]])
+def test_a_folder_that_normalises_by_no_three_numbers_is_refused(
+    name, given, tmp_path, resnet_folder
+):
+    folder = shutil.copytree(resnet_folder, tmp_path / "tower")
+    document = json.loads((folder / "open_clip_config.json").read_text())
+    document["preprocess_cfg"][name] = given
+    (folder / "open_clip_config.json").write_text(json.dumps(document))
+    words = f"says that the {name} of its images is"
+    with pytest.raises(projectors.ProjectorError, match=words) as raised:
+        projectors.load_tower(f"folder:{folder}")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_divides_by_zero_is_refused(tmp_path, resnet_folder):
+    folder = shutil.copytree(resnet_folder, tmp_path / "tower")
+    text = (folder / "open_clip_config.json").read_text()
+    (folder / "open_clip_config.json").write_text(text.replace("0.2", "0.0"))
+    with pytest.raises(projectors.ProjectorError, match="each above 0"):
+        projectors.load_tower(f"folder:{folder}")
