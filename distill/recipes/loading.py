@@ -13,13 +13,17 @@ from distill.errors import RecipeError, suggestion
 from distill.names import PROTOCOLS, recipe_names
 from distill.recipes.schema import TABLES, Recipe
 from distill.recipes.tables.experts import ExpertsTable
+from distill.recipes.tables.match import MatchTable
+from distill.recipes.tables.select import SelectTable
 from distill.store.documents import parse_toml, read_recipe_text
 
 # What pydantic calls the types of a key that takes several, such as a number or a name.
 _TYPES = ("literal", "function-after", "constrained-int", "constrained-float", "float", "int")
 
-# What a search within a budget may choose, by the table that makes the set.
-_SEARCHED = {"match": ("images", "ipc", "factor"), "select": ("images",)}
+# Tables that make a set within a budget, and what a search may choose there.
+_SEARCHED = {
+    name: table.searchable for name, table in (("match", MatchTable), ("select", SelectTable))
+}
 
 
 def load_recipe(

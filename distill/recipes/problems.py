@@ -154,7 +154,7 @@ def _share_problem(recipe: Tables) -> str | None:
     if recipe.budget_bytes is None:
         return "committee.budget_share is a share of a budget; set one by --bytes, or leave it out"
     codec = None if recipe.encode is None else recipe.encode.codec
-    if codec is None or parse_codec(codec).teacher_bits is None:
+    if codec is None or not parse_codec(codec).keeps_teachers_alone:
         return (
             "committee.budget_share is of networks that the set keeps to label every view; set "
             "encode.codec to teacher:bits=4, or leave it out"

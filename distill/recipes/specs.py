@@ -65,6 +65,11 @@ class CodecSpec:
             return None
         return int(network.options["bits"])
 
+    @property
+    def keeps_teachers_alone(self) -> bool:
+        """Whether the committee is all that is kept, and so labels every view."""
+        return self.teacher_bits is not None and len(self.parts) == 1
+
 
 def parse_codec(text: str) -> CodecSpec:
     """Parse a codec spec.

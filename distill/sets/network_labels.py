@@ -100,7 +100,7 @@ def labelling_codec(recipe: Recipe) -> CodecSpec | None:
     """The codec that keeps the committee to label every view; None for other labels."""
     codec = None if recipe.encode is None else recipe.encode.codec
     spec = None if codec is None else parse_codec(codec)
-    if spec is None or len(spec.parts) > 1 or spec.teacher_bits is None:
+    if spec is None or not spec.keeps_teachers_alone:
         return None
     return None if recipe.committee is None else spec
 

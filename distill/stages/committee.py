@@ -24,11 +24,7 @@ from distill.stages.units.unit import Part, Task, Unit
 from distill.store.committee import Member, write_committee
 from distill.store.tensors import Arrays, to_arrays
 from distill.teachers.inspection import comes_whole, refuse_chance
-from distill.teachers.pretrained import (
-    comes_trained,
-    member_network,
-    weights_digests,
-)
+from distill.teachers.pretrained import comes_trained, member_network, weights_digests
 from projectors.codecs.weights import Weights
 from synth.images import HardLogits
 from synth.losses import hard_logits, soft_cross_entropy

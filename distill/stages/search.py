@@ -51,7 +51,6 @@ from synth.training.prediction import accuracy
 # Batches of a short training, and images of a batch.
 _BATCHES, SHORT_BATCH = 400, 100
 
-
 # Who learns from the images where a recipe names no network.
 _USUAL_NETWORK = "convnet3:width=32"
 
@@ -103,33 +102,25 @@ def resolve_budget(
     with tempfile.TemporaryDirectory() as scratch:
         context = scratch_context(Path(scratch), Path(scratch), recipe, None, True, stop)
         context.data = data
-        if table.search:
-            table = _found_before(table, earlier) or _searched(context, table, say)
-        elif isinstance(table, SelectTable):
-            table = table.model_copy(update={"ipc": fill_budget(context, table)})
-        if isinstance(table, MatchTable):
-            _check(context, table)
-    return recipe.model_copy(update={recipe.maker_name: table})
+        found = _found_before(table, earlier) if table.search else table
+        if found is None:
+            found = _searched(context, table, say)
+        elif isinstance(found, SelectTable):
+            found = found.model_copy(update={"ipc": fill_budget(context, found)})
+        if isinstance(found, MatchTable):
+            _check(context, found)
+    return recipe.model_copy(update={recipe.maker_name: found})
 
 
 def _found_before(table: Searching, earlier: Mapping[str, Any]) -> Searching | None:
     """The table with what an earlier search for the same found."""
-    before = earlier.get("match" if isinstance(table, MatchTable) else "select") or {}
-    given = {key for key in _chosen(table) if key not in table.search}
+    matched = isinstance(table, MatchTable)
+    before = earlier.get("match" if matched else "select") or {}
+    given = {key for key in table.searchable if key not in table.search}
     if any(before.get(key) != getattr(table, key) for key in {"budget_bytes", "search", *given}):
         return None
-    return table.model_copy(update={key: before[key] for key in _kept(table)})
-
-
-def _chosen(table: Searching) -> tuple[str, ...]:
-    """The keys that a search may choose; images per class of a selection are always filled."""
-    return ("images", "ipc", "factor") if isinstance(table, MatchTable) else ("images",)
-
-
-def _kept(table: Searching) -> tuple[str, ...]:
-    """The keys that a search sets."""
-    also = ("batch_size",) if isinstance(table, MatchTable) else ("ipc",)
-    return (*_chosen(table), *also)
+    found = (*table.searchable, "batch_size") if matched else table.searchable
+    return table.model_copy(update={key: before[key] for key in found})
 
 
 def _searched(context: Context, table: Searching, say: Callable[[str], None]) -> Searching:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
@@ -40,6 +40,7 @@ TAUGHT = ("votes", "projector")
 class MatchTable(MakerTable):
     """Trajectory matching."""
 
+    searchable: ClassVar[tuple[str, ...]] = get_args(Searched)
     renamed: ClassVar[Mapping[str, str]] = {"lr": "student_lr", "log_lr_lr": "student_lr_lr"}
 
     iterations: Count = 1000

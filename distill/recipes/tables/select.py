@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
@@ -18,10 +18,14 @@ from distill.recipes.key_types import (
 )
 from distill.recipes.tables.match import PIXELS, is_coded
 
+# What a search within a budget may choose; of what it leaves, as many images as fit are taken.
+Searched = Literal["images"]
+
 
 class SelectTable(MakerTable):
     """Real images, or mosaics of them, as they are or as a coding keeps them."""
 
+    searchable: ClassVar[tuple[str, ...]] = get_args(Searched)
     # What each stored image decodes to; see MatchTable.
     formed: ClassVar[int] = 1
 
@@ -35,7 +39,7 @@ class SelectTable(MakerTable):
     crop_area: Share = 0.08
     images: CodingText = PIXELS
     budget_bytes: Count | None = None
-    search: Annotated[list[Literal["images"]], BeforeValidator(split_commas)] = Field(default=[])
+    search: Annotated[list[Searched], BeforeValidator(split_commas)] = Field(default=[])
     labels: Literal["hard", "votes"] = "hard"
     label_temperature: Positive = 1.0
     label_share: Share = 0.05

@@ -224,6 +224,10 @@ def test_a_search_fills_a_budget_with_selected_images(networked, command, tmp_pa
     assert again.code == 0, again.err
     assert "search " not in again.err
     assert outputs_of(out) == before
+    # The coding is kept, and the number of images follows what is asked for now.
+    assert command(*words, "--set", "select.ipc=2").code == 0
+    fewer = read_json(out / "manifest.json")["recipe"]["select"]
+    assert (fewer["images"], fewer["ipc"]) == (table["images"], 2)
 
 
 def test_students_draw_views_of_their_own_under_a_network_that_the_set_keeps(
@@ -290,6 +294,13 @@ def test_one_family_for_each_batch_is_refused_where_it_cannot_be(
                 "encode.codec=topk:k=2",
                 "--bytes=900",
             ),
+            ["networks that the set keeps", "encode.codec"],
+        ),
+        (
+            [
+                *("--set", "committee.budget_share=0.2", "--bytes=900"),
+                *("--set", "encode.codec=teacher:bits=4:residual=0.1+topk:k=2"),
+            ],
             ["networks that the set keeps", "encode.codec"],
         ),
         (
