@@ -25,7 +25,7 @@ from distill.run.folder import versions
 from distill.run.interrupt import listen
 from distill.run.scratch import scratch_context
 from distill.sets.additions import add_measured
-from distill.sets.set_file import MEASURED, read_set, set_path
+from distill.sets.set_file import MEASURED, SetFile, read_set, set_path
 from distill.store.files import digest_json, digest_tree
 from distill.store.jsonl import read_sealed
 
@@ -74,13 +74,7 @@ def evaluate_set(
     told = anew or not changes.keys().isdisjoint(("protocol", *TRIED))
     # What was measured states ways of training, unless these are told or chosen anew.
     content = read_set(set_file, (MEASURED,) if told else ())
-    source = content.manifest["source"]
-    if not source["digest"]:
-        done = "merge" if "merged" in source else "import"
-        raise WorkError(
-            f"{set_file} was {done.rstrip('e')}ed without the real data that students are tested "
-            f"on; {done} it again with --data"
-        )
+    _check_source(content, set_file)
     stated = {} if told else stated_ways(content.measured)
     recipe = check_recipe(content.manifest["recipe"], f"recipe of {set_file}")
     if "augmentation" in changes:
@@ -117,6 +111,17 @@ def evaluate_set(
             add_measured(set_file, evaluation)
         log.unlink(missing_ok=True)
         return evaluation
+
+
+def _check_source(content: SetFile, set_file: Path) -> None:
+    """Raise WorkError for a set that states no real data."""
+    source = content.manifest["source"]
+    if not source["digest"]:
+        done = "merge" if "merged" in source else "import"
+        raise WorkError(
+            f"{set_file} was {done.rstrip('e')}ed without the real data that students are tested "
+            f"on; {done} it again with --data"
+        )
 
 
 def _check_steps(changes: Mapping[str, object], *, record: bool) -> None:
