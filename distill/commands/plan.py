@@ -116,14 +116,20 @@ def plan(
     with collect_rarely():
         # Not above: they import torch.
         from distill.plan import Machines, make_plan
+        from distill.recipes.build import choose_device
         from distill.recipes.checks import missing_packages
+        from distill.recipes.slow_precision import capabilities, precision_note
 
         if device is not None:
             resolved = resolved.model_copy(update={"device": device})
         for sentence in missing_packages(resolved, STAGE_ENTRIES):
             echo(f"note: {sentence}", err=True)
         estimate = make_plan(resolved, Machines(**machines), within=within)
-    if note := tower_note(resolved, estimate["data"]["channels"]):
+        notes = [tower_note(resolved, estimate["data"]["channels"])]
+        if machines["calibration"] is None:
+            here = choose_device(resolved.device)
+            notes.append(precision_note(resolved, here, capabilities()))
+    for note in filter(None, notes):
         echo(f"note: {note}", err=True)
     if as_json:
         echo_json(estimate)

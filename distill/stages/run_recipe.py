@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from distill.data import DataError, RealData, SourceError
 from distill.data.sources.hugging_face import fetch_hugging_face
 from distill.data.sources.torchvision_sets import download
@@ -15,6 +17,7 @@ from distill.recipes.build import choose_device
 from distill.recipes.checks import check_data, check_names, missing_packages
 from distill.recipes.compiling import resolve_compile
 from distill.recipes.schema import Recipe
+from distill.recipes.slow_precision import capabilities, precision_note
 from distill.recipes.weak_towers import tower_note
 from distill.report.writing import write_report
 from distill.run.artefacts import (
@@ -86,7 +89,7 @@ def run_recipe(
         engine.get_ready()
     device = choose_device(recipe.device)
     progress, earlier = progress or Progress(quiet=quiet), dict(manifest["recipe"])
-    data = _read_data(recipe, progress)
+    data = _read_data(recipe, device, progress)
     with listen() as stop:
         recipe = resolve_budget(recipe, data, earlier, progress.say, stop)
     recipe = resolve_compile(recipe, data, device, earlier, progress.say)
@@ -107,12 +110,16 @@ def run_recipe(
                 return _run_stages(context, stages)
 
 
-def _read_data(recipe: Recipe, progress: Progress) -> RealData:
-    """The recipe's data, checked; what there is to say of them is said."""
+def _read_data(recipe: Recipe, device: torch.device, progress: Progress) -> RealData:
+    """The recipe's data, checked; what there is to say of them, and of the recipe, is said."""
     started = time.monotonic()
     data = check_data(recipe)
     seconds = time.monotonic() - started
-    notes = [*data.notes, tower_note(recipe, data.channels)]
+    notes = [
+        *data.notes,
+        tower_note(recipe, data.channels),
+        precision_note(recipe, device, capabilities()),
+    ]
     if seconds > _LONG_READING and not recipe.data.source.startswith("packed:"):
         notes.append(
             f"reading {recipe.data.source} took {seconds:.0f} s, as it will in every command; "
