@@ -6,6 +6,9 @@ The TOML file names a recipe, overrides that all variants share, and the overrid
 shared stages (experts, committee) are run once and copied; each variant is a run folder of its
 own below --work, so an interrupted ablation resumes where it stopped. A variant whose file entry
 is there, with the same overrides and of the same code, is not run again; each names its commit.
+
+With `seeds`, such as [0, 1, 2], all is made anew for each of these seeds of the recipe, and the
+table has the differences from the first variant, paired by seed, with their confidence intervals.
 """
 
 from __future__ import annotations
@@ -29,23 +32,40 @@ SHARED_FILES = ("manifest.json", "experts.h5", "committee.h5")
 
 
 def run_variant(spec: dict[str, Any], name: str, work: Path) -> dict[str, Any]:
-    """Run one variant in its own folder; returns its overrides and its summary."""
+    """Run one variant; returns its overrides and its summary, or one for each of the seeds."""
     overrides = spec["variants"][name]
+    seeds = spec.get("seeds")
+    if seeds is None:
+        found = {"summary": run_once(spec, name, work, [])}
+    else:
+        found = {
+            "summaries": {
+                str(seed): run_once(spec, name, work / str(seed), [f"seed={seed}"])
+                for seed in seeds
+            }
+        }
+    return {"overrides": overrides, "commit": commit(), **found}
+
+
+def run_once(spec: dict[str, Any], name: str, work: Path, seed: list[str]) -> dict[str, Any]:
+    """Run one variant in a folder of its own, with what all share; returns its summary."""
+    shared = load_recipe(spec["recipe"], [*spec["shared"], *seed])
+    run_recipe(shared, work / "shared", spec["stages"], quiet=True)
     folder = work / name.replace(" ", "-").replace("/", "-")
     if not (folder / "manifest.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         for file in SHARED_FILES:
             if (work / "shared" / file).exists():
                 shutil.copy2(work / "shared" / file, folder / file)
-    recipe = load_recipe(spec["recipe"], [*spec["shared"], *overrides])
+    recipe = load_recipe(spec["recipe"], [*spec["shared"], *spec["variants"][name], *seed])
     run_recipe(recipe, folder, quiet=True)
-    summary = json.loads((folder / "summary.json").read_text())
-    return {"overrides": overrides, "commit": commit(), "summary": summary}
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
 
 
 def measured(result: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
     """The variants of a result file that need not be run again."""
-    if result.get("shared") != spec["shared"]:
+    if any(result.get(key) != spec.get(key) for key in ("shared", "seeds")):
         return {}
     variants = {
         # Older files name one commit for all.
@@ -70,7 +90,7 @@ def main() -> None:
     out, work = RESULTS / f"{options.spec.stem}.json", options.work / options.spec.stem
     variants = measured(json.loads(out.read_text()), spec) if out.exists() else {}
     shared = load_recipe(spec["recipe"], spec["shared"])
-    run_recipe(shared, work / "shared", spec["stages"], quiet=True)
+    seeds = {"seeds": spec["seeds"]} if "seeds" in spec else {"seed": shared.seed}
     for name in options.only or spec["variants"]:
         if name in variants:
             continue
@@ -78,7 +98,7 @@ def main() -> None:
         variants[name] = run_variant(spec, name, work)
         result = {
             **provenance(f"python benchmarks/ablation.py {options.spec}"),
-            "seed": shared.seed,
+            **seeds,
             "title": spec["title"],
             "recipe": shared.model_dump(mode="json"),
             "shared": spec["shared"],

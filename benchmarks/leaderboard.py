@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from markdown_table import percent, table
-from measured import label_bytes, machine_of, seconds_of, source_bytes
+from measured import label_bytes, machine_of, seconds_of, source_bytes, summary_of
 
 FILE = "leaderboard.csv"
 CONTROLS = ("random", "coded", "herded", "whole", "network")
@@ -35,7 +35,7 @@ def rows_of(name: str, result: dict[str, Any]) -> list[Row]:
         found = (
             {"variant": title, "commit": variant.get("commit", result["commit"]), **row}
             for title, variant in result["variants"].items()
-            for row in _of_summary(variant["summary"])
+            for row in _of_summary(summary_of(variant))
         )
     elif "sweep" in result:
         found = _of_sweep(result["sweep"])

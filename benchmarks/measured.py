@@ -1,8 +1,52 @@
-"""What result files of every kind say of themselves: seconds, bytes and machine."""
+"""What result files of every kind say of themselves: accuracies, seconds, bytes and machine."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from distill.evaluation.jobs import statistics_of
+
+SOURCES = {
+    "hard": "hard labels",
+    "learned": "learned soft labels",
+    "votes": "committee votes",
+    "projector": "projector",
+}
+
+
+def summary_of(part: dict[str, Any]) -> dict[str, Any]:
+    """The summary of a result or of a variant; of several seeds, one of all their students.
+
+    Seconds of stages are then sums, and bytes those of the first seed.
+    """
+    if "summaries" not in part:
+        found: dict[str, Any] = part["summary"]
+        return found
+    each = list(part["summaries"].values())
+    controls = {
+        name: _pooled([summary["controls"][name] for summary in each])
+        for name in ("random", "coded", "herded")
+        if name in each[0]["controls"]
+    }
+    seconds = {
+        stage: {"seconds": sum(summary["stages"][stage]["seconds"] for summary in each)}
+        for stage in each[0]["stages"]
+    }
+    students = _pooled([summary["students"] for summary in each])
+    return {**each[0], "students": students, "controls": controls, "stages": seconds}
+
+
+def _pooled(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracies by student and label source, over the students of all groups."""
+    return {
+        student: {
+            source: statistics_of(
+                [run for group in groups for run in group[student][source]["runs"]]
+            )
+            for source in sources
+        }
+        for student, sources in groups[0].items()
+    }
 
 
 def seconds_of(result: dict[str, Any]) -> float | None:
@@ -11,7 +55,7 @@ def seconds_of(result: dict[str, Any]) -> float | None:
         return float(result["made_in_seconds"])
     if "plans" in result:
         return float(sum(plan["taken"] for plan in result["plans"].values()))
-    runs = [variant["summary"] for variant in result.get("variants", {}).values()]
+    runs = [summary_of(variant) for variant in result.get("variants", {}).values()]
     runs += [part for part in (result.get("summary"), result) if part and "stages" in part]
     # Stages that variants share have the same seconds in each.
     stages = {(name, stage["seconds"]) for run in runs for name, stage in run["stages"].items()}

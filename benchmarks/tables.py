@@ -20,6 +20,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from ablation_tables import ablation_table
 from bytes_tables import AGAINST_CODED, against_coded, labels_table, ways_table
 from code_state import RESULTS, ROOT
 from cost_tables import (
@@ -33,21 +34,13 @@ from cost_tables import (
 )
 from leaderboard import FILE, Row, leaderboard_csv, leaderboard_table, rows_of
 from markdown_table import percent, table
-from measured import source_bytes
-
-from distill.recipes.stages import MAKERS
+from measured import SOURCES, source_bytes, summary_of
 
 PAGES = (
     ROOT / "README.md",
     *(ROOT / "docs" / name for name in ("results.md", "paper.md", "methods/why.md")),
 )
 BLOCK = re.compile(r"(<!-- table (?P<name>[\w-]+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
-SOURCES = {
-    "hard": "hard labels",
-    "learned": "learned soft labels",
-    "votes": "committee votes",
-    "projector": "projector",
-}
 # Beside random real images: what was made, student, labels, and the variant of an ablation too.
 AGAINST_RANDOM = (
     ("glyphs-labels", "1,000 characters, 10 per class, mosaics", "convnet3:width=32", "votes", ""),
@@ -143,27 +136,6 @@ def network_words(controls: dict[str, Any]) -> str:
         for spec, sources in controls.get("network", {}).items()
         for stats in list(sources.values())[:1]
     )
-
-
-def ablation_table(result: dict[str, Any]) -> list[str]:
-    """One row per variant: students by label source, and random real images beside them."""
-    variants = result["variants"]
-    students = list(dict.fromkeys(s for v in variants.values() for s in v["summary"]["students"]))
-    rows = []
-    for name, variant in variants.items():
-        summary = variant["summary"]
-        random = summary["controls"]["random"]
-        made = sum(summary["stages"].get(stage, {}).get("seconds", 0) for stage in MAKERS)
-        sources = dict.fromkeys(k for by in summary["students"].values() for k in by)
-        for source in sources:
-            cells = [percent(summary["students"].get(s, {}).get(source)) for s in students]
-            control = [random.get(s, {}).get(source) or random[s]["hard"] for s in students]
-            beside = ", ".join(percent(cell) for cell in control)
-            rows.append([name, SOURCES.get(source, source), *cells, beside, f"{made:,.0f}"])
-    seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
-    named = (f"`{student}`" for student in students)
-    heads = [result["title"], "labels", *named, "random real images", "seconds"]
-    return [*table(heads, rows, words=2), "", f"{seeds} students; seconds to make the images."]
 
 
 def curve_table(result: dict[str, Any]) -> list[str]:
@@ -264,7 +236,7 @@ def set_and_random(
         ]
         by_images = {point["images"]: point for point in points}
         return by_images["set"], by_images["random"]
-    summary = (result["variants"][variant] if variant else result)["summary"]
+    summary = summary_of(result["variants"][variant] if variant else result)
     return summary["students"][student][source], summary["controls"]["random"][student][source]
 
 
