@@ -36,8 +36,31 @@ _MARGIN = 16
 
 _ONE = 1 << PROBABILITY_BITS
 
+# Symbols whose contexts are worked out at once: what a coder takes in memory hangs on this, and not
+# on how many images there are.
+_PART = 1 << 16
+
 # A symbol is at least one decision, which costs at least -log2(1 - _MARGIN / _ONE) bits.
 _MOST_SYMBOLS_OF_A_BIT = _ONE // _MARGIN
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """The decisions of a run of places.
+
+    Attributes:
+        run: the places.
+        order: when each decision is coded, within the run.
+        symbols: of which symbol [n, run] it is, flat.
+        bits: how it is decided.
+        shares: the probability of 1, in 2^-16.
+    """
+
+    run: slice
+    order: Array
+    symbols: Array
+    bits: Array
+    shares: Array
 
 
 @dataclass(frozen=True)
@@ -61,9 +84,12 @@ class Coder:
             CodingError: if constriction is not installed.
         """
         mixed = self._mix(symbols)
-        order, _, bits, shares = self._in_turn(mixed, self._all_contexts(mixed))
-        turn = np.argsort(order)
-        return write(bits[turn].astype(np.int32), shares[turn] / _ONE)
+        bits, shares = [], []
+        for part in self._in_turn(mixed, self._no_counts()):
+            turn = np.argsort(part.order)
+            bits.append(part.bits[turn].astype(np.uint8))
+            shares.append(part.shares[turn].astype(np.uint16))
+        return write(np.concatenate(bits), np.concatenate(shares))
 
     def decode(self, coded: bytes, shape: tuple[int, int]) -> Array:
         """The symbols [n, places] of `encode`.
@@ -79,8 +105,7 @@ class Coder:
         reader = open_reader(coded)
         model = bernoulli()
         symbols = np.full((n, places + 1), self.alphabet.centre)
-        nodes = len(self.alphabet.prior)
-        counts = [np.zeros((size * nodes, 2), np.int64) for size in self.model.sizes]
+        counts = self._no_counts()
         edges = _edges(n, self.groups)
         for place in range(places):
             for first, last in pairwise(edges):
@@ -97,7 +122,7 @@ class Coder:
         Their sum is the length of the stream but for its last word.
         """
         mixed = self._mix(symbols)
-        return self._unmix(self._lengths(mixed, self._all_contexts(mixed)))
+        return self._unmix(self._lengths(mixed, self._no_counts()))
 
     def lengths_and_moves(self, symbols: Array, sides: Array) -> tuple[Array, Array]:
         """`lengths`, and how many bits more each symbol's neighbour on one side takes.
@@ -109,36 +134,50 @@ class Coder:
             sides: [n, places], -1 or 1: which neighbour.
         """
         mixed, side = self._mix(symbols), self._mix(sides)
-        contexts = self._all_contexts(mixed)
-        counts = self._all_counts(mixed, contexts)
-        last = len(self.alphabet.nodes) - 1
-        beside = np.clip(mixed + side, 0, last)
-        moved = self._static(beside, contexts, counts) - self._static(mixed, contexts, counts)
-        return self._unmix(self._lengths(mixed, contexts)), self._unmix(moved)
+        counts = self._no_counts()
+        lengths = self._lengths(mixed, counts)
+        beside = np.clip(mixed + side, 0, len(self.alphabet.nodes) - 1)
+        moved, padded = np.empty(mixed.shape), self._padded(mixed)
+        for run in _runs(*mixed.shape):
+            contexts = self._contexts_of(padded, run)
+            stays, moves = (
+                self._static(part[:, run], contexts, counts) for part in (mixed, beside)
+            )
+            moved[:, run] = moves - stays
+        return self._unmix(lengths), self._unmix(moved)
 
-    def _lengths(self, mixed: Array, contexts: Array) -> Array:
-        _, chosen, bits, shares = self._in_turn(mixed, contexts)
-        cost = -_LOG2[np.where(bits == 1, shares, _ONE - shares)]
-        found: Array = np.bincount(chosen, weights=cost, minlength=mixed.size)
-        return found.reshape(mixed.shape)
+    def _lengths(self, mixed: Array, counts: list[Array]) -> Array:
+        """Of each symbol; `counts` are in the end those of all symbols."""
+        found = np.empty(mixed.shape)
+        for part in self._in_turn(mixed, counts):
+            cost = -_LOG2[np.where(part.bits == 1, part.shares, _ONE - part.shares)]
+            size = found[:, part.run].size
+            lengths = np.bincount(part.symbols, weights=cost, minlength=size)
+            found[:, part.run] = lengths.reshape(len(mixed), -1)
+        return found
 
-    def _in_turn(self, mixed: Array, contexts: Array) -> tuple[Array, Array, Array, Array]:
-        """All decisions: when each is coded, the number of its symbol, its bit, and its share."""
+    def _no_counts(self) -> list[Array]:
+        """Decisions and ones, [contexts * nodes, 2] for each step of the chain, still zero."""
+        nodes = len(self.alphabet.prior)
+        return [np.zeros((size * nodes, 2), np.int64) for size in self.model.sizes]
+
+    def _in_turn(self, mixed: Array, counts: list[Array]) -> Iterator[_Decided]:
+        """All decisions, in runs of places; each run is counted in `counts` before the next."""
         n, places = mixed.shape
-        batch = _batch_numbers(n, places, self.groups)
-        depth = self.alphabet.nodes.shape[1]
-        orders, numbers, bits, shares = [], [], [], []
-        for level in range(depth):
-            chosen, node, bit = self._decisions(mixed, level)
-            if len(chosen) == 0:
-                break
-            orders.append((batch.ravel()[chosen] * depth + level) * n + chosen // places)
-            numbers.append(chosen)
-            bits.append(bit)
-            shares.append(self._predict_in_turn(contexts, batch, chosen, node, bit))
-        columns = (np.concatenate(column) for column in (orders, numbers, bits, shares))
-        order, number, bit, share = columns
-        return order, number, bit, share
+        depth, padded = self.alphabet.nodes.shape[1], self._padded(mixed)
+        for run in _runs(n, places):
+            symbols, contexts = mixed[:, run], self._contexts_of(padded, run)
+            batch = _batch_numbers(n, symbols.shape[1], self.groups).ravel()
+            columns: list[tuple[Array, ...]] = []
+            for level in range(depth):
+                chosen, node, bit = self._decisions(symbols, level)
+                if len(chosen) == 0:
+                    break
+                when = batch[chosen]
+                share = self._predict(contexts, when, (chosen, node, bit), counts)
+                order = (when * depth + level) * n + chosen // symbols.shape[1]
+                columns.append((order, chosen, bit, share))
+            yield _Decided(run, *(np.concatenate(column) for column in zip(*columns, strict=True)))
 
     def _decisions(self, symbols: Array, level: int) -> tuple[Array, Array, Array]:
         """Which symbols have a decision of this level, with node and bit."""
@@ -156,29 +195,29 @@ class Coder:
             kind = flat[sign, step, chosen] if sign.any() else flat[0, step, chosen]
             yield kind * nodes + node
 
-    def _predict_in_turn(
-        self, contexts: Array, batch: Array, chosen: Array, node: Array, bit: Array
+    def _predict(
+        self,
+        contexts: Array,
+        when: Array,
+        decisions: tuple[Array, Array, Array],
+        counts: list[Array],
     ) -> Array:
-        """Probability of 1 by what was counted before each decision's batch, in 2^-16."""
-        share, when = self.alphabet.prior[node], batch.ravel()[chosen]
+        """Probability of 1 by what was counted before each decision's batch, in 2^-16.
+
+        Args:
+            contexts: [2, steps, n, run] of all symbols of a run.
+            when: number of each decision's batch in the run.
+            decisions: of one level, as `_decisions` has them.
+            counts: before the run; these decisions are added.
+        """
+        chosen, node, bit = decisions
+        share = self.alphabet.prior[node]
         for step, slot in enumerate(self._slots(contexts, chosen, node)):
             count, ones = _counts_before(slot, when, bit)
-            share = _blend(share, count, ones, step)
+            seen = counts[step][slot]
+            share = _blend(share, seen[:, 0] + count, seen[:, 1] + ones, step)
+            _add(counts[step], slot, bit)
         return np.clip(share, _MARGIN, _ONE - _MARGIN)
-
-    def _all_counts(self, symbols: Array, contexts: Array) -> list[Array]:
-        """Decisions and ones of each context, of all symbols: [2, contexts * nodes]."""
-        nodes = len(self.alphabet.prior)
-        counts = [np.zeros((2, size * nodes), np.int64) for size in self.model.sizes]
-        for level in range(self.alphabet.nodes.shape[1]):
-            chosen, node, bit = self._decisions(symbols, level)
-            if len(chosen) == 0:
-                break
-            for step, slot in enumerate(self._slots(contexts, chosen, node)):
-                size = counts[step].shape[1]
-                counts[step][0] += np.bincount(slot, minlength=size)
-                counts[step][1] += np.bincount(slot[bit == 1], minlength=size)
-        return counts
 
     def _static(self, symbols: Array, contexts: Array, counts: list[Array]) -> Array:
         found = np.zeros(symbols.size)
@@ -188,7 +227,8 @@ class Coder:
                 break
             share = self.alphabet.prior[node]
             for step, slot in enumerate(self._slots(contexts, chosen, node)):
-                share = _blend(share, counts[step][0][slot], counts[step][1][slot], step)
+                seen = counts[step][slot]
+                share = _blend(share, seen[:, 0], seen[:, 1], step)
             share = np.clip(share, _MARGIN, _ONE - _MARGIN)
             found[chosen] -= _LOG2[np.where(bit == 1, share, _ONE - share)]
         return found.reshape(symbols.shape)
@@ -221,25 +261,28 @@ class Coder:
             chosen = chosen[~ended]
         for slots, bit in taken:
             for step, slot in enumerate(slots):
-                np.add.at(counts[step][:, 0], slot, 1)
-                np.add.at(counts[step][:, 1], slot, bit)
+                _add(counts[step], slot, bit)
 
-    def _all_contexts(self, mixed: Array) -> Array:
-        """[2, steps, n, places] of symbols that are all known."""
-        n, places = mixed.shape
-        padded = np.concatenate([mixed, np.full((n, 1), self.alphabet.centre)], axis=1)
-        values = np.clip(mixed - self.alphabet.centre, -self.model.cap, self.model.cap)
-        ranks = values.reshape(-1, self.groups, places)
+    def _padded(self, mixed: Array) -> Array:
+        """Symbols [n, places + 1]: the last column stands for what lies outside an image."""
+        return np.pad(mixed, ((0, 0), (0, 1)), constant_values=self.alphabet.centre)
+
+    def _contexts_of(self, padded: Array, run: slice) -> Array:
+        """[2, steps, n, run] of the symbols of a run of places, where all are known."""
+        n, cap = len(padded), self.model.cap
+        values = np.clip(padded[:, run] - self.alphabet.centre, -cap, cap)
+        ranks = values.reshape(-1, self.groups, values.shape[1])
         edges = np.array(_edges(n, self.groups)) // self.groups
         done = np.repeat(edges[:-1], np.diff(edges))
         sums = [_running(ranks)[done], _running(np.abs(ranks))[done]]
-        total, size = (part.reshape(n, places) for part in sums)
+        total, size = (part.reshape(values.shape) for part in sums)
         count = np.repeat(done, self.groups)[:, None]
-        near = padded[:, self.model.neighbours] - self.alphabet.centre
-        return self.model.contexts(near, np.arange(places), count, total, size)
+        near = padded[:, self.model.neighbours[run]] - self.alphabet.centre
+        places = np.arange(run.start, run.stop)
+        return self.model.contexts(near, places, count, total, size)
 
     def _contexts_at(self, symbols: Array, place: int, first: int, last: int) -> Array:
-        """[2, steps, m] of one place of images `first` to `last`; the same as `_all_contexts`."""
+        """[2, steps, m] of one place of images `first` to `last`; the same as `_contexts_of`."""
         cap, centre = self.model.cap, self.alphabet.centre
         before = np.clip(symbols[:first, place] - centre, -cap, cap).reshape(-1, self.groups)
         repeats = (last - first) // self.groups
@@ -260,6 +303,12 @@ class Coder:
 
 
 _LOG2 = np.log2(np.maximum(np.arange(_ONE + 1), 1)) - PROBABILITY_BITS
+
+
+def _add(counts: Array, slot: Array, bit: Array) -> None:
+    """Count decisions in `counts` [slots, 2]."""
+    np.add.at(counts[:, 0], slot, 1)
+    np.add.at(counts[:, 1], slot, bit)
 
 
 def _blend(share: Array, count: Array, ones: Array, step: int) -> Array:
@@ -284,6 +333,13 @@ def _counts_before(slot: Array, when: Array, bit: Array) -> tuple[Array, Array]:
     count[order] = batch_start - slot_start
     one[order] = ones[batch_start] - ones[slot_start]
     return count, one
+
+
+def _runs(n: int, places: int) -> Iterator[slice]:
+    """Places in runs of so many that the symbols of n images are worked out at once."""
+    size = max(1, _PART // n)
+    for start in range(0, places, size):
+        yield slice(start, min(places, start + size))
 
 
 def _edges(n: int, groups: int) -> list[int]:

@@ -5,29 +5,39 @@ Its streams are the same on every machine. Source: Bamler 2022.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from synth.coding.alphabet import PROBABILITY_BITS
 from synth.coding.errors import CodingError
 from synth.coding.lzma_symbols import Array
 
 # Bytes of a word of the range coder.
 WORD = 4
 
+# Probabilities are integers in units of 2^-16.
+_ONE = 1 << PROBABILITY_BITS
+
+# Decisions that are handed to the coder at once, 12 bytes each.
+_PART = 1 << 20
+
 
 def write(message: Array, shares: Array) -> bytes:
     """The range coder's words, big-endian, without bytes at the end that the reader can spare.
 
     Args:
-        message: decisions, int32, 0 or 1.
-        shares: float64, of each the probability of 1: a multiple of 2^-16 inside (0, 1).
+        message: decisions, uint8, 0 or 1.
+        shares: uint16, of each the probability of 1, in units of 2^-16 and not 0.
 
     Raises:
         CodingError: if constriction is not installed.
     """
     coder = _library().stream.queue.RangeEncoder()
-    coder.encode(message, bernoulli(), shares)
+    model = bernoulli()
+    for decisions, probabilities in _parts(message, shares):
+        coder.encode(decisions, model, probabilities)
     coded: bytes = coder.get_compressed().astype(">u4").tobytes()
     # Any number in the coder's last interval means the same, and the reader takes zeros for what
     # is missing: try the numbers that end in the most zeros.
@@ -43,11 +53,21 @@ def write(message: Array, shares: Array) -> bytes:
 
 
 def _reads(coded: bytes, message: Array, shares: Array) -> bool:
+    reader, model = open_reader(coded), bernoulli()
     try:
-        found = open_reader(coded).decode(bernoulli(), shares)
+        return all(
+            np.array_equal(reader.decode(model, probabilities), decisions)
+            for decisions, probabilities in _parts(message, shares)
+        )
     except AssertionError:
         return False
-    return np.array_equal(found, message)
+
+
+def _parts(message: Array, shares: Array) -> Iterator[tuple[Array, Array]]:
+    """Decisions int32 and probabilities float64, as the library wants them."""
+    for start in range(0, len(message), _PART):
+        part = slice(start, start + _PART)
+        yield message[part].astype(np.int32), shares[part] / _ONE
 
 
 def open_reader(coded: bytes) -> Any:

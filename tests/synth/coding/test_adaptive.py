@@ -1,12 +1,16 @@
 """The adaptive coder against a plain loop, and the slope of its size."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
-from synth.coding import Frequency, Rounded
+from synth.coding import Frequency, Rounded, adaptive, range_coder
+from synth.coding.adaptive import Coder
+from synth.coding.alphabet import levels_alphabet
+from synth.coding.contexts import PixelContexts
 from synth.coding.errors import CodingError
 from tests.synth.coding import checks
 
@@ -183,3 +187,32 @@ def test_images_of_a_class_make_one_another_cheaper():
     alone = len(coding.pack(coding.start(images)))
     grouped = Frequency(coding.shape, step=0.1, groups=4)
     assert len(grouped.pack(grouped.start(images))) < 0.95 * alone
+
+
+@pytest.mark.parametrize("name", CODERS)
+def test_how_many_symbols_are_worked_out_at_once_changes_nothing(name, monkeypatch):
+    coder, symbols = coder_and_symbols(CODERS[name])
+    sides = np.where(np.random.default_rng(0).random(symbols.shape) < 0.5, -1, 1)
+    whole = coder.encode(symbols), *coder.lengths_and_moves(symbols, sides)
+    # One place after another; and several, the last run shorter.
+    for part in (1, 3 * len(symbols)):
+        monkeypatch.setattr(adaptive, "_PART", part)
+        monkeypatch.setattr(range_coder, "_PART", part)
+        coded, lengths, moves = coder.encode(symbols), *coder.lengths_and_moves(symbols, sides)
+        assert coded == whole[0]
+        assert np.array_equal(lengths, whole[1])
+        assert np.array_equal(moves, whole[2])
+
+
+def test_memory_hangs_on_the_symbols_and_not_on_their_contexts():
+    images = 1500
+    pixels = np.random.default_rng(0).integers(0, 2, (images, 28 * 28))
+    coder = Coder(levels_alphabet(2), PixelContexts(1, 28, 28, 2), 10)
+    tracemalloc.start()
+    try:
+        coder.encode(pixels)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The symbols twice in another order, 16 bytes, what is coded of them, and one run of places.
+    assert peak / pixels.size < 64
