@@ -93,6 +93,7 @@ ENTRIES = (
     Entry("fashion-mnist-ipc50", after=("fashion-mnist-ipc10",)),
     Entry("fashion-mnist-quick"),
     Entry("fashion-mnist-ipc1-matching"),
+    Entry("digits-parts"),
     Entry("fashion-mnist-committee"),
     Entry("projector-fashion-mnist"),
     Entry("projector-glyphs-1000"),
