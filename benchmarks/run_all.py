@@ -103,6 +103,7 @@ ENTRIES = (
     ),
     Entry("glyphs-labels", before=("distill run glyphs-ipc10 --out runs/glyphs-ipc10",)),
     Entry("fashion-mnist-ipc1"),
+    Entry("fashion-mnist-ipc10-network"),
     Entry("fashion-mnist-30kb"),
     Entry("fashion-mnist-30kb-resnet", after=("fashion-mnist-30kb",)),
     Entry("coded-labels", after=("fashion-mnist-30kb",)),
