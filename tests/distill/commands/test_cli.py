@@ -71,15 +71,25 @@ def test_help_is_there_in_a_third_of_a_second():
         "code = run(['--help'])\n"
         "print(json.dumps([code, time.process_time(), sorted(sys.modules)]), file=sys.stderr)\n"
     )
-    runs = []
-    for _ in range(3):
+    # A processor that needs more than 0.15 s for these imports is slow, or has other work to do.
+    yardstick = (
+        "import argparse, asyncio, http.client, logging.config, sys, time, unittest.mock\n"
+        "import xml.dom.minidom\n"
+        "print(time.process_time(), file=sys.stderr)\n"
+    )
+
+    def told(program):
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
         )
-        runs.append(json.loads(done.stderr))
+        return json.loads(done.stderr)
+
+    rounds = [(told(code), told(yardstick)) for _ in range(5)]
+    runs = [run for run, _ in rounds]
     assert {code for code, _, _ in runs} == {0}
     # What takes the time is what is imported; 0.3 s is the promise, and caches may be cold.
-    assert min(seconds for _, seconds, _ in runs) < 0.3
+    slowness = max(1.0, min(seconds for _, seconds in rounds) / 0.15)
+    assert min(seconds for _, seconds, _ in runs) < 0.3 * slowness
     modules = runs[0][2]
     assert not {"torch", "numpy", "h5py", "pydantic", "scipy", "rich"} & set(modules)
     assert len(modules) < 220
