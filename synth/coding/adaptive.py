@@ -21,6 +21,7 @@ import numpy as np
 
 from synth.coding.alphabet import PROBABILITY_BITS, Alphabet
 from synth.coding.contexts import ContextModel
+from synth.coding.counts import add_decisions, counts_before
 from synth.coding.errors import CodingError
 from synth.coding.lzma_symbols import Array
 from synth.coding.range_coder import WORD, bernoulli, open_reader, write
@@ -213,10 +214,10 @@ class Coder:
         chosen, node, bit = decisions
         share = self.alphabet.prior[node]
         for step, slot in enumerate(self._slots(contexts, chosen, node)):
-            count, ones = _counts_before(slot, when, bit)
+            count, ones = counts_before(slot, when, bit)
             seen = counts[step][slot]
             share = _blend(share, seen[:, 0] + count, seen[:, 1] + ones, step)
-            _add(counts[step], slot, bit)
+            add_decisions(counts[step], slot, bit)
         return np.clip(share, _MARGIN, _ONE - _MARGIN)
 
     def _static(self, symbols: Array, contexts: Array, counts: list[Array]) -> Array:
@@ -261,7 +262,7 @@ class Coder:
             chosen = chosen[~ended]
         for slots, bit in taken:
             for step, slot in enumerate(slots):
-                _add(counts[step], slot, bit)
+                add_decisions(counts[step], slot, bit)
 
     def _padded(self, mixed: Array) -> Array:
         """Symbols [n, places + 1]: the last column stands for what lies outside an image."""
@@ -305,34 +306,10 @@ class Coder:
 _LOG2 = np.log2(np.maximum(np.arange(_ONE + 1), 1)) - PROBABILITY_BITS
 
 
-def _add(counts: Array, slot: Array, bit: Array) -> None:
-    """Count decisions in `counts` [slots, 2]."""
-    np.add.at(counts[:, 0], slot, 1)
-    np.add.at(counts[:, 1], slot, bit)
-
-
 def _blend(share: Array, count: Array, ones: Array, step: int) -> Array:
     trust = _FIRST_TRUST if step == 0 else _TRUST
     found: Array = (ones * _ONE + trust * share) // (count + trust)
     return found
-
-
-def _counts_before(slot: Array, when: Array, bit: Array) -> tuple[Array, Array]:
-    """Of each decision: how many of its slot were in earlier batches, and how many were 1."""
-    batches = int(when.max()) + 1
-    key = slot * batches + when
-    order = np.argsort(key)
-    sorted_key, sorted_slot = key[order], slot[order]
-    ones = np.concatenate([[0], np.cumsum(bit[order])])
-    at = np.arange(len(key))
-    new_batch = np.concatenate([[True], sorted_key[1:] != sorted_key[:-1]])
-    new_slot = np.concatenate([[True], sorted_slot[1:] != sorted_slot[:-1]])
-    batch_start = np.maximum.accumulate(np.where(new_batch, at, 0))
-    slot_start = np.maximum.accumulate(np.where(new_slot, at, 0))
-    count, one = np.empty_like(key), np.empty_like(key)
-    count[order] = batch_start - slot_start
-    one[order] = ones[batch_start] - ones[slot_start]
-    return count, one
 
 
 def _runs(n: int, places: int) -> Iterator[slice]:
