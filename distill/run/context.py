@@ -60,7 +60,8 @@ class Context:
         device: where tensors live.
         progress: shows how far a task is.
         stop: checked between steps.
-        key: the key of the stage that is running; checkpoints belong to it.
+        key: digest of what decides the parts of the stage that is running; its checkpoints belong
+            to it.
         engine: where independent work is done.
         group: processes that share the segments of matching; None for this one alone.
         reuse: folders of other runs, whose experts and committees are reused where they fit.
@@ -280,7 +281,7 @@ class RunHandle:
         recipe: the resolved recipe.
         device: "cpu" or "cuda".
         data: digest of the real data.
-        key: of the stage that is running.
+        key: see `Context`.
         code: modules of a user's own whose networks its specs may name.
         preprocess: of the images, unless the process is to fit it to the real data.
     """

@@ -43,7 +43,7 @@ from distill.evaluation.tuning import plan_trials
 from distill.recipes.build import relabel_views
 from distill.recipes.specs import parse_codec
 from distill.recipes.stages import STAGE_ENTRIES
-from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.tables.evaluate import SELECTING, EvaluateTable
 from distill.recipes.tables.relabel import RelabelTable
 from distill.run.artefacts import EVALUATE_STAGE, EVALUATION, SET
 from distill.run.context import Context
@@ -270,4 +270,5 @@ STAGE = Stage(
     evaluate_units,
     splits=("train", "test"),
     derived=vote_keys,
+    selecting=SELECTING,
 )

@@ -111,7 +111,7 @@ def _check_inputs(context: Context, asked: Sequence[Stage]) -> None:
 def _run_stage(context: Context, stage: Stage, words: str) -> None:
     """Run a stage, unless its outputs are there; `words` are shown before it, if any."""
     run, made_from = context.run, _made_from(context, stage)
-    context.key = key = digest_json(made_from)
+    key, context.key = digest_json(made_from), _checkpoint_key(stage, made_from)
     before = run.manifest["stages"].get(stage.name)
     changed = _changed(stage, run.path, before["outputs"]) if before else []
     if before and before["key"] == key and not changed:
@@ -163,7 +163,7 @@ def _take(context: Context, stage: Stage, made_from: dict[str, Any]) -> dict[str
         entry = read_manifest(run / MANIFEST)["stages"].get(stage.name)
         if entry is None:
             reason = "it has not finished that stage"
-        elif entry["key"] != context.key:
+        elif entry["key"] != digest_json(made_from):
             reason = differences(entry, made_from)
         elif not _take_outputs(run, stage, entry, context):
             reason = f"{', '.join(entry['outputs'])} is not there, or damaged"
@@ -276,6 +276,13 @@ def _made_from(context: Context, stage: Stage) -> dict[str, Any]:
 def _deciding(table: dict[str, Any], stage: Stage, reading: Sequence[str]) -> dict[str, Any]:
     left_out = {*stage.ignored, *reading}
     return {key: value for key, value in table.items() if key not in left_out}
+
+
+def _checkpoint_key(stage: Stage, made_from: dict[str, Any]) -> str:
+    """Digest of all that decides the finished parts of a stage, whichever of them are asked for."""
+    own = stage.entry.table
+    table = {k: v for k, v in made_from["tables"][own].items() if k not in stage.selecting}
+    return digest_json({**made_from, "tables": {**made_from["tables"], own: table}})
 
 
 def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:

@@ -35,6 +35,8 @@ class Stage:
         also_inputs: recipe -> further inputs, where the recipe decides.
         derived: recipe -> the parts of other tables that decide the outputs too.
         ignored: keys of its tables that do not decide the outputs.
+        selecting: keys of its own table that say which parts of its work are done, and decide
+            nothing in any of them: its checkpoint serves every choice of them.
     """
 
     entry: StageEntry
@@ -46,6 +48,7 @@ class Stage:
     also_inputs: Callable[[Recipe], tuple[str, ...]] = lambda recipe: ()
     derived: Callable[[Recipe], Any] = lambda recipe: None
     ignored: tuple[str, ...] = ()
+    selecting: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

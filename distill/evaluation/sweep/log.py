@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from distill.recipes.tables.evaluate import EvaluateTable
+from distill.recipes.tables.evaluate import SELECTING, EvaluateTable
 from distill.run.artefacts import COMMITTEE
 from distill.run.context import Context
 from distill.run.engines import Load
@@ -103,11 +103,11 @@ def sweep_key(
         context: data, committee and recipe.
         set_file: set.h5.
         version: of the sweep's code.
-        leave_out: keys of [evaluate] that decide nothing, besides students, seeds and labels.
+        leave_out: keys of [evaluate] that decide nothing, besides those that select students.
     """
     table: EvaluateTable = context.recipe.table("evaluate")
     committee = context.run.path / COMMITTEE
-    evaluate = table.model_dump(mode="json", exclude={"students", "seeds", "labels", *leave_out})
+    evaluate = table.model_dump(mode="json", exclude={*SELECTING, *leave_out})
     relabel = context.recipe.relabel
     code = code_digests(context, ("evaluate",))
     return digest_json(

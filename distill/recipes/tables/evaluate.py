@@ -26,6 +26,9 @@ from distill.recipes.key_types import (
     split_commas,
 )
 
+# Keys that say which students are trained, and decide nothing in any of them.
+SELECTING = ("students", "seeds", "labels", "whole_seeds", "equal_bytes", "scores")
+
 
 class EvaluateTable(Table):
     """Fresh students, and the controls beside them."""

@@ -144,6 +144,44 @@ def test_evaluation_goes_on_from_the_students_that_were_judged(
     assert found["learned"]["runs"][0] == rows[1]["accuracy"]
 
 
+def test_students_that_are_finished_serve_an_evaluation_of_more_seeds(
+    run_copy, recipe, command, monkeypatch, tmp_path
+):
+    unmake(run_copy, "evaluate")
+    alone = tmp_path / "alone"
+    shutil.copytree(run_copy, alone)
+    more = ("--set", "evaluate.seeds=3", "--set", "evaluate.labels=hard")
+    assert command("run", recipe, "--out", alone, "--quiet", *more).code == 0
+
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
+    assert command("run", recipe, "--out", run_copy, "--quiet").code == 130
+    (log,) = (run_copy / "checkpoints").glob("evaluate-*/jobs.jsonl")
+    row = json.loads(log.read_text().splitlines()[0])
+    assert row["job"] == f"students/{STUDENT}/hard/0"
+    log.write_text(json.dumps(sealed({**row, "accuracy": 0.5})) + "\n")
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    assert command("run", recipe, "--out", run_copy, "--quiet", *more).code == 0
+    found, wanted = (
+        read_json(run / "evaluation.json")["students"][STUDENT]["hard"]["runs"]
+        for run in (run_copy, alone)
+    )
+    assert found == [0.5, *wanted[1:]]
+
+
+def test_students_of_another_protocol_are_trained_again(run_copy, recipe, command, monkeypatch):
+    unmake(run_copy, "evaluate")
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
+    assert command("run", recipe, "--out", run_copy, "--quiet").code == 130
+    (log,) = (run_copy / "checkpoints").glob("evaluate-*/jobs.jsonl")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(sealed({**row, "accuracy": 0.5})) + "\n" for row in rows))
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))
+    words = ("run", recipe, "--out", run_copy, "--quiet", "--set", "evaluate.epochs=2")
+    assert command(*words).code == 0
+    found = read_json(run_copy / "evaluation.json")["students"][STUDENT]
+    assert 0.5 not in (found["hard"]["runs"][0], found["learned"]["runs"][0])
+
+
 EVALUATE = ("--seeds", "1", "--labels", "hard,learned", "--json", "--quiet")
 
 

@@ -44,7 +44,7 @@ LOG, RESULT, PLOT, TABLE = "image-jobs.jsonl", "images.json", "images.svg", "ima
 _VERSION = 1
 
 # Keys of [evaluate] that decide no result but that of jobs which name them.
-_ELSEWHERE = ("whole_seeds", "whole_epochs", "equal_bytes", "scores", "lr_factors")
+_ELSEWHERE = ("whole_epochs", "lr_factors")
 
 
 def run_image_sweep(
