@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from synth.coding.alphabet import PROBABILITY_BITS, Alphabet
+from synth.coding.alphabet import CERTAIN, PROBABILITY_BITS, Alphabet
 from synth.coding.contexts import ContextModel
 from synth.coding.counts import add_decisions, counts_before
 from synth.coding.errors import CodingError
@@ -35,14 +35,12 @@ _FIRST_BATCH, _LARGEST_BATCH = 16, 256
 # No decision is taken for granted: this far from 0 and 1, in units of 2^-16.
 _MARGIN = 16
 
-_ONE = 1 << PROBABILITY_BITS
-
 # Symbols whose contexts are worked out at once: what a coder takes in memory hangs on this, and not
 # on how many images there are.
 _PART = 1 << 16
 
-# A symbol is at least one decision, which costs at least -log2(1 - _MARGIN / _ONE) bits.
-_MOST_SYMBOLS_OF_A_BIT = _ONE // _MARGIN
+# A symbol is at least one decision, which costs at least -log2(1 - _MARGIN / CERTAIN) bits.
+_MOST_SYMBOLS_OF_A_BIT = CERTAIN // _MARGIN
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class Coder:
         """Of each symbol; `counts` are in the end those of all symbols."""
         found = np.empty(mixed.shape)
         for part in self._in_turn(mixed, counts):
-            cost = -_LOG2[np.where(part.bits == 1, part.shares, _ONE - part.shares)]
+            cost = -_LOG2[np.where(part.bits == 1, part.shares, CERTAIN - part.shares)]
             size = found[:, part.run].size
             lengths = np.bincount(part.symbols, weights=cost, minlength=size)
             found[:, part.run] = lengths.reshape(len(mixed), -1)
@@ -218,7 +216,7 @@ class Coder:
             seen = counts[step][slot]
             share = _blend(share, seen[:, 0] + count, seen[:, 1] + ones, step)
             add_decisions(counts[step], slot, bit)
-        return np.clip(share, _MARGIN, _ONE - _MARGIN)
+        return np.clip(share, _MARGIN, CERTAIN - _MARGIN)
 
     def _static(self, symbols: Array, contexts: Array, counts: list[Array]) -> Array:
         found = np.zeros(symbols.size)
@@ -230,8 +228,8 @@ class Coder:
             for step, slot in enumerate(self._slots(contexts, chosen, node)):
                 seen = counts[step][slot]
                 share = _blend(share, seen[:, 0], seen[:, 1], step)
-            share = np.clip(share, _MARGIN, _ONE - _MARGIN)
-            found[chosen] -= _LOG2[np.where(bit == 1, share, _ONE - share)]
+            share = np.clip(share, _MARGIN, CERTAIN - _MARGIN)
+            found[chosen] -= _LOG2[np.where(bit == 1, share, CERTAIN - share)]
         return found.reshape(symbols.shape)
 
     def _decode_batch(
@@ -248,9 +246,9 @@ class Coder:
             for step, slot in enumerate(slots):
                 seen = counts[step][slot]
                 share = _blend(share, seen[:, 0], seen[:, 1], step)
-            share = np.clip(share, _MARGIN, _ONE - _MARGIN)
+            share = np.clip(share, _MARGIN, CERTAIN - _MARGIN)
             try:
-                bit = reader.decode(model, share / _ONE)
+                bit = reader.decode(model, share / CERTAIN)
             except AssertionError as error:
                 raise CodingError(f"the coded symbols make no sense ({error})") from None
             taken.append((slots, bit))
@@ -303,12 +301,12 @@ class Coder:
         return mixed.reshape(-1, self.groups, places).swapaxes(0, 1).reshape(n, places)
 
 
-_LOG2 = np.log2(np.maximum(np.arange(_ONE + 1), 1)) - PROBABILITY_BITS
+_LOG2 = np.log2(np.maximum(np.arange(CERTAIN + 1), 1)) - PROBABILITY_BITS
 
 
 def _blend(share: Array, count: Array, ones: Array, step: int) -> Array:
     trust = _FIRST_TRUST if step == 0 else _TRUST
-    found: Array = (ones * _ONE + trust * share) // (count + trust)
+    found: Array = (ones * CERTAIN + trust * share) // (count + trust)
     return found
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from synth.coding.lzma_symbols import Array
 
-# Probabilities are integers in units of 2^-16.
+# Probabilities are integers in units of 2^-16: this many bits, and a probability of 1.
 PROBABILITY_BITS = 16
+CERTAIN = 1 << PROBABILITY_BITS
 
-_HALF = 1 << (PROBABILITY_BITS - 1)
+_HALF = CERTAIN // 2
 
-_THIRD = 3 * (1 << PROBABILITY_BITS) // 10
+_THIRD = 3 * CERTAIN // 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ def levels_alphabet(count: int) -> Alphabet:
         shifts = range(digits - 1, -1, -1)
         paths.append([((1 << digits - 1 - s) | symbol >> s + 1, symbol >> s & 1) for s in shifts])
     nodes = 1 << digits
-    return _alphabet(paths, np.full(nodes, 2 * (1 << PROBABILITY_BITS) // 5), set(), 0)
+    return _alphabet(paths, np.full(nodes, 2 * CERTAIN // 5), set(), 0)
 
 
 @lru_cache(maxsize=8)

@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from synth.coding.alphabet import PROBABILITY_BITS
+from synth.coding.alphabet import CERTAIN
 from synth.coding.errors import CodingError
 from synth.coding.lzma_symbols import Array
 
 # Bytes of a word of the range coder.
 WORD = 4
-
-# Probabilities are integers in units of 2^-16.
-_ONE = 1 << PROBABILITY_BITS
 
 # Decisions that are handed to the coder at once, 12 bytes each.
 _PART = 1 << 20
@@ -67,7 +64,7 @@ def _parts(message: Array, shares: Array) -> Iterator[tuple[Array, Array]]:
     """Decisions int32 and probabilities float64, as the library wants them."""
     for start in range(0, len(message), _PART):
         part = slice(start, start + _PART)
-        yield message[part].astype(np.int32), shares[part] / _ONE
+        yield message[part].astype(np.int32), shares[part] / CERTAIN
 
 
 def open_reader(coded: bytes) -> Any:
