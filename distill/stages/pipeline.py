@@ -94,18 +94,37 @@ def _check_inputs(context: Context, asked: Sequence[Stage]) -> None:
     """Refuse what other stages left if it has changed since: those of `asked` check their own.
 
     Raises:
-        WorkError: if an input is damaged, or was replaced by another file.
+        WorkError: if an input was never made, is damaged, or was replaced by another file.
     """
     names = {stage.name for stage in asked}
-    read = {n for stage in asked for n in (*stage.inputs, *stage.also_inputs(context.recipe))}
-    for name in sorted(read - names):
+    readers: dict[str, str] = {}
+    for stage in asked:
+        for name in _inputs(context, stage):
+            readers.setdefault(name, stage.name)
+    for name, reader in readers.items():
+        if name in names:
+            continue
         entry = context.run.manifest["stages"].get(name)
-        changed = _changed(STAGES[name], context.run.path, entry["outputs"]) if entry else []
+        if entry is None:
+            raise _lacks(reader, name)
+        changed = _changed(STAGES[name], context.run.path, entry["outputs"])
         if changed:
             raise WorkError(
                 f"{', '.join(changed)} is not what the stage {name} left: its digest differs; run "
                 "that stage again, or give experts of another program with --reuse FILE"
             )
+
+
+def _inputs(context: Context, stage: Stage) -> list[str]:
+    """The stages whose outputs a stage reads: those that the recipe plans, or that are there."""
+    there = {planned_stage.name for planned_stage in planned(context.recipe)}
+    there |= context.run.manifest["stages"].keys()
+    read = (*stage.inputs, *stage.also_inputs(context.recipe))
+    return [name for name in read if name in there]
+
+
+def _lacks(stage: str, name: str) -> WorkError:
+    return WorkError(f"stage {stage} needs the outputs of {name}; run it first")
 
 
 def _run_stage(context: Context, stage: Stage, words: str) -> None:
@@ -247,12 +266,11 @@ def _made_from(context: Context, stage: Stage) -> dict[str, Any]:
     """
     recipe = context.recipe.model_dump(mode="json")
     inputs = {}
-    for name in (*stage.inputs, *stage.also_inputs(context.recipe)):
+    for name in _inputs(context, stage):
         finished = context.run.manifest["stages"].get(name)
-        if finished is not None:
-            inputs[name] = finished["outputs"]
-        elif name in [planned_stage.name for planned_stage in planned(context.recipe)]:
-            raise WorkError(f"stage {stage.name} needs the outputs of {name}; run it first")
+        if finished is None:
+            raise _lacks(stage.name, name)
+        inputs[name] = finished["outputs"]
     made_from = {
         "version": KEY_VERSION,
         "stage": stage.name,

@@ -201,6 +201,12 @@ def test_stage_before_its_inputs_is_refused(recipe, refused, out):
     assert outputs_of(out) == {}
 
 
+def test_a_stage_that_is_left_out_is_missed_before_the_first_one_runs(recipe, refused, out):
+    line = refused(1, "run", recipe, "--out", out, "--stage", "experts", "--stage", "evaluate")
+    assert "stage evaluate needs the outputs of match; run it first" in line
+    assert outputs_of(out) == {}
+
+
 @pytest.mark.parametrize("source", ["npz:nowhere.npz", "folder:nowhere", "fashion-mnist:nowhere"])
 def test_missing_data_are_refused(source, recipe, refused, out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
