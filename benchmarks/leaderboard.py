@@ -52,7 +52,9 @@ def rows_of(name: str, result: dict[str, Any]) -> list[Row]:
         "date": result["date"],
         "machine": machine_of(result),
     }
-    return [{**shared, **row} for row in found]
+    # What a file of one run says of all of it stands above the seconds of its stages.
+    known = {"seconds": shared["seconds"]} if "summary" in result else {}
+    return [{**shared, **row, **known} for row in found]
 
 
 def _of_summary(summary: dict[str, Any]) -> Iterator[Row]:

@@ -104,6 +104,8 @@ ENTRIES = (
     Entry("glyphs-labels", before=("distill run glyphs-ipc10 --out runs/glyphs-ipc10",)),
     Entry("fashion-mnist-ipc1"),
     Entry("fashion-mnist-ipc10-network"),
+    Entry("fashion-mnist-ipc10-network-bytes", after=("fashion-mnist-ipc10-network",)),
+    Entry("fashion-mnist-ipc10-network-projector", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-30kb"),
     Entry("fashion-mnist-30kb-resnet", after=("fashion-mnist-30kb",)),
     Entry("coded-labels", after=("fashion-mnist-30kb",)),
