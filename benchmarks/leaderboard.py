@@ -33,7 +33,12 @@ def rows_of(name: str, result: dict[str, Any]) -> list[Row]:
         found = _of_summary(result["summary"])
     elif "variants" in result:
         found = (
-            {"variant": title, "commit": variant.get("commit", result["commit"]), **row}
+            {
+                "variant": title,
+                "commit": variant.get("commit", result["commit"]),
+                "seconds": seconds_of({"summary": summary_of(variant)}),
+                **row,
+            }
             for title, variant in result["variants"].items()
             for row in _of_summary(summary_of(variant))
         )
@@ -52,9 +57,7 @@ def rows_of(name: str, result: dict[str, Any]) -> list[Row]:
         "date": result["date"],
         "machine": machine_of(result),
     }
-    # What a file of one run says of all of it stands above the seconds of its stages.
-    known = {"seconds": shared["seconds"]} if "summary" in result else {}
-    return [{**shared, **row, **known} for row in found]
+    return [{**shared, **row} for row in found]
 
 
 def _of_summary(summary: dict[str, Any]) -> Iterator[Row]:
@@ -65,7 +68,6 @@ def _of_summary(summary: dict[str, Any]) -> Iterator[Row]:
                 "labels": source,
                 "bytes": source_bytes(summary["bytes"], source),
                 "label_bytes": label_bytes(summary["bytes"], source),
-                "seconds": seconds_of({"summary": summary}),
                 **_accuracy(stats),
                 **_controls(summary["controls"], student, source),
             }

@@ -34,7 +34,7 @@ from cost_tables import (
 )
 from leaderboard import FILE, Row, leaderboard_csv, leaderboard_table, rows_of
 from markdown_table import percent, table
-from measured import SOURCES, source_bytes, summary_of
+from measured import SOURCES, seconds_of, source_bytes, summary_of
 
 PAGES = (
     ROOT / "README.md",
@@ -111,8 +111,7 @@ def run_table(result: dict[str, Any]) -> list[str]:
                 size = f"{source_bytes(counted, source):,}" if has_bytes else "–"
                 words = f"{of_bytes}{label}" if source != "hard" else label
                 rows.append([title, words, *(percent(cell) for cell in cells), size])
-    stages = sum(stage["seconds"] for stage in summary["stages"].values())
-    seconds = result.get("made_in_seconds", stages)
+    seconds = seconds_of(result) or 0.0
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
     heads = ["trained on", "labels", *(f"`{name}`" for name in students), "bytes"]

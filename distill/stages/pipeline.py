@@ -137,7 +137,7 @@ def _run_stage(context: Context, stage: Stage, words: str) -> None:
         context.progress.say(f"{stage.name:<10} done before, inputs unchanged")
         remove(context.checkpoint(stage.name).folder)
         return
-    taken = _take(context, stage, made_from)
+    taken = _take(context, stage, made_from, key)
     if taken is not None:
         context.progress.say(f"{stage.name:<10} taken from another run")
         _record(context, stage, before, taken)
@@ -174,7 +174,9 @@ def _run_stage(context: Context, stage: Stage, words: str) -> None:
     _record(context, stage, before, made)
 
 
-def _take(context: Context, stage: Stage, made_from: dict[str, Any]) -> dict[str, Any] | None:
+def _take(
+    context: Context, stage: Stage, made_from: dict[str, Any], key: str
+) -> dict[str, Any] | None:
     """The stage's entry in another run, its files now in this one's folder; says why not."""
     if stage.name not in REUSED:
         return None
@@ -182,7 +184,7 @@ def _take(context: Context, stage: Stage, made_from: dict[str, Any]) -> dict[str
         entry = read_manifest(run / MANIFEST)["stages"].get(stage.name)
         if entry is None:
             reason = "it has not finished that stage"
-        elif entry["key"] != digest_json(made_from):
+        elif entry["key"] != key:
             reason = differences(entry, made_from)
         elif not _take_outputs(run, stage, entry, context):
             reason = f"{', '.join(entry['outputs'])} is not there, or damaged"

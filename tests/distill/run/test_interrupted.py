@@ -118,14 +118,20 @@ def test_seconds_of_a_stopped_stage_are_counted_on(recipe, command, monkeypatch,
     assert not checkpoints(tmp_path / "run")
 
 
+def stopped_evaluation(run, recipe, command, monkeypatch):
+    """Evaluate a run until two students are finished; returns the log that has them."""
+    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
+    assert command("run", recipe, "--out", run, "--quiet").code == 130
+    (log,) = (run / "checkpoints").glob("evaluate-*/jobs.jsonl")
+    return log
+
+
 def test_evaluation_goes_on_from_the_students_that_were_judged(
     run_copy, recipe, command, monkeypatch
 ):
     unmake(run_copy, "evaluate")
     arguments = ("run", recipe, "--out", run_copy, "--quiet")
-    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
-    assert command(*arguments).code == 130
-    (log,) = (run_copy / "checkpoints").glob("evaluate-*/jobs.jsonl")
+    log = stopped_evaluation(run_copy, recipe, command, monkeypatch)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert [row["job"] for row in rows] == [
         f"students/{STUDENT}/hard/0",
@@ -153,9 +159,7 @@ def test_students_that_are_finished_serve_an_evaluation_of_more_seeds(
     more = ("--set", "evaluate.seeds=3", "--set", "evaluate.labels=hard")
     assert command("run", recipe, "--out", alone, "--quiet", *more).code == 0
 
-    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
-    assert command("run", recipe, "--out", run_copy, "--quiet").code == 130
-    (log,) = (run_copy / "checkpoints").glob("evaluate-*/jobs.jsonl")
+    log = stopped_evaluation(run_copy, recipe, command, monkeypatch)
     row = json.loads(log.read_text().splitlines()[0])
     assert row["job"] == f"students/{STUDENT}/hard/0"
     log.write_text(json.dumps(sealed({**row, "accuracy": 0.5})) + "\n")
@@ -170,9 +174,7 @@ def test_students_that_are_finished_serve_an_evaluation_of_more_seeds(
 
 def test_students_of_another_protocol_are_trained_again(run_copy, recipe, command, monkeypatch):
     unmake(run_copy, "evaluate")
-    monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(CountingStop(8)))
-    assert command("run", recipe, "--out", run_copy, "--quiet").code == 130
-    (log,) = (run_copy / "checkpoints").glob("evaluate-*/jobs.jsonl")
+    log = stopped_evaluation(run_copy, recipe, command, monkeypatch)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     log.write_text("".join(json.dumps(sealed({**row, "accuracy": 0.5})) + "\n" for row in rows))
     monkeypatch.setattr("distill.stages.run_recipe.listen", listen_with(Stop()))

@@ -64,7 +64,11 @@ def judged(method, teachers, out, *changes):
 
 # The method of a single teacher, whose bound is the widest, is left to the slow suite.
 @pytest.mark.parametrize(
-    "method", ["recover", "rded", pytest.param("sre2l-plus", marks=pytest.mark.slow)]
+    "method",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "sre2l-plus" else name
+        for name in METHODS
+    ],
 )
 def test_method_against_random_images_with_hard_labels(method, teachers_by_seed, tmp_path):
     """Mosaics are ahead; recovered images hardly are, at one image per class."""
