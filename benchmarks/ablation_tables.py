@@ -1,4 +1,7 @@
-"""Tables of ablations: a row a variant, with its gains over the first where there are seeds."""
+"""Tables of ablations: a row a variant, with its gains over the first where there are seeds.
+
+And of the objective: whether its distance ranks the sets of one matching as students do.
+"""
 
 from __future__ import annotations
 
@@ -95,3 +98,22 @@ def seed_runs(variant: dict[str, Any], student: str, source: str | None) -> dict
         sources = summary["students"][student]
         found[seed] = sources[source or next(iter(sources))]["runs"]
     return found
+
+
+def rank_table(result: dict[str, Any]) -> list[str]:
+    """One row per checkpoint of a matching, and the rank correlations; see `objective_rank.py`."""
+    spearman = result["spearman"]
+    rows = [
+        [
+            f"{point['step']:,}",
+            f"{point['distance']:.3f}",
+            *(percent(point["students"][student]) for student in spearman),
+        ]
+        for point in result["points"]
+    ]
+    for key, words in (("distance", "distance"), ("step", "outer steps")):
+        values = [f"{ranks[key]['correlation']:+.2f}" for ranks in spearman.values()]
+        rows.append([f"rank correlation with {words}", "–", *values])
+    heads = ["outer steps", "mean distance", *(f"`{student}`" for student in spearman)]
+    legend = f"{result['seeds']} students; distances over the segments of {result['draws']} steps."
+    return [*table(heads, rows, words=1), "", legend]

@@ -20,7 +20,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from ablation_tables import ablation_table
+from ablation_tables import ablation_table, rank_table
 from bytes_tables import AGAINST_CODED, against_coded, labels_table, ways_table
 from code_state import RESULTS, ROOT
 from cost_tables import (
@@ -308,6 +308,7 @@ KINDS = {
     "budgets": refinement_table,
     "lr": labels_table,
     "on": ways_table,
+    "spearman": rank_table,
 }
 
 
