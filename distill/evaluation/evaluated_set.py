@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.recipes.tables.relabel import RelabelTable
 from distill.sets.label_encoding import decode_votes
-from distill.sets.network_labels import network_labeller
+from distill.sets.network_labels import labels_any_view, network_labeller
 from distill.sets.set_file import SetFile
 from projectors import Deployed, OnlineLabels, Projector
 from synth.committee.relabel import StoredVotes
@@ -91,5 +91,6 @@ class EvaluatedSet:
         sources = {
             "votes": self.committee is not None,
             "projector": self.open_projector is not None,
+            **{name: labels_any_view(found) for name, found in self.content.encoded.items()},
         }
         return [name for name, there in sources.items() if there]

@@ -117,8 +117,8 @@ def plan_jobs(
 ) -> list[StudentJob]:
     """All jobs of an evaluation: label sources that exist, and the controls.
 
-    The random control is trained on hard labels and, where there are teachers, on their votes:
-    a gain by labels alone must not be taken for one by images.
+    The random control is trained on hard labels and on those of every source that can label other
+    images, such as teachers: a gain by labels alone must not be taken for one by images.
 
     Args:
         students: network specs.

@@ -160,8 +160,8 @@ def _labelled(
     if labeller is not None:
         drawn, parts = _own_views(table, job) or relabel_views(judged.relabel), 1
         mix = job.way.mix or table.mix
-        if job.labels == "votes" and table.views is None:
-            # Random images with votes are the control of stored ones: batched and mixed alike.
+        if job.labels != "projector" and table.views is None:
+            # Random images are the control of stored labels: batched and mixed alike.
             size, parts, mix = label_batches(judged)
         if not job.views:
             drawn, mix = Augmentation(()), "none"
@@ -274,7 +274,7 @@ def _labeller(
     """What labels views online: projector, committee, or a network among the set's labels."""
     if on_whole(job) or job.group in CODED_REAL:
         return None
-    if job.labels in judged.content.encoded and table.views is not None:
+    if job.labels in judged.content.encoded:
         return judged.network(job.labels, images_at(images, torch.arange(1)))
     if job.labels == "projector" and judged.open_projector is not None:
         return judged.online

@@ -66,6 +66,11 @@ class CodecSpec:
         return int(network.options["bits"])
 
     @property
+    def labels_any_view(self) -> bool:
+        """Whether a network is all that labels, so that it can label other images too."""
+        return "network" in self.parts and "labels" not in self.parts
+
+    @property
     def keeps_teachers_alone(self) -> bool:
         """Whether the committee is all that is kept, and so labels every view."""
         return self.teacher_bits is not None and len(self.parts) == 1

@@ -86,9 +86,11 @@ def evaluate_units(units: Units, table: EvaluateTable) -> list[Task[Unit]]:
         "votes": recipe.relabel is not None,
         "projector": recipe.projector is not None,
     }
-    if recipe.encode is not None and recipe.encode.codec is not None:
-        sources[recipe.encode.codec] = True
     labellers = {"votes": recipe.committee is not None, "projector": sources["projector"]}
+    if recipe.encode is not None and recipe.encode.codec is not None:
+        codec = recipe.encode.codec
+        sources[codec] = True
+        labellers[codec] = parse_codec(codec).labels_any_view
     available, online = (
         [name for name, yes in kind.items() if yes] for kind in (sources, labellers)
     )

@@ -68,3 +68,15 @@ def test_a_voted_set_has_no_learned_labels_to_store_or_to_train_on(units_of):
 
     learned = units_of("match.labels=learned")
     assert trajectories(learned) > trajectories(units)
+
+
+@pytest.mark.parametrize(("codec", "control"), [("teacher:bits=4", 1), ("seed+topk:k=2", 0)])
+def test_a_kept_network_labels_random_images_too(codec, control, units_of):
+    def students(labels):
+        asked = f"evaluate.labels={labels}"
+        units = units_of("relabel.views=seed", f"encode.codec={codec}", asked)
+        tasks = evaluate_units(units, units.recipe.evaluate)
+        return sum(task.count for task in tasks if task.mapped)
+
+    seeds = len(units_of().recipe.evaluate.students) * units_of().recipe.evaluate.seeds
+    assert students(f"hard,{codec}") - students("hard") == (1 + control) * seeds
