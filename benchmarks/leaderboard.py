@@ -109,7 +109,8 @@ def _of_projectors(result: dict[str, Any]) -> Iterator[Row]:
 
 
 def _accuracy(stats: dict[str, Any]) -> Row:
-    return {"accuracy": stats["mean"], "deviation": stats["std"], "students": len(stats["runs"])}
+    found = {"accuracy": stats["mean"], "deviation": stats["std"], "students": len(stats["runs"])}
+    return {**found, "stats": stats}
 
 
 def leaderboard_csv(rows: list[Row]) -> str:
@@ -142,10 +143,9 @@ def leaderboard_table(rows: list[Row], link: Callable[[str, str], str]) -> list[
     lines = []
     of_runs = [row for row in rows if "variant" not in row and "bytes" in row]
     for row in sorted(of_runs, key=lambda row: (row["set"], row["bytes"], -row["accuracy"])):
-        own = {"mean": row["accuracy"], "std": row["deviation"]}
         coded = max(filter(None, (row.get("coded"), row.get("herded"))), key=_mean, default=None)
         cells = [link(row["result"], row["result"]), f"`{row['student']}`", f"`{row['labels']}`"]
-        cells += [f"{row['bytes']:,}", *map(percent, (own, row.get("random"), coded))]
+        cells += [f"{row['bytes']:,}", *map(percent, (row["stats"], row.get("random"), coded))]
         minutes = f"{row['seconds'] / 60:.1f}"
         cells += [
             *(percent(row.get(name)) for name in ("network", "whole")),

@@ -13,7 +13,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -
 
 
 def percent(stats: dict[str, Any] | None) -> str:
-    """Mean and standard deviation in percent, or a dash."""
+    """Mean and standard deviation in percent, the mean alone of a single run, or a dash."""
     if stats is None:
         return "–"
+    if len(stats.get("runs", ())) == 1:
+        return f"{100 * stats['mean']:.1f}"
     return f"{100 * stats['mean']:.1f} ± {100 * stats['std']:.1f}"

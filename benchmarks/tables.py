@@ -58,9 +58,10 @@ AGAINST_RANDOM = (
             "fashion-mnist-ipc10-network",
             "Fashion-MNIST, 10 per class, in 2 bits",
             student,
-            "hard",
+            labels,
             "",
         )
+        for labels in ("hard", "teacher:bits=4")
         for student in ("resnet18:width=8", "convnet3:width=32")
     ),
     (
@@ -122,7 +123,9 @@ def run_table(result: dict[str, Any]) -> list[str]:
     peak = max(stage["peak_memory_bytes"] for stage in summary["stages"].values())
     seeds = len(next(iter(next(iter(summary["students"].values())).values()))["runs"])
     heads = ["trained on", "labels", *(f"`{name}`" for name in students), "bytes"]
-    legend = f"{seeds} students; {seconds / 60:.1f} minutes, {peak / 2**30:.1f} GiB."
+    legend = (
+        f"{seeds} student{'s' * (seeds > 1)}; {seconds / 60:.1f} minutes, {peak / 2**30:.1f} GiB."
+    )
     legend += network_words(summary["controls"])
     return [*table(heads, rows, words=2), "", legend]
 
@@ -235,7 +238,7 @@ def against_random(folder: Path) -> list[str]:
     for name, title, student, source, variant in AGAINST_RANDOM:
         ours, random = set_and_random(read_result(name), student, source, variant)
         gain = round(100 * ours["mean"], 1) - round(100 * random["mean"], 1)
-        cells = [link_to(name, folder, title), SOURCES[source], f"`{student}`"]
+        cells = [link_to(name, folder, title), SOURCES.get(source, f"`{source}`"), f"`{student}`"]
         rows.append((gain, [*cells, percent(ours), percent(random), f"{gain:+.1f}"]))
     heads = ["images", "labels", "student", "this set", "random real images", "gain"]
     return table(heads, (cells for _, cells in sorted(rows)), words=3)

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from distill.report.verdict import best_by_student, find_verdict, gain_of, read_score
+from distill.report.verdict import Score, best_by_student, find_verdict, gain_of, read_score
 
 THIS_SET = "this set"
 
@@ -77,7 +77,7 @@ def _remarks(result: Mapping[str, Any], title: str, student: str, source: str) -
     own = result["students"].get(student, {}).get(source)
     stats = own if title == THIS_SET else result["controls"][title][student][source]
     ours, score = read_score(student, source, own or {}), read_score(student, source, stats)
-    random = best_by_student(result["controls"].get("random", {})).get(student)
+    random = _random_beside(result["controls"].get("random", {}), student, source)
     if title == THIS_SET and ours is not None and random is not None:
         yield gain_of(ours, random).text("random images")
     if "coding" in stats:
@@ -89,6 +89,14 @@ def _remarks(result: Mapping[str, Any], title: str, student: str, source: str) -
         yield f"of all images, {stats['bits']} bits a weight"
     if "balanced" in stats:
         yield f"{100 * stats['balanced']:.2f} % balanced over classes"
+
+
+def _random_beside(
+    controls: Mapping[str, Mapping[str, Any]], student: str, source: str
+) -> Score | None:
+    """Random images under the same labels, which alone tell images apart, or else the best."""
+    same = read_score(student, source, controls.get(student, {}).get(source, {}))
+    return same or best_by_student(controls).get(student)
 
 
 def _scores(scores: Mapping[str, Any]) -> str:

@@ -50,6 +50,17 @@ def test_set_controls_bytes_and_clear_gains_stand_in_columns():
     ]
 
 
+def test_a_row_stands_beside_random_images_under_the_same_labels():
+    taught = result()
+    taught["students"]["mlp"]["teacher:bits=4"] = entry(0.7)
+    taught["controls"]["random"]["mlp"]["teacher:bits=4"] = entry(0.65)
+    remarks = [
+        line.partition("points against random images")[0][-6:] for line in result_lines(taught)
+    ]
+    # Learned labels, which label no other images, stand beside the best of the control.
+    assert remarks[1:4] == [" +0.3 ", " -5.0 ", " +5.0 "]
+
+
 def test_lines_fit_a_narrow_terminal_and_keep_their_words():
     narrow, wide = result_lines(result(), 60), result_lines(result())
     assert max(map(len, narrow)) <= 60
