@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from distill.evaluation.jobs import CODED_REAL, NETWORK, WHOLE, StudentJob
+from distill.evaluation.jobs import CODED_REAL, NETWORK, RANDOM, STUDENTS, WHOLE, StudentJob
 from distill.names import PROTOCOLS
 from distill.recipes.tables.evaluate import EvaluateTable
 from synth.training.loop import TrainSettings
@@ -57,6 +57,12 @@ def protocol_name(table: EvaluateTable, job: StudentJob) -> str:
 def trained_labels(job: StudentJob) -> str:
     """The label source that a job's student is trained on: coded real images have hard labels."""
     return "hard" if on_whole(job) or job.group in CODED_REAL else job.labels
+
+
+def batched_as_labels(table: EvaluateTable, job: StudentJob) -> bool:
+    """Whether a job's batches are those of stored labels: so they are of their control too."""
+    asked = table.views is None and job.group in (STUDENTS, RANDOM)
+    return asked and job.labels not in ("hard", "learned", "projector")
 
 
 def batch_size(table: EvaluateTable, count: int, classes: int) -> int:

@@ -16,6 +16,7 @@ from distill.evaluation.jobs import CODED_REAL, HERDED, RANDOM, STUDENTS, Studen
 from distill.evaluation.known_classes import class_count, known_images, known_logits
 from distill.evaluation.protocols import (
     batch_size,
+    batched_as_labels,
     job_settings,
     on_whole,
     protocol_name,
@@ -85,7 +86,7 @@ def student_load(
     if job.group == STUDENTS:
         count *= judged.content.factor**2
     batch = batch_size(table, count, context.classes)
-    if job.group == STUDENTS and job.labels == "votes" and table.views is None:
+    if batched_as_labels(table, job):
         batch = min(label_batches(judged)[0], count)
     epochs = student_settings(table, judged, job).epochs
     return context.training_load(job.student, batch, epochs * step_count(count, batch))
@@ -160,8 +161,7 @@ def _labelled(
     if labeller is not None:
         drawn, parts = _own_views(table, job) or relabel_views(judged.relabel), 1
         mix = job.way.mix or table.mix
-        if job.labels != "projector" and table.views is None:
-            # Random images are the control of stored labels: batched and mixed alike.
+        if batched_as_labels(table, job):
             size, parts, mix = label_batches(judged)
         if not job.views:
             drawn, mix = Augmentation(()), "none"

@@ -29,7 +29,13 @@ from distill.evaluation.jobs import (
     plan_jobs,
     plan_plain,
 )
-from distill.evaluation.protocols import batch_size, job_settings, on_whole, protocol_name
+from distill.evaluation.protocols import (
+    batch_size,
+    batched_as_labels,
+    job_settings,
+    on_whole,
+    protocol_name,
+)
 from distill.evaluation.results import judge
 from distill.evaluation.small_network import (
     BITS,
@@ -180,10 +186,10 @@ def student_parts(units: Units, table: EvaluateTable, job: StudentJob) -> tuple[
         count = shape.train
     elif job.ipc is not None:
         count = shape.classes * job.ipc * job.factor**2
+    alike = batched_as_labels(table, job)
     # Votes in full, or decoded.
-    stored = job.group == STUDENTS and job.labels not in ("hard", "learned", "projector")
-    stored = stored and table.views is None
-    batch = min(relabel.batch_size, count) if stored else batch_size(table, count, shape.classes)
+    stored = alike and job.group == STUDENTS
+    batch = min(relabel.batch_size, count) if alike else batch_size(table, count, shape.classes)
     settings = job_settings(table, job, temperature=relabel.temperature)
     steps = settings.epochs * step_count(count, batch)
     unlabelled = stored or whole or job.group in CODED_REAL

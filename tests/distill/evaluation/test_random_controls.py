@@ -60,6 +60,8 @@ def test_a_network_among_the_labels_labels_the_control_and_stored_labels_do_not(
 def test_views_of_random_images_have_the_labels_of_the_network(epoch_of, judged, keys):
     batches = epoch_of(RANDOM, **keys)
     assert sum(len(batch.labels) for batch in batches) == len(judged.content.images)
+    if not keys:
+        assert {len(batch.labels) for batch in batches} == {judged.content.votes.batch_size}
     network = judged.network(TEACHER, gather(judged.content.seen_images))
     for batch in batches:
         torch.testing.assert_close(batch.labels, network(batch.images))

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from distill.evaluation.jobs import RANDOM, StudentJob
 from distill.plan.sizes import label_bytes
 from distill.recipes.loading import load_recipe
-from distill.stages.evaluate import evaluate_units
+from distill.stages.evaluate import evaluate_units, student_parts
 from distill.stages.match.units import match_units
 from distill.stages.units.networks import Units
 from distill.stages.units.shapes import data_shape
@@ -80,3 +81,10 @@ def test_a_kept_network_labels_random_images_too(codec, control, units_of):
 
     seeds = len(units_of().recipe.evaluate.students) * units_of().recipe.evaluate.seeds
     assert students(f"hard,{codec}") - students("hard") == (1 + control) * seeds
+
+
+@pytest.mark.parametrize(("labels", "batch"), [("hard", 5), ("votes", 10), ("projector", 5)])
+def test_random_images_are_batched_as_the_stored_labels_are(labels, batch, units_of):
+    units = units_of("evaluate.batch_size=5", "relabel.batch_size=10")
+    job = StudentJob(RANDOM, "mlp", labels, 0)
+    assert student_parts(units, units.recipe.evaluate, job)[0].unit.batch == batch
