@@ -64,12 +64,15 @@ AGAINST_RANDOM = (
         for labels in ("hard", "teacher:bits=4")
         for student in ("resnet18:width=8", "convnet3:width=32")
     ),
-    (
-        "fashion-mnist-ipc50-network",
-        "Fashion-MNIST, 50 per class, in two tones",
-        "convnet3:width=32",
-        "hard",
-        "",
+    *(
+        (
+            "fashion-mnist-ipc50-network",
+            "Fashion-MNIST, 50 per class, in two tones",
+            "convnet3:width=32",
+            labels,
+            "",
+        )
+        for labels in ("hard", "teacher:bits=4")
     ),
     ("fashion-mnist-ipc50", "Fashion-MNIST, 50 per class", "convnet3:width=128", "hard", ""),
     ("fashion-mnist-ipc10", "Fashion-MNIST, 10 per class", "convnet3:width=128", "hard", ""),
