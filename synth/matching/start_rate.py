@@ -3,7 +3,8 @@
 The rate at which plain steps on real images follow an expert best is about right for a set that has
 been matched. A set as it begins may not bear it: few images, or soft labels, carry steps elsewhere,
 and a first distance above 1 says that the students move away from the experts' targets. So the rate
-is lowered from there until they do not.
+is lowered from there until they hardly do. One image per class leads a little away at every rate,
+and at one so small that this cannot be seen, matching would not move either.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ FACTOR = 1.5
 
 # Rates tried on real images, and on the set: a guess may be wrong by FACTOR to this power.
 TRIES = 12
+
+# The first distance that matching is begun with: it falls below 1 within a few outer steps.
+BEARABLE = 1.1
 
 Piece = tuple[InnerLoop, Tensor, Tensor]
 
@@ -76,21 +80,20 @@ def following_rate(distance: Distance, guess: float) -> float:
     return best
 
 
-def bearable_rate(distance: Distance, rate: float, most: float = 1.0) -> float:
-    """The first of rate, rate / FACTOR, ... whose distance is at most `most`; else the best tried.
+def bearable_rate(distance: Distance, rate: float) -> float:
+    """The first of rate, rate / FACTOR, ... that leads to at most BEARABLE; else the best tried.
 
     Args:
         distance: by rate, of the set as it begins.
         rate: the largest that is tried.
-        most: 1.0 for a set that leads students nowhere but towards the targets.
     """
     tried = list[tuple[float, float]]()
     for _ in range(TRIES):
         tried.append((distance(rate), rate))
-        if tried[-1][0] <= most or rate / FACTOR < SMALLEST:
+        if tried[-1][0] <= BEARABLE or rate / FACTOR < SMALLEST:
             break
         rate /= FACTOR
-    if tried[-1][0] <= most:
+    if tried[-1][0] <= BEARABLE:
         return tried[-1][1]
     return min(tried)[1]
 

@@ -8,6 +8,7 @@ from distill.stages.match.problem import match_problem
 from distill.stages.match.start import starting_state
 from synth import Adjoint
 from synth.matching.mean_gradient import mean_gradient
+from synth.matching.start_rate import BEARABLE
 from tests.distill.cases import TINY, reading_context, write_recipe
 
 
@@ -23,7 +24,7 @@ def opened(finished, tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["learned", "target"])
-def test_matching_begins_at_a_rate_that_moves_no_student_away_from_its_target(labels, opened):
+def test_matching_begins_at_a_rate_that_hardly_moves_a_student_away_from_its_target(labels, opened):
     changes = ("match.student_lr=auto", "match.ipc=2", f"match.labels={labels}")
     context = opened(*changes)
     table = context.recipe.match
@@ -33,4 +34,4 @@ def test_matching_begins_at_a_rate_that_moves_no_student_away_from_its_target(la
     problem = match_problem(context, table, len(state.labels), None)
     choices = [choice for step in range(3) for choice in problem.choose(step)]
     distance = mean_gradient(state.now, choices, problem, Adjoint()).distance
-    assert distance <= 1.001
+    assert distance <= BEARABLE + 1e-3
