@@ -94,6 +94,8 @@ ENTRIES = (
     Entry("fashion-mnist-quick"),
     Entry("fashion-mnist-ipc1-matching"),
     Entry("digits-parts"),
+    # Reads the pictures in cifar10-jpeg/train/CLASS and cifar10-jpeg/test/CLASS.
+    Entry("cifar10-ipc1-matching"),
     Entry("fashion-mnist-committee"),
     Entry("projector-fashion-mnist"),
     Entry("projector-glyphs-1000"),
