@@ -16,6 +16,10 @@ AGAINST_CODED = (
     ("fashion-mnist-30kb-network", "Fashion-MNIST, and a network for its labels"),
     ("fashion-mnist-30kb-network-resnet", "Fashion-MNIST, and a network for its labels"),
     ("fashion-mnist-ipc10-network-bytes", "Fashion-MNIST, matched, and a network for its labels"),
+    (
+        "fashion-mnist-ipc10-network-bytes-resnet",
+        "Fashion-MNIST, matched, and a network for its labels",
+    ),
     ("digits-2kb", "handwritten digits, matched, and a network for their labels"),
 )
 

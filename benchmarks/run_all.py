@@ -107,6 +107,7 @@ ENTRIES = (
     Entry("fashion-mnist-ipc1"),
     Entry("fashion-mnist-ipc10-network"),
     Entry("fashion-mnist-ipc10-network-bytes", after=("fashion-mnist-ipc10-network",)),
+    Entry("fashion-mnist-ipc10-network-bytes-resnet", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-ipc10-network-projector", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-ipc50-network"),
     Entry("fashion-mnist-ipc50-network-resnet", after=("fashion-mnist-ipc50-network",)),
