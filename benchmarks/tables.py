@@ -17,6 +17,7 @@ import os
 import re
 import sys
 import textwrap
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -54,25 +55,22 @@ AGAINST_RANDOM = (
         "IPC 10, three members in pairs",
     ),
     *(
-        (
-            "fashion-mnist-ipc10-network",
-            "Fashion-MNIST, 10 per class, in 2 bits",
-            student,
-            labels,
-            "",
+        (f"fashion-mnist-ipc{ipc}-network", f"Fashion-MNIST, {ipc} per class, {coded}", *who, "")
+        for ipc, coded, students in (
+            (10, "in 2 bits", ("resnet18:width=8", "convnet3:width=32")),
+            (50, "in two tones", ("convnet3:width=32",)),
         )
-        for labels in ("hard", "teacher:bits=4")
-        for student in ("resnet18:width=8", "convnet3:width=32")
+        for who in product(students, ("hard", "teacher:bits=4"))
     ),
     *(
         (
-            "fashion-mnist-ipc50-network",
-            "Fashion-MNIST, 50 per class, in two tones",
-            "convnet3:width=32",
-            labels,
-            "",
+            "cifar10-ipc1-matching",
+            "CIFAR-10 (JPEG copies), 1 per class",
+            student,
+            "votes",
+            "exact gradient, hard labels",
         )
-        for labels in ("hard", "teacher:bits=4")
+        for student in ("resnet18:width=8", "convnet3:width=32")
     ),
     ("fashion-mnist-ipc50", "Fashion-MNIST, 50 per class", "convnet3:width=128", "hard", ""),
     ("fashion-mnist-ipc10", "Fashion-MNIST, 10 per class", "convnet3:width=128", "hard", ""),

@@ -18,6 +18,9 @@ CODED, HERDED, NETWORK = "coded", "herded", "network"
 
 CODED_REAL = (CODED, HERDED)
 
+# Label sources that know no stored views; votes, and what encodes them, belong to such views.
+WITHOUT_STORED_VIEWS = ("hard", "learned", "projector")
+
 CONFIDENCE = 0.95
 
 
@@ -153,10 +156,11 @@ def plan_plain(jobs: Sequence[StudentJob]) -> list[StudentJob]:
 
     Votes and encoded votes belong to stored views, so they have no such student.
     """
-    sources = ("hard", "learned", "projector")
     groups = (STUDENTS, RANDOM)
     return [
-        replace(job, views=False) for job in jobs if job.group in groups and job.labels in sources
+        replace(job, views=False)
+        for job in jobs
+        if job.group in groups and job.labels in WITHOUT_STORED_VIEWS
     ]
 
 

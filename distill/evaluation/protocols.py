@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-from distill.evaluation.jobs import CODED_REAL, NETWORK, RANDOM, STUDENTS, WHOLE, StudentJob
+from distill.evaluation.jobs import (
+    CODED_REAL,
+    NETWORK,
+    RANDOM,
+    STUDENTS,
+    WHOLE,
+    WITHOUT_STORED_VIEWS,
+    StudentJob,
+)
 from distill.names import PROTOCOLS
 from distill.recipes.tables.evaluate import EvaluateTable
 from synth.training.loop import TrainSettings
@@ -62,7 +70,7 @@ def trained_labels(job: StudentJob) -> str:
 def batched_as_labels(table: EvaluateTable, job: StudentJob) -> bool:
     """Whether a job's batches are those of stored labels: so they are of their control too."""
     asked = table.views is None and job.group in (STUDENTS, RANDOM)
-    return asked and job.labels not in ("hard", "learned", "projector")
+    return asked and job.labels not in WITHOUT_STORED_VIEWS
 
 
 def batch_size(table: EvaluateTable, count: int, classes: int) -> int:

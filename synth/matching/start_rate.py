@@ -29,7 +29,7 @@ FACTOR = 1.5
 # Rates tried on real images, and on the set: a guess may be wrong by FACTOR to this power.
 TRIES = 12
 
-# The first distance that matching is begun with: it falls below 1 within a few outer steps.
+# The largest first distance that matching is begun with: it falls below 1 as images are learned.
 BEARABLE = 1.1
 
 Piece = tuple[InnerLoop, Tensor, Tensor]
