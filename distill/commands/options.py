@@ -196,9 +196,9 @@ def recipe_options(command: Command) -> Command:
             multiple=True,
             metavar="RUN|FILE",
             type=click.Path(path_type=Path),
-            help="Take experts, committee and images of the set from the folder of another run, "
-            "where its recipe asks for the same, or experts from a file that `distill import "
-            "--from buffers` made; may be given several times.",
+            help="Take experts, committee, projector and images of the set from the folder of "
+            "another run, where its recipe asks for the same, or experts from a file that "
+            "`distill import --from buffers` made; may be given several times.",
         ),
         click.option(
             "--log",

@@ -8,31 +8,32 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distill.recipes.stages import MAKERS
-from distill.store.files import atomic_path
+from distill.run.artefacts import COMMITTEE_STAGE, EXPERTS_STAGE, PROJECT_STAGE
+from distill.store.files import atomic_path, new_folder
 
-# Stages whose output is a file of its own that many recipes can share, and those that make the
-# images of a set, to which other recipes can add labels.
-REUSED = ("experts", "committee", *MAKERS)
+# Stages whose output is a file or folder of its own that many recipes can share, and those that
+# make the images of a set, to which other recipes can add labels.
+REUSED = (EXPERTS_STAGE, COMMITTEE_STAGE, PROJECT_STAGE, *MAKERS)
 
 
-def take_outputs(run: Path, outputs: Iterable[str], folder: Path) -> bool:
-    """Put the output files of another run's stage into `folder`; whether all were there.
+def take_outputs(run: Path, outputs: Iterable[str], folder: Path) -> None:
+    """Put the outputs of another run's stage into `folder`.
 
     Files are hard-linked where both folders lie on one disk, which is safe: files are replaced,
-    never changed. The caller checks the digests.
+    never changed. Folders are copied. The caller checks that they are there, and their digests.
 
     Args:
         run: folder of the other run.
-        outputs: names of its files.
+        outputs: names of its files and folders.
         folder: of the run that reuses them.
     """
-    names = list(outputs)
-    if not all((run / name).is_file() for name in names):
-        return False
-    for name in names:
-        with atomic_path(folder / name) as temporary:
-            link_or_copy(run / name, temporary)
-    return True
+    for name in outputs:
+        if (run / name).is_dir():
+            with new_folder(folder / name, is_own=lambda folder: True) as temporary:
+                shutil.copytree(run / name, temporary, dirs_exist_ok=True)
+        else:
+            with atomic_path(folder / name) as temporary:
+                link_or_copy(run / name, temporary)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

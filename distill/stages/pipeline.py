@@ -186,10 +186,10 @@ def _take(
             reason = "it has not finished that stage"
         elif entry["key"] != key:
             reason = differences(entry, made_from)
+        elif not _is_whole(stage, run, entry["outputs"]):
+            reason = f"{', '.join(entry['outputs'])} is not there, or not as that run left it"
         elif not _take_outputs(run, stage, entry, context):
-            reason = f"{', '.join(entry['outputs'])} is not there, or damaged"
-        elif _changed(stage, context.run.path, entry["outputs"]):
-            reason = f"{', '.join(entry['outputs'])} is not as that run left it"
+            reason = f"{', '.join(entry['outputs'])} is damaged"
         else:
             return dict(entry)
         context.progress.say(f"{stage.name:<10} not reused from {run}: {reason}")
@@ -199,9 +199,8 @@ def _take(
 def _take_outputs(run: Path, stage: Stage, entry: Mapping[str, Any], context: Context) -> bool:
     """Put the outputs of another run's stage into this one's folder; of its set, the images."""
     if stage.name not in MAKERS:
-        return take_outputs(run, entry["outputs"], context.run.path)
-    if not (run / SET).is_file():
-        return False
+        take_outputs(run, entry["outputs"], context.run.path)
+        return True
     try:
         write_set(context.run.path / SET, read_set(run / SET, BEFORE_REFINED))
     except WorkError:
@@ -312,6 +311,18 @@ def _changed(stage: Stage, folder: Path, recorded: dict[str, str]) -> list[str]:
     except WorkError:
         return list(recorded)
     return [name for name, digest in recorded.items() if outputs.get(name) != digest]
+
+
+def _is_whole(stage: Stage, folder: Path, recorded: Mapping[str, str]) -> bool:
+    """Whether a folder holds what is recorded of a stage, and nothing else is recorded of it.
+
+    The names in a stranger's manifest are paths that would be written to: only those that the
+    stage makes are good.
+    """
+    try:
+        return stage.outputs(folder) == recorded
+    except WorkError:
+        return False
 
 
 def changed_outputs(folder: Path, stages: Mapping[str, Any]) -> list[str]:

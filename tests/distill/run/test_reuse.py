@@ -1,10 +1,18 @@
-"""Experts and committee of another run are taken where they are the same."""
+"""What another run has made is taken where this one would make the same."""
 
 import pytest
 import torch
 
 from distill.sets.set_file import read_set
-from tests.distill.cases import TINY, artefacts, flip_byte, read_json, write_recipe
+from tests.distill.cases import (
+    TINY,
+    artefacts,
+    contents,
+    flip_byte,
+    read_json,
+    rewrite_manifest,
+    write_recipe,
+)
 
 
 def taken(outcome):
@@ -62,6 +70,43 @@ def test_labels_are_added_to_the_images_of_another_run(finished, command, tmp_pa
     assert second.measured is None
     assert command("verify", out).code == 0
     assert artefacts(finished) == before
+
+
+def test_projector_serves_a_set_of_other_images(finished, recipe, command, tmp_path):
+    before, out = artefacts(finished), tmp_path / "other"
+    stages = ("--set", "match.iterations=2", "--stage", "committee", "--stage", "project")
+    outcome = command("run", recipe, "--out", out, *stages, "--reuse", finished)
+    assert taken(outcome) == {"committee", "project"}
+    assert contents(out / "projector") == contents(finished / "projector")
+    assert artefacts(finished) == before
+    assert command("verify", out).code == 0
+
+
+def test_damaged_projector_is_fitted_again(run_copy, finished, recipe, command, tmp_path):
+    (weights, *_) = sorted((run_copy / "projector").glob("*.safetensors"))
+    flip_byte(weights, weights.stat().st_size // 2)
+    out = tmp_path / "other"
+    stages = ("--stage", "committee", "--stage", "project", "--reuse", run_copy)
+    outcome = command("run", recipe, "--out", out, *stages)
+    assert taken(outcome) == {"committee"}
+    assert "projector is not there, or not as that run left it" in outcome.err
+    assert contents(out / "projector") == contents(finished / "projector")
+
+
+def test_names_of_a_foreign_manifest_are_no_paths_to_write(run_copy, recipe, command, tmp_path):
+    manifest = read_json(run_copy / "manifest.json")
+    entry = manifest["stages"]["experts"]
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    for place in (theirs, mine):
+        place.mkdir()
+        (place / "letter").write_text(place.name)
+    # From the folder of either run the same words lead to the letter of its neighbour.
+    run_copy.rename(theirs / "run")
+    entry["outputs"]["../letter"] = None
+    rewrite_manifest(theirs / "run", manifest)
+    stages = ("--stage", "experts", "--reuse", theirs / "run")
+    assert taken(command("run", recipe, "--out", mine / "run", *stages)) == set()
+    assert (mine / "letter").read_text() == "mine"
 
 
 @pytest.mark.parametrize("content", [None, "{}"])
