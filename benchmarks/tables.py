@@ -58,7 +58,7 @@ AGAINST_RANDOM = (
         (f"fashion-mnist-ipc{ipc}-network", f"Fashion-MNIST, {ipc} per class, {coded}", *who, "")
         for ipc, coded, students in (
             (10, "in 2 bits", ("resnet18:width=8", "convnet3:width=32")),
-            (50, "in two tones", ("convnet3:width=32",)),
+            (50, "in two tones", ("resnet18:width=8", "convnet3:width=32")),
         )
         for who in product(students, ("hard", "teacher:bits=4"))
     ),
