@@ -111,7 +111,10 @@ ENTRIES = (
     Entry("fashion-mnist-16kb-network", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-ipc10-network-projector", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-ipc50-network"),
-    Entry("fashion-mnist-ipc50-network-projector", after=("fashion-mnist-ipc50-network",)),
+    Entry(
+        "fashion-mnist-ipc50-network-projector",
+        after=("fashion-mnist-ipc50-network", "fashion-mnist-ipc10-network-projector"),
+    ),
     Entry("fashion-mnist-ipc50-network-resnet", after=("fashion-mnist-ipc50-network",)),
     Entry("fashion-mnist-30kb"),
     Entry("fashion-mnist-30kb-resnet", after=("fashion-mnist-30kb",)),

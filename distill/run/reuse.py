@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from distill.recipes.stages import MAKERS
@@ -16,7 +16,12 @@ from distill.store.files import atomic_path, new_folder
 REUSED = (EXPERTS_STAGE, COMMITTEE_STAGE, PROJECT_STAGE, *MAKERS)
 
 
-def take_outputs(run: Path, outputs: Iterable[str], folder: Path) -> None:
+def take_outputs(
+    run: Path,
+    outputs: Iterable[str],
+    folder: Path,
+    is_own: Callable[[Path], bool] = lambda folder: True,
+) -> None:
     """Put the outputs of another run's stage into `folder`.
 
     Files are hard-linked where both folders lie on one disk, which is safe: files are replaced,
@@ -26,10 +31,11 @@ def take_outputs(run: Path, outputs: Iterable[str], folder: Path) -> None:
         run: folder of the other run.
         outputs: names of its files and folders.
         folder: of the run that reuses them.
+        is_own: whether a folder that lies where one is put may be replaced, see `new_folder`.
     """
     for name in outputs:
         if (run / name).is_dir():
-            with new_folder(folder / name, is_own=lambda folder: True) as temporary:
+            with new_folder(folder / name, is_own) as temporary:
                 shutil.copytree(run / name, temporary, dirs_exist_ok=True)
         else:
             with atomic_path(folder / name) as temporary:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
 
 from distill.errors import InterruptedRunError, RecipeError
 from distill.recipes.checks import check_names, check_networks, missing_packages
@@ -14,14 +13,14 @@ from distill.recipes.schema import Recipe
 from distill.run.artefacts import COMMITTEE, PROJECT_STAGE, PROJECTOR, RELABEL_STAGE, SET
 from distill.run.engines import Engine
 from distill.run.interrupt import listen
-from distill.run.reuse import link_or_copy
+from distill.run.reuse import take_outputs
 from distill.run.scratch import scratch_context
 from distill.sets.set_file import SetFile, read_set, write_set
 from distill.sets.towers import check_tower
 from distill.stages.committee import run_committee
 from distill.stages.project import EXPERTS_PREFIX, run_project
 from distill.stages.relabel import run_relabel
-from distill.store.files import atomic_path, digest_json, new_folder
+from distill.store.files import digest_json
 from projectors.files.description import DESCRIPTION
 
 # The tables that label a set; those that made its images are another recipe's.
@@ -95,11 +94,8 @@ def write_labelled(
                 f"interrupted; the new images are kept in {out}, the labels are not: run the same "
                 "command to go on"
             ) from None
-        with atomic_path(out / COMMITTEE) as temporary:
-            link_or_copy(made / COMMITTEE, temporary)
-        if recipe.projector is not None:
-            with new_folder(out / PROJECTOR, is_own=_is_projector) as folder:
-                copytree(made / PROJECTOR, folder, dirs_exist_ok=True)
+        labellers = [COMMITTEE] if recipe.projector is None else [COMMITTEE, PROJECTOR]
+        take_outputs(made, labellers, out, is_own=_is_projector)
         write_set(out / SET, read_set(made / SET))
     return read_set(out / SET)
 

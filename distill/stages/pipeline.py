@@ -190,6 +190,8 @@ def _take(
             reason = f"{', '.join(entry['outputs'])} is not there, or not as that run left it"
         elif not _take_outputs(run, stage, entry, context):
             reason = f"{', '.join(entry['outputs'])} is damaged"
+        elif _changed(stage, context.run.path, entry["outputs"]):
+            reason = f"{', '.join(entry['outputs'])} is not the same once it is here"
         else:
             return dict(entry)
         context.progress.say(f"{stage.name:<10} not reused from {run}: {reason}")
