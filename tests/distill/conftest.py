@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from distill.__main__ import run
+from distill.stages import search
 from distill.store import large_arrays as rows
 from tests.distill.cases import Outcome, copy_run, write_recipe
 
@@ -39,6 +40,12 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory, one_thread:
 def run_copy(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished run to change."""
     return copy_run(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates of a search within a budget are trained for a few batches alone."""
+    monkeypatch.setattr(search, "_BATCHES", 100)
 
 
 @pytest.fixture

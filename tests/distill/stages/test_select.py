@@ -94,6 +94,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("changes", CHANGES, ids=[" ".join(change) for change in CHANGES])
 def test_every_option_changes_the_set(changes, taught, selected, command):
     settings = [word for change in changes for word in ("--set", change)]
@@ -200,6 +201,7 @@ def test_images_and_the_network_that_labels_them_fill_a_budget(networked, comman
     assert 0.9 * 1400 < totals["teacher:bits=5"] <= 1400
 
 
+@pytest.mark.usefixtures("short_search")
 def test_a_search_fills_a_budget_with_selected_images(networked, command, tmp_path):
     """As `--bytes` does where a recipe names no coding; more images a class are not refused."""
     path = tmp_path / "open.toml"

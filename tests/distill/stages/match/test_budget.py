@@ -123,6 +123,7 @@ def test_stopped_matching_goes_on_to_the_same_set(matched, small, experts, refus
     assert rows(broken) == rows(unbroken)
 
 
+@pytest.mark.usefixtures("short_search")
 def test_a_search_fills_the_budget_and_is_kept(small, experts, command, tmp_path):
     out = tmp_path / "run"
     words = ("run", small, "--out", out, "--reuse", experts, "--bytes", "400")
@@ -144,6 +145,7 @@ def test_a_search_fills_the_budget_and_is_kept(small, experts, command, tmp_path
     assert outputs_of(out) == before
 
 
+@pytest.mark.usefixtures("short_search")
 def test_what_is_given_is_not_searched(small, experts, command, tmp_path):
     words = ("run", small, "--reuse", experts, "--quiet", "--bytes", "400", "--out")
     keys = set_options(ipc=3, factor=1)
@@ -157,6 +159,7 @@ def test_what_is_given_is_not_searched(small, experts, command, tmp_path):
     assert table["ipc"] > 2
 
 
+@pytest.mark.usefixtures("short_search")
 def test_pixels_are_searched_as_students_see_them(small, experts, command, tmp_path):
     words = ("run", small, "--reuse", experts, "--bytes", "6000", "--out", tmp_path / "run")
     outcome = command(*words, *set_options(images="pixels"))
