@@ -20,6 +20,10 @@ AGAINST_CODED = (
         "fashion-mnist-ipc10-network-bytes-resnet",
         "Fashion-MNIST, matched, and a network for its labels",
     ),
+    (
+        "fashion-mnist-ipc50-network-resnet",
+        "Fashion-MNIST, matched, and a network for its labels",
+    ),
     ("digits-2kb", "handwritten digits, matched, and a network for their labels"),
 )
 

@@ -102,7 +102,7 @@ def run_table(result: dict[str, Any]) -> list[str]:
     rows = []
     counted = summary["bytes"]
     groups = (
-        ("**synthetic set**", summary["students"], "", True),
+        ("**this set**", summary["students"], "", True),
         ("random real images, same IPC", summary["controls"]["random"], "", False),
         *equal_bytes(summary["controls"]),
         (
