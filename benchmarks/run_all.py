@@ -51,6 +51,14 @@ class Entry:
     after: tuple[str, ...] = ()
 
 
+# Ten matched images per class with networks that were trained for 20 and for 4 epochs.
+TEACHERS = tuple(
+    f"distill run fashion-mnist-ipc10-network --out runs/{name}-epochs "
+    f"--reuse runs/fashion-mnist-ipc10-network --set committee.epochs={epochs} --stage experts "
+    "--stage committee --stage match --stage relabel --stage encode"
+    for name, epochs in (("twenty", 20), ("four", 4))
+)
+
 ENTRIES = (
     Entry("digits"),
     Entry("digits-2kb"),
@@ -111,6 +119,16 @@ ENTRIES = (
     Entry("fashion-mnist-16kb-network", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-21kb-network", after=("fashion-mnist-16kb-network",)),
     Entry("fashion-mnist-ipc10-network-projector", after=("fashion-mnist-ipc10-network",)),
+    *(
+        Entry(name, before=TEACHERS, after=("fashion-mnist-ipc10-network",))
+        for name in (
+            "votes-by-teachers-set",
+            "votes-by-teachers-random",
+            "votes-by-ways",
+            "hard-labels-set",
+            "hard-labels-random",
+        )
+    ),
     Entry("fashion-mnist-ipc50-network"),
     Entry(
         "fashion-mnist-ipc50-network-projector",

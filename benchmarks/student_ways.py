@@ -79,7 +79,8 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         judged, _ = open_judged(context, set_path(path))
         return {
             "recipe": content.manifest["recipe"],
-            "images": len(content.seen_hard),
+            # Random images are as many as are stored; a stored one may hold several that are seen.
+            "images": len(content.seen_hard if options.on == "set" else content.hard),
             "validation_images": len(context.data.validation),
             "committee_right": right(context, judged),
             "rows": list(rows_of(context, judged, recipe, options)),
