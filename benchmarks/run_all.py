@@ -118,6 +118,7 @@ ENTRIES = (
     Entry("fashion-mnist-ipc10-network-bytes-resnet", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-16kb-network", after=("fashion-mnist-ipc10-network",)),
     Entry("fashion-mnist-21kb-network", after=("fashion-mnist-16kb-network",)),
+    Entry("fashion-mnist-21kb-network-resnet", after=("fashion-mnist-16kb-network",)),
     Entry("fashion-mnist-ipc10-network-projector", after=("fashion-mnist-ipc10-network",)),
     *(
         Entry(name, before=TEACHERS, after=("fashion-mnist-ipc10-network",))
