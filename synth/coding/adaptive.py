@@ -2,7 +2,7 @@
 
 Symbols are coded place by place, at each place in batches of images. A symbol is a path of yes-or-
 no decisions. Each is predicted by a chain of contexts, from few to many: the prediction of one is
-the prior of the next, worth `_TRUST` decisions, so that many contexts cost little where there is
+the prior of the next, worth some decisions, so that many contexts cost little where there is
 little to count. Counts grow behind each batch. All state is integers, so every machine gives the
 same bytes; the range coder is the library `constriction`.
 
@@ -14,33 +14,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from synth.coding.alphabet import CERTAIN, PROBABILITY_BITS, Alphabet
 from synth.coding.contexts import ContextModel
-from synth.coding.counts import add_decisions, counts_before
-from synth.coding.errors import CodingError
+from synth.coding.counts import (
+    add_decisions,
+    batch_edges,
+    blend,
+    counts_before,
+    no_counts,
+    uncertain,
+)
+from synth.coding.decoding import decode_symbols
 from synth.coding.lzma_symbols import Array
-from synth.coding.range_coder import WORD, bernoulli, open_reader, write
-
-# What the prior of a context is worth, in decisions: of the first one of a chain, of others.
-_FIRST_TRUST, _TRUST = 2, 8
-
-# Images of the first batches of a place, and at most.
-_FIRST_BATCH, _LARGEST_BATCH = 16, 256
-
-# No decision is taken for granted: this far from 0 and 1, in units of 2^-16.
-_MARGIN = 16
+from synth.coding.range_coder import write
 
 # Symbols whose contexts are worked out at once: what a coder takes in memory hangs on this, and not
 # on how many images there are.
 _PART = 1 << 16
-
-# A symbol is at least one decision, which costs at least -log2(1 - _MARGIN / CERTAIN) bits.
-_MOST_SYMBOLS_OF_A_BIT = CERTAIN // _MARGIN
 
 
 @dataclass(frozen=True)
@@ -96,24 +89,8 @@ class Coder:
         Raises:
             CodingError: if constriction is not installed, or the bytes are damaged.
         """
-        n, places = shape
-        if n * places > _MOST_SYMBOLS_OF_A_BIT * (8 * len(coded) + 8 * WORD):
-            raise CodingError(
-                f"{len(coded)} bytes cannot hold {n} x {places} symbols: damaged bytes"
-            )
-        reader = open_reader(coded)
-        model = bernoulli()
-        symbols = np.full((n, places + 1), self.alphabet.centre)
-        counts = self._no_counts()
-        edges = _edges(n, self.groups)
-        for place in range(places):
-            for first, last in pairwise(edges):
-                contexts = self._contexts_at(symbols, place, first, last)
-                self._decode_batch(reader, model, contexts, counts, symbols[first:last, place])
-        found = self._unmix(symbols[:, :places])
-        if self.encode(found) != coded:
-            raise CodingError("the coded symbols are not what they decode to: damaged bytes")
-        return found
+        found = decode_symbols(coded, shape, self.alphabet, self.model, self.groups)
+        return self._unmix(found)
 
     def lengths(self, symbols: Array) -> Array:
         """What each symbol [n, places] costs when it is coded, in bits, float64.
@@ -156,9 +133,7 @@ class Coder:
         return found
 
     def _no_counts(self) -> list[Array]:
-        """Decisions and ones, [contexts * nodes, 2] for each step of the chain, still zero."""
-        nodes = len(self.alphabet.prior)
-        return [np.zeros((size * nodes, 2), np.int64) for size in self.model.sizes]
+        return no_counts(self.model.sizes, len(self.alphabet.prior))
 
     def _in_turn(self, mixed: Array, counts: list[Array]) -> Iterator[_Decided]:
         """All decisions, in runs of places; each run is counted in `counts` before the next."""
@@ -213,10 +188,10 @@ class Coder:
         share = self.alphabet.prior[node]
         for step, slot in enumerate(self._slots(contexts, chosen, node)):
             count, ones = counts_before(slot, when, bit)
-            seen = counts[step][slot]
-            share = _blend(share, seen[:, 0] + count, seen[:, 1] + ones, step)
-            add_decisions(counts[step], slot, bit)
-        return np.clip(share, _MARGIN, CERTAIN - _MARGIN)
+            known = counts[step]
+            share = blend(share, known[0][slot] + count, known[1][slot] + ones, step)
+            add_decisions(known, slot, bit)
+        return uncertain(share)
 
     def _static(self, symbols: Array, contexts: Array, counts: list[Array]) -> Array:
         found = np.zeros(symbols.size)
@@ -226,41 +201,10 @@ class Coder:
                 break
             share = self.alphabet.prior[node]
             for step, slot in enumerate(self._slots(contexts, chosen, node)):
-                seen = counts[step][slot]
-                share = _blend(share, seen[:, 0], seen[:, 1], step)
-            share = np.clip(share, _MARGIN, CERTAIN - _MARGIN)
+                share = blend(share, counts[step][0][slot], counts[step][1][slot], step)
+            share = uncertain(share)
             found[chosen] -= _LOG2[np.where(bit == 1, share, CERTAIN - share)]
         return found.reshape(symbols.shape)
-
-    def _decode_batch(
-        self, reader: Any, model: Any, contexts: Array, counts: list[Array], found: Array
-    ) -> None:
-        """Fill `found` [m], and count it; contexts are [2, steps, m]."""
-        alphabet = self.alphabet
-        state, chosen = np.zeros(len(found), np.int64), np.arange(len(found))
-        taken = []
-        while len(chosen):
-            node = alphabet.node_of[state[chosen]]
-            slots = list(self._slots(contexts, chosen, node))
-            share = alphabet.prior[node]
-            for step, slot in enumerate(slots):
-                seen = counts[step][slot]
-                share = _blend(share, seen[:, 0], seen[:, 1], step)
-            share = np.clip(share, _MARGIN, CERTAIN - _MARGIN)
-            try:
-                bit = reader.decode(model, share / CERTAIN)
-            except AssertionError as error:
-                raise CodingError(f"the coded symbols make no sense ({error})") from None
-            taken.append((slots, bit))
-            state[chosen] = alphabet.following[state[chosen], bit]
-            ended = state[chosen] < 0
-            found[chosen[ended]] = -1 - state[chosen[ended]]
-            if (found[chosen[ended]] >= len(alphabet.nodes)).any():
-                raise CodingError("a coded symbol is none of the alphabet: damaged bytes")
-            chosen = chosen[~ended]
-        for slots, bit in taken:
-            for step, slot in enumerate(slots):
-                add_decisions(counts[step], slot, bit)
 
     def _padded(self, mixed: Array) -> Array:
         """Symbols [n, places + 1]: the last column stands for what lies outside an image."""
@@ -271,25 +215,14 @@ class Coder:
         n, cap = len(padded), self.model.cap
         values = np.clip(padded[:, run] - self.alphabet.centre, -cap, cap)
         ranks = values.reshape(-1, self.groups, values.shape[1])
-        edges = np.array(_edges(n, self.groups)) // self.groups
+        edges = np.array(batch_edges(n, self.groups)) // self.groups
         done = np.repeat(edges[:-1], np.diff(edges))
         sums = [_running(ranks)[done], _running(np.abs(ranks))[done]]
         total, size = (part.reshape(values.shape) for part in sums)
         count = np.repeat(done, self.groups)[:, None]
         near = padded[:, self.model.neighbours[run]] - self.alphabet.centre
         places = np.arange(run.start, run.stop)
-        return self.model.contexts(near, places, count, total, size)
-
-    def _contexts_at(self, symbols: Array, place: int, first: int, last: int) -> Array:
-        """[2, steps, m] of one place of images `first` to `last`; the same as `_contexts_of`."""
-        cap, centre = self.model.cap, self.alphabet.centre
-        before = np.clip(symbols[:first, place] - centre, -cap, cap).reshape(-1, self.groups)
-        repeats = (last - first) // self.groups
-        total = np.tile(before.sum(axis=0), repeats)[:, None]
-        size = np.tile(np.abs(before).sum(axis=0), repeats)[:, None]
-        near = symbols[first:last][:, self.model.neighbours[place : place + 1]] - centre
-        count = np.full((last - first, 1), first // self.groups)
-        return self.model.contexts(near, np.array([place]), count, total, size)[..., 0]
+        return self.model.by_neighbours(near, places) + self.model.by_images(count, total, size)
 
     def _mix(self, symbols: Array) -> Array:
         """Images in the order of coding: the first of each group, the second of each, ..."""
@@ -304,12 +237,6 @@ class Coder:
 _LOG2 = np.log2(np.maximum(np.arange(CERTAIN + 1), 1)) - PROBABILITY_BITS
 
 
-def _blend(share: Array, count: Array, ones: Array, step: int) -> Array:
-    trust = _FIRST_TRUST if step == 0 else _TRUST
-    found: Array = (ones * CERTAIN + trust * share) // (count + trust)
-    return found
-
-
 def _runs(n: int, places: int) -> Iterator[slice]:
     """Places in runs of so many that the symbols of n images are worked out at once."""
     size = max(1, _PART // n)
@@ -317,20 +244,9 @@ def _runs(n: int, places: int) -> Iterator[slice]:
         yield slice(start, min(places, start + size))
 
 
-def _edges(n: int, groups: int) -> list[int]:
-    """Where batches start and end: whole ranks of all groups, small ones first."""
-    ranks = n // groups
-    first, most = max(1, _FIRST_BATCH // groups), max(1, _LARGEST_BATCH // groups)
-    edges = [0]
-    while edges[-1] < ranks:
-        size = max(first, min(edges[-1], most))
-        edges.append(min(ranks, edges[-1] + size))
-    return [edge * groups for edge in edges]
-
-
 def _batch_numbers(n: int, places: int, groups: int) -> Array:
     """[n, places]: the number of the batch of each symbol, in the order of coding."""
-    edges = _edges(n, groups)
+    edges = batch_edges(n, groups)
     of_image = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
     return np.arange(places) * (len(edges) - 1) + of_image[:, None]
 

@@ -1,7 +1,8 @@
 """Contexts for coding pixels and frequencies: what is known of a symbol before it is coded.
 
 That is its neighbours in the same image, and the symbols of earlier images of its group at the
-same place. Contexts are integers, worked out alike by encoder and decoder.
+same place. A context is a number for the one plus a number for the other, both integers, worked
+out alike by encoder and decoder.
 """
 
 from __future__ import annotations
@@ -33,15 +34,20 @@ class ContextModel(Protocol):
         """Values of earlier images are clamped to this magnitude before they are added."""
         ...
 
-    def contexts(
-        self, near: Array, places: Array, count: Array, total: Array, size: Array
-    ) -> Array:
-        """Contexts [2, steps, m, p]: of decisions about magnitudes, and about signs.
+    def by_neighbours(self, near: Array, places: Array) -> Array:
+        """What neighbours add to contexts [2, steps, m, p]: about magnitudes, and about signs.
 
         Args:
             near: [m, p, k] values of the neighbours, 0 outside the image.
             places: [p].
-            count: [m, 1] earlier images of the same group.
+        """
+        ...
+
+    def by_images(self, count: Array, total: Array, size: Array) -> Array:
+        """What earlier images of the same group add, [2, steps, m, p].
+
+        Args:
+            count: [m, 1] how many there are.
             total: [m, p] sum of their values at this place.
             size: [m, p] sum of their magnitudes.
         """
@@ -137,19 +143,19 @@ class BandContexts:
         """See `ContextModel.neighbours`."""
         return self._tables.neighbours
 
-    def contexts(
-        self, near: Array, places: Array, count: Array, total: Array, size: Array
-    ) -> Array:
-        """See `ContextModel.contexts`."""
+    def by_neighbours(self, near: Array, places: Array) -> Array:
+        """See `ContextModel.by_neighbours`."""
         weights = self._tables.weights[places]
         mean = (np.abs(near) * weights).sum(axis=2) * 16 // np.maximum(weights.sum(axis=1), 1)
         few = self._tables.radius[places] * (len(_MAGNITUDES) + 1) + _MAGNITUDES.searchsorted(mean)
+        magnitude = np.stack([few, few * (_NO_IMAGE + 1)])
+        return np.stack([magnitude, np.zeros_like(magnitude)])
+
+    def by_images(self, count: Array, total: Array, size: Array) -> Array:
+        """See `ContextModel.by_images`."""
         earlier = _SIZES.searchsorted(size * 20 // (count + 1))
         earlier = np.where(count == 0, _NO_IMAGE, earlier)
-        leaning = _MEANS.searchsorted(np.abs(total) * 40 // (2 * count + 1), side="right")
-        sign = len(_MEANS) + np.sign(total) * leaning
-        magnitude = np.stack([few, few * (_NO_IMAGE + 1) + earlier])
-        return np.stack([magnitude, np.stack([np.zeros_like(sign), sign])])
+        return _second(earlier, _leaning(count, total))
 
     @property
     def _tables(self) -> _Bands:
@@ -207,26 +213,30 @@ class PixelContexts:
         """See `ContextModel.neighbours`."""
         return _pixel_neighbours(self.channels, self.height, self.width)
 
-    def contexts(
-        self, near: Array, places: Array, count: Array, total: Array, size: Array
-    ) -> Array:
-        """See `ContextModel.contexts`."""
+    def by_neighbours(self, near: Array, places: Array) -> Array:
+        """See `ContextModel.by_neighbours`."""
         told, few, means = self._told
         top = self.levels - 1
         left, above, corner, beside, left2, above2, before = np.moveaxis(near, 2, 0)
         # The channel before says more than a pixel that lies further away.
         fourth, fifth = (beside, left2) if self.channels == 1 else (before, beside)
-        percent = total * 100 // np.maximum(count * top, 1)
-        coarse = np.where(count == 0, len(_COARSE) // 2, _COARSE.searchsorted(percent))
         mean = (2 * (left + above) + corner + beside) * means // (6 * top + 1)
         two = left * told // self.levels * told + above * told // self.levels
         four = (two * told + corner * told // self.levels) * few + fourth * few // self.levels
         sides = len(_COARSE) + 1
-        chain = [mean * sides + coarse, two * sides + coarse, four * sides + coarse]
+        chain = [mean * sides, two * sides, four * sides]
         if self._wide:
             six = (four * few + fifth * few // self.levels) * few + above2 * few // self.levels
-            fine = np.where(count == 0, len(_FINE) + 1, _FINE.searchsorted(percent))
-            chain.append(six * (len(_FINE) + 2) + fine)
+            chain.append(six * (len(_FINE) + 2))
+        return np.stack([np.stack(chain)] * 2)
+
+    def by_images(self, count: Array, total: Array, size: Array) -> Array:
+        """See `ContextModel.by_images`."""
+        percent = total * 100 // np.maximum(count * (self.levels - 1), 1)
+        coarse = np.where(count == 0, len(_COARSE) // 2, _COARSE.searchsorted(percent))
+        chain = [coarse] * 3
+        if self._wide:
+            chain.append(np.where(count == 0, len(_FINE) + 1, _FINE.searchsorted(percent)))
         return np.stack([np.stack(chain)] * 2)
 
     @property
@@ -259,16 +269,30 @@ class ColumnContexts:
         """See `ContextModel.neighbours`: none."""
         return np.zeros((self.places, 0), np.int64)
 
-    def contexts(
-        self, near: Array, places: Array, count: Array, total: Array, size: Array
-    ) -> Array:
-        """See `ContextModel.contexts`."""
-        place = np.minimum(places, 7) + np.zeros_like(total)
+    def by_neighbours(self, near: Array, places: Array) -> Array:
+        """See `ContextModel.by_neighbours`: the place alone."""
+        place = np.minimum(places, 7) + np.zeros(near.shape[:2], np.int64)
+        magnitude = np.stack([place, place * 9])
+        return np.stack([magnitude, np.zeros_like(magnitude)])
+
+    def by_images(self, count: Array, total: Array, size: Array) -> Array:
+        """See `ContextModel.by_images`."""
         mean = np.minimum(size // np.maximum(count, 1), (1 << 7) - 1)
         level = np.where(
             count == 0, 8, np.array([1, 2, 4, 8, 16, 32, 64]).searchsorted(mean, "right")
         )
-        leaning = _MEANS.searchsorted(np.abs(total) * 40 // (2 * count + 1), side="right")
-        sign = len(_MEANS) + np.sign(total) * leaning
-        magnitude = np.stack([place, place * 9 + level])
-        return np.stack([magnitude, np.stack([np.zeros_like(sign), sign])])
+        return _second(level, _leaning(count, total))
+
+
+def _leaning(count: Array, total: Array) -> Array:
+    """To which sign the mean of earlier images leans, and how far."""
+    far = _MEANS.searchsorted(np.abs(total) * 40 // (2 * count + 1), side="right")
+    found: Array = len(_MEANS) + np.sign(total) * far
+    return found
+
+
+def _second(magnitude: Array, sign: Array) -> Array:
+    """Earlier images in the second step of two, and not in the first."""
+    found = np.zeros((2, 2, *sign.shape), np.int64)
+    found[0, 1], found[1, 1] = magnitude, sign
+    return found

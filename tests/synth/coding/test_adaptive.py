@@ -61,13 +61,15 @@ def slow_lengths(coder, symbols):
                 0 if at == places else symbols[image, at] - alphabet.centre
                 for at in model.neighbours[place]
             ]
-            contexts = model.contexts(
-                np.array(near, dtype=np.int64).reshape(1, 1, -1),
-                np.array([place]),
+            by_neighbours = model.by_neighbours(
+                np.array(near, dtype=np.int64).reshape(1, 1, -1), np.array([place])
+            )
+            by_images = model.by_images(
                 np.array([[batch]]),
                 np.array([[sum(earlier)]], dtype=np.int64),
                 np.array([[sum(map(abs, earlier))]], dtype=np.int64),
-            )[:, :, 0, 0]
+            )
+            contexts = (by_neighbours + by_images)[:, :, 0, 0]
             symbol = symbols[image, place]
             path = zip(alphabet.nodes[symbol], alphabet.bits[symbol], strict=True)
             for node, bit in path:
