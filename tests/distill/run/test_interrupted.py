@@ -1,7 +1,6 @@
 """Whatever stops a run, running it again gives what an unbroken run gives."""
 
 import json
-import random
 import shutil
 import signal
 import time
@@ -335,24 +334,6 @@ def wait_for_rows(run, count, process):
         if metrics.is_file() and metrics.read_bytes().count(b"\n") >= count:
             return
         time.sleep(0.005)
-
-
-def test_run_that_is_killed_three_times_ends_the_same(finished, recipe, command, tmp_path):
-    run = tmp_path / "run"
-    rows = len((finished / "metrics.jsonl").read_text().splitlines())
-    moments = sorted(random.Random(7).sample(range(1, rows), 3))
-    killed = 0
-    for moment in moments:
-        process = child("run", str(recipe), "--out", str(run), "--quiet")
-        wait_for_rows(run, moment, process)
-        process.kill()
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-    assert killed
-    assert command("run", recipe, "--out", run, "--quiet").code == 0
-    assert outputs_of(run) == outputs_of(finished)
-    assert artefacts(run) == artefacts(finished)
-    assert set(contents(run)) == set(contents(finished))
 
 
 def test_interrupt_signal_ends_with_one_line_and_goes_on(finished, recipe, command, tmp_path):

@@ -113,7 +113,7 @@ def kill_until(killer, kills):
         killer.check_left()
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_run_that_is_killed_anywhere_ends_the_same(kills, finished, recipe, command, tmp_path):
     run = tmp_path / "run"
     with launcher(tmp_path) if kills > 4 else nullcontext(child) as start:
