@@ -78,7 +78,7 @@ def labels_table(result: dict[str, Any]) -> list[str]:
 
 def ways_table(result: dict[str, Any]) -> list[str]:
     """Students by their labels and by what differs in their training; see `student_ways.py`."""
-    rows, students = [], list[str]()
+    rows, students, several = [], list[str](), len(result["runs"]) > 1
     for name, run in result["runs"].items():
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for row in run["rows"]:
@@ -86,9 +86,9 @@ def ways_table(result: dict[str, Any]) -> list[str]:
             students += [row["student"]] if row["student"] not in students else []
         for (labels, way), cells in found.items():
             words = f"`{way}`" if way else "as the recipe has it"
-            start = [name] if len(result["runs"]) > 1 else []
+            start = [name, f"{100 * run['committee_right']:.1f} %"] if several else []
             rows.append([*start, f"`{labels}`", words, *(percent(cells[s]) for s in students)])
-    first = ["run"] if len(result["runs"]) > 1 else []
+    first = ["run", "teacher"] if several else []
     heads = [*first, "labels", "training", *(f"`{student}`" for student in students)]
     images = {f"{run['images']:,}" for run in result["runs"].values()}
     held = {f"{run['validation_images']:,}" for run in result["runs"].values()}

@@ -12,14 +12,13 @@ Writes benchmarks/results/NAME.json.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, provenance, write_result
+from record import RESULTS, provenance, this_call, write_result
 from torch import Tensor
 
 from distill.evaluation.evaluated_set import EvaluatedSet
@@ -132,7 +131,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     result = {
-        **provenance("python benchmarks/coded_labels.py " + " ".join(sys.argv[1:])),
+        **provenance(this_call()),
         "seeds": list(range(options.seeds)),
         "lr": options.lr,
         **measure_set(options.run, options),

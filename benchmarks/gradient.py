@@ -25,7 +25,6 @@ import copy
 import ctypes
 import gc
 import json
-import shlex
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from record import provenance
+from record import provenance, this_call
 from torch import nn
 
 from distill.run.allocator import keep_freed_memory
@@ -307,7 +306,7 @@ MEASURES = {
 
 def made(part: str, options: argparse.Namespace) -> dict[str, Any]:
     """What made a part: command, commit, date, machine class, threads, problem."""
-    origin = provenance(shlex.join(["python", "benchmarks/gradient.py", *sys.argv[1:]]))
+    origin = provenance(this_call())
     return {
         **origin,
         "machine": {**origin["machine"], "device": options.device},

@@ -15,7 +15,6 @@ explains).
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from code_state import RESULTS
-from record import provenance, write_result
+from record import provenance, this_call, write_result
 from scipy.stats import spearmanr
 
 from distill.errors import WorkError
@@ -142,7 +141,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     result = {
-        **provenance(shlex.join(["python", "benchmarks/objective_rank.py", *sys.argv[1:]])),
+        **provenance(this_call()),
         "draws": options.draws,
         "seeds": options.seeds,
         **measure(options.run, options),

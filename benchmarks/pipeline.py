@@ -30,7 +30,7 @@ from unittest.mock import patch
 
 import torch
 from code_state import RESULTS
-from record import provenance, write_result
+from record import provenance, this_call, write_result
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill.recipes.compiling import without_compilation
@@ -113,7 +113,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         measured = measure(options, Path(scratch))
     result = {
-        **provenance("python benchmarks/pipeline.py " + " ".join(sys.argv[1:])),
+        **provenance(this_call()),
         "seed": load_recipe(options.recipe, options.set).seed,
         "versions": versions(),
         **measured,

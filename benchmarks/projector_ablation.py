@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from typing import Any
 import torch
 from code_state import RESULTS
 from projector_parts import HARD, STORED, VARIANTS, Ablation
-from record import provenance, write_result
+from record import provenance, this_call, write_result
 
 from distill.run.folder import versions
 
@@ -148,7 +147,7 @@ def main() -> None:
     before.write_text(json.dumps(plain, indent=1) + "\n")
     measured = run(options)
     result = {
-        **provenance(shlex.join(["python", "benchmarks/projector_ablation.py", *sys.argv[1:]])),
+        **provenance(this_call()),
         "seed": options.seed,
         "versions": versions(),
         "options": plain,

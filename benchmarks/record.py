@@ -17,7 +17,9 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,11 @@ def machine_class() -> dict[str, Any]:
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
     return machine
+
+
+def this_call() -> str:
+    """The command that started this script, as a shell reads it."""
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
 
 
 def provenance(command: str) -> dict[str, Any]:

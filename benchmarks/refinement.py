@@ -17,7 +17,6 @@ students of a seed are the same for all rules. Writes benchmarks/results/NAME.js
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from typing import Any
 
 import torch
 from code_state import RESULTS
-from record import provenance, write_result
+from record import provenance, this_call, write_result
 from torch import Generator, Tensor
 
 from distill.evaluation.evaluated_set import EvaluatedSet
@@ -156,7 +155,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     options = parser.parse_args()
     result = {
-        **provenance("python benchmarks/refinement.py " + " ".join(sys.argv[1:])),
+        **provenance(this_call()),
         "student": options.student,
         "seeds": list(range(options.seeds)),
         "epochs": options.epochs,

@@ -51,12 +51,30 @@ class Entry:
     after: tuple[str, ...] = ()
 
 
+# Images of CIFAR-10 that were matched with hard labels, one and ten per class.
+_MATCHED = "runs/ablations/cifar10-ipc{}-matching/exact-gradient,-hard-labels"
+_NETWORKS = (
+    "resnet18:width=8,resnet18:width=8:norm=group,convnet3:width=32,convnet3:width=32:norm=batch"
+)
+
 # Ten matched images per class with networks that were trained for 20 and for 4 epochs.
 TEACHERS = tuple(
     f"distill run fashion-mnist-ipc10-network --out runs/{name}-epochs "
     f"--reuse runs/fashion-mnist-ipc10-network --set committee.epochs={epochs} --stage experts "
     "--stage committee --stage match --stage relabel --stage encode"
     for name, epochs in (("twenty", 20), ("four", 4))
+)
+
+# Networks of several widths and epochs, and ten real images per class beside each.
+_SELECTED = (
+    "distill run fashion-mnist-30kb-network --out runs/width-{0}-{1}-epochs "
+    "--set committee.members=convnet3:width={0} --set committee.epochs={1} "
+    "--set committee.weight_bits=4 --set committee.precision=float32 "
+    "--set evaluate.precision=float32 --set evaluate.equal_bytes=false --set select.ipc=10 "
+    "--stage committee --stage select --stage relabel --stage encode"
+)
+WEAK_TEACHERS = tuple(
+    _SELECTED.format(width, epochs) for width, epochs in ((4, 2), (8, 2), (8, 6), (32, 20))
 )
 
 ENTRIES = (
@@ -104,6 +122,24 @@ ENTRIES = (
     Entry("digits-parts"),
     # Reads the pictures in cifar10-jpeg/train/CLASS and cifar10-jpeg/test/CLASS.
     Entry("cifar10-ipc1-matching"),
+    Entry("cifar10-ipc10-matching"),
+    *(
+        Entry(
+            f"networks-cifar10-{on}",
+            commands=(
+                f"python benchmarks/student_ways.py networks-cifar10-{on} {_MATCHED.format(1)} "
+                f"--labels hard --on {on} --students {_NETWORKS} --seeds 4 --way '' "
+                "--way lr=0.003 --way epochs=1000",
+            ),
+            after=("cifar10-ipc1-matching",),
+        )
+        for on in ("set", "random")
+    ),
+    *(
+        Entry(f"{name}-{on}", after=("cifar10-ipc10-matching",))
+        for name in ("networks-cifar10-ipc10", "resnet-ways-cifar10")
+        for on in ("set", "random")
+    ),
     Entry("fashion-mnist-committee"),
     Entry("projector-fashion-mnist"),
     Entry("projector-glyphs-1000"),
@@ -129,6 +165,10 @@ ENTRIES = (
             "hard-labels-set",
             "hard-labels-random",
         )
+    ),
+    *(
+        Entry(name, before=WEAK_TEACHERS)
+        for name in ("votes-by-weak-teachers", "hard-labels-random-5")
     ),
     Entry("fashion-mnist-ipc50-network"),
     Entry(

@@ -16,11 +16,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from record import RESULTS, provenance, write_result
+from record import RESULTS, provenance, this_call, write_result
 
 from distill.evaluation.evaluated_set import EvaluatedSet
 from distill.evaluation.jobs import RANDOM, STUDENTS, StudentJob, statistics_of
@@ -87,8 +87,8 @@ def measure(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         }
 
 
-def main() -> None:
-    """Measure and record."""
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
@@ -97,10 +97,16 @@ def main() -> None:
     parser.add_argument("--students", type=lambda text: text.split(","), default=None)
     parser.add_argument("--on", choices=_GROUPS, default="set")
     parser.add_argument("--seeds", type=int, default=2)
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     options.way = options.way or [""]
+    return options
+
+
+def main() -> None:
+    """Measure and record."""
+    options = parse(sys.argv[1:])
     result = {
-        **provenance("python benchmarks/student_ways.py " + " ".join(sys.argv[1:])),
+        **provenance(this_call()),
         "seeds": list(range(options.seeds)),
         "on": options.on,
         "runs": {run.name: measure(run, options) for run in options.runs},

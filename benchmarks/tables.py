@@ -64,13 +64,13 @@ AGAINST_RANDOM = (
     ),
     *(
         (
-            "cifar10-ipc1-matching",
-            "CIFAR-10 (JPEG copies), 1 per class",
+            f"cifar10-ipc{ipc}-matching",
+            f"CIFAR-10 (JPEG copies), {ipc} per class",
             student,
             "votes",
             "exact gradient, hard labels",
         )
-        for student in ("resnet18:width=8", "convnet3:width=32")
+        for ipc, student in product((1, 10), ("resnet18:width=8", "convnet3:width=32"))
     ),
     ("fashion-mnist-ipc50", "Fashion-MNIST, 50 per class", "convnet3:width=128", "hard", ""),
     ("fashion-mnist-ipc10", "Fashion-MNIST, 10 per class", "convnet3:width=128", "hard", ""),

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from code_state import RESULTS
-from record import provenance, write_result
+from record import provenance, this_call, write_result
 from torch import Tensor, nn
 
 from distill.data import load_data
@@ -234,8 +234,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=32)
     options = parser.parse_args()
     measured = time_epochs(options) if options.what == "time" else compare_accuracies(options)
-    command = "python benchmarks/training.py " + " ".join(sys.argv[1:])
-    result = {**provenance(command), **measured}
+    result = {**provenance(this_call()), **measured}
     write_result(RESULTS / f"training-{options.what}.json", result)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from code_state import RESULTS
-from record import provenance, write_result
+from record import provenance, this_call, write_result
 
 
 def evaluate(run: Path, workers: int, options: argparse.Namespace) -> tuple[float, Any]:
@@ -63,7 +63,7 @@ def main() -> None:
         raise SystemExit("error: the numbers depend on the number of workers")
     alone, together = min(seconds[1]), min(seconds[options.workers])
     result = {
-        **provenance("python benchmarks/workers.py " + " ".join(sys.argv[1:])),
+        **provenance(this_call()),
         "students": 3 * options.seeds,
         "seconds": {str(workers): durations for workers, durations in seconds.items()},
         "ratio": round(together / alone, 3),

@@ -57,6 +57,27 @@ def times_made(folder):
     return int((folder / "runs" / "count").read_text())
 
 
+def test_commands_of_files_are_those_that_were_called(benchmark_module):
+    """An empty way, "as the recipe has it", is a word of its own."""
+    script, found = benchmark_module("student_ways"), 0
+    for path in (BENCHMARKS / "results").glob("*.json"):
+        result = json.loads(path.read_text("utf-8"))
+        words = shlex.split(result.get("command", ""))
+        if "benchmarks/student_ways.py" in words:
+            options = script.parse(words[2:])
+            ways = {row["way"] for run in result["runs"].values() for row in run["rows"]}
+            assert (options.name, set(options.way)) == (path.stem, ways)
+            found += 1
+    assert found
+
+
+def test_a_call_is_recorded_as_a_shell_reads_it(benchmark_module, monkeypatch):
+    words = ["a-name", "--way", "", "--way", "views=crop|flip"]
+    monkeypatch.setattr(sys, "argv", ["/any/where/student_ways.py", *words])
+    found = shlex.split(benchmark_module("record").this_call())
+    assert found == ["python", "benchmarks/student_ways.py", *words]
+
+
 def test_every_result_file_has_an_entry(run_all):
     files = {path.stem for path in (BENCHMARKS / "results").glob("*.json")}
     names = [entry.name for entry in run_all.ENTRIES]
