@@ -93,9 +93,10 @@ def ways_table(result: dict[str, Any]) -> list[str]:
     images = {f"{run['images']:,}" for run in result["runs"].values()}
     held = {f"{run['validation_images']:,}" for run in result["runs"].values()}
     where = "images of the set" if result["on"] == "set" else "random real images"
+    seeds = len(result["seeds"])
     return [
         *table(heads, rows, words=len(heads) - len(students)),
         "",
-        f"{' and '.join(sorted(images))} {where}, {len(result['seeds'])} students, on "
+        f"{' and '.join(sorted(images))} {where}, {seeds} student{'s' * (seeds > 1)}, on "
         f"{' and '.join(sorted(held))} held-out training images.",
     ]

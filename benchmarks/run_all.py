@@ -182,6 +182,16 @@ ENTRIES = (
     Entry("fashion-mnist-30kb-network"),
     Entry("network-ways", after=("fashion-mnist-30kb-network",)),
     Entry("fashion-mnist-30kb-network-resnet", after=("fashion-mnist-30kb-network",)),
+    Entry(
+        "network-ways-313kb",
+        before=(
+            "distill run fashion-mnist-30kb-network --out runs/tones-313kb "
+            "--set committee.members=convnet3:width=32 --set committee.weight_bits=4 "
+            "--set committee.precision=float32 --set evaluate.precision=float32 "
+            "--set evaluate.equal_bytes=false --set select.budget_bytes=313700 "
+            "--set select.ipc=2000 --stage committee --stage select --stage relabel --stage encode",
+        ),
+    ),
 )
 
 
