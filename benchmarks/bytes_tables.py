@@ -86,7 +86,9 @@ def ways_table(result: dict[str, Any]) -> list[str]:
             students += [row["student"]] if row["student"] not in students else []
         for (labels, way), cells in found.items():
             words = f"`{way}`" if way else "as the recipe has it"
-            start = [name, f"{100 * run['committee_right']:.1f} %"] if several else []
+            right = run["committee_right"]
+            teacher = "–" if right is None else f"{100 * right:.1f} %"
+            start = [name, teacher] if several else []
             rows.append([*start, f"`{labels}`", words, *(percent(cells[s]) for s in students)])
     first = ["run", "teacher"] if several else []
     heads = [*first, "labels", "training", *(f"`{student}`" for student in students)]
