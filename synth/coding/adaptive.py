@@ -25,6 +25,7 @@ from synth.coding.counts import (
     blend,
     counts_before,
     no_counts,
+    predicted,
     uncertain,
 )
 from synth.coding.decoding import decode_symbols
@@ -199,10 +200,8 @@ class Coder:
             chosen, node, bit = self._decisions(symbols, level)
             if len(chosen) == 0:
                 break
-            share = self.alphabet.prior[node]
-            for step, slot in enumerate(self._slots(contexts, chosen, node)):
-                share = blend(share, counts[step][0][slot], counts[step][1][slot], step)
-            share = uncertain(share)
+            slots = self._slots(contexts, chosen, node)
+            share = predicted(self.alphabet.prior[node], slots, counts)
             found[chosen] -= _LOG2[np.where(bit == 1, share, CERTAIN - share)]
         return found.reshape(symbols.shape)
 
@@ -212,10 +211,10 @@ class Coder:
 
     def _contexts_of(self, padded: Array, run: slice) -> Array:
         """[2, steps, n, run] of the symbols of a run of places, where all are known."""
-        n, cap = len(padded), self.model.cap
+        cap = self.model.cap
         values = np.clip(padded[:, run] - self.alphabet.centre, -cap, cap)
         ranks = values.reshape(-1, self.groups, values.shape[1])
-        edges = np.array(batch_edges(n, self.groups)) // self.groups
+        edges = batch_edges(len(ranks), self.groups)
         done = np.repeat(edges[:-1], np.diff(edges))
         sums = [_running(ranks)[done], _running(np.abs(ranks))[done]]
         total, size = (part.reshape(values.shape) for part in sums)
@@ -246,8 +245,8 @@ def _runs(n: int, places: int) -> Iterator[slice]:
 
 def _batch_numbers(n: int, places: int, groups: int) -> Array:
     """[n, places]: the number of the batch of each symbol, in the order of coding."""
-    edges = batch_edges(n, groups)
-    of_image = np.repeat(np.arange(len(edges) - 1), np.diff(edges))
+    edges = batch_edges(n // groups, groups)
+    of_image = np.repeat(np.arange(len(edges) - 1), groups * np.diff(edges))
     return np.arange(places) * (len(edges) - 1) + of_image[:, None]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from synth.coding.alphabet import CERTAIN
@@ -17,15 +19,14 @@ _FIRST_BATCH, _LARGEST_BATCH = 16, 256
 MARGIN = 16
 
 
-def batch_edges(n: int, groups: int) -> list[int]:
-    """Where the batches of n images start and end: whole ranks of all groups, small ones first."""
-    ranks = n // groups
+def batch_edges(ranks: int, groups: int) -> list[int]:
+    """Where batches start and end, in ranks: a rank is an image of each group; small ones first."""
     first, most = max(1, _FIRST_BATCH // groups), max(1, _LARGEST_BATCH // groups)
     edges = [0]
     while edges[-1] < ranks:
         size = max(first, min(edges[-1], most))
         edges.append(min(ranks, edges[-1] + size))
-    return [edge * groups for edge in edges]
+    return edges
 
 
 def no_counts(contexts: tuple[int, ...], nodes: int) -> list[Array]:
@@ -50,6 +51,19 @@ def uncertain(share: Array) -> Array:
     """Probabilities that take no decision for granted."""
     found: Array = np.minimum(np.maximum(share, MARGIN), CERTAIN - MARGIN)
     return found
+
+
+def predicted(share: Array, slots: Iterable[Array], counts: list[Array]) -> Array:
+    """Probabilities of 1 by all that was counted in the slots of a chain, in 2^-16.
+
+    Args:
+        share: the prior of each decision.
+        slots: of each step, those of the decisions.
+        counts: of each step.
+    """
+    for step, slot in enumerate(slots):
+        share = blend(share, counts[step][0][slot], counts[step][1][slot], step)
+    return uncertain(share)
 
 
 def counts_before(slot: Array, when: Array, bit: Array) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from synth.coding.alphabet import CERTAIN, Alphabet
 from synth.coding.contexts import ContextModel
-from synth.coding.counts import MARGIN, add_decisions, batch_edges, blend, no_counts, uncertain
+from synth.coding.counts import MARGIN, add_decisions, batch_edges, no_counts, predicted
 from synth.coding.errors import CodingError
 from synth.coding.lzma_symbols import Array
 from synth.coding.range_coder import WORD, bernoulli, open_reader, write
@@ -44,17 +44,17 @@ def decode_symbols(
     stream = _Stream(open_reader(coded), alphabet, no_counts(model.sizes, len(alphabet.prior)))
     # The last row stands for what lies outside an image.
     symbols = np.full((places + 1, n), alphabet.centre)
-    edges = batch_edges(n, groups)
+    edges = batch_edges(n // groups, groups)
     for place in range(places):
         near = symbols[model.neighbours[place]].T[:, None] - alphabet.centre
         by_neighbours = model.by_neighbours(near, np.array([place]))[..., 0]
         ranks = by_neighbours.reshape(*by_neighbours.shape[:2], -1, groups)
         total = size = np.zeros((groups, 1), np.int64)
         for first, last in pairwise(edges):
-            by_images = model.by_images(np.array([[first // groups]]), total, size)[..., 0]
-            batch = ranks[:, :, first // groups : last // groups] + by_images[:, :, None]
+            by_images = model.by_images(np.array([[first]]), total, size)[..., 0]
+            batch = ranks[:, :, first:last] + by_images[:, :, None]
             found = stream.take(batch.reshape(*batch.shape[:2], -1))
-            symbols[place, first:last] = found
+            symbols[place, first * groups : last * groups] = found
             values = np.minimum(np.maximum(found - alphabet.centre, -model.cap), model.cap)
             of_group = values.reshape(-1, groups)
             total = total + of_group.sum(axis=0)[:, None]
@@ -111,10 +111,7 @@ class _Stream:
 
     def _decide(self, node: Array, slot: Array) -> Array:
         """How decisions are taken, by counts of their slots [steps, m] before this batch."""
-        share = self.alphabet.prior[node]
-        for step, (counts, at) in enumerate(zip(self.counts, slot, strict=True)):
-            share = blend(share, counts[0][at], counts[1][at], step)
-        share = uncertain(share)
+        share = predicted(self.alphabet.prior[node], slot, self.counts)
         try:
             bit = self.reader.decode(bernoulli(), share / CERTAIN)
         except AssertionError as error:
